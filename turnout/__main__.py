@@ -24,6 +24,8 @@ from turnout.commands import (
 )
 from turnout.commands.drill import drill
 from turnout.commands.projects import plan, project
+from turnout.commands.projects.first_hour import try_project
+from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
@@ -119,6 +121,8 @@ app.command("models")(models.models)
 app.command("init")(project.init)
 app.command("plan")(plan.plan)
 app.command("apply")(plan.apply)
+app.command("train")(train)
+app.command("try")(try_project)
 app.add_typer(project.app, name="project")
 app.add_typer(project.env_app, name="env")
 app.add_typer(versions.app, name="versions")

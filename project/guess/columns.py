@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from features.storage.database import identifier, quoted
 from project.errors import ProjectError
 from project.guess.leaks import leaking_columns
-from project.guess.table import Table, TableColumn, identifier, literal
+from project.guess.table import Table, TableColumn
 
 CATEGORIES_MAX = 50
 """A text column with more different values is left out."""
@@ -165,12 +166,12 @@ def _time(table: Table, given: str) -> tuple[TableColumn, str, str, str]:
         )
     column = table.columns[given] if given else instants[0]
     why = "given" if given else "the only column with dates or times"
-    quoted = identifier(column.name)
+    column_sql = identifier(column.name)
     # A timestamp, with or without a zone of its own.
     if column.is_instant:
-        instant = f"epoch_ms({quoted}::TIMESTAMP)"
+        instant = f"epoch_ms({column_sql}::TIMESTAMP)"
         if "TIME ZONE" in column.kind:
-            return column, "", f"epoch_ms({quoted})", f"{why}; it has a time zone itself"
+            return column, "", f"epoch_ms({column_sql})", f"{why}; it has a time zone itself"
         return (
             column,
             'zone="UTC"',
@@ -183,7 +184,7 @@ def _time(table: Table, given: str) -> tuple[TableColumn, str, str, str]:
         return (
             column,
             f'unit="{unit}"',
-            f"({quoted}::HUGEINT {TO_MS[unit]})",
+            f"({column_sql}::HUGEINT {TO_MS[unit]})",
             f"{why}; numbers as large as {column.high} are counted in {unit} from 1970",
         )
     raise ProjectError(
@@ -214,7 +215,7 @@ def _label(table: Table, given: str, used: set[str]) -> tuple[TableColumn, str]:
 
 def _positive(table: Table, label: TableColumn, given: str) -> tuple[tuple[str, ...], str, str]:
     """Return the positive values for Labels, SQL of the label as BOOLEAN, and the reason."""
-    quoted, values = identifier(label.name), table.common_values(label.name)
+    column_sql, values = identifier(label.name), table.common_values(label.name)
     texts = [value for value, _ in values]
     if given:
         if given not in texts:
@@ -239,8 +240,8 @@ def _positive(table: Table, label: TableColumn, given: str) -> tuple[tuple[str, 
     share = rows / (table.rows - label.missing)
     reason = f"{why}, in {rows:,} rows ({share:.1%})"
     if label.kind == "BOOLEAN" or (label.is_number and {float(t) for t in texts} == {0.0, 1.0}):
-        return (), f"{quoted}::BOOLEAN", reason
-    return (chosen,), f"{quoted}::VARCHAR = {literal(chosen)}", reason
+        return (), f"{column_sql}::BOOLEAN", reason
+    return (chosen,), f"{column_sql}::VARCHAR = {quoted(chosen)}", reason
 
 
 def _features(
@@ -288,11 +289,11 @@ def _reason_against(table: Table, column: TableColumn) -> str:
 
 def _feature(table: Table, column: TableColumn, name: str) -> GuessedFeature:
     # Numbers keep their values; the default of a row without one is neutral.
-    quoted = identifier(column.name)
+    column_sql = identifier(column.name)
     gaps = f"; {column.missing:,} rows have none" if column.missing else ""
     if column.kind == "BOOLEAN":
         return GuessedFeature(
-            name, f"{quoted}::DOUBLE", "default=0.0, bounds=(0.0, 1.0)", f"true is 1{gaps}"
+            name, f"{column_sql}::DOUBLE", "default=0.0, bounds=(0.0, 1.0)", f"true is 1{gaps}"
         )
     if column.is_number:
         low, high, median = table.number_range(column.name)
@@ -302,16 +303,16 @@ def _feature(table: Table, column: TableColumn, name: str) -> GuessedFeature:
             arguments += ", bounds=(0.0, 1.0)"
             reason += "; the bounds are those of a share"
         elif low >= 0:
-            arguments += ", bounds=(0.0, 3.5e38)"
+            arguments += ", bounds=(0.0, 3.4e38)"
             reason += "; it is never negative"
-        return GuessedFeature(name, f"{quoted}::DOUBLE", arguments, reason)
+        return GuessedFeature(name, f"{column_sql}::DOUBLE", arguments, reason)
     # Texts that differ by blanks or capitals only are one category.
     values = table.common_values(column.name)
     spellings = [" ".join(value.split()).lower() for value, _ in values]
     is_mixed = len(set(spellings)) < len(spellings) or any(
         value != value.strip() for value, _ in values
     )
-    sql = f"lower(trim({quoted}))" if is_mixed else quoted
+    sql = f"lower(trim({column_sql}))" if is_mixed else column_sql
     texts = [value.strip().lower() if is_mixed else value for value, _ in values]
     dictionary = tuple(dict.fromkeys(text for text in texts if text))
     reason = f"{len(dictionary)} different texts; the default is the most common{gaps}"

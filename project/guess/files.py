@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from features.storage.database import identifier
 from project.guess.columns import Guess, python_text
-from project.guess.table import identifier
 
 WIDTH = 100
 HELD_OUT_ROWS_MIN = 50

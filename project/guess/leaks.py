@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from project.guess.table import Table, identifier
+from features.storage.database import identifier
+from project.guess.table import Table
 
 AUC_MAX = 0.98
 """A column that separates the classes better than this by itself is taken for a leak."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.source import FORMATS
+from features.storage.database import identifier, quoted
 from project.errors import ProjectError
 
 READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
@@ -70,9 +71,9 @@ class Table:
     def _column(self, summary: Mapping[str, Any]) -> TableColumn:
         name = summary["column_name"]
         # The summary's count of different values is an estimate; small ones must be exact.
-        quoted = identifier(name)
+        column = identifier(name)
         distinct, missing = self._one(
-            f"SELECT count(DISTINCT {quoted}), count(*) - count({quoted}) FROM source"
+            f"SELECT count(DISTINCT {column}), count(*) - count({column}) FROM source"
         )
         texts = {key: summary[key] for key in ("min", "max", "q50")}
         return TableColumn(
@@ -85,9 +86,9 @@ class Table:
 
     def common_values(self, column: str) -> list[tuple[str, int]]:
         """Return the most common values of a column as texts, with their rows."""
-        quoted = identifier(column)
+        name = identifier(column)
         found = self._connection.execute(
-            f"SELECT {quoted}::VARCHAR, count(*) FROM source WHERE {quoted} IS NOT NULL "
+            f"SELECT {name}::VARCHAR, count(*) FROM source WHERE {name} IS NOT NULL "
             f"GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {COMMON_MAX}"
         ).fetchall()
         return [(str(value), int(rows)) for value, rows in found]
@@ -125,7 +126,7 @@ def open_table(path: Path) -> Iterator[Table]:
     with duckdb.connect() as connection:
         try:
             connection.execute("SET threads = 2")
-            relation = f"{READERS[kind]}({literal(str(path))})"
+            relation = f"{READERS[kind]}({quoted(str(path))})"
             connection.execute(f"CREATE TEMP TABLE source AS SELECT * FROM {relation}")
             table = Table(connection, path)
         except duckdb.Error as error:
@@ -133,13 +134,3 @@ def open_table(path: Path) -> Iterator[Table]:
         if not table.rows:
             raise ProjectError(f"{path} has no rows, so nothing can be guessed from it")
         yield table
-
-
-def identifier(name: str) -> str:
-    """Return *name* as SQL writes a column, in double quotes."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return *text* as SQL writes a text, in single quotes."""
-    return "'" + text.replace("'", "''") + "'"

@@ -103,7 +103,7 @@ class Loads:
             for item in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(item, View | Labels | Recipe) and id(item) not in self._reported:
                     self._reported[id(item)] = item
-                    declared.append(described(item))
+                    declared.append(declaration_of(item))
         canonical_json(declared)  # an object or NaN among a learner's parameters raises here
         return declared
 
@@ -136,7 +136,7 @@ class ProjectLoader(SourceFileLoader):
         loads.report(done=shown, declared=declared, problem=None)
 
 
-def described(item: View | Labels | Recipe) -> dict[str, Any]:
+def declaration_of(item: View | Labels | Recipe) -> dict[str, Any]:
     """Return a declared object as JSON values."""
     if isinstance(item, View):
         return {

@@ -68,7 +68,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("probe", "__main__"),
     ),
     "training": (
-        ("errors", "fit", "labelled_rows", "labels", "recipe"),
+        ("errors", "fit", "label_reader", "labelled_rows", "labels", "recipe"),
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),

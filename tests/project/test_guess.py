@@ -61,7 +61,7 @@ def test_guess_names_each_column_with_its_reason(tmp_path: Path, suffix: str) ->
     assert "it means yes" in guess.label_reason
     features = {feature.name: feature for feature in guess.features}
     assert set(features) == {"tenure_months", "share", "balance", "plan", "active", "c_class"}
-    assert features["tenure_months"].arguments == "default=35.0, bounds=(0.0, 3.5e38)"
+    assert features["tenure_months"].arguments == "default=35.0, bounds=(0.0, 3.4e38)"
     assert "bounds=(0.0, 1.0)" in features["share"].arguments
     assert "286 rows have none" in features["share"].reason
     assert features["balance"].arguments == "default=-1.0"

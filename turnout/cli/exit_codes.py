@@ -3,7 +3,14 @@
 import sys
 from dataclasses import dataclass
 
-from features.errors import EntityIdError, ForeignStoreError, OnlineStoreError, SourceError
+from features.errors import (
+    ContractError,
+    EntityIdError,
+    ForeignStoreError,
+    OnlineStoreError,
+    SourceError,
+    ViewError,
+)
 from features.online.store_url import StoreUrlError
 from project.errors import ProjectError
 from registry.types import (
@@ -12,6 +19,7 @@ from registry.types import (
     RegistryUnavailableError,
     VersionRefusedError,
 )
+from training.errors import ConversionError, GateFailedError, LabelsError, RecipeError
 from turnout.errors import ExitCode, OperatorError
 
 START_HINT = "is the system up? Start it with: turnout up"
@@ -41,7 +49,9 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(str(error), ExitCode.FAILED)
         case SourceError() | EntityIdError() | ForeignStoreError() | StoreUrlError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case ProjectError():
+        case ProjectError() | ViewError() | ContractError():
+            return ExitMessage(str(error), ExitCode.FAILED)
+        case LabelsError() | RecipeError() | ConversionError() | GateFailedError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case _:
             return _store_error_message(error) or _call_error_message(error)

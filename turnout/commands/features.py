@@ -1,41 +1,61 @@
-"""`turnout features`: lists the declared views, reads online rows, fills the online store.
+"""`turnout features`: lists views, reads online rows, fills the offline and the online store.
 
 DuckDB and redis-py take long to import, so each command imports what it needs by itself.
 """
 
 import asyncio
+import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import TaskID
 
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError
+from turnout.errors import OperatorError, UsageError
 from turnout.views.row_flags import row_flag_names
-from turnout.views.terminal import named_values, terminal, text_table
+from turnout.views.terminal import Terminal, named_values, terminal, text_table
+
+if TYPE_CHECKING:
+    from features.materialise import WriteSummary
+    from features.views import View
 
 app = typer.Typer(help="Feature views, and their rows in the online store.", no_args_is_help=True)
 
-ViewName = Annotated[str, typer.Argument(help="Name of a declared view.")]
+ViewName = Annotated[str, typer.Argument(help="Name of a view.")]
+OfflineFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the offline store. Default: the environment's or the system's."),
+]
+DAY_MS = 86_400_000
 
 
 @app.command()
 def views(ctx: typer.Context) -> None:
-    """List the declared feature views."""
-    from turnout.cli.online_rows import DAY_MS, DECLARED_VIEWS
+    """List the views of the project, and those that deployed versions read.
 
+    A view has several editions after a change: versions go on reading the edition that they were
+    trained on.
+    """
+    from turnout.cli.known_views import known_views
+
+    # One entry for each edition, deployed ones first.
     context: CommandContext = ctx.obj
     value: list[dict[str, Any]] = [
         {
-            "view": view.name,
-            "entities": list(view.entities),
-            "features": [feature.name for feature in view.features],
-            "ttl_days": view.ttl_ms / DAY_MS,
-            "view_hash": view.view_hash,
+            "view": item.view.name,
+            "entities": list(item.view.entities),
+            "features": [feature.name for feature in item.view.features],
+            "ttl_days": item.view.ttl_ms / DAY_MS,
+            "view_hash": item.view.view_hash,
+            "in_project": item.in_project,
+            "read_by": list(item.read_by),
         }
-        for view in DECLARED_VIEWS
+        for item in asyncio.run(known_views(context))
     ]
     rows = [
         (
@@ -44,10 +64,12 @@ def views(ctx: typer.Context) -> None:
             len(view["features"]),
             f"{view['ttl_days']:g} days",
             view["view_hash"][:16],
+            ", ".join(view["read_by"]) or "no deployed version",
         )
         for view in value
     ]
-    columns = ("view", "entities", "features", "TTL", "hash")
+    # People see the first digits of the hash, scripts all of it.
+    columns = ("view", "entities", "features", "TTL", "hash", "read by")
     terminal(context.json).result(value, text_table(columns, rows))
 
 
@@ -55,36 +77,113 @@ def views(ctx: typer.Context) -> None:
 def show(
     ctx: typer.Context,
     view: ViewName,
-    key: Annotated[str, typer.Argument(help="Id of one entity, such as a customer.")],
+    keys: Annotated[
+        list[str],
+        typer.Argument(help="Id of each of the view's entities, in its order."),
+    ],
+    edition: Annotated[
+        str, typer.Option(help="First digits of a hash. Default: the edition that is deployed.")
+    ] = "",
 ) -> None:
     """Show the online row of an entity, as a gateway would read it now."""
+    from features.entity_ids import SEPARATOR
     from features.online.store_users import READER
-    from turnout.cli.online_rows import declared_view, read_online_rows
+    from turnout.cli.known_views import editions_of
+    from turnout.cli.online_rows import read_online_rows
 
     context: CommandContext = ctx.obj
-    chosen = declared_view(view)
-    now_ms = time.time_ns() // 1_000_000
+    # The deployed edition comes first, because gateways read that one.
+    editions = [
+        item.view
+        for item in asyncio.run(editions_of(context, view))
+        if item.view.view_hash.startswith(edition)
+    ]
+    if not editions or len(keys) != len(editions[0].entities):
+        needed = f"it is keyed by {', '.join(editions[0].entities)}" if editions else "none"
+        raise UsageError(
+            f"view {view!r} with the hash {edition or 'of any edition'} and {len(keys)} ids: "
+            f"{needed if editions else 'there is no such edition'}"
+        )
+    # The row is read and decoded as a gateway does it.
+    chosen, key, now_ms = editions[0], SEPARATOR.decode().join(keys), time.time_ns() // 1_000_000
     rows = asyncio.run(read_online_rows(context.store_url(READER), chosen, [key], now_ms))
     named = zip((feature.name for feature in chosen.features), rows.values[0], strict=True)
-    features = {name: float(number) for name, number in named}
+    numbers = {name: float(number) for name, number in named}
+    # JSON has no NaN.
+    features = {name: None if math.isnan(item) else item for name, item in numbers.items()}
     flags = row_flag_names(int(rows.flags[0]))
-    shown = {**features, "flags": ", ".join(flags) or "none: every feature is there and fresh"}
-    value = {"key": key, "flags": flags, "features": features}
+    shown = {**numbers, "flags": ", ".join(flags) or "none: every feature is there and fresh"}
+    value = {
+        "key": keys[0] if len(keys) == 1 else keys,
+        "view_hash": chosen.view_hash,
+        "flags": flags,
+        "features": features,
+    }
     terminal(context.json).result(value, named_values(shown))
+
+
+@app.command()
+def ingest(
+    ctx: typer.Context,
+    view: ViewName,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="File or glob to read instead of the view's source."),
+    ] = None,
+    offline: OfflineFolder = None,
+) -> None:
+    """Run the view's transform over its source, and store the rows offline.
+
+    Deployed versions read older editions after a change, so these are filled too.
+    """
+    from features.ingest.load import ingest as load
+    from features.offline import OfflineStore
+    from turnout.cli.known_views import editions_of
+
+    # Every edition is filled from the source that the project names now.
+    context: CommandContext = ctx.obj
+    environment, screen = context.required_environment(), terminal(context.json)
+    root = offline or context.offline_folder()
+    editions = [item.view for item in asyncio.run(editions_of(context, view))]
+    source = next((item.source for item in editions if item.source is not None), None)
+    # A source in a database needs its address, which may be a secret.
+    needs_address = source is not None and source.kind == "table" and data is None
+    connections = environment.connections() if needs_address else {}
+    summaries = [
+        load(
+            replace(edition, source=source, is_new=False),
+            OfflineStore(root),
+            None if data is None else data.absolute(),
+            root=environment.project.root,
+            connections=connections,
+        )
+        for edition in editions
+    ]
+    # What was noticed goes to people and scripts alike.
+    value = [
+        {"view_hash": edition.view_hash, **summary.to_json()}
+        for edition, summary in zip(editions, summaries, strict=True)
+    ]
+    rows = [
+        (edition.view_hash[:16], f"{summary.source_rows:,}", f"{summary.rows:,}")
+        for edition, summary in zip(editions, summaries, strict=True)
+    ]
+    screen.result(value, text_table(("edition", "rows read", "rows stored"), rows))
+    for summary in summaries:
+        for warning in summary.warnings:
+            screen.note(warning)
 
 
 @app.command()
 def materialise(
     ctx: typer.Context,
     view: ViewName,
-    offline: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the offline store. Default: the running system's."),
-    ] = None,
+    offline: OfflineFolder = None,
 ) -> None:
     """Copy the newest offline row of every entity to the online store.
 
-    Online rows that are newer stay as they are. A store that another system writes to is refused.
+    Each edition that a deployed version reads is copied, and that of the project. Online rows that
+    are newer stay as they are. A store that another system writes to is refused.
     """
     # DuckDB and redis-py are imported here because `turnout --help` does not need them.
     from features.materialise import materialise as write_online
@@ -92,37 +191,64 @@ def materialise(
     from features.online.store_client import store_client
     from features.online.store_marker import claim_store, system_id
     from features.online.store_users import WRITER
-    from turnout.cli.online_rows import declared_view
+    from turnout.cli.known_views import editions_of
 
     # The view and its offline rows must be there before the store is opened.
     context: CommandContext = ctx.obj
-    chosen, screen = declared_view(view), terminal(context.json)
-    root = offline or context.running_folder() / "offline"
+    screen = terminal(context.json)
+    root = offline or context.offline_folder()
     if not root.is_dir():
         raise OperatorError(f"there is no offline store in {root}; name its folder with --offline")
+    store = OfflineStore(root)
+    known = [item.view for item in asyncio.run(editions_of(context, view))]
+    editions = [edition for edition in known if store.folder(edition).is_dir()]
+    if not editions:
+        raise OperatorError(
+            f"no row of {view!r} is stored in {root}; store some with `turnout features ingest`"
+        )
     system = system_id(asyncio.run(_version_public_key(context)))
     # Rows are written in batches, and each batch moves the progress bar.
+    summaries = []
     began = time.monotonic()
     with screen.progress() as progress, store_client(context.store_url(WRITER)) as client:
         claim_store(client, system)
-        bar = progress.add_task(f"materialising {view}", total=None, note="")
+        for edition in editions:
+            bar = progress.add_task(f"materialising {view}", total=None, note="")
 
-        def show_progress(done: int, rows: int) -> None:
-            progress.update(bar, completed=done, total=rows, note=f"{done:,} of {rows:,}")
+            def show_progress(done: int, rows: int, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=done, total=rows, note=f"{done:,} of {rows:,}")
 
-        done = write_online(OfflineStore(root), chosen, client, progress=show_progress)
-    # Rows of the future are named, because they show that event times are wrong.
-    took_s = time.monotonic() - began
+            summaries.append(write_online(store, edition, client, progress=show_progress))
+    _report_materialised(screen, view, editions, summaries, time.monotonic() - began)
+
+
+def _report_materialised(
+    screen: Terminal,
+    view: str,
+    editions: "Sequence[View]",
+    summaries: "Sequence[WriteSummary]",
+    took_s: float,
+) -> None:
+    """Print what was written. Raises OperatorError when no gateway would use a row of it."""
+    # The totals come first; each edition follows with its hash.
     value: dict[str, Any] = {
-        "written": done.written,
-        "older": done.older_than_stored,
-        "from_future": done.from_future,
+        "written": sum(done.written for done in summaries),
+        "older": sum(done.older_than_stored for done in summaries),
+        "from_future": sum(done.from_future for done in summaries),
+        "stale": sum(done.stale + done.forgotten for done in summaries),
+        "editions": [edition.view_hash for edition in editions],
     }
-    screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")
-    if done.from_future:
+    screen.result(value, f"{view}: {value['written']:,} rows in {took_s:.1f} s.")
+    if value["from_future"]:
         screen.note(
-            f"{done.from_future:,} offline rows are dated more than an hour in the future and were "
-            "left out; event times are Unix milliseconds in UTC"
+            f"{value['from_future']:,} offline rows are dated more than an hour in the future and "
+            "were left out; event times are Unix milliseconds in UTC"
+        )
+    # A gateway would answer every row with defaults.
+    if not any(done.is_readable for done in summaries):
+        raise OperatorError(
+            f"no online row of {view!r} is fresh enough to be read: {value['stale']:,} are past "
+            "their TTL; ingest newer rows, or give the view a longer TTL"
         )
 
 

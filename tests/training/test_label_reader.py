@@ -1,0 +1,81 @@
+"""Tests of reading declared labels from a table."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from features.errors import SourceError
+from features.source import Source
+from training.errors import LabelsError
+from training.label_reader import read_labels
+from training.labels import Labels
+
+LABELS = Labels(
+    name="left",
+    entities=("customer",),
+    source=Source.files("labels.parquet", time="at", zone="Europe/Berlin"),
+    value="status",
+    positive=("gone",),
+)
+
+
+def write(folder: Path, status: str, rows: int = 4, customer: str = "i") -> None:
+    """Write a table whose column `status` is the SQL *status* of the row number `i`."""
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT {customer} AS customer, TIMESTAMP '2026-07-01 12:00:00' AS at, "
+            f"{status} AS status FROM range({rows}) t(i)) TO '{folder / 'labels.parquet'}'"
+        )
+
+
+def test_labels_are_read_with_their_instant(tmp_path: Path) -> None:
+    """Ids become texts, the zone counts, and rows without an outcome are left out."""
+    write(tmp_path, "['gone', 'here', NULL, 'gone'][i + 1]")
+    rows = read_labels(LABELS, root=tmp_path)
+    assert rows.ids == {"customer": ["0", "1", "3"]}
+    assert rows.positive.tolist() == [True, False, True]
+    assert set(rows.as_of_ms.tolist()) == {1_782_900_000_000}
+
+
+@pytest.mark.parametrize(
+    ("status", "positive", "expected"),
+    [
+        ("i = 1", (), [False, True, False, False]),
+        ("(i % 2)::INT", (), [False, True, False, True]),
+        ("(i % 2)::DOUBLE", (), [False, True, False, True]),
+        ("i", (1, 3), [False, True, False, True]),
+        ("i::VARCHAR", ("1", "2"), [False, True, True, False]),
+        ("i = 1", (False,), [True, False, True, True]),
+    ],
+)
+def test_labels_take_their_positive_values(
+    status: str, positive: tuple[Any, ...], expected: list[bool], tmp_path: Path
+) -> None:
+    """Each value is compared as what it is."""
+    write(tmp_path, status)
+    rows = read_labels(replace(LABELS, positive=positive), root=tmp_path)
+    assert rows.positive.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "customer", "changes", "reason"),
+    [
+        ("i", "i", {"positive": ()}, "have the value 2; without positive="),
+        ("'a'", "i", {"positive": ()}, "have VARCHAR in column 'status'"),
+        ("i", "CASE WHEN i > 1 THEN i END", {}, "have 2 rows without 'customer'"),
+        ("'gone'", "i", {}, "all 4 labels are True"),
+        ("i", "i", {"value": "state"}, r"returns no \['state'\]"),
+        ("i", "i", {"transform": "SELECT nothing FROM source"}, "labels 'left': Binder Error"),
+        ("i", "i", {"source": Source.files("none.csv", time="at")}, r"no file matches 'none\.csv'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    status: str, customer: str, changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    """The message names the labels and the way out."""
+    write(tmp_path, status, customer=customer)
+    with pytest.raises((LabelsError, SourceError), match=reason):
+        read_labels(replace(LABELS, **changes), root=tmp_path)

@@ -1,0 +1,127 @@
+"""Reads declared labels from their source, as the rows that a model is trained on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import SourceError
+from features.ingest.open_source import Frame, open_source
+from features.storage.database import fetch_columns, identifier, open_duckdb, quoted
+from training.errors import LabelsError
+from training.labelled_rows import LabelledRows
+from training.labels import Labels
+
+INSTANT = "event_time_ms"
+NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+
+
+def read_labels(
+    labels: Labels,
+    *,
+    root: Path = Path(),
+    connections: Mapping[str, str] | None = None,
+    frame: Frame = None,
+    spill: Path | None = None,
+) -> LabelledRows:
+    """Run the transform of *labels* over their source. Rows without an outcome are left out.
+
+    root         the folder that relative paths of the source start from.
+    connections  name -> address of a PostgreSQL database.
+    frame        the pandas, polars or Arrow table of a source of kind "frame".
+    spill        an existing folder for what does not fit into the memory.
+
+    Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit:
+    an id or an instant is missing, or a value is neither positive nor negative.
+    """
+    with open_duckdb(spill) as connection:
+        try:
+            # The transform runs once: checks and rows read its result.
+            open_source(connection, labels.source, frame=frame, root=root, connections=connections)
+            connection.execute(f"CREATE TEMP TABLE labelled AS {labels.transform}")
+            kinds = _kinds(labels, connection)
+            columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))
+        except duckdb.Error as error:
+            raise SourceError(f"labels {labels.name!r}: {error}") from error
+    # LabelledRows refuses labels of one class.
+    return LabelledRows(
+        ids={entity: columns[entity].tolist() for entity in labels.entities},
+        as_of_ms=_int64(columns[INSTANT]),
+        positive=np.asarray(columns[labels.value]).astype(np.bool_),
+    )
+
+
+def _int64(values: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray(values).astype(np.int64)
+
+
+def _kinds(labels: Labels, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Return column -> DuckDB type. Raises LabelsError when a column is absent."""
+    described = connection.execute("DESCRIBE labelled").fetchall()
+    kinds = {str(row[0]): str(row[1]) for row in described}
+    needed = (*labels.entities, INSTANT, labels.value)
+    absent = [name for name in needed if name not in kinds]
+    if absent:
+        raise LabelsError(
+            f"the transform of labels {labels.name!r} returns no {absent}; it returns {list(kinds)}"
+        )
+    return kinds
+
+
+def _rows_sql(
+    labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
+) -> str:
+    """Return SQL for ids, instant and the outcome as BOOLEAN."""
+    value = identifier(labels.value)
+    known = f"{value} IS NOT NULL"
+    # A row without an id or an instant would be joined with nothing, in silence.
+    for name in (*labels.entities, INSTANT):
+        gaps = f"SELECT count(*) FROM labelled WHERE {known} AND {identifier(name)} IS NULL"
+        found = connection.execute(gaps).fetchone()
+        if found is not None and found[0]:
+            raise LabelsError(
+                f"labels {labels.name!r} have {found[0]} rows without {name!r}; leave these rows "
+                "out in the transform, or correct the table"
+            )
+    columns = [f"{identifier(name)}::VARCHAR AS {identifier(name)}" for name in labels.entities]
+    outcome = _outcome_sql(labels, connection, kinds[labels.value])
+    return (
+        f"SELECT {', '.join(columns)}, {INSTANT}::BIGINT AS {INSTANT}, {outcome} AS {value} "
+        f"FROM labelled WHERE {known}"
+    )
+
+
+def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: str) -> str:
+    value = identifier(labels.value)
+    if labels.positive:
+        # Each positive value is compared as what it is, so that 1 does not equal "1".
+        return "(" + " OR ".join(_equals(value, kind, item) for item in labels.positive) + ")"
+    if kind == "BOOLEAN":
+        return value
+    if kind.removeprefix("U").startswith(NUMBERS):
+        other = connection.execute(
+            f"SELECT {value} FROM labelled WHERE {value} IS NOT NULL AND {value} NOT IN (0, 1) "
+            "LIMIT 1"
+        ).fetchone()
+        if other is None:
+            return f"{value} = 1"
+        raise LabelsError(
+            f"labels {labels.name!r} have the value {other[0]}; without positive= the numbers are "
+            "0 and 1 only: name the positive values, and leave out rows whose outcome is not known"
+        )
+    raise LabelsError(
+        f"labels {labels.name!r} have {kind} in column {labels.value!r}; name the positive values "
+        "with positive=(...)"
+    )
+
+
+def _equals(value: str, kind: str, positive: str | float | bool) -> str:
+    if isinstance(positive, bool):
+        return f"({value} = {str(positive).lower()})" if kind == "BOOLEAN" else "false"
+    if isinstance(positive, int | float):
+        is_number = kind.removeprefix("U").startswith(NUMBERS)
+        return f"({value} = {positive!r})" if is_number else "false"
+    return f"({value}::VARCHAR = {quoted(positive)})" if kind != "BOOLEAN" else "false"

@@ -1,0 +1,232 @@
+"""`turnout try`: from a project's files to a first prediction, with the commands that do it."""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from turnout.cli import clients
+from turnout.cli.context import CommandContext
+from turnout.errors import OperatorError
+from turnout.processes.port_checks import accepts_connections
+from turnout.processes.system_file import read_system_file
+from turnout.views.cards import INITIAL
+from turnout.views.terminal import terminal
+
+if TYPE_CHECKING:
+    from project.definitions import ProjectDefinitions
+    from project.environment import Environment
+    from training.recipe import Recipe
+
+START_S_MAX = 60.0
+POLL_S = 0.1
+REASON = "first try"
+
+Runner = Callable[..., Any]
+"""Runs one command line with --json as an actor, and returns its JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPrediction:
+    """What a try made."""
+
+    model: str
+    version: str
+    keys: tuple[str, ...]
+    prediction: Mapping[str, Any]
+    seconds: float
+
+
+def try_project(
+    ctx: typer.Context,
+    model: Annotated[
+        str, typer.Option(help="Model to train. Default: that of the only recipe.")
+    ] = "",
+    approver: Annotated[
+        str, typer.Option(help="Name that approves: another person than you.")
+    ] = "approver",
+) -> None:
+    """Plan, apply, ingest, train, approve, deploy and predict once, in a development system.
+
+    If no system runs in the environment's folder, one is started, and it goes on running.
+    """
+    from turnout.cli.projects import load_definitions
+
+    context: CommandContext = ctx.obj
+    environment = context.required_environment()
+    if environment.is_production:
+        raise OperatorError(
+            f"environment {environment.name!r} is in production mode, where one person cannot "
+            "train, approve and deploy; try it with --env dev"
+        )
+    # The files must be right before anything is started.
+    began = time.monotonic()
+    definitions = asyncio.run(load_definitions(context))
+    recipe = definitions.recipe(model or _only_model(definitions))
+    started = _start_system(context)
+    runner = _runner(ctx, context)
+    made = _make_prediction(context, environment, recipe, runner, approver, began)
+    _report(context, made, started)
+
+
+def _only_model(definitions: "ProjectDefinitions") -> str:
+    models = sorted({recipe["model"] for recipe in definitions.recipes.values()})
+    if len(models) != 1:
+        raise OperatorError(
+            f"the project has recipes of {len(models)} models ({', '.join(models) or 'none'}); "
+            "name one with --model"
+        )
+    return str(models[0])
+
+
+def _start_system(context: CommandContext) -> int:
+    """Start `turnout up` if no system is known; return its pid, or 0 if one runs already."""
+    named = context.registry or (context.environment is not None and context.environment.registry)
+    folder = context.running_folder()
+    if named or read_system_file(folder) is not None:
+        return 0
+    # It outlives this command, because the client code below needs it.
+    log = folder / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        command = [sys.executable, "-P", "-m", "turnout", "up", "--folder", str(folder)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "TURNOUT_STORE": ""},
+        )
+    # Its file appears before every part answers.
+    give_up = time.monotonic() + START_S_MAX
+    while not asyncio.run(_answers(folder)):
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise OperatorError(f"the system did not start within {START_S_MAX:g} s; see {log}")
+        time.sleep(POLL_S)
+    return process.pid
+
+
+async def _answers(folder: Path) -> bool:
+    running = read_system_file(folder)
+    return (
+        running is not None
+        and await accepts_connections(running.registry)
+        and await accepts_connections(running.gateway)
+    )
+
+
+def _runner(ctx: typer.Context, context: CommandContext) -> Runner:
+    """Return a function that runs a command as a user would type it."""
+    root = ctx.find_root().command
+    environment = context.required_environment()
+    common = ["--json", "--folder", str(context.folder), "--env", environment.name]
+    common += ["--project", str(environment.project.root)]
+    screen = terminal(context.json)
+
+    def run(*line: str, actor: str = "") -> Any:  # noqa: ANN401  any JSON value
+        shown = [*line, *(["--as", actor] if actor else [])]
+        screen.hint(f"$ turnout {' '.join(shown)}")
+        with redirect_stdout(io.StringIO()) as output:
+            arguments = [*common, "--as", actor or context.actor, *line]
+            code = root.main(args=arguments, prog_name="turnout", standalone_mode=False)
+        if code not in (None, 0):
+            raise OperatorError(f"turnout {' '.join(line)} ended with exit code {code}")
+        return json.loads(output.getvalue() or "null")
+
+    return run
+
+
+def _make_prediction(
+    context: CommandContext,
+    environment: "Environment",
+    recipe: "Recipe",
+    run: Runner,
+    approver: str,
+    began: float,
+) -> FirstPrediction:
+    """Run each command from apply to predict."""
+    views = dict.fromkeys(use.view.name for use in (*recipe.features, *recipe.audit))
+    # The definitions, and the rows of every view that the recipe reads.
+    run("apply", "--yes", "--reason", REASON)
+    for view in views:
+        run("features", "ingest", view)
+    # A version, which another person approves. One of the same data beats no champion.
+    trained = run("train", recipe.model, "--setting", recipe.setting, "--champion", "none")
+    version = str(trained["version"])
+    production = asyncio.run(_production(context, recipe.model))
+    policy = ["--policy", "standard", "--direct"] if production else ["--policy", INITIAL]
+    run(
+        *("versions", "approve", recipe.model, version, *policy, "--yes", "--reason", REASON),
+        actor=approver,
+    )
+    # Every worker loads it before it gets the calls.
+    run("splits", "preload", recipe.model, version, "--reason", REASON)
+    run("splits", "set", recipe.model, "--production", version, "--reason", REASON)
+    for view in views:
+        run("features", "materialise", view)
+    keys = _some_keys(environment, recipe)
+    prediction = run("predict", recipe.model, *keys)
+    return FirstPrediction(recipe.model, version, keys, prediction, time.monotonic() - began)
+
+
+async def _production(context: CommandContext, model: str) -> str:
+    async with clients.open_registry(context) as client:
+        return (await client.deployment(model)).production
+
+
+def _some_keys(environment: "Environment", recipe: "Recipe") -> tuple[str, ...]:
+    """Return the ids of one labelled row, in the order of the model's entities."""
+    from training.label_reader import read_labels
+
+    assert recipe.labels is not None
+    connections = environment.connections() if recipe.labels.source.kind == "table" else {}
+    root: Path = environment.project.root
+    rows = read_labels(recipe.labels, root=root, connections=connections)
+    return tuple(rows.ids[entity][0] for entity in recipe.contract.entities)
+
+
+def _report(context: CommandContext, made: FirstPrediction, started: int) -> None:
+    """Print the prediction and the code that asks for it again."""
+    address = context.gateway_address()
+    code = client_code(address, made.model, made.keys)
+    value = {
+        "model": made.model,
+        "version": made.version,
+        "keys": list(made.keys),
+        "prediction": made.prediction,
+        "seconds": round(made.seconds, 1),
+        "client_code": code,
+        "started_pid": started or None,
+    }
+    score = made.prediction["scores"][0][0]
+    screen = terminal(context.json)
+    screen.result(
+        value,
+        f"{made.model} {made.version} scores {', '.join(made.keys)}: {score:.4f} "
+        f"({made.seconds:.0f} s from the files to here)\n",
+        code,
+    )
+    if started:
+        screen.hint(f"The system goes on running; stop it with: kill {started}")
+
+
+def client_code(address: str, model: str, keys: Sequence[str]) -> str:
+    """Return five lines of Python that ask for the same prediction."""
+    row = repr(keys[0]) if len(keys) == 1 else repr([list(keys)])
+    return (
+        "from turnout_client import SyncPredictClient\n\n"
+        f'with SyncPredictClient("{address}") as client:\n'
+        f'    prediction = client.predict("{model}", keys={row})\n'
+        "    print(prediction.scores[0][0], prediction.version)\n"
+    )
