@@ -28,6 +28,10 @@ STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
 OLDER_ENTRIES_PAUSE_S = 0.05
 """Pause between two blocks of 1,000 history entries that are verified after the start."""
+APPLIES_MAX = 4
+"""Projects that are received at one time."""
+RECEIVE_S = 30.0
+"""Time for the definitions of a project to arrive."""
 END = object()
 
 
@@ -76,6 +80,7 @@ class RegistryService:
         self._finding_changes = ChangeNotifier()
         self._closing = False
         self._proving = asyncio.Lock()
+        self._applying = asyncio.Semaphore(APPLIES_MAX)
         self._registrations = Registrations(store, prove)
 
     def close(self) -> None:
@@ -363,7 +368,14 @@ class RegistryService:
         self, request: AsyncIterator[pb.MessageChunk], identity: Identity
     ) -> pb.ProjectRevision:
         """Write the next revision of a project by compare-and-set, then wake the watch streams."""
-        applied = await join_message(request, pb.ApplyProjectRequest, PROJECT_BYTES_MAX)
+        # The definitions take memory, so few are received at a time.
+        try:
+            async with self._applying, asyncio.timeout(RECEIVE_S):
+                applied = await join_message(request, pb.ApplyProjectRequest, PROJECT_BYTES_MAX)
+        except TimeoutError as error:
+            raise RegistryUnavailableError(
+                f"the definitions did not arrive within {RECEIVE_S:g} s; apply them again"
+            ) from error
         loop, workers = asyncio.get_running_loop(), self._presence.live_states()
 
         def apply() -> pb.ProjectRevision:

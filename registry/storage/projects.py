@@ -45,6 +45,8 @@ def write_revision(
 ) -> pb.ProjectRevision:
     """Write the next revision of a project by compare-and-set; return it without definitions.
 
+    The same apply once more, by an actor who lost the reply, returns the revision that it wrote.
+
     definitions  those of the request, parsed.
     versions     every version that gateways may run; read only if a view is removed.
     operator     whether the actor is an operator.
@@ -56,6 +58,8 @@ def write_revision(
     _check_request(request)
     newest = _newest_row(change.connection, request.name)
     revision = 0 if newest is None else newest.revision
+    if newest is not None and _is_applied(newest, request, change.actor):
+        return get_revision(change.connection, request.name, whole=False)
     if request.expected_revision != revision:
         by = "" if newest is None else f" (by {newest.author!r}: {newest.reason!r})"
         raise RevisionConflictError(
@@ -71,6 +75,13 @@ def write_revision(
     # Set: write the row and its history entry.
     _insert(change, request, newest)
     return get_revision(change.connection, request.name, revision + 1, whole=False)
+
+
+def _is_applied(newest: Row[Any], request: pb.ApplyProjectRequest, actor: str) -> bool:
+    """Return True if the newest revision is what this very request wrote."""
+    written = (newest.revision - 1, newest.plan_digest, newest.digest, newest.author)
+    asked = (request.expected_revision, request.plan_digest, sha256_hex(request.definitions), actor)
+    return written == asked
 
 
 def _insert(change: LedgerChange, request: pb.ApplyProjectRequest, newest: Row[Any] | None) -> None:
@@ -211,7 +222,7 @@ def _altered(row: Row[Any]) -> str:
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _parsed(name: str, content: bytes) -> Definitions:
     return read_definitions(name, content)
 

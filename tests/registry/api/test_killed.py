@@ -33,7 +33,9 @@ async def register_models(folder: Path) -> None:
                 await registry.register(number, model)
 
 
-async def write_until_killed(address: str, model: str, acknowledged: dict[str, int]) -> None:
+async def write_until_killed(
+    address: str, model: str, acknowledged: dict[str, int], written_once: asyncio.Event
+) -> None:
     """Swap the preloaded version again and again.
 
     Each write changes a deployment and the history.
@@ -48,16 +50,20 @@ async def write_until_killed(address: str, model: str, acknowledged: dict[str, i
                         replace(current, preload=(other_label,), why="swap")
                     )
                     acknowledged[model] = written.revision
+                    written_once.set()
 
 
 async def kill_once(folder: Path, delay_s: float, acknowledged: dict[str, int]) -> None:
     """Write from two clients for each model until the registry is killed."""
-    registry = RegistryProcess(folder)
+    registry, written_once = RegistryProcess(folder), asyncio.Event()
     try:
         writers = [
-            asyncio.create_task(write_until_killed(registry.address, model, acknowledged))
+            asyncio.create_task(
+                write_until_killed(registry.address, model, acknowledged, written_once)
+            )
             for model in MODELS * 2
         ]
+        await asyncio.wait_for(written_once.wait(), 20)
         await asyncio.sleep(delay_s)  # the moment of the kill is the fault injected, not a wait
         registry.kill()
         await asyncio.wait_for(asyncio.gather(*writers), 10)
