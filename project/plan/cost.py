@@ -1,6 +1,8 @@
 """What a new edition of a view costs: rows to back-fill, and bytes in the online store."""
 
 import importlib.util
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,37 +31,46 @@ class BackfillCost:
         return None if self.rows is None else self.rows * self.bytes_a_row
 
 
-def backfill_cost(view: View, old_hash: str, root: Path, offline: Path) -> BackfillCost:
-    """Return the cost of ingesting and materialising *view* for the first time.
+def backfill_costs(
+    editions: Sequence[tuple[View, str]], root: Path, offline: Path
+) -> tuple[BackfillCost, ...]:
+    """Return the cost of ingesting and materialising each view for the first time.
 
-    old_hash  hash of its applied edition, whose stored rows are counted; empty for a new view.
-    root      the project's folder, below which the source's files are.
+    editions  each view with the hash of its applied edition, whose stored rows are counted; the
+              hash is empty for a new view.
+    root      the project's folder, below which the sources' files are.
     offline   folder of the offline store.
     """
-    layout = ViewRows(view)
-    key_bytes = len(layout.store_key(b"x" * ENTITY_ID_BYTES))
-    bytes_a_row = layout.row_bytes + key_bytes + STORE_BYTES_A_KEY
-    rows = _stored_rows(offline / f"{view.name}@{old_hash[:16]}") if old_hash else None
-    if rows is None and view.source is not None and view.source.format == "parquet":
-        rows = _parquet_rows(str(root / view.source.location))
-    return BackfillCost(view.name, rows, bytes_a_row)
-
-
-def _stored_rows(folder: Path) -> int | None:
-    return _parquet_rows(str(folder / "**" / "*.parquet")) if folder.is_dir() else None
-
-
-def _parquet_rows(pattern: str) -> int | None:
-    """Return the rows of Parquet files by their footers; None when there are none."""
-    if not importlib.util.find_spec("duckdb"):
-        return None
+    # Rows are counted by the footers of Parquet files, for which DuckDB must be installed.
+    if not editions or not importlib.util.find_spec("duckdb"):
+        return tuple(BackfillCost(view.name, None, bytes_a_row(view)) for view, _ in editions)
     import duckdb
 
-    try:
-        with duckdb.connect() as connection:
-            found = connection.execute(
-                "SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata(?)", [pattern]
-            ).fetchone()
-    except duckdb.Error:
-        return None
-    return None if found is None or found[0] is None else int(found[0])
+    with duckdb.connect() as connection:
+
+        def parquet_rows(pattern: Path) -> int | None:
+            sql = "SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata(?)"
+            with suppress(duckdb.Error):  # there are no such files, or they are not Parquet
+                found = connection.execute(sql, [str(pattern)]).fetchone()
+                return None if found is None or found[0] is None else int(found[0])
+            return None
+
+        def count(view: View, old_hash: str) -> int | None:
+            stored = offline / f"{view.name}@{old_hash[:16]}"
+            rows = parquet_rows(stored / "**" / "*.parquet") if stored.is_dir() else None
+            is_parquet = view.source is not None and view.source.format == "parquet"
+            if rows is None and is_parquet and view.source is not None:
+                return parquet_rows(root / view.source.location)
+            return rows
+
+        return tuple(
+            BackfillCost(view.name, count(view, old_hash), bytes_a_row(view))
+            for view, old_hash in editions
+        )
+
+
+def bytes_a_row(view: View) -> int:
+    """Return the bytes of one entity in the online store."""
+    layout = ViewRows(view)
+    key_bytes = len(layout.store_key(b"x" * ENTITY_ID_BYTES))
+    return layout.row_bytes + key_bytes + STORE_BYTES_A_KEY

@@ -121,7 +121,10 @@ def changes_between(
     target = with_applied_texts(applied, local)
     changes: list[Change] = []
     for section in SECTIONS:
-        old, new, written = before.section(section), target.section(section), local.section(section)
+        old, new = before.section(section), target.section(section)
+        # Only views and labels have SQL of their own, whose layout is worth a line.
+        has_sql = section in ("views", "labels")
+        written = local.section(section) if has_sql else new
         for name in sorted({*old, *new}):
             if name not in old:
                 change = Change(section, name, "added", "", (), new_hash=_hash(new[name]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from features.canonical import canonical_json, sha256_hex
 from project.definitions import NOUNS, ProjectDefinitions
-from project.plan.cost import BackfillCost, backfill_cost
+from project.plan.cost import BackfillCost, backfill_costs
 from project.plan.differences import changes_between, with_applied_texts
 from project.plan.effects import Effect, PlannedChange, with_effects
 from project.plan.fleet import FleetSnapshot
@@ -116,11 +116,12 @@ def make_plan(
         with_effects(change, applied, target, fleet) for change in changes_between(applied, local)
     )
     # Each new edition of a view is filled anew.
-    costs = tuple(
-        backfill_cost(target.view(item.change.name), item.change.old_hash, root, offline)
+    editions = [
+        (target.view(item.change.name), item.change.old_hash)
         for item in planned
         if item.change.section == "views"
         and item.change.new_hash
         and item.change.new_hash != item.change.old_hash
-    )
+    ]
+    costs = backfill_costs(editions, root, offline)
     return Plan(environment, revision, target, planned, costs)

@@ -4,10 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
+from features.errors import SourceError
 from features.online.reader import OnlineReader
 from features.online.store_users import READER
-from project.environment import production_problems
+from features.source import Source
+from project.definitions import ProjectDefinitions
+from project.environment import Environment, production_problems
 from registry.client import RegistryClient
 from registry.types import RegistryError, UnknownActorError
 from turnout.cli import clients
@@ -28,8 +32,13 @@ class EnvironmentCheck:
     text: str
 
 
-async def check_environment(context: CommandContext) -> list[EnvironmentCheck]:
-    """Try addresses, token and folders, all at once; what is late has failed."""
+async def check_environment(
+    context: CommandContext, definitions: ProjectDefinitions | None
+) -> list[EnvironmentCheck]:
+    """Try addresses, token, sources and folders, all at once; what is late has failed.
+
+    definitions  what the files declare; None: they cannot be loaded, so no source is tried.
+    """
     environment = context.required_environment()
     tries: dict[str, Callable[[], Awaitable[str]]] = {
         "registry": lambda: _try_registry(context),
@@ -39,6 +48,8 @@ async def check_environment(context: CommandContext) -> list[EnvironmentCheck]:
     }
     if environment.is_production:
         tries["identities"] = lambda: _try_anonymous(context)
+    if definitions is not None:
+        tries |= _source_tries(environment, definitions)
     # The rules of production need no connection.
     rules = [
         EnvironmentCheck("production rules", False, str(problem))
@@ -47,6 +58,60 @@ async def check_environment(context: CommandContext) -> list[EnvironmentCheck]:
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(_outcome(part, trial)) for part, trial in tries.items()]
     return [*rules, *(task.result() for task in running)]
+
+
+def _source_tries(
+    environment: Environment, definitions: ProjectDefinitions
+) -> dict[str, Callable[[], Awaitable[str]]]:
+    """Return one try for each source of a view or of labels. A frame cannot be tried."""
+    sources = {
+        **{f"source of view {name}": item["source"] for name, item in definitions.views.items()},
+        **{f"source of {name}": item["source"] for name, item in definitions.labels.items()},
+    }
+    return {
+        part: partial(asyncio.to_thread, _try_source, environment, Source.from_definition(source))
+        for part, source in sources.items()
+        if source is not None and source["kind"] != "frame"
+    }
+
+
+def _try_source(environment: Environment, source: Source) -> str:
+    """Look at the columns of a source without reading its rows."""
+    if source.kind == "table":
+        columns = _table_columns(environment, source)
+    else:
+        # DuckDB is no dependency of a host that only operates.
+        from features.ingest.columns import described
+        from features.ingest.files import files_of, files_sql
+        from features.storage.database import open_duckdb
+
+        files = files_of(source, environment.project.root)
+        with open_duckdb() as connection:
+            columns = list(described(connection, files_sql(connection, source, files, ())))
+    # The time is what every row needs.
+    if source.time is not None and source.time.lower() not in {name.lower() for name in columns}:
+        raise SourceError(
+            f"{source.location} has no column {source.time!r}; it has {', '.join(columns)}"
+        )
+    return f"{source.location} has {len(columns)} columns"
+
+
+def _table_columns(environment: Environment, source: Source) -> list[str]:
+    """Return the columns of a PostgreSQL table. Raises SourceError when it cannot be read."""
+    import psycopg
+    from psycopg import sql
+
+    address = environment.connections().get(source.connection)
+    if address is None:
+        raise SourceError(f"{environment.shown} has no [sources.{source.connection}]")
+    try:
+        with psycopg.connect(address, connect_timeout=int(SECONDS_MAX / 2)) as database:
+            table = sql.Identifier(*source.location.split("."))
+            cursor = database.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(table))
+            return [column.name for column in cursor.description or []]
+    except psycopg.Error as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SourceError(f"table {source.location!r} cannot be read: {lines[0]}") from error
 
 
 async def _outcome(part: str, trial: Callable[[], Awaitable[str]]) -> EnvironmentCheck:

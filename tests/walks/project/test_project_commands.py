@@ -148,9 +148,15 @@ def test_commands_outside_of_a_project_say_so(
 def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> None:
     """A running system passes; a wrong address is named, and the rest is tried all the same."""
     project = Project(tmp_path, system, "env")
+    project.write("data/usage.csv", "customer,at,minutes,topups\n")
+    for file in ("views/usage.py", "labels/churned.py"):
+        text = FILES[file].replace("usage.parquet", "usage.csv")
+        project.write(file, text.replace("churned.parquet", "usage.csv"))
     found = {item["part"]: item for item in project.run("env", "check")}
-    assert set(found) == {"registry", "online store", "gateway", "offline store"}
+    parts = {"registry", "online store", "gateway", "offline store"}
+    assert set(found) == parts | {"source of view usage", "source of churned"}
     assert all(item["passed"] for item in found.values())
+    project.write("data/usage.csv", "customer,seen\n")
     project.write(
         "environments/prod.toml",
         f'mode = "production"\nregistry = "{system.addresses.registry}"\n'
@@ -158,10 +164,12 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     )
     checks = project.run("env", "check", "--env", "prod", exit_code=1)
     failed = {item["part"] for item in checks if not item["passed"]}
-    assert failed == {"production rules", "gateway", "identities"}
+    sources = {"source of view usage", "source of churned"}
+    assert failed == {"production rules", "gateway", "identities"} | sources
     texts = " ".join(item["text"] for item in checks)
     assert "in no git checkout" in texts
     assert "start it with --identities" in texts
+    assert "data/usage.csv has no column 'at'; it has customer, seen" in texts
 
 
 def test_environment_gives_addresses_without_options(

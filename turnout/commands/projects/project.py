@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from project.plan.differences import Change
     from project.plan.plan import Plan
     from registry.types import ProjectRevision
+    from turnout.cli.environment_checks import EnvironmentCheck
 
 app = typer.Typer(
     help="Check a project's files; show and restore what was applied.", no_args_is_help=True
@@ -57,7 +58,6 @@ def init(
     Files that are there stay as they are. With --from, what is not given is guessed, and each
     guess stands in the files with its reason.
     """
-    from project.guess.files import guessed_files
     from project.new_project import write_new_project
 
     context: CommandContext = ctx.obj
@@ -66,6 +66,8 @@ def init(
     guess: Guess | None = None
     extra: dict[str, str] = {}
     if table is not None:
+        from project.guess.files import guessed_files  # it needs DuckDB
+
         guess = guess_table(table, entity=entity, time=time, label=label, positive=positive)
         extra = guessed_files(guess, table, root, owner)
     made = write_new_project(root, name, owner, into_existing=into is not None, extra=extra)
@@ -219,14 +221,24 @@ def rollback(
 
 @env_app.command("check")
 def check_env(ctx: typer.Context) -> None:
-    """Try every address, token and folder of the environment within 10 s, and say what is wrong.
+    """Try every address, token, source and folder of the environment, and say what is wrong.
+
+    It takes 10 s at most.
 
     Exit code 1 when something is wrong. --env names the environment.
     """
+    from project.loading.loader import load_project
     from turnout.cli.environment_checks import check_environment
 
     context: CommandContext = ctx.obj
-    checks = asyncio.run(check_environment(context))
+
+    async def check_all() -> "list[EnvironmentCheck]":
+        loaded = await load_project(context.required_project())
+        # Broken files are the task of `turnout project check`; the addresses are tried anyhow.
+        definitions = None if loaded.problems else loaded.definitions
+        return await check_environment(context, definitions)
+
+    checks = asyncio.run(check_all())
     rows = [(item.part, "ok" if item.passed else "FAILED", item.text) for item in checks]
     terminal(context.json).result(
         [asdict(item) for item in checks], text_table(("part", "", "what was found"), rows)

@@ -1,0 +1,1 @@
+"""Measures plans of projects."""
