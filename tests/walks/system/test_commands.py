@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from features.contract import ModelContract, ViewUse
+from features.sources import telco
 from tests.tiny_models import linear_weights
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import RunningSystem, poll_system_until, turnout_up
@@ -199,11 +201,25 @@ def webhook_server() -> Iterator[tuple[str, list[object]]]:
             thread.join()
 
 
-def test_features_lists_views_and_shows_a_missing_row(running_system: RunningSystem) -> None:
-    """An unknown view is an error that names the declared ones."""
-    (view,) = running_system.turnout("features", "views")
-    assert (view["view"], len(view["features"])) == ("churn_profile", 19)
+def test_features_knows_the_views_of_deployed_versions(
+    running_system: RunningSystem, tmp_path: Path
+) -> None:
+    """No project is needed: the version's contract has them. An unknown view is an error."""
+    assert running_system.turnout("features", "views") == []
+    # A version of another model reads a view, and workers load it.
+    view = telco.churn_profile
+    used = tuple(feature.name for feature in view.features)
+    contract = ModelContract(entities=view.entities, views=(ViewUse(view=view, features=used),))
+    label = running_system.register("viewed", tmp_path / "viewed", contract=contract)
+    running_system.approve("viewed", label, "initial")
+    running_system.turnout("splits", "preload", "viewed", label)
+    (listed,) = running_system.turnout("features", "views")
+    assert (listed["view"], len(listed["features"])) == ("churn_profile", 19)
+    assert (listed["in_project"], listed["read_by"]) == (False, ["viewed 1 (preloaded)"])
+    # Its rows are read as a gateway reads them.
     unknown = running_system.turnout("features", "show", "no_view", "S1", exit_code=1)
     assert "churn_profile" in unknown
     absent = running_system.turnout("features", "show", "churn_profile", "S1")
     assert absent["flags"] == ["missing", "defaulted"]
+    error = running_system.turnout("features", "show", "churn_profile", "S1", "S2", exit_code=2)
+    assert "2 ids" in error
