@@ -32,6 +32,14 @@ def uncommitted_files(folder: Path) -> list[str] | None:
     return [entry[3:] for entry in entries if len(entry) > 3 and entry[2] == " "]
 
 
+def tracked_files(folder: Path) -> list[str]:
+    """Return the files below *folder* that git tracks; none outside of a checkout."""
+    try:
+        return [name for name in _git(folder, "ls-files", "-z", "--", ".").split("\0") if name]
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
 def _git(folder: Path, *arguments: str) -> str:
     process = subprocess.run(
         ["git", "-C", str(folder), *arguments],

@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from host.addresses import is_loopback
-from host.git import uncommitted_files
+from host.git import tracked_files, uncommitted_files
 from project.errors import Problem, ProjectError
 from project.folder import ProjectFolder, files_below, read_toml, text_field
 
@@ -44,7 +44,6 @@ PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@\"']*:[^\s/@$\"']+@", 
 TLS_MODES = {"require", "verify-ca", "verify-full"}
 """Values of sslmode with which a PostgreSQL connection is encrypted or fails."""
 TEXT_SUFFIXES = (".toml", ".py", ".sql", ".json", ".yml", ".yaml", ".md")
-CHECKED_FOLDERS = (FOLDER, "views", "labels", "recipes", "models", "policies", "lib", "tests")
 SHOWN_FILES_MAX = 5
 
 
@@ -222,16 +221,16 @@ def _secret_problems(environment: Environment) -> list[Problem]:
         if re.search(r"password\s*=\s*[^\s$]", dsn, re.IGNORECASE)
     ]
     # URLs with a password, wherever they stand.
-    for suffix in TEXT_SUFFIXES:
-        files, _ = files_below(environment.project, CHECKED_FOLDERS, suffix)
-        for path in files:
-            shown = environment.project.relative(path)
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            problems += [
-                Problem(shown, number, "a URL here has a password in it; write ${env:NAME}")
-                for number, line in enumerate(lines, 1)
-                if PASSWORD_IN_URL.search(line)
-            ]
+    for shown in tracked_files(environment.project.root):
+        path = environment.project.root / shown
+        if path.suffix not in TEXT_SUFFIXES or not path.is_file():
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        problems += [
+            Problem(shown, number, "a URL here has a password in it; write ${env:NAME}")
+            for number, line in enumerate(lines, 1)
+            if PASSWORD_IN_URL.search(line)
+        ]
     return problems
 
 

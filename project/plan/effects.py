@@ -60,7 +60,14 @@ def with_effects(
 def _view_effects(
     change: Change, target: ProjectDefinitions, fleet: FleetSnapshot
 ) -> Iterator[Effect]:
-    if change.kind == "added" or change.old_hash == change.new_hash:
+    if change.kind == "added" or change.impact in ("descriptive", "formatting"):
+        return
+    # The same edition with other rows: its source has changed.
+    if change.old_hash == change.new_hash:
+        for version in fleet.versions:
+            if _reads(version, change.name, change.old_hash):
+                text = f"{version.shown} reads this edition; its next rows come from the new source"
+                yield Effect("version", f"{version.model} {version.label}", text)
         return
     for version in fleet.versions:
         if change.kind == "removed" and _reads(version, change.name, None):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from host.git import commit_of, uncommitted_files
+from host.git import commit_of, tracked_files, uncommitted_files
 
 
 def test_commit_is_unknown_outside_of_a_checkout(tmp_path: Path) -> None:
     """An installed wheel has no git history."""
     assert commit_of(tmp_path / "nowhere") == "unknown"
     assert uncommitted_files(tmp_path / "nowhere") is None
+    assert tracked_files(tmp_path / "nowhere") == []
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -32,6 +33,7 @@ def test_commit_marks_a_changed_checkout(tmp_path: Path) -> None:
     git("commit", "-m", "one")
     clean = commit_of(tmp_path)
     assert uncommitted_files(tmp_path) == []
+    assert tracked_files(tmp_path) == ["recipe.py"]
     (tmp_path / "recipe.py").write_text("two")
     (tmp_path / "new file.py").write_text("three")
 

@@ -227,6 +227,17 @@ def test_plan_classes_a_changed_view(change: dict[str, Any], impact: str, detail
     assert found.details[0] == detail
 
 
+def test_plan_of_another_source_names_who_gets_its_rows() -> None:
+    """The edition stays, and the deployed version reads whatever comes from the new place."""
+    moved = replace(USAGE, source=Source.files("new.parquet", time="at"))
+    made = plan(definitions(moved), FleetSnapshot(versions=(version("7", USAGE, "production"),)))
+    (item,) = made.changes
+    assert item.change.old_hash == item.change.new_hash
+    assert [effect.name for effect in item.effects] == ["churn 7"]
+    assert "the new source" in item.effects[0].text
+    assert made.costs == ()
+
+
 def test_plan_says_that_a_view_cannot_be_removed() -> None:
     """The registry would refuse it: a version that gateways may run reads the view."""
     empty = definitions(views={}, recipes={})

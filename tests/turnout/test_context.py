@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from project.errors import ProjectError
 from registry.types import UnknownActorError
+from tests.project.project_files import write_project
 from turnout.__main__ import main
 from turnout.cli.context import CommandContext, common_options_first, context_from_options
-from turnout.errors import NotReachableError, UsageError
+from turnout.errors import NotReachableError, OperatorError, UsageError
 
 
 def context_in(folder: Path, **values: str) -> CommandContext:
@@ -118,3 +120,52 @@ def test_command_with_a_token_and_no_certificate_is_refused(
         main(line)
     assert refused.value.code == 2
     assert "--registry-certificate" in capsys.readouterr().err
+
+
+def test_context_takes_addresses_and_secrets_from_the_environment_of_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options win over the environment, and secrets are read only when they are needed."""
+    write_project(
+        tmp_path,
+        {
+            "environments/prod.toml": 'registry = "far:7001"\nregistry_certificate = "far.crt"\n'
+            'token = "${env:SHOP_TOKEN}"\nstore = "unix:///far.sock"\n'
+            'store_password = "${file:secret}"\noffline = "rows"\n'
+        },
+    )
+    monkeypatch.chdir(tmp_path / "views")
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    context = context_from_options("", "", "", "dana", False, {"TURNOUT_ENV": "prod"})
+    assert context.registry_address() == "far:7001"
+    assert context.certificate() == tmp_path / "far.crt"
+    assert context.folder == tmp_path / ".turnout"
+    assert context.offline_folder() == tmp_path / "rows"
+    with pytest.raises(ProjectError, match="SHOP_TOKEN is not set"):
+        context.bearer_token()
+    with pytest.raises(ProjectError, match="secret}, which cannot be read"):
+        context.store_url("reader")
+    monkeypatch.setenv("SHOP_TOKEN", "from-env")
+    (tmp_path / "secret").write_text("pass word\n")
+    assert context.bearer_token() == "from-env"
+    assert context.store_url("reader") == "unix://reader:pass%20word@/far.sock"
+    # What is given on the command line wins.
+    options = context_from_options("here", "near:1", "", "dana", False, {}, store="redis://near")
+    assert (options.registry_address(), options.certificate()) == ("near:1", None)
+    assert options.store_url("reader") == "redis://near"
+    assert options.environment is not None
+    assert options.environment.name == "dev"
+
+
+def test_context_without_a_project_says_what_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment without a project is a wrong option; a project is not needed otherwise."""
+    monkeypatch.chdir(tmp_path)
+    context = context_from_options("", "near:1", "", "dana", False, {})
+    assert (context.project, context.environment) == (None, None)
+    assert context.registry_address() == "near:1"
+    with pytest.raises(OperatorError, match="turnout init NAME"):
+        context.required_environment()
+    with pytest.raises(UsageError, match="--env prod belongs to a project"):
+        context_from_options("", "", "", "dana", False, {}, env="prod")

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,25 @@ def _names(command: Path, folder: Path) -> bool:
         return str(folder).encode() in command.read_bytes()
     except OSError:
         return False
+
+
+def test_up_runs_in_a_folder_that_has_folders_with_names_of_rooms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project may have features/ and stats/; they hide none of ours, in no process."""
+    for room in ("features", "gateway", "registry", "stats", "turnout"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text("raise RuntimeError('not the room')\n")
+    monkeypatch.chdir(tmp_path)
+    command = [str(Path(sys.executable).with_name("turnout")), "up", "--folder", "state"]
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        poll_system_until(
+            lambda: b"Ctrl-C" in log.read_bytes() or process.poll() is not None, 60.0, "it is up"
+        )
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(40)
