@@ -136,6 +136,7 @@ def test_context_takes_addresses_and_secrets_from_the_environment_of_a_project(
     )
     monkeypatch.chdir(tmp_path / "views")
     monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    # Addresses and paths are there without any secret.
     context = context_from_options("", "", "", "dana", False, {"TURNOUT_ENV": "prod"})
     assert context.registry_address() == "far:7001"
     assert context.certificate() == tmp_path / "far.crt"
