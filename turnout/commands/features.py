@@ -117,12 +117,21 @@ def materialise(
         "written": done.written,
         "older": done.older_than_stored,
         "from_future": done.from_future,
+        "stale": done.stale,
+        "forgotten": done.forgotten,
     }
     screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")
     if done.from_future:
         screen.note(
             f"{done.from_future:,} offline rows are dated more than an hour in the future and were "
             "left out; event times are Unix milliseconds in UTC"
+        )
+    # Rows that no gateway would use are no success, whatever was written.
+    if not done.is_readable:
+        raise OperatorError(
+            f"a gateway can use none of the rows of {view}: {done.stale:,} are older than its TTL "
+            f"and {done.forgotten:,} older than two TTLs. Ingest newer rows, or correct their "
+            "event times"
         )
 
 
