@@ -138,7 +138,7 @@ def _stored_sql(folder: Path) -> str:
     return f"SELECT * EXCLUDE (created_ms) FROM '{folder}/store/*/*/*.parquet'"
 
 
-def measured(step: Callable[..., Any], *arguments: object) -> tuple[Any, float, float, int]:
+def run_measured(step: Callable[..., Any], *arguments: object) -> tuple[Any, float, float, int]:
     """Run *step* and return its result, seconds, CPU seconds and the most memory in MB."""
     began = time.monotonic()
     result = step(*arguments)
@@ -152,10 +152,10 @@ def measured(step: Callable[..., Any], *arguments: object) -> tuple[Any, float, 
 
 
 def in_process(step: Callable[..., Any], *arguments: object) -> tuple[Any, float, float, int]:
-    """Run *step* as `measured` does, in a new process, so that its memory is its own."""
+    """Run *step* as `run_measured` does, in a new process, so that its memory is its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measured, step, *arguments).result()
+        return pool.submit(run_measured, step, *arguments).result()
 
 
 def main() -> None:
