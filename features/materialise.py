@@ -31,6 +31,9 @@ from features.views import View
 BATCH_ROWS = 10_000
 """Rows in one pipeline of commands."""
 
+SCRIPT_LOADS_MAX = 5
+"""How often the script is loaded anew for one batch of rows."""
+
 EXPIRY_SLACK_MS = CLOCK_SKEW_MS_MAX
 """A key expires this long after its row counts as forgotten, because clocks differ."""
 
@@ -178,8 +181,23 @@ def _latest_event_ms() -> int:
 
 def _write(client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]) -> int:
     """Return the number of rows written. The store has newer rows for the others."""
-    sha = str(client.script_load(WRITE_IF_NEWER))
-    pipeline, latest_ms = client.pipeline(transaction=False), _latest_event_ms()
-    for key, row, expiry in zip(keys, rows, expiries, strict=True):
-        pipeline.evalsha(sha, 1, key, row, expiry, latest_ms)
-    return sum(pipeline.execute())
+    latest_ms, written = _latest_event_ms(), 0
+    waiting = list(zip(keys, rows, expiries, strict=True))
+    for _ in range(SCRIPT_LOADS_MAX):
+        sha = str(client.script_load(WRITE_IF_NEWER))
+        pipeline = client.pipeline(transaction=False)
+        for key, row, expiry in waiting:
+            pipeline.evalsha(sha, 1, key, row, expiry, latest_ms)
+        replies = pipeline.execute(raise_on_error=False)
+        # A store that restarted, or whose scripts were flushed, needs the script again.
+        lost = [isinstance(reply, redis.exceptions.NoScriptError) for reply in replies]
+        for reply, is_lost in zip(replies, lost, strict=True):
+            if isinstance(reply, Exception) and not is_lost:
+                raise reply
+            written += 0 if is_lost else reply
+        waiting = [item for item, is_lost in zip(waiting, lost, strict=True) if is_lost]
+        if not waiting:
+            break
+    else:
+        raise redis.exceptions.NoScriptError("the store lost the script again and again")
+    return written

@@ -6,7 +6,7 @@ The folder `<root>/<view>@<first 16 hex digits of the view hash>/` has a folder 
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,8 +256,17 @@ class OfflineStore:
             publish_compacted(part, files, ingests)
         return len(ingests)
 
-    def _duckdb(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        return open_duckdb(self._spill, memory_mb=self._memory_mb)
+    @contextmanager
+    def _duckdb(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a new database, and make one sentence of an error in it."""
+        with open_duckdb(self._spill, memory_mb=self._memory_mb) as connection:
+            try:
+                yield connection
+            except duckdb.Error as error:
+                raise SourceError(
+                    f"the offline store in {self._root} cannot be used: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
 
     def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:
         """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""

@@ -42,6 +42,7 @@ def open_duckdb(
         }
         with duckdb.connect(database, config=config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             yield connection
 
 

@@ -30,6 +30,63 @@ def redis_client(store: StoreServer) -> redis.Redis:
     return redis.Redis.from_url(store.url)
 
 
+def test_materialise_counts_rows_that_are_too_old_to_read(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """A load that no gateway would use is not readable, though each row was written."""
+    now_ms = time.time_ns() // 1_000_000
+    offline = OfflineStore(tmp_path)
+    ages = {"S1": DAY_MS + 60_000, "S2": 2 * DAY_MS + 60_000, "S3": 3 * DAY_MS}
+    rows = [PushedRow((name,), now_ms - age, {"spend": 1.0}) for name, age in ages.items()]
+    offline.append_pushed(VIEW, rows, created_ms=now_ms)
+    with redis_client(store) as client:
+        summary = materialise(offline, VIEW, client)
+        assert (summary.written, summary.stale, summary.forgotten) == (3, 1, 2)
+        assert not summary.is_readable
+        offline.append_pushed(VIEW, [plan_row(now_ms, 1.0)], created_ms=now_ms)
+        assert materialise(offline, VIEW, client).is_readable
+    with redis_client(store) as client:
+        assert not materialise(OfflineStore(tmp_path / "empty"), VIEW, client).is_readable
+
+
+def test_materialise_loads_its_script_again_when_the_store_lost_it(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """SCRIPT FLUSH between two batches loses no row."""
+    now_ms = time.time_ns() // 1_000_000
+    offline = OfflineStore(tmp_path)
+    rows = [PushedRow((f"S{number}",), now_ms, {"spend": 1.0}) for number in range(50)]
+    offline.append_pushed(VIEW, rows, created_ms=now_ms)
+
+    class FlushedClient(redis.Redis):
+        """A client whose store is flushed after each load of a script, three times."""
+
+        flushes = 0
+
+        def script_load(self, script: str) -> object:
+            sha = super().script_load(script)
+            if self.flushes < 3:
+                self.flushes += 1
+                self.script_flush()
+            return sha
+
+    with FlushedClient.from_url(store.url) as client:
+        summary = materialise(offline, VIEW, client, batch_rows=20)
+        assert (summary.written, summary.older_than_stored) == (50, 0)
+        assert client.dbsize() == 50
+
+
+def test_materialise_names_a_stored_file_that_it_cannot_read(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """A truncated file is an error of one sentence."""
+    offline = OfflineStore(tmp_path)
+    folder = offline.append_pushed(VIEW, [plan_row(5, 1.0)], created_ms=5).path
+    (folder / "0001.parquet").write_bytes(b"PAR1")
+    with redis_client(store) as client, pytest.raises(SourceError, match=r"cannot be used: .*0001"):
+        materialise(offline, VIEW, client)
+
+
 def stored_spend(client: redis.Redis, entity_id: bytes) -> float:
     """The spend in the stored row of *entity_id*."""
     value = client.get(ROWS.store_key(entity_id))

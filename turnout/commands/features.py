@@ -235,7 +235,8 @@ def _report_materialised(
         "written": sum(done.written for done in summaries),
         "older": sum(done.older_than_stored for done in summaries),
         "from_future": sum(done.from_future for done in summaries),
-        "stale": sum(done.stale + done.forgotten for done in summaries),
+        "stale": sum(done.stale for done in summaries),
+        "forgotten": sum(done.forgotten for done in summaries),
         "editions": [edition.view_hash for edition in editions],
     }
     screen.result(value, f"{view}: {value['written']:,} rows in {took_s:.1f} s.")
@@ -244,11 +245,12 @@ def _report_materialised(
             f"{value['from_future']:,} offline rows are dated more than an hour in the future and "
             "were left out; event times are Unix milliseconds in UTC"
         )
-    # A gateway would answer every row with defaults.
+    # Rows that no gateway would use are no success, whatever was written.
     if not any(done.is_readable for done in summaries):
         raise OperatorError(
-            f"no online row of {view!r} is fresh enough to be read: {value['stale']:,} are past "
-            "their TTL; ingest newer rows, or give the view a longer TTL"
+            f"a gateway can use none of the rows of {view}: {value['stale']:,} are older than its "
+            f"TTL and {value['forgotten']:,} older than two TTLs. Ingest newer rows, or correct "
+            "their event times"
         )
 
 

@@ -49,7 +49,7 @@ def from_duckdb(view: View, kind: str, values: list[object]) -> tuple[np.ndarray
 
 
 def from_numpy(view: View, kind: str, values: list[object]) -> tuple[np.ndarray, np.ndarray]:
-    """The same by features.encode, from the array that DuckDB gives."""
+    """features.encode takes the array that DuckDB gives."""
     with duckdb.connect() as connection:
         connection.execute(f"CREATE TABLE staged (x {kind})")
         connection.executemany("INSERT INTO staged VALUES (?)", [[value] for value in values])
