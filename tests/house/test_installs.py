@@ -1,6 +1,8 @@
 """Each extra installs what its part needs, and nothing of the other parts."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +55,7 @@ def install(extra: str, wheels: Path, environment: Path) -> Path:
     (turnout,) = wheels.glob("turnout-*.whl")
     (client,) = wheels.glob("turnout_client-*.whl")
     requirements = [f"turnout[{extra}] @ {turnout.as_uri()}"]
-    requirements += [str(client)] if extra == "control" else []
+    requirements += [str(client)] if extra in ("control", "all") else []
     line = [str(python), "-m", "pip", "install", "-q", *requirements]
     finished = subprocess.run(line, capture_output=True, text=True)
     assert finished.returncode == 0, f"this test needs the package registry:\n{finished.stderr}"
@@ -93,3 +95,35 @@ def assert_gateway_serves(python: Path, folder: Path) -> None:
         gateway.terminate()
         assert serving
         assert gateway.wait(timeout=DRAIN_S_MAX) == 0
+
+
+TABLE = """
+import duckdb
+duckdb.sql("COPY (SELECT 'C' || i AS customer_id, now()::TIMESTAMP AS seen_at, (hash(i) % 100)::INT"
+" AS minutes, (hash(i) % 100 + hash(i + 7) % 60) > 80 AS churned FROM range(5000) t(i))"
+" TO 'customers.parquet'")
+"""
+
+
+@pytest.mark.timeout(900)
+def test_wheel_takes_a_table_to_a_prediction(wheels: Path, tmp_path: Path) -> None:
+    """Outside of this repository, with nothing but the installed wheel: init, try, predict."""
+    python = install("all", wheels, tmp_path / "environment")
+
+    def run(*line: str, folder: Path) -> str:
+        command = [str(python), "-I", *line]
+        finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert finished.returncode == 0, f"{line}:\n{finished.stderr}"
+        return finished.stdout
+
+    # A table that nobody has described.
+    run("-c", TABLE, folder=tmp_path)
+    turnout = ("-m", "turnout")
+    columns = ("--entity", "customer_id", "--time", "seen_at", "--label", "churned")
+    run(*turnout, "init", "shop", "--from", "customers.parquet", *columns, folder=tmp_path)
+    tried = json.loads(run(*turnout, "try", "--json", "--as", "dana", folder=tmp_path / "shop"))
+    # The client code runs beside the system, which is stopped whatever it says.
+    try:
+        assert run("-c", tried["client_code"], folder=tmp_path).split()[1] == "1"
+    finally:
+        os.kill(tried["started_pid"], signal.SIGTERM)

@@ -70,6 +70,10 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
             RECIPE.replace('"max_iter": 20', '"max_iter": object()'),
             "views/bad.py: TypeError: Object of type object is not JSON",
         ),
+        (
+            USAGE.replace("SELECT customer", "COPY source TO 'x'; SELECT customer"),
+            "views/bad.py:4: ViewError: view 'usage': ",
+        ),
         ("import nothing_here", "views/bad.py:1: ModuleNotFoundError: No module named 'nothing_"),
     ],
     ids=lambda value: value.split("\n")[-1][:24],
@@ -100,6 +104,18 @@ def test_several_broken_files_are_all_named(tmp_path: Path) -> None:
     ]
     assert "imports views/a.py, which is broken" in found[0]
     assert "imports views/b.py, which is broken" in found[3]
+
+
+def test_files_that_import_each_other_are_named(tmp_path: Path) -> None:
+    """Python says that one of them is only partially loaded."""
+    changes = {
+        "views/a.py": "from views.b import second\nfirst = 1",
+        "views/b.py": "from views.a import first\nsecond = 2",
+    }
+    found = problems(tmp_path, changes)
+    assert [text.split(": ")[0] for text in found] == ["views/a.py:1", "views/b.py:1"]
+    assert "imports views/b.py, which is broken" in found[0]
+    assert "circular import" in found[1]
 
 
 @pytest.mark.parametrize("room", ["features", "stats", "training", "registry", "host", "project"])
