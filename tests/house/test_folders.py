@@ -42,7 +42,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "staleness",
             "views",
         ),
-        ("online", "sources"),
+        ("online", "replay", "sources"),
     ),
     "registry": (
         (
