@@ -202,6 +202,7 @@ class GatewayWorker:
         alarms = Counter(RegistryAlarm.Kind.Name(alarm.kind) for alarm in self._trust.alarms)
         for name in RegistryAlarm.Kind.keys()[1:]:  # the first is UNSPECIFIED
             metrics.set_gauge("turnout_registry_alarms", alarms[name], name)
+        metrics.set_gauge("turnout_windows_refused", len(self._window_refusals()))
         if self._store is not None:
             metrics.set_gauge("turnout_feature_store_state", STORE_STATES[self._store.state])
         return {**metrics.snapshot(), "statistics": self.statistics()}
@@ -214,7 +215,11 @@ class GatewayWorker:
             "recorder": asdict(self._parts.recorder.statistics()),
             "loader": asdict(self._loader.statistics()),
             "registry": {"alarms": [alarm.reason for alarm in self._trust.alarms]},
+            "window_sinks": {"refusals": self._window_refusals()},
         }
+
+    def _window_refusals(self) -> list[str]:
+        return [stream.refusal for stream in self._streams if stream.refusal]
 
     # Events between the parts
 
@@ -251,7 +256,9 @@ class GatewayWorker:
         on_dropped = self._parts.metrics.count_windows_dropped
         token, certificate = self._settings.registry_token, self._settings.certificate_of_registry
         self._streams = [
-            WindowStream(address, source, waiting_max, on_dropped, token, certificate)
+            WindowStream(
+                address, source, waiting_max, on_dropped, self._clock.unix_ns, token, certificate
+            )
             for address in self._settings.window_sinks
         ]
         for stream in self._streams:

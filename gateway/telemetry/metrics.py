@@ -75,6 +75,11 @@ FAMILIES: dict[str, Family] = {
     "turnout_windows_dropped": Family(
         "counter", (), "Window batches dropped because a sink did not answer."
     ),
+    "turnout_windows_refused": Family(
+        "gauge",
+        (),
+        "Window sinks that count no windows of the worker, for example by reason of its clock.",
+    ),
     "turnout_rows_inside": Family("gauge", (), "Rows admitted and not yet answered."),
     "turnout_worker_tasks": Family("gauge", (), "Tasks of the worker's event loop."),
     "turnout_worker_fds": Family("gauge", (), "Open file descriptors of the worker."),

@@ -3,8 +3,8 @@
 A batch is acknowledged when it is in the checkpoint of every active rollout. Until then the gateway
 keeps it and sends it again after a broken stream.
 
-A gateway pushes windows of its own workers only. What is malformed is dropped and counted, and a
-sender whose numbers or clock jump is refused, so that others go on.
+A gateway pushes windows of its own workers only. What is malformed is dropped and counted, and so
+are the windows of a worker whose numbers or clock are wrong, so that others go on.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from protos import window_pb2, window_pb2_grpc
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError, SenderRefusedError
 from rollout.evidence.inbox import NS, source_name
-from rollout.evidence.window_checks import drop_malformed
+from rollout.evidence.window_checks import drop_all_windows, drop_malformed, forget_clock
 
 log = logging.getLogger(__name__)
 
@@ -106,20 +106,23 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         reading: asyncio.Future[Any] = asyncio.ensure_future(
             self._receive_batches(request_iterator, opening.source)
         )
-        # Acknowledge whenever more was saved, until the stream ends.
+        # Acknowledge whenever more was saved or the worker is refused, until the stream ends.
+        refusal = ""
         try:
             while not reading.done():
                 await self._wait_for_change(reading)
                 saved = self._controller.acknowledged_sequence(source)
-                if saved > acknowledged:
-                    acknowledged = saved
-                    await context.write(window_pb2.WindowAck(sequence=acknowledged))
+                before, refusal = refusal, self._controller.refusal_of(source)
+                if saved > acknowledged or refusal != before:
+                    acknowledged = max(acknowledged, saved)
+                    await context.write(
+                        window_pb2.WindowAck(sequence=acknowledged, refusal=refusal)
+                    )
             reading.result()
         except NotLeadingError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except SenderRefusedError as error:
-            log.warning("windows of %s refused: %s", source, error)
-            self._controller.ignore_clock_of(source)
+            self._controller.refuse_sender(opening.source, str(error))
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
             reading.cancel()
@@ -146,12 +149,13 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
     ) -> None:
         """Receive batches until the stream ends.
 
-        Raises SenderRefusedError for another source, and for a jump of sequence or clock.
+        Windows of a worker whose clock is wrong are not counted. Raises SenderRefusedError for
+        another source, and for a jump of the sequence.
         """
         controller, name = self._controller, source_name(source)
         newest = controller.received_sequence(name)
         async for batch in batches:
-            # The sender: its source, its numbers, its clock.
+            # The sender: its source and its numbers.
             if batch.HasField("source") and batch.source != source:
                 raise SenderRefusedError(
                     f"a message names {source_name(batch.source)}; this stream was opened for "
@@ -163,11 +167,17 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
                     f"batch {batch.sequence} came after batch {newest}; at most "
                     f"{SEQUENCE_JUMP_MAX} may be lost, so restart the worker"
                 )
-            if why := controller.clock_refusal(source.gateway, batch.sent_unix_ns):
-                raise SenderRefusedError(why)
             newest = max(newest or 0, batch.sequence)
-            # What it sends.
+            # What it sends, and by which clock.
+            clock = controller.check_clock(batch)
             dropped = drop_malformed(batch, controller.deployed)
+            if clock.why:
+                controller.refuse_sender(source, clock.why)
+                dropped += drop_all_windows(batch, controller.deployed)
+            elif clock.trusted:
+                controller.accept_sender(name)
+            if not clock.trusted:
+                forget_clock(batch)
             if dropped:
                 now_ns = controller.count_dropped(dropped)
                 self._dropped_log.add(source.gateway, dropped, now_ns)
