@@ -169,8 +169,7 @@ class Controller:
         if not self.leading:
             raise NotLeadingError("this controller does not act now; send it again in a second")
         now = self._clock.now()
-        source = batch.source
-        self.fleet.note_heartbeat((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
+        self.note_heartbeat(batch.source)
         self.traffic_rate.add_batch(batch)
         active = self._active_rollouts()
         batches = split_by_model(batch, {rollout.spec.model for rollout in active})
@@ -178,12 +177,17 @@ class Controller:
             with isolate_errors(rollout, self._notify_watchers):
                 if rollout.receive(batches[rollout.spec.model], now):
                     self.wake.set()
-        name = source_name(source)
+        name = source_name(batch.source)
         received = max(self._received_sequences.pop(name, 0), batch.sequence)
         self._received_sequences[name] = received
         # The source that was silent for longest is forgotten, because its worker is gone.
         if len(self._received_sequences) > SOURCES_MAX:
             del self._received_sequences[next(iter(self._received_sequences))]
+
+    def note_heartbeat(self, source: window_pb2.Source) -> None:
+        """Note that the worker *source* sends, whether or not its windows are counted."""
+        worker = (source.gateway, source.slot, source.boot_id)
+        self.fleet.note_heartbeat(worker, self._clock.now().monotonic_ns)
 
     def received_sequence(self, source: str) -> int | None:
         """Return the newest sequence number received from *source*; None: nothing came."""
@@ -209,7 +213,7 @@ class Controller:
         now_ns, name = self._clock.now().monotonic_ns, source_name(source)
         known = self.refusal_of(name)
         self._refusals[name] = _Refusal(why, now_ns)
-        self.fleet.note_heartbeat((source.gateway, source.slot, source.boot_id), now_ns)
+        self.note_heartbeat(source)
         for rollout in self._active_rollouts():
             rollout.inbox.ignore_clock_of(name)
         if not known:
