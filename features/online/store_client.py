@@ -1,5 +1,6 @@
 """The redis-py client for code that writes to the store: materialise, push, the CLI."""
 
+import socket
 from pathlib import Path
 
 import redis
@@ -7,8 +8,22 @@ from redis.sentinel import Sentinel
 
 from features.online.store_url import parse_store_url
 from features.online.store_users import url_for_user
+from host.unix_sockets import check_peer
 
 SENTINEL_TIMEOUT_S = 1.0
+
+
+class _CheckedUnixConnection(redis.UnixDomainSocketConnection):
+    """A connection that sends no password to a user who may not serve the socket."""
+
+    def _connect(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            check_peer(connected, self.path)
+        except OSError:
+            connected.close()
+            raise
+        return connected
 
 
 def store_client(url: str, user: str = "", passwords: str | Path = "") -> redis.Redis:
@@ -22,6 +37,8 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> redis.
     """
     url = url_for_user(url, user, passwords)
     address = parse_store_url(url)
+    if address.path:
+        return redis.Redis.from_url(url, connection_class=_CheckedUnixConnection)
     if not address.sentinels:
         return redis.Redis.from_url(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]

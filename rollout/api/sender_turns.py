@@ -18,7 +18,8 @@ TIME_SHARE_PCT = 25
 BURST_NS = 1_000_000_000
 """What a gateway may use at once: about 30 MB of evidence, for example after an outage."""
 JUDGED_NS_PER_BYTE = 30
-"""The judge's time for a byte of evidence: `python -m benchmarks.judging.fleet_cost --gateways 1 --models 1`."""
+"""The judge's time for a byte of evidence, by benchmarks.judging.fleet_cost with one gateway and
+one model."""
 WAITING_BYTES_MAX = 32 * 2**20
 """Messages of one gateway that wait, all its streams together. Beyond it the stream is ended."""
 
