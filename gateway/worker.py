@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from access.certificate_ends import watch_certificates
 from features.online.reader import OnlineReader
 from gateway.build import Surroundings, build_serving_parts
 from gateway.internal_error_log import InternalErrorLog
@@ -145,6 +146,7 @@ class GatewayWorker:
         """Take a slot, listen and answer calls."""
         self.identity.slot = slot
         self._start_window_streams()
+        self._start_task(self._watch_certificates())
         self._quarantine.report_all()
         self._start_task(self._parts.pipeline.run())
         self._start_task(self._close_windows_each_second())
@@ -177,6 +179,18 @@ class GatewayWorker:
         self._quarantine.add(digest, reason, first_unix_ns)
         if self._streams:
             self._quarantine.report(digest)
+
+    async def _watch_certificates(self) -> None:
+        """Show and log when the certificates of the registry and of this gateway end."""
+        files = {"gateway": self._settings.tls_certificate}
+        files["registry"] = self._settings.registry_certificate
+        await watch_certificates(
+            {name: Path(file) for name, file in files.items() if file},
+            lambda name, days: self._parts.metrics.set_gauge(
+                "turnout_certificate_days_left", days, name
+            ),
+            lambda: self._clock.unix_ns() / NS_PER_SECOND,
+        )
 
     # Reports to the supervisor
 

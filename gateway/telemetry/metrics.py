@@ -89,6 +89,9 @@ FAMILIES: dict[str, Family] = {
     "turnout_registry_alarms": Family(
         "gauge", ("kind",), "What the worker does not accept from the registry at present, by kind."
     ),
+    "turnout_certificate_days_left": Family(
+        "gauge", ("certificate",), "Days until the certificate of gateway or registry ends."
+    ),
     "turnout_registry_refusals": Family(
         "counter", ("kind",), "Times that something of the registry was refused, by kind of alarm."
     ),

@@ -85,6 +85,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.set_gauge("turnout_feature_store_state", 2)
     metrics.set_gauge("turnout_deployment_revision", 31, "churn")
     metrics.count_registry_refusal("KEY_CHANGED")
+    metrics.set_gauge("turnout_certificate_days_left", 12.5, "registry")
     metrics.set_gauge("turnout_registry_alarms", 1, "KEY_CHANGED")
 
     exposed = samples(("1", (metrics.snapshot(),)))
