@@ -4,6 +4,8 @@ Every method raises the errors of registry.types: the class that the registry ra
 RegistryUnavailableError when the registry does not answer.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -46,6 +48,8 @@ REGISTER_S = 120.0
 """Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
 NO_ENTRY_AFTER = 2**62
 """A number above that of any entry."""
+REOPEN_GRACE_S = 30.0
+"""How long calls may go on over a channel that was replaced."""
 PROVE_S = 120.0
 """Timeout of a page of rows, before which the registry may prove its whole database."""
 
@@ -103,13 +107,40 @@ class RegistryClient:
         self._actor = actor
         self._now_ms = now_ms
         self._metadata = call_metadata(actor, token)
+        self._certificate_content = b""
+        """Of the file, when the channel was opened."""
         self._channel: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Future[None]] = set()
+        """Channels of before, whose calls may end."""
         self._stub: RegistryStub | None = None
 
     async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        self._certificate_content = self._read_certificate()
         self._channel = open_channel(self._address, self._certificate, options=OPTIONS)
         self._stub = RegistryStub(self._channel)  # type: ignore[no-untyped-call]
-        return self
+
+    def _read_certificate(self) -> bytes:
+        """Return the file's content; empty when there is none, or when it cannot be read."""
+        with contextlib.suppress(OSError):
+            return b"" if self._certificate is None else self._certificate.read_bytes()
+        return b""
+
+    async def reopen_with_new_certificate(self) -> None:
+        """Accept the certificates that the file has now, if it has changed since the last look.
+
+        Calls that are under way may end first. Raises PeerError when the file has no certificate.
+        """
+        if self._channel is None or self._read_certificate() in (b"", self._certificate_content):
+            return
+        before = self._channel
+        self._open()
+        closing = asyncio.ensure_future(before.close(REOPEN_GRACE_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def __aexit__(
         self,

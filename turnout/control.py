@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import grpc
 import uvloop
 
+from access.certificate_ends import certificate_end, watch_certificates
 from access.interceptor import access_interceptor
 from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
 from host.files import keep_files_private
@@ -21,6 +23,8 @@ from registry.types import read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
+
+log = logging.getLogger("control")
 
 STOP_GRACE_S = 2.0
 DESCRIPTORS = 4_096
@@ -66,7 +70,16 @@ async def serve_control(
         add_port(server, address, certificate)
         await server.start()
         await rollouts.start()
+        watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
+        log.info(
+            "listening address=%s version_public_key=%s certificate=%s ends=%s",
+            address,
+            registry.version_public_key.hex(),
+            certificate.certificate,
+            certificate_end(certificate.certificate).isoformat(),
+        )
         await stop_requested.wait()
+        watching.cancel()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)

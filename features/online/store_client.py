@@ -1,15 +1,31 @@
 """The redis-py client for code that writes to the store: materialise, push, the CLI."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
+import redis
 from redis.sentinel import Sentinel
 
 from features.materialise import StoreClient
 from features.online.store_url import parse_store_url
 from features.online.store_users import url_for_user
+from host.unix_sockets import check_peer
 
 SENTINEL_TIMEOUT_S = 1.0
+
+
+class _CheckedUnixConnection(redis.UnixDomainSocketConnection):
+    """A connection that sends no password to a user who may not serve the socket."""
+
+    def _connect(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            check_peer(connected, self.path)
+        except OSError:
+            connected.close()
+            raise
+        return connected
 
 
 def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreClient:
@@ -37,7 +53,8 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(address.service, redis_class=StoreClient, **login)  # type: ignore[no-untyped-call]
     elif address.path:
-        client = StoreClient(unix_socket_path=address.path, **login)
+        pool = redis.ConnectionPool(_CheckedUnixConnection, path=address.path, **login)
+        client = StoreClient.from_pool(pool)
     else:
         client = StoreClient(host=address.host, port=address.port, **login)
     client.namespace = address.namespace

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from access.peer_tls import PeerError
 from gateway.models.loader import Loader
 from gateway.models.registry_trust import RegistryTrust
 from gateway.worker_identity import WorkerIdentity
@@ -107,6 +108,11 @@ class RegistryWatch:
                     pause_s = backoff.next_s()
                 self._trust.note_stream_error(error)
                 log.info("registry_stream_ended error=%s", error)
+            # The registry may have a new certificate, which was put into the file.
+            try:
+                await self._client.reopen_with_new_certificate()
+            except PeerError as certificate_error:
+                log.warning("registry_certificate_unusable error=%s", certificate_error)
             await asyncio.sleep(pause_s)
 
     async def _watch_stream(self, loader: Loader) -> None:

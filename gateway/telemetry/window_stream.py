@@ -29,6 +29,7 @@ class WindowStream:
 
     batches_waiting_max  beyond it the oldest batch is dropped.
     on_dropped           called with the number of batches dropped.
+    unix_ns              the gateway's clock, with which each message says when it leaves.
     token                the gateway's bearer token; None where the sink has no identities file.
     certificate          file of the certificate that the sink must prove to have; None: plain text.
     """
@@ -39,6 +40,7 @@ class WindowStream:
         source: window_pb2.Source,
         batches_waiting_max: int,
         on_dropped: Callable[[int], None],
+        unix_ns: Callable[[], int],
         token: str | None = None,
         certificate: Path | None = None,
     ) -> None:
@@ -47,6 +49,9 @@ class WindowStream:
         self._source = source
         self._waiting_max = batches_waiting_max
         self._on_dropped = on_dropped
+        self._unix_ns = unix_ns
+        self.refusal = ""
+        """Why the sink counts no windows of this worker; empty: it counts them."""
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._waiting: deque[window_pb2.WindowBatch] = deque()
         self._sequence = 0
@@ -102,6 +107,8 @@ class WindowStream:
                 backoff.reset()
                 pause_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                    self._note_refusal(error.details() or "no reason given")
                 log.info(
                     "window_sink_lost address=%s code=%s why=%s",
                     self._address,
@@ -119,12 +126,18 @@ class WindowStream:
         first_acknowledged = asyncio.get_running_loop().create_future()
         call = stub.Push(self._batches(first_acknowledged), metadata=self._metadata)
         async for ack in call:
+            self._note_refusal(ack.refusal)
             while self._waiting and self._waiting[0].sequence <= ack.sequence:
                 self._waiting.popleft()
             if not self._waiting:
                 self._all_acknowledged.set()
             if not first_acknowledged.done():
                 first_acknowledged.set_result(ack.sequence)
+
+    def _note_refusal(self, refusal: str) -> None:
+        if refusal and not self.refusal:
+            log.warning("window_sink_refuses address=%s why=%s", self._address, refusal)
+        self.refusal = refusal
 
     async def _batches(
         self, acknowledged: "asyncio.Future[int]"
@@ -136,5 +149,6 @@ class WindowStream:
             self._wake.clear()
             for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
                 sent_sequence = batch.sequence
+                batch.clock_unix_ns = self._unix_ns()
                 yield batch
             await self._wake.wait()

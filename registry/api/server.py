@@ -44,6 +44,11 @@ class RegistryParts:
         self._store = store
         self._proving_older = asyncio.create_task(service.prove_older_entries())
 
+    @property
+    def version_public_key(self) -> bytes:
+        """The key that gateways pin, 32 bytes."""
+        return self._store.keys.version_public_key
+
     def end_watches(self) -> None:
         """End every watch stream. Call this before the server stops."""
         self._service.close()
