@@ -72,6 +72,8 @@ class ServingLimits:
     evidence_sampled: int
     journal_sampled: int
     journal_required: bool
+    hide_role: bool
+    """Whether replies and prediction ids keep from callers which version answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ def _serving_limits(deployment: Deployment, settings: Settings) -> ServingLimits
         evidence_sampled=policy.evidence_sampled_of_65536 or 65_536,
         journal_sampled=policy.journal_sampled_of_65536 or 65_536,
         journal_required=policy.journal_required,
+        hide_role=policy.hide_role,
     )
 
 

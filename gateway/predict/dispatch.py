@@ -25,7 +25,7 @@ from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.slice_observations import observe_slice
 from gateway.transport.server import IngressServer
 from host.clock import Clock
-from protos.predict_pb2 import CANARY, DEFAULTED, FALLBACK, PINNED, PRODUCTION
+from protos.predict_pb2 import CANARY, DEFAULTED, FALLBACK, PINNED, PRODUCTION, ROLE_UNSPECIFIED
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 
 NO_CALLS: NDArray[np.intp] = np.empty(0, dtype=np.intp)
@@ -464,11 +464,12 @@ class Dispatcher:
 def _replies(batch: Batch, answer: Answer) -> Replies:
     """Return an answer as the columns that a server sends."""
     calls, holdout = answer.batch_slice.call_indexes, batch.assignment.holdout
+    hidden = batch.routes.limits.hide_role
     return Replies(
         model=batch.routes.model,
         handles=batch.calls.handles[calls],
-        version=answer.version.label,
-        role=answer.role,
+        version="" if hidden else answer.version.label,
+        role=ROLE_UNSPECIFIED if hidden else answer.role,
         holdout=None if holdout is None else holdout[calls],
         prediction_ids=answer.prediction_ids,
         row_offsets=answer.batch_slice.row_offsets,
