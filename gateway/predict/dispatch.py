@@ -75,8 +75,8 @@ class Dispatcher:
     async def dispatch(self, batch: Batch) -> CanaryCalls | None:
         """Score *batch* and answer its calls, except those that still wait for the canary.
 
-        Calls with an unknown pin are refused already and left out. Returns the calls that wait for
-        the canary; give them to `answer_canary`.
+        Calls whose pin is refused, or is answered by a shadow, are left out. Returns the calls that
+        wait for the canary; give them to `answer_canary`.
         """
         routes, assignment = batch.routes, batch.assignment
         batch.scoring_started_ns = self._clock.now_ns()
@@ -254,6 +254,12 @@ class Dispatcher:
         pinned = np.array([call for call, pin in pins.items() if pin is participant], dtype=np.intp)
         batch_slice = batch.slice_calls(pinned)
         scored = await self._score_on_executor(batch, participant, batch_slice)
+        await self.answer_pinned(batch, participant, batch_slice, scored)
+
+    async def answer_pinned(
+        self, batch: Batch, participant: Participant, batch_slice: BatchSlice, scored: Scored
+    ) -> None:
+        """Answer the calls of a slice that named *participant*, which gave them *scored*."""
         calls = np.flatnonzero(scored.answered)
         self._send_subset(batch, batch_slice, scored, calls, participant, PINNED)
         failed = np.flatnonzero(~scored.answered)
