@@ -348,7 +348,7 @@ class Shadow(_message.Message):
     def __init__(self, version: _Optional[str] = ..., sample_bp: _Optional[int] = ...) -> None: ...
 
 class ServingPolicy(_message.Message):
-    __slots__ = ("deadline_ms_default", "feature_budget_ms", "features_required", "nan_inputs_refused", "nan_scores_defaulted", "default_score", "canary_budget_ms", "rows_max", "evidence_sampled_of_65536", "journal_sampled_of_65536", "journal_required", "decision_threshold")
+    __slots__ = ("deadline_ms_default", "feature_budget_ms", "features_required", "nan_inputs_refused", "nan_scores_defaulted", "default_score", "canary_budget_ms", "rows_max", "evidence_sampled_of_65536", "journal_sampled_of_65536", "journal_required", "decision_threshold", "hide_role")
     DEADLINE_MS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_REQUIRED_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +361,7 @@ class ServingPolicy(_message.Message):
     JOURNAL_SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     DECISION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    HIDE_ROLE_FIELD_NUMBER: _ClassVar[int]
     deadline_ms_default: int
     feature_budget_ms: int
     features_required: bool
@@ -373,7 +374,8 @@ class ServingPolicy(_message.Message):
     journal_sampled_of_65536: int
     journal_required: bool
     decision_threshold: float
-    def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_sampled_of_65536: _Optional[int] = ..., journal_sampled_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ...) -> None: ...
+    hide_role: bool
+    def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_sampled_of_65536: _Optional[int] = ..., journal_sampled_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ..., hide_role: _Optional[bool] = ...) -> None: ...
 
 class DeployRequest(_message.Message):
     __slots__ = ("deployment", "lease_token", "rollout_policy_digest", "rollback", "break_glass")

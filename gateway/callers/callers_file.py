@@ -105,11 +105,11 @@ def _entry(table: dict[str, Any], where: str, issuers: set[str]) -> CallerEntry:
             raise SettingsError(
                 f"{where}: {field} is a whole number above 0; leave it out for none"
             )
-    flags = {field: table[field] for field in ("pin_shadows",) if field in table}
-    if not all(isinstance(value, bool) for value in flags.values()):
-        raise SettingsError(f"{where}: pin_shadows is true or false")
     models = frozenset(_texts(table, "models", where)) if "models" in table else None
-    caller = Caller(name=name, models=models, **limits, **flags)
+    pins = frozenset(_texts(table, "pins", where))
+    if models is not None and not pins <= models:
+        raise SettingsError(f"{where}: pins has {min(pins - models)!r}, which is not among models")
+    caller = Caller(name=name, models=models, pins=pins, **limits)
     # Its credentials.
     digests, certificates = (
         _texts(table, "token_sha256", where),

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from registry import bundle, proof, scoring
+from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError
-from tests.neighbour_models import NEIGHBOURS, Graph, neighbour_files
+from tests.neighbour_models import NEIGHBOURS, Graph, moved_in_company, neighbour_files
 from tests.tiny_models import linear_weights, tiny_contract, tiny_files
 
 
@@ -65,6 +66,87 @@ def test_proof_passes_a_version_whose_rows_are_their_own(files: dict[str, bytes]
     proven = prove(files)
     assert proven.run_us > 0
     assert proven.load_ms > 0
+
+
+def stating(files: dict[str, bytes], tolerance: object) -> dict[str, bytes]:
+    """Return *files* with a card that states a tolerance."""
+    card = {**json.loads(files["card.json"]), "score_tolerance": tolerance}
+    return {**files, "card.json": json.dumps(card).encode()}
+
+
+@pytest.mark.parametrize(
+    ("moved", "factor", "stated", "passes"),
+    [
+        (5e-5, 1, None, False),
+        (5e-5, 1, {"absolute": 1e-4, "relative": 0}, True),
+        (5e-6, 1, None, True),
+        (5e-6, 1, {"absolute": 1e-6, "relative": 0.0}, False),
+        (0.01, 1e3, None, False),
+        (0.01, 1e3, {"absolute": 1e-4, "relative": 0}, False),
+        (0.01, 1e3, {"absolute": 0, "relative": 1e-4}, True),
+        (0, 1, {"absolute": 0, "relative": 0}, True),
+    ],
+)
+def test_proof_allows_what_the_version_states(
+    moved: float, factor: float, stated: dict[str, float] | None, passes: bool
+) -> None:
+    """A score that moves in company passes up to the stated tolerance, and else as before."""
+    files = neighbour_files(moved_in_company(moved, factor))
+    if stated is not None:
+        files = stating(files, stated)
+    if passes:
+        assert prove(files).run_us > 0
+        return
+    with pytest.raises(VersionRefusedError, match=r"alone and .* the difference is"):
+        prove(files)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"absolute": 1.1e-4, "relative": 0},
+        {"absolute": 0, "relative": 1},
+        {"absolute": -1e-9, "relative": 0},
+        {"absolute": True, "relative": 0},
+        {"absolute": "1e-5", "relative": 0},
+        {"absolute": 1e-5},
+        {"absolute": 1e-5, "relative": 0, "more": 0},
+        1e-5,
+        None,
+    ],
+)
+def test_version_that_states_no_tolerance_within_the_bounds_is_refused(stated: object) -> None:
+    """The message has the form and the bound."""
+    with pytest.raises(VersionRefusedError, match=r"score_tolerance .* from 0 to 0\.0001"):
+        verified(stating(tiny_files(), stated))
+
+
+def test_version_that_states_nothing_has_the_earlier_tolerances() -> None:
+    """No file of an earlier version changes; a stated tolerance is part of the version's id."""
+    without, stated = verified(tiny_files()), {"absolute": 0, "relative": 0}
+
+    assert without.tolerance is None
+    assert verified(stating(tiny_files(), stated)).tolerance == ScoreTolerance(0.0, 0.0)
+    assert verified(stating(tiny_files(), stated)).digest != without.digest
+
+
+def test_golden_rows_meet_the_stated_tolerance() -> None:
+    """A certified score that is 5e-5 off passes under 1e-4, and not under what holds without."""
+    tiny = verified(tiny_files())
+    off = tiny.golden_outputs + np.float32(5e-5)
+    for tolerance, passes in (
+        (None, False),
+        (ScoreTolerance(1e-4, 0.0), True),
+        (ScoreTolerance(0.0, 1e-5), False),
+    ):
+        stated = replace(tiny, golden_outputs=off, tolerance=tolerance)
+        if passes:
+            assert scoring.golden_test(stated, scoring.load_session(tiny)) == pytest.approx(
+                5e-5, rel=0.01
+            )
+        else:
+            with pytest.raises(VersionRefusedError, match=r"golden row \d of 8"):
+                scoring.golden_test(stated, scoring.load_session(tiny))
 
 
 class SlowScorer:

@@ -410,6 +410,7 @@ class GrpcioServer:
                     raise
                 with self._counting_refusals(caller):
                     raise RefusedError(MODEL_FORBIDDEN) from None
+        call.any_version = bool(call.pin) and caller.may_pin(call.model)
         self._take(caller, "rows", call.rows)
         return call, encode
 
