@@ -651,6 +651,42 @@ class ListHistoryReply(_message.Message):
     head: SignedHead
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., head: _Optional[_Union[SignedHead, _Mapping]] = ...) -> None: ...
 
+class HistoryRange(_message.Message):
+    __slots__ = ("after", "until")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    until: int
+    def __init__(self, after: _Optional[int] = ..., until: _Optional[int] = ...) -> None: ...
+
+class HistoryColumns(_message.Message):
+    __slots__ = ("seq", "at_unix_ms", "actor", "action", "object", "before", "after", "reason", "previous", "digest", "left_out", "head")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    seq: _containers.RepeatedScalarFieldContainer[int]
+    at_unix_ms: _containers.RepeatedScalarFieldContainer[int]
+    actor: _containers.RepeatedScalarFieldContainer[str]
+    action: _containers.RepeatedScalarFieldContainer[str]
+    object: _containers.RepeatedScalarFieldContainer[str]
+    before: _containers.RepeatedScalarFieldContainer[str]
+    after: _containers.RepeatedScalarFieldContainer[str]
+    reason: _containers.RepeatedScalarFieldContainer[str]
+    previous: _containers.RepeatedScalarFieldContainer[bytes]
+    digest: _containers.RepeatedScalarFieldContainer[bytes]
+    left_out: _containers.RepeatedScalarFieldContainer[int]
+    head: SignedHead
+    def __init__(self, seq: _Optional[_Iterable[int]] = ..., at_unix_ms: _Optional[_Iterable[int]] = ..., actor: _Optional[_Iterable[str]] = ..., action: _Optional[_Iterable[str]] = ..., object: _Optional[_Iterable[str]] = ..., before: _Optional[_Iterable[str]] = ..., after: _Optional[_Iterable[str]] = ..., reason: _Optional[_Iterable[str]] = ..., previous: _Optional[_Iterable[bytes]] = ..., digest: _Optional[_Iterable[bytes]] = ..., left_out: _Optional[_Iterable[int]] = ..., head: _Optional[_Union[SignedHead, _Mapping]] = ...) -> None: ...
+
 class ListStateRequest(_message.Message):
     __slots__ = ("table", "after", "prove")
     TABLE_FIELD_NUMBER: _ClassVar[int]

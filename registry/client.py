@@ -29,7 +29,7 @@ from protos.registry_pb2_grpc import RegistryStub
 from registry.bundle import seal_files
 from registry.chunks import file_chunks, join_content, message_chunks
 from registry.history.audit import audit_registry
-from registry.history.chain import is_signed
+from registry.history.chain import StoredEntry, entries_of_columns, is_signed, stored_entry
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_from_status
 from registry.types import (
@@ -423,6 +423,25 @@ class RegistryClient:
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
+
+    async def read_history(
+        self, after: int = 0, until: int = 0
+    ) -> AsyncGenerator[tuple[list[StoredEntry], pb.SignedHead], None]:
+        """Yield the entries with a larger seq than *after* in blocks, each with the signed head.
+
+        until  the last seq; 0: up to the newest entry.
+
+        There is at least one block, which may be empty. No text is cut.
+        """
+        wanted = pb.HistoryRange(after=after, until=until)
+        async with aclosing(self._stream(self._rpc.ReadHistory, wanted)) as blocks:
+            async for block in blocks:
+                entries = entries_of_columns(block)
+                for place, entry in enumerate(entries) if block.left_out else ():
+                    if entry.seq in block.left_out:
+                        cut = pb.HistoryEntry(seq=entry.seq, uncut_bytes=1)
+                        entries[place] = stored_entry(await self.uncut_entry(cut))
+                yield entries, block.head
 
     async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
         """Return *entry* of a page as it was written, with texts that the page had cut."""

@@ -25,12 +25,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.replay import ReplayedState, finding_row
-from registry.storage.keys import signing_key
-
 from features.canonical import canonical_json, sha256_hex
 from registry.client import RegistryClient
-from registry.history import StoredEntry, entry_digest, head_bytes
+from registry.history.chain import StoredEntry, entry_digest, head_bytes
+from registry.history.replay import ReplayedState, finding_row
+from registry.keys import signing_key
 from registry.storage.deployments import deployment_json
 from registry.storage.store import RegistryStore
 from registry.types import Deployment

@@ -54,7 +54,8 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         client = sentinel.master_for(address.service, redis_class=StoreClient, **login)  # type: ignore[no-untyped-call]
     elif address.path:
         pool = redis.ConnectionPool(_CheckedUnixConnection, path=address.path, **login)
-        client = StoreClient.from_pool(pool)
+        client = StoreClient(connection_pool=pool)
+        client.auto_close_connection_pool = True
     else:
         client = StoreClient(host=address.host, port=address.port, **login)
     client.namespace = address.namespace

@@ -7,12 +7,13 @@ every row that the registry lists. What rests on the registry's own word is name
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from host.collector import collector_paused
 from protos import registry_pb2 as pb
-from registry.history.chain import HistoryChain, is_signed
+from registry.history.chain import HistoryChain, StoredEntry, is_signed
 from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
@@ -35,6 +36,12 @@ class AuditedRegistry(Protocol):
         self, after: int = 0, limit: int = 0, object_prefix: str = ""
     ) -> pb.ListHistoryReply:
         """Return entries and the signed head."""
+        ...
+
+    def read_history(
+        self, after: int = 0, until: int = 0
+    ) -> AsyncGenerator[tuple[list[StoredEntry], pb.SignedHead], None]:
+        """Yield all entries of a range in blocks, each with the signed head."""
         ...
 
     async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
@@ -132,37 +139,28 @@ class _Audit:
             )
         return AuditReport(self._head, problem, broken, self._stopped, tuple(unproven))
 
-    async def _read_history(self, until: int | None = None) -> pb.SignedHead:
+    async def _read_history(self, until: int = 0) -> pb.SignedHead:
         """Verify and replay the entries up to *until* or else to the newest; return the head."""
-        page = await self._fetch(until)
-        while True:
-            newest = page.entries[-1].seq if page.entries else self._chain.seq
-            target = page.head.seq if until is None else until
-            # The registry prepares the next page while this one is verified.
-            following = None
-            if page.entries and newest < target:
-                following = asyncio.create_task(self._fetch(until, after=newest))
-                await asyncio.sleep(0)
-            self._replay(page)
-            if following is None:
-                return page.head
-            page = await following
+        head = pb.SignedHead()
+        async with aclosing(self._registry.read_history(self._chain.seq, until)) as blocks:
+            # The next block arrives while this one is verified.
+            following = asyncio.create_task(anext(blocks, None))
+            try:
+                while (block := await following) is not None:
+                    following = asyncio.create_task(anext(blocks, None))
+                    await asyncio.sleep(0)
+                    entries, head = block
+                    self._replay(entries)
+            finally:
+                following.cancel()
+                await asyncio.wait([following])
+        return head
 
-    async def _fetch(self, until: int | None, after: int | None = None) -> pb.ListHistoryReply:
-        start = self._chain.seq if after is None else after
-        page = await self._registry.history(
-            after=start, limit=0 if until is None else max(until - start, 1)
-        )
-        if any(entry.uncut_bytes for entry in page.entries):
-            whole = [await self._registry.uncut_entry(entry) for entry in page.entries]
-            page = pb.ListHistoryReply(entries=whole, head=page.head)
-        return page
-
-    def _replay(self, page: pb.ListHistoryReply) -> None:
-        broken = self._chain.extend(page.entries)
+    def _replay(self, entries: Sequence[StoredEntry]) -> None:
+        broken = self._chain.extend(entries)
         if broken is not None:
             raise ProblemFoundError(f"history entry {broken.seq} {broken.problem}", broken)
-        for entry in page.entries:
+        for entry in entries:
             if entry.seq in self._noted_seqs:
                 self._digests[entry.seq] = entry.digest
             try:

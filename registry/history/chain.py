@@ -36,6 +36,20 @@ class StoredEntry(NamedTuple):
 HistoryRecord = pb.HistoryEntry | StoredEntry
 
 
+def entries_of_columns(columns: pb.HistoryColumns) -> list[StoredEntry]:
+    """Return the entries of a message that has them by column.
+
+    The texts of those in `left_out` are empty. Columns of different lengths end with the shortest.
+    """
+    values = zip(*(getattr(columns, name)[:] for name in StoredEntry._fields), strict=False)
+    return list(map(StoredEntry._make, values))
+
+
+def stored_entry(entry: pb.HistoryEntry) -> StoredEntry:
+    """Return the columns of an entry."""
+    return StoredEntry(*(getattr(entry, name) for name in StoredEntry._fields))
+
+
 def entry_digest(entry: HistoryRecord) -> bytes:
     """Return the SHA-256 over the canonical JSON of all fields except the digest.
 

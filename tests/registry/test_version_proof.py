@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry import bundle, proof, scoring
+from registry import bundle, scoring, version_proof
 from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError
 from tests.neighbour_models import NEIGHBOURS, Graph, moved_in_company, neighbour_files
@@ -22,9 +22,9 @@ def verified(files: dict[str, bytes]) -> bundle.Bundle:
     return bundle.verify_bundle(sealed, trusted_key=None)
 
 
-def prove(files: dict[str, bytes]) -> proof.ProvenVersion:
+def prove(files: dict[str, bytes]) -> version_proof.ProvenVersion:
     """Prove *files* in this process."""
-    return proof.prove_bundle(verified(files), lambda **_: None)
+    return version_proof.prove_bundle(verified(files), lambda **_: None)
 
 
 def golden(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
@@ -166,12 +166,12 @@ class SlowScorer:
 
 def test_proof_of_a_slow_version_takes_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of 1 s fit 20 s of CPU; here both times are a hundredth."""
-    monkeypatch.setattr(proof, "SINGLE_ROWS_S", 0.005)
-    monkeypatch.setattr(proof, "BATCHES_S", 0.0)
+    monkeypatch.setattr(version_proof, "SINGLE_ROWS_S", 0.005)
+    monkeypatch.setattr(version_proof, "BATCHES_S", 0.0)
     tiny = verified(tiny_files())
     slow = SlowScorer(scoring.load_session(tiny), 0.01)
 
-    proof.check_score_belongs_to_row(tiny, slow)  # type: ignore[arg-type]
+    version_proof.check_score_belongs_to_row(tiny, slow)  # type: ignore[arg-type]
 
     assert slow.runs <= 12
 
@@ -189,7 +189,7 @@ class FailingTogether:
 def test_proof_refuses_a_version_that_cannot_score_a_batch() -> None:
     """The message has the size of the batch."""
     with pytest.raises(VersionRefusedError, match="in the batch of all 8 golden rows: one row"):
-        proof.check_score_belongs_to_row(verified(tiny_files()), FailingTogether())  # type: ignore[arg-type]
+        version_proof.check_score_belongs_to_row(verified(tiny_files()), FailingTogether())  # type: ignore[arg-type]
 
 
 def test_proof_refuses_golden_rows_that_certify_nothing() -> None:
@@ -211,7 +211,7 @@ def test_proof_accepts_a_golden_row_of_nan_inputs() -> None:
     inputs[3, 1], outputs[3] = np.nan, np.nan
     with_nan = replace(tiny, golden_inputs=inputs, golden_outputs=outputs)
 
-    assert proof.prove_bundle(with_nan, lambda **_: None).run_us > 0
+    assert version_proof.prove_bundle(with_nan, lambda **_: None).run_us > 0
 
 
 @pytest.mark.parametrize(
