@@ -15,8 +15,8 @@ import uvloop
 from access.certificate_ends import certificate_end, watch_certificates
 from access.interceptor import access_interceptor
 from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
+from access.streams import keep_client_connections
 from host.files import keep_files_private
-from host.processes import raise_descriptor_limit
 from host.text import log_to_stderr
 from registry.api import server as registry_server
 from registry.types import read_token
@@ -27,8 +27,6 @@ from rollout.policy.policy_files import read_policy_folder
 log = logging.getLogger("control")
 
 STOP_GRACE_S = 2.0
-DESCRIPTORS = 4_096
-"""Open files of this process: its connections (access/streams.py), database and logs."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -55,7 +53,6 @@ async def serve_control(
     stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
-    raise_descriptor_limit(DESCRIPTORS)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(
         options=tuple(options.items()), interceptors=(access_interceptor(identities),)
@@ -67,8 +64,9 @@ async def serve_control(
             server, address, token=token, certificate=certificate.certificate, policies=policies
         )
         # The controller calls the registry, so the server starts first and stops last.
-        add_port(server, address, certificate)
+        port = add_port(server, address, certificate)
         await server.start()
+        keeping_connections = keep_client_connections(port)
         await rollouts.start()
         watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
         log.info(
@@ -83,6 +81,7 @@ async def serve_control(
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
+        keeping_connections.cancel()
     finally:
         registry.close()
 

@@ -86,11 +86,13 @@ class RegistryServer:
         self._server = server
         self._registry = registry
         self.port = port
+        self._keeping_connections = streams.keep_client_connections(port)
 
     async def stop(self) -> None:
         """Finish the calls in progress within 2 s, refuse others, and close the database."""
         self._registry.end_watches()
         await self._server.stop(STOP_GRACE_S)
+        self._keeping_connections.cancel()
         self._registry.close()
 
     async def wait(self) -> None:

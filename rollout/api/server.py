@@ -126,11 +126,13 @@ class RolloutServer:
         self._server = server
         self.component = component
         self.port = port
+        self._keeping_connections = streams.keep_client_connections(port)
 
     async def stop(self) -> None:
         """Give the lease up, then stop the server."""
         await self.component.stop()
         await self._server.stop(STOP_GRACE_S)
+        self._keeping_connections.cancel()
 
     async def wait(self) -> None:
         """Return when the server has ended."""

@@ -15,6 +15,7 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
+from access.client_connections import keep_room
 from gateway.caller import ANONYMOUS, MODEL_FORBIDDEN, Caller
 from gateway.callers.directory import CallerDirectory
 from gateway.callers.quotas import CallerQuotas
@@ -34,8 +35,6 @@ from gateway.transport.grpcio.batch_delay import (
     NEWCOMERS_MIN,
     BatchDelay,
 )
-from gateway.transport.grpcio.client_share import keep_room
-from gateway.transport.grpcio.sockets import stop_listening, wait_for_disconnects
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
@@ -49,6 +48,7 @@ from gateway.transport.server import (
 )
 from gateway.transport.tls import TlsFiles
 from host.clock import Clock
+from host.sockets import stop_listening, wait_for_disconnects
 from protos.predict_pb2 import PredictReply, PredictRequest
 
 DeferredDecode = Callable[[Mapping[str, ModelShape]], tuple[DecodedCall, ReplyEncoder | None]]
