@@ -2,10 +2,12 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
-import redis
+from redis import ConnectionPool, UnixDomainSocketConnection
 from redis.sentinel import Sentinel
 
+from features.materialise import StoreClient
 from features.online.store_url import parse_store_url
 from features.online.store_users import url_for_user
 from host.unix_sockets import check_peer
@@ -13,7 +15,7 @@ from host.unix_sockets import check_peer
 SENTINEL_TIMEOUT_S = 1.0
 
 
-class _CheckedUnixConnection(redis.UnixDomainSocketConnection):
+class _CheckedUnixConnection(UnixDomainSocketConnection):
     """A connection that sends no password to a user who may not serve the socket."""
 
     def _connect(self) -> socket.socket:
@@ -26,7 +28,7 @@ class _CheckedUnixConnection(redis.UnixDomainSocketConnection):
         return connected
 
 
-def store_client(url: str, user: str = "", passwords: str | Path = "") -> redis.Redis:
+def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreClient:
     """Return a client that returns bytes, for any URL that OnlineReader takes. Close it after use.
 
     user, passwords  where the store is one of `turnout up`: "writer", and the folder
@@ -37,21 +39,26 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> redis.
     """
     url = url_for_user(url, user, passwords)
     address = parse_store_url(url)
-    if address.path:
-        return redis.Redis.from_url(url, connection_class=_CheckedUnixConnection)
-    if not address.sentinels:
-        return redis.Redis.from_url(url)
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        address.sentinels,
-        sentinel_kwargs={
+    login: dict[str, Any] = {
+        "db": address.database,
+        "username": address.user or None,
+        "password": address.password or None,
+    }
+    client: StoreClient
+    if address.sentinels:
+        sentinels = {
             "password": address.sentinel_password or None,
             "socket_timeout": SENTINEL_TIMEOUT_S,
-        },
-    )
-    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
-        address.service,
-        db=address.database,
-        username=address.user or None,
-        password=address.password or None,
-    )
+        }
+        sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
+        client = sentinel.master_for(address.service, redis_class=StoreClient, **login)  # type: ignore[no-untyped-call]
+    elif address.path:
+        checked = ConnectionPool(
+            connection_class=_CheckedUnixConnection, path=address.path, **login
+        )
+        client = StoreClient(connection_pool=checked)
+        client.auto_close_connection_pool = True
+    else:
+        client = StoreClient(host=address.host, port=address.port, **login)
+    client.namespace = address.namespace
     return client
