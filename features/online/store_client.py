@@ -37,6 +37,7 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
     With a Sentinel URL, each new connection goes to the server that is master then.
     Raises StoreUrlError for another URL.
     """
+    # Who logs in where.
     url = url_for_user(url, user, passwords)
     address = parse_store_url(url)
     login: dict[str, Any] = {
@@ -44,6 +45,7 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         "username": address.user or None,
         "password": address.password or None,
     }
+    # Each kind of address has another connection.
     client: StoreClient
     if address.sentinels:
         sentinels = {
