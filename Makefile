@@ -108,3 +108,4 @@ advisories: $(VENV)/.installed
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.serving.bench
+	@$(BIN)/python -m benchmarks.micro.identity_cost

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import redis
+from redis import ConnectionPool, UnixDomainSocketConnection
 from redis.sentinel import Sentinel
 
 from features.materialise import StoreClient
@@ -15,7 +15,7 @@ from host.unix_sockets import check_peer
 SENTINEL_TIMEOUT_S = 1.0
 
 
-class _CheckedUnixConnection(redis.UnixDomainSocketConnection):
+class _CheckedUnixConnection(UnixDomainSocketConnection):
     """A connection that sends no password to a user who may not serve the socket."""
 
     def _connect(self) -> socket.socket:
@@ -45,7 +45,7 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         "username": address.user or None,
         "password": address.password or None,
     }
-    # A socket's server is checked before it gets a password.
+    # The server of a socket is checked before it gets a password.
     client: StoreClient
     if address.sentinels:
         sentinels = {
@@ -55,8 +55,10 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(address.service, redis_class=StoreClient, **login)  # type: ignore[no-untyped-call]
     elif address.path:
-        pool = redis.ConnectionPool(_CheckedUnixConnection, path=address.path, **login)
-        client = StoreClient(connection_pool=pool)
+        checked = ConnectionPool(
+            connection_class=_CheckedUnixConnection, path=address.path, **login
+        )
+        client = StoreClient(connection_pool=checked)
         client.auto_close_connection_pool = True
     else:
         client = StoreClient(host=address.host, port=address.port, **login)

@@ -61,6 +61,7 @@ def test_only_certain_users_may_serve_a_socket() -> None:
             check_peer_user(stranger, owner, "/x/s")
 
 
+@pytest.mark.walk
 def test_socket_that_another_user_has_bound_gets_no_byte() -> None:
     """Another user binds the name in a folder where everybody may, such as /tmp."""
     if os.geteuid() != 0:

@@ -61,6 +61,7 @@ def test_callers_file_has_credentials_models_and_quotas(tmp_path: Path) -> None:
         (CALLER + CALLER.replace("crm", "CRM"), "a name stands twice"),
         (CALLER + CALLER.replace("crm", "nba"), "a token stands twice"),
         (ISSUER.replace("ES256", "HS256") + CALLER, "algorithm is one of"),
+        (ISSUER.replace('"jwks.json"', '"http://far.example/jwks"') + CALLER, "use https://"),
         (ISSUER.replace('audience = "turnout"\n', "") + CALLER, "needs the texts"),
     ],
 )

@@ -36,11 +36,20 @@ class Certificate:
     """A certificate and its key in PEM, signed by *signer* or by itself."""
 
     def __init__(
-        self, name: str, signer: "Certificate | None" = None, dns_name: str = "localhost"
+        self,
+        name: str,
+        signer: "Certificate | None" = None,
+        dns_name: str = "localhost",
+        uri: str = "",
     ) -> None:
+        # A client has a URI, a server a DNS name.
+        names: list[x509.GeneralName] = [
+            x509.UniformResourceIdentifier(uri) if uri else x509.DNSName(dns_name)
+        ]
         self.secret = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
+        # Without a signer it is an authority of its own.
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -50,7 +59,7 @@ class Certificate:
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), False)
+            .add_extension(x509.SubjectAlternativeName(names), False)
             .sign(signer.secret if signer else self.secret, hashes.SHA256())
         )
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
