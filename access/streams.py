@@ -54,5 +54,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_connection_idle_ms", 60_000),
     # A connection that does not become HTTP/2 in this time is closed.
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # A peer may send this much of a stream before its call has been admitted. gRPC would let this
+    # grow to megabytes on a fast network, so that bodies of refused calls fill the memory.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
 )
 """What the servers of registry and rollout have in common against one caller who takes all."""

@@ -20,6 +20,10 @@ class SourceError(Exception):
     """A source table does not have the columns or types that its view declares."""
 
 
+class ForeignStoreError(Exception):
+    """The online store belongs to another system. The operator must give this one its own."""
+
+
 class OnlineStoreError(Exception):
     """The online store did not give the values. `reason` is one word, used as a metric label.
 

@@ -50,6 +50,19 @@ return 1
 """
 
 
+class StoreClient(redis.Redis):
+    """A client that returns bytes, and knows the namespace of the keys that it writes.
+
+    features.online.store_client opens it by URL.
+    """
+
+    namespace = ""
+
+
+def _rows_of(view: View, client: redis.Redis) -> ViewRows:
+    return ViewRows(view, client.namespace if isinstance(client, StoreClient) else "")
+
+
 @dataclass(frozen=True, slots=True)
 class WriteSummary:
     """Numbers of rows after writing to the online store."""
@@ -75,7 +88,7 @@ def materialise(
     It may be repeated, and may run while rows are pushed. Rows that are dated more than an hour in
     the future (features.staleness) are left out: the newest row before them is written.
 
-    client      a redis-py client that returns bytes, which is the default.
+    client      a client of `store_client`, or of redis-py with the default that it returns bytes.
     batch_rows  rows in one pipeline of commands.
     as_of_ms    takes only rows that were known at this instant, Unix ms; None: at the present.
     progress    called with (rows done, rows in all) after each batch.
@@ -87,7 +100,7 @@ def materialise(
     future_ms = _latest_event_ms()
     known_ms = future_ms if as_of_ms is None else min(as_of_ms, future_ms)
     latest = store.latest(view, as_of_ms=known_ms)
-    layout = ViewRows(view)
+    layout = _rows_of(view, client)
     written = 0
     # One pipeline for each batch bounds the memory, and lets *progress* report.
     for start in range(0, len(latest), batch_rows):
@@ -114,7 +127,7 @@ def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> Wri
     columns = pushed_columns(view, rows)
     values, valid = encode_columns(view, columns)
     ids = [join_ids([check_entity_id(entity_id) for entity_id in row.ids]) for row in rows]
-    layout = ViewRows(view)
+    layout = _rows_of(view, client)
     event_times: NDArray[np.int64] = columns["event_time_ms"]
     now_ms = time.time_ns() // 1_000_000
     if len(rows) and is_from_future(now_ms - int(event_times.max())):

@@ -68,9 +68,12 @@ class RowLayout(NamedTuple):
 
 
 class ViewRows:
-    """Builds keys, packs and decodes rows of one view. It does not change after construction."""
+    """Builds keys, packs and decodes rows of one view. It does not change after construction.
 
-    def __init__(self, view: View) -> None:
+    namespace  of the store's URL (features.online.store_url); it stands in every key.
+    """
+
+    def __init__(self, view: View, namespace: str = "") -> None:
         self.width = len(view.features)
         """F, the number of features."""
         self._single_row_shape = (1, self.width)
@@ -90,7 +93,8 @@ class ViewRows:
         # The constants that every row or key of this view has.
         self._ttl_ms = view.ttl_ms
         self._view = int.from_bytes(bytes.fromhex(view.view_hash)[:8], "little")
-        self._tail = f"}}:{view.name}@{view.view_hash[:16]}".encode()
+        prefix = f"{namespace}:" if namespace else ""
+        self._tail = f"}}:{prefix}{view.name}@{view.view_hash[:16]}".encode()
         self._defaults = np.array(
             [feature.default_value for feature in view.features], dtype=np.float32
         )

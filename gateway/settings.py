@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from features.online.store_url import url_with_credentials
+from features.online.store_url import StoreUrlError, parse_store_url, url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
 from registry.types import UnknownActorError, read_token
@@ -268,6 +268,10 @@ class Settings:
             or bool(self.redis_user and not self.redis_url),
             "redis_user and redis_password_file are set together, and need redis_url",
         )
+        try:
+            _ = self.store_namespace
+        except StoreUrlError as error:
+            raise SettingsError(f"redis_url: {error}") from error
         self._refuse_if(
             re.fullmatch(r"([0-9a-f]{64})?", self.version_public_key) is None,
             f"version_public_key={self.version_public_key!r} is not 64 lower-case hex digits; "
@@ -347,6 +351,11 @@ class Settings:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"redis_password_file: {error}") from error
         return url_with_credentials(self.redis_url, self.redis_user, password)
+
+    @property
+    def store_namespace(self) -> str:
+        """The namespace of redis_url; empty without one."""
+        return parse_store_url(self.redis_url).namespace if self.redis_url else ""
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:

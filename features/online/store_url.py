@@ -1,10 +1,15 @@
 """Parses the URL of an online store, and encodes commands for it."""
 
+import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 PORT_DEFAULT = 6379
 SENTINEL_PORT_DEFAULT = 26379
+
+NAMESPACE = re.compile("[a-z0-9][a-z0-9_.-]{0,31}")
+"""A namespace in the keys of an environment that shares its store with others."""
 
 
 class StoreUrlError(ValueError):
@@ -27,6 +32,8 @@ class StoreAddress:
     service: str = ""
     """The sentinels' name for the group of master and replicas."""
     sentinel_password: str = field(default="", repr=False)
+    namespace: str = ""
+    """Stands in every key, so that environments that share a store do not share rows."""
 
     @property
     def display_name(self) -> str:
@@ -56,17 +63,19 @@ class StoreAddress:
 def parse_store_url(url: str) -> StoreAddress:
     """Return the address that a URL in one of three forms names.
 
-    redis://[user:password@]host[:port][/database]
-    unix://[user:password@]/path
+    redis://[user:password@]host[:port][/database][?namespace=NAME]
+    unix://[user:password@]/path[?namespace=NAME]
     redis+sentinel://[user:password@]host[:port],.../service[/database][?sentinel_password=...]
 
-    User and password are the store's. The sentinels may have another password.
-    Raises StoreUrlError for any other text. Its message never repeats a password.
+    User and password are the store's. The sentinels may have another password. Each form takes a
+    namespace. Raises StoreUrlError for any other text, and for a part that would have no effect.
+    Its message never repeats a password.
     """
     try:
         parts = urlsplit(url)
         if parts.scheme == "redis+sentinel":
             return _by_sentinel(parts)
+        options = _options(parts, ("namespace",))
         port = parts.port or PORT_DEFAULT
     except StoreUrlError:
         raise
@@ -75,7 +84,8 @@ def parse_store_url(url: str) -> StoreAddress:
     # User and password may have percent-encoded characters.
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme == "unix" and parts.path:
-        return StoreAddress(path=unquote(parts.path), user=user, password=password)
+        address = StoreAddress(path=unquote(parts.path), user=user, password=password)
+        return replace(address, **options)
     # All that is left is TCP.
     if parts.scheme != "redis" or not parts.hostname:
         raise StoreUrlError(
@@ -84,9 +94,10 @@ def parse_store_url(url: str) -> StoreAddress:
             "redis+sentinel://[user:password@]host[:port],.../service[/database]"
         )
     database = _database(parts.path.strip("/"))
-    return StoreAddress(
+    address = StoreAddress(
         host=parts.hostname, port=port, database=database, user=user, password=password
     )
+    return replace(address, **options)
 
 
 def url_with_credentials(url: str, user: str, password: str) -> str:
@@ -109,10 +120,28 @@ def _by_sentinel(parts: SplitResult) -> StoreAddress:
     address = StoreAddress(
         user=unquote(user), password=unquote(password), database=_database(database)
     )
-    passwords = parse_qs(parts.query).get("sentinel_password", [""])
-    return replace(
-        address, sentinels=sentinels, service=unquote(service), sentinel_password=passwords[0]
-    )
+    options = _options(parts, ("namespace", "sentinel_password"))
+    return replace(address, sentinels=sentinels, service=unquote(service), **options)
+
+
+def _options(parts: SplitResult, known: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options after "?". Options that one side would ignore are refused by all sides."""
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    options = dict(pairs)
+    unknown = sorted(options.keys() - set(known))
+    if unknown or len(options) < len(pairs) or parts.fragment:
+        wrong = f"the option {unknown[0]!r}" if unknown else "an option twice, or a part after '#'"
+        raise StoreUrlError(
+            f"the store's URL has {wrong}; its options are {' and '.join(known)}, each once, and "
+            "the number of a database follows host and port: redis://host:port/2"
+        )
+    namespace = options.get("namespace")
+    if namespace is not None and not NAMESPACE.fullmatch(namespace):
+        raise StoreUrlError(
+            f"the store's URL has the namespace {namespace!r}; a namespace has 1 to 32 small "
+            "letters, digits, '_', '.' and '-', and begins with a letter or digit"
+        )
+    return options
 
 
 def _host_port(text: str) -> tuple[str, int]:

@@ -149,7 +149,8 @@ def build_routes(
     """
     # One matrix has the features of all views of all versions.
     labels = [label for label in deployment.versions if label in loaded]
-    reads, positions, width = _view_reads([loaded[label].bundle.contract for label in labels])
+    contracts = [loaded[label].bundle.contract for label in labels]
+    reads, positions, width = _view_reads(contracts, settings.store_namespace)
     participants = {
         label: Participant(loaded[label], _columns(loaded[label].bundle.contract, positions, width))
         for label in labels
@@ -174,7 +175,7 @@ def build_routes(
 
 
 def _view_reads(
-    contracts: list[ModelContract],
+    contracts: list[ModelContract], namespace: str
 ) -> tuple[tuple[ViewRead, ...], dict[tuple[str, str], int], int]:
     """Return the union of the views, the column of each (view hash, feature), and their number."""
     reads: dict[str, ViewRead] = {}
@@ -186,7 +187,7 @@ def _view_reads(
             if view.view_hash in reads:
                 continue
             positions = tuple(contract.entities.index(entity) for entity in view.entities)
-            rows = ViewRows(view)
+            rows = ViewRows(view, namespace)
             reads[view.view_hash] = ViewRead(rows, positions, load_native_rows(rows))
             for feature in view.features:
                 columns[(view.view_hash, feature.name)] = width

@@ -3,7 +3,8 @@
 import sys
 from dataclasses import dataclass
 
-from features.errors import EntityIdError, OnlineStoreError, SourceError
+from features.errors import EntityIdError, ForeignStoreError, OnlineStoreError, SourceError
+from features.online.store_url import StoreUrlError
 from registry.types import (
     DeploymentError,
     RegistryError,
@@ -37,10 +38,29 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(f"the online store: {error}", ExitCode.NOT_REACHABLE)
         case RegistryError() | VersionRefusedError() | DeploymentError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case SourceError() | EntityIdError():
+        case SourceError() | EntityIdError() | ForeignStoreError() | StoreUrlError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case _:
-            return _call_error_message(error)
+            return _store_error_message(error) or _call_error_message(error)
+
+
+def _store_error_message(error: Exception) -> ExitMessage | None:
+    """Like exit_message, for the errors of redis-py."""
+    if "redis" not in sys.modules:
+        return None
+    from redis import ConnectionError as RedisConnectionError
+    from redis import RedisError
+    from redis import TimeoutError as RedisTimeoutError
+
+    match error:
+        case RedisConnectionError() | RedisTimeoutError():
+            text = f"the online store does not answer: {error}. Rows that were written stay; repeat"
+            return ExitMessage(f"{text} the command when it is back", ExitCode.NOT_REACHABLE)
+        case RedisError():
+            text = f"the online store refused a command: {error}. Rows that were written stay"
+            return ExitMessage(text, ExitCode.FAILED)
+        case _:
+            return None
 
 
 def _call_error_message(error: Exception) -> ExitMessage | None:

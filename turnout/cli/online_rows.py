@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from features.entity_ids import check_entity_id, id_hashes
 from features.online.reader import OnlineReader
+from features.online.store_url import parse_store_url
 from features.rows import DecodedRows, ViewRows
 from features.sources import telco
 from features.views import View
@@ -33,7 +34,8 @@ async def read_online_rows(url: str, view: View, keys: Sequence[str], now_ms: in
 
     Raises OnlineStoreError when the store does not answer within 2 s.
     """
-    layout, ids = ViewRows(view), [check_entity_id(key) for key in keys]
+    layout = ViewRows(view, parse_store_url(url).namespace)
+    ids = [check_entity_id(key) for key in keys]
     reader = OnlineReader(url)
     await reader.start()
     try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.row_flags import row_flag_names
@@ -83,12 +84,13 @@ def materialise(
 ) -> None:
     """Copy the newest offline row of every entity to the online store.
 
-    Online rows that are newer stay as they are.
+    Online rows that are newer stay as they are. A store that another system writes to is refused.
     """
     # DuckDB and redis-py are imported here because `turnout --help` does not need them.
     from features.materialise import materialise as write_online
     from features.offline import OfflineStore
     from features.online.store_client import store_client
+    from features.online.store_marker import claim_store, system_id
     from features.online.store_users import WRITER
     from turnout.cli.online_rows import declared_view
 
@@ -98,9 +100,11 @@ def materialise(
     root = offline or context.running_folder() / "offline"
     if not root.is_dir():
         raise OperatorError(f"there is no offline store in {root}; name its folder with --offline")
+    system = system_id(asyncio.run(_version_public_key(context)))
     # Rows are written in batches, and each batch moves the progress bar.
     began = time.monotonic()
     with screen.progress() as progress, store_client(context.store_url(WRITER)) as client:
+        claim_store(client, system)
         bar = progress.add_task(f"materialising {view}", total=None, note="")
 
         def show_progress(done: int, rows: int) -> None:
@@ -120,3 +124,8 @@ def materialise(
             f"{done.from_future:,} offline rows are dated more than an hour in the future and were "
             "left out; event times are Unix milliseconds in UTC"
         )
+
+
+async def _version_public_key(context: CommandContext) -> bytes:
+    async with open_registry(context) as client:
+        return (await client.serving_keys()).version_public_key

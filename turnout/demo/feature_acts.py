@@ -9,13 +9,14 @@ from features.contract import ModelContract, ViewUse
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine, TrainingSet
 from features.online.store_client import store_client
+from features.online.store_marker import claim_store, system_id
 from features.online.store_users import READER, WRITER, url_for_user
 from features.sources import telco
 from features.sources.public_tables import ENTITY, subscriber_ids
 from features.views import View
 from turnout.cli.online_rows import read_online_rows
 from turnout.demo.checklist import Step, require
-from turnout.demo.context import DemoContext
+from turnout.demo.context import AUTHOR, DemoContext
 
 SAMPLE_ROWS = 1_000
 """Subscribers whose online row is compared with the offline one."""
@@ -33,7 +34,9 @@ async def features(context: DemoContext, step: Step) -> None:
     source = context.plan.folder / "telco.parquet"
     context.now_ms = context.clock_ms()
     await asyncio.to_thread(_fill_offline, context, step, source)
-    await asyncio.to_thread(_fill_online, context, step)
+    async with context.registry_client(AUTHOR) as client:
+        key = (await client.serving_keys()).version_public_key
+    await asyncio.to_thread(_fill_online, context, step, system_id(key))
     ids = _sample_ids(context)
     step.note, step.progress = f"comparing {len(ids):,} rows bit for bit", 0.97
     system = context.system
@@ -62,12 +65,13 @@ def _fill_offline(context: DemoContext, step: Step, source: Path) -> None:
     context.screen.add_line(f"offline: {ingested.rows:,} rows of {VIEW.name} in Parquet")
 
 
-def _fill_online(context: DemoContext, step: Step) -> None:
+def _fill_online(context: DemoContext, step: Step, system: str) -> None:
     def show_progress(done: int, rows: int) -> None:
         step.note = f"materialising: {done:,} of {rows:,} rows online"
         step.progress = 0.35 + 0.6 * done / max(rows, 1)
 
     with store_client(context.system.store, WRITER, context.system.store_passwords) as client:
+        claim_store(client, system)
         written = materialise(
             OfflineStore(context.plan.offline_folder), VIEW, client, progress=show_progress
         )

@@ -69,9 +69,6 @@ impl<S: Service> StreamEvents<'_, S> {
 
     /// Decode and admit an uncompressed message of a scored method.
     pub(super) fn scored_message(&mut self, id: i32, method: Method, message: &[u8]) {
-        if !self.pay_message(id, method, message.len()) {
-            return;
-        }
         let stream_ref = self.stream_ref(id);
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
@@ -81,6 +78,12 @@ impl<S: Service> StreamEvents<'_, S> {
         let deadline_ns = stream.deadline_ns;
         let arrived_ns = if streaming { self.server.now_ns() } else { stream.arrived_ns };
         let caller = stream.caller;
+        // The bytes of a PredictStream's message are paid when it is decoded.
+        if !streaming {
+            if let Err(refusal) = pay_bytes(self.server, caller, message.len()) {
+                return self.streams.refuse(id, &refusal);
+            }
+        }
         match self.server.admit(method, message, stream_ref, caller, arrived_ns, deadline_ns) {
             Ok(handle) if streaming => stream.handles.push(handle),
             Ok(handle) => stream.handle = handle,
@@ -293,8 +296,11 @@ impl<S: Service> StreamEvents<'_, S> {
     /// Admit the call's caller. False: the call waits until its token is verified.
     fn enter(&mut self, id: i32) -> Result<bool, Refusal> {
         let (stream_ref, now_ns) = (self.stream_ref(id), self.server.now_ns());
-        let (Some(stream), Some(callers)) = (self.streams.open.get_mut(&id), self.server.callers())
-        else {
+        // Without callers there is nothing to look up.
+        let Some(callers) = self.server.callers() else {
+            return Ok(true);
+        };
+        let Some(stream) = self.streams.open.get_mut(&id) else {
             return Ok(true);
         };
         if stream.headers.path.starts_with(HEALTH_PATH) {
@@ -321,37 +327,6 @@ impl<S: Service> StreamEvents<'_, S> {
             callers.count_refusal(refused_caller, refusal.code);
         }
         entered
-    }
-
-    /// Take a message's bytes from its caller's quota. False: the call is refused.
-    ///
-    /// A PredictStream pays when its message is decoded.
-    pub(super) fn pay_message(&mut self, id: i32, method: Method, bytes: usize) -> bool {
-        let caller = self.streams.open.get(&id).map_or(0, |stream| stream.caller);
-        if method == Method::PredictStream {
-            return true;
-        }
-        match self.pay_bytes(caller, bytes) {
-            Ok(()) => true,
-            Err(refusal) => {
-                self.streams.refuse(id, &refusal);
-                false
-            }
-        }
-    }
-
-    /// Take the bytes of a message from a caller's quota.
-    fn pay_bytes(&mut self, caller: CallerNumber, bytes: usize) -> Result<(), Refusal> {
-        let now_ns = self.server.now_ns();
-        let Some(callers) = self.server.callers().filter(|_| caller != 0) else {
-            return Ok(());
-        };
-        let paid = callers.take(caller, BYTES, bytes as f64, now_ns);
-        if let Err(refusal) = &paid {
-            callers.count_refusal(caller, refusal.code);
-            self.server.count_refusal("", refusal);
-        }
-        paid
     }
 
     /// Go on with a call whose token is verified. `caller` is 0 if it is nobody's.
@@ -578,4 +553,22 @@ impl<S: Service> Events for StreamEvents<'_, S> {
         }
         (count, state)
     }
+}
+
+/// Take the bytes of a message from the quota of a caller. Caller 0 has no quota.
+pub(super) fn pay_bytes<S: Service>(
+    server: &mut S,
+    caller: CallerNumber,
+    bytes: usize,
+) -> Result<(), Refusal> {
+    let now_ns = server.now_ns();
+    let Some(callers) = server.callers().filter(|_| caller != 0) else {
+        return Ok(());
+    };
+    let paid = callers.take(caller, BYTES, bytes as f64, now_ns);
+    if let Err(refusal) = &paid {
+        callers.count_refusal(caller, refusal.code);
+        server.count_refusal("", refusal);
+    }
+    paid
 }

@@ -8,7 +8,7 @@ use crate::http2::bounds::inflate::Inflation;
 use crate::http2::grpc;
 use crate::http2::service::{RawCallEvent, Service};
 use crate::http2::stream::Method;
-use crate::http2::stream_events::StreamEvents;
+use crate::http2::stream_events::{pay_bytes, StreamEvents};
 
 /// What one stream holds of its connection's budgets. All is given back when its call ends.
 ///
@@ -121,8 +121,9 @@ impl<S: Service> StreamEvents<'_, S> {
         message: Vec<u8>,
         held: Option<Held>,
     ) {
-        if !self.pay_message(id, method, message.len()) {
-            return;
+        let caller = self.streams.open.get(&id).map_or(0, |stream| stream.caller);
+        if let Err(refusal) = pay_bytes(self.server, caller, message.len()) {
+            return self.streams.refuse(id, &refusal);
         }
         if method == Method::RawUnary && !self.open_raw_call(id) {
             return;

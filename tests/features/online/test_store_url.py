@@ -15,6 +15,11 @@ from features.online.store_url import StoreAddress, StoreUrlError, encode_comman
         ("redis://u:pw@h", StoreAddress(host="h", user="u", password="pw")),
         ("unix:///run/store.sock", StoreAddress(path="/run/store.sock")),
         (
+            "redis://h/2?namespace=shop-dev",
+            StoreAddress(host="h", database=2, namespace="shop-dev"),
+        ),
+        ("unix:///s?namespace=a", StoreAddress(path="/s", namespace="a")),
+        (
             "redis+sentinel://u:p%40w@a:1,[::1],b/churn/2?sentinel_password=s%26t",
             StoreAddress(
                 user="u",
@@ -44,6 +49,26 @@ def test_store_url_of_another_form_is_refused(url: str) -> None:
     """StoreUrlError is raised before any connection."""
     with pytest.raises(StoreUrlError):
         parse_store_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://h?db=2", "option 'db'"),
+        ("unix:///s?db=2", "option 'db'"),
+        ("redis://h?ssl_cert_reqs=none&namespace=a", "option 'ssl_cert_reqs'"),
+        ("redis+sentinel://h/churn?db=2", "option 'db'"),
+        ("redis://h?namespace=a&namespace=b", "an option twice"),
+        ("redis://h#2", "a part after '#'"),
+        ("redis://h?namespace=", "the namespace ''"),
+        ("redis://h?namespace=A:b", "the namespace 'A:b'"),
+    ],
+)
+def test_part_of_a_store_url_that_a_side_would_ignore_is_refused(url: str, words: str) -> None:
+    """redis-py knows `?db=2`, and a gateway would have read database 0."""
+    with pytest.raises(StoreUrlError) as refused:
+        parse_store_url(url)
+    assert words in str(refused.value)
 
 
 def test_store_url_password_is_sent_and_never_shown() -> None:

@@ -12,6 +12,7 @@ import redis
 from features.online.store_server import StoreServer
 from features.rows import ViewRows
 from features.views import Feature, View
+from gateway.settings import Settings
 from protos.predict_pb2 import DEFAULTED, DEGRADED, MISSING, STALE, PredictRequest, Row
 from tests.servers import redis_server
 from tests.walks.gateway_with_store import (
@@ -129,6 +130,22 @@ def test_gateway_treats_a_key_of_another_redis_type_as_missing(store: StoreServe
         async with gateway_with_store(store.url) as gateway:
             results = await scores(gateway)
             assert results == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+
+    asyncio.run(walk())
+
+
+def test_gateway_reads_the_rows_of_its_namespace(store: StoreServer) -> None:
+    """The neighbour has a row in the gateway's namespace, and the victim only outside it."""
+    rows = ViewRows(VIEW, "shop-dev")
+    with redis.Redis.from_url(store.url) as client:
+        key = rows.store_key(customer_key(NEIGHBOUR).encode())
+        client.set(key, packed_row(rows, NEIGHBOUR, 7.0))
+
+    async def walk() -> None:
+        url = f"{store.url}?namespace=shop-dev"
+        settings = Settings(redis_url=url)
+        async with gateway_with_store(url, settings=settings) as gateway:
+            assert await scores(gateway) == [(DEFAULT_SCORE, MISSING | DEFAULTED), (7.0, 0)]
 
     asyncio.run(walk())
 
