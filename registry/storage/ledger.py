@@ -161,22 +161,24 @@ def read_columns(connection: Connection, *, after: int, until: int) -> pb.Histor
     if until:
         statement = statement.where(tables.history.c.seq <= until)
     # Rows are read in small blocks, because entries of older registries may be large.
-    rows: list[Sequence[Any]] = []
+    rows: list[Any] = []
     left_out: list[int] = []
     size = 0
     with connection.execute(statement) as result:
-        while size < PAGE_BYTES_MAX and (block := result.fetchmany(ROWS_PER_FETCH)):
-            for row in block:
-                texts = _characters(row)
+        while size < PAGE_BYTES_MAX:
+            block = list[Any](result.fetchmany(ROWS_PER_FETCH))
+            if not block:
+                break
+            sizes = _characters(block)
+            for place, texts in enumerate(sizes) if max(sizes) > ENTRY_BYTES_MAX else ():
                 if texts > ENTRY_BYTES_MAX:
+                    row = block[place]
                     left_out.append(row[0])
-                    rows.append((*row[:2], "", "", "", "", "", "", *row[8:]))
-                    continue
-                rows.append(row)
-                size += texts
-                if size >= PAGE_BYTES_MAX:
-                    break
-    # A character has up to four bytes. So rarely the last entries are left for the next message.
+                    block[place], sizes[place] = (*row[:2], *[""] * 6, *row[8:]), 0
+            rows += block
+            size += sum(sizes)
+    # The last block may be too large, and a character has up to four bytes. The entries that are
+    # taken away come in the next message.
     head = read_head(connection)
     columns = _columns(rows, after)
     while columns.ByteSize() > 2 * PAGE_BYTES_MAX:
@@ -187,13 +189,13 @@ def read_columns(connection: Connection, *, after: int, until: int) -> pb.Histor
     return columns
 
 
-def _characters(row: Sequence[Any]) -> int:
-    """Return how many characters the long texts of an entry have."""
+def _characters(rows: Sequence[Sequence[Any]]) -> list[int]:
+    """Return how many characters the long texts of each entry have."""
     try:
-        return len(row[5]) + len(row[6]) + len(row[7])
+        return [len(row[5]) + len(row[6]) + len(row[7]) for row in rows]
     except TypeError:
         # Only an altered database has numbers there, and `_columns` refuses them.
-        return 0
+        return [0] * len(rows)
 
 
 def _columns(rows: Sequence[Sequence[Any]], after: int) -> pb.HistoryColumns:
