@@ -52,10 +52,12 @@ def test_refused_watch_is_tried_again_later_and_logged_once(
     registry = RefusingRegistry()
 
     async def walk() -> None:
+        # A registry that refuses.
         server = grpc.aio.server()
         add_RegistryServicer_to_server(registry, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        # A worker that watches until it has a snapshot.
         gateway = LoaderFixture(tmp_path, {})
         watch = RegistryWatch(
             f"127.0.0.1:{port}",
@@ -75,6 +77,7 @@ def test_refused_watch_is_tried_again_later_and_logged_once(
 
     with caplog.at_level(logging.INFO):
         asyncio.run(walk())
+    # When it tried, and what it said.
     assert len(registry.opened_s) == REFUSALS + 1
     pairs = zip(registry.opened_s, registry.opened_s[1:], strict=False)
     pauses_s = [later - earlier for earlier, later in pairs]
