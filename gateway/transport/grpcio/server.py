@@ -40,6 +40,7 @@ from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
+    RAW_MESSAGE_BYTES_MAX,
     SERVING,
     OnRefused,
     OnSingleCall,
@@ -570,7 +571,16 @@ class GrpcioServer:
         return handle
 
     def _check_raw_bytes(self, more: int) -> None:
-        """Refuse a message if the handlers would have too many bytes. Raises RefusedError."""
+        """Refuse a message that is too long, or with which the handlers would have too many bytes.
+
+        Raises RefusedError.
+        """
+        if more > RAW_MESSAGE_BYTES_MAX:
+            text = (
+                f"the message is {more} bytes long; at most {RAW_MESSAGE_BYTES_MAX} are taken "
+                "(RAW_MESSAGE_BYTES_MAX, for methods that score nothing)"
+            )
+            raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, text))
         bytes_max = self._settings.message_bytes_inside_max
         if self._raw_bytes > bytes_max:
             text = (

@@ -37,6 +37,7 @@ each other here, so that a pause of the machine delays one of them, and not all 
         *(("members", path) for path in (PREDICT, DESCRIBE)),
         *((kind, PREDICT) for kind in ("empty blocks", "many tables", "long name")),
         ("zeros, 400 connections", PREDICT),
+        ("near ratio, 24 addresses", DESCRIBE),
     ],
 )
 def test_compressed_messages_cost_nobody_else(
