@@ -23,6 +23,7 @@ from features.offline_sql import (
     as_of_sql,
     count_after_sql,
     feature_columns,
+    history_sql,
     latest_sql,
     source_sql,
     valid_columns,
@@ -103,6 +104,17 @@ class LatestRows:
         return len(self.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """All N stored rows of some entities of a view, by id, and of each from oldest to newest."""
+
+    ids: NDArray[np.object_]
+    known_ms: NDArray[np.int64]
+    """(N,) the later of event time and created time, Unix ms."""
+    values: NDArray[np.float32]
+    """(N, F): all features of the view. Invalid features hold the default."""
+
+
 class OfflineStore:
     """Reads and writes the Parquet files below *root*. Several processes may ingest at once."""
 
@@ -174,6 +186,17 @@ class OfflineStore:
         values, valid = _assemble_rows(view, columns, len(ids))
         event_times = np.asarray(columns.get(EVENT_TIME, np.empty(0)), dtype=np.int64)
         return LatestRows(ids, event_times, values, valid)
+
+    def history(self, view: View, ids: Sequence[str]) -> History:
+        """Return all rows of the entities with these joined ids."""
+        files, columns = self._files(view), dict[str, Column]()
+        if files and ids:
+            with _connect() as connection:
+                connection.register("wanted", {"entity_id": np.array(ids, dtype=object)})
+                columns = _fetch(connection, history_sql(view, files))
+        known_ms = np.asarray(columns.get("known_ms", np.empty(0)), dtype=np.int64)
+        stored = np.asarray(columns.get("entity_id", np.empty(0)), dtype=object)
+        return History(stored, known_ms, _assemble_rows(view, columns, len(stored))[0])
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""

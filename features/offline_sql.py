@@ -48,6 +48,20 @@ def latest_sql(view: View, files: Sequence[Path], as_of_ms: int | None) -> str:
         ORDER BY entity_id"""
 
 
+def history_sql(view: View, files: Sequence[Path]) -> str:
+    """Return SQL for all rows of the entities in the registered table `wanted`.
+
+    They are ordered by id (as bytes), and of each entity from oldest to newest. The columns are
+    entity_id, known_ms, the validity words and the features.
+    """
+    value_columns = ", ".join([*valid_columns(view), *feature_columns(view)])
+    return f"""
+        WITH {_stored_sql(files)}
+        SELECT entity_id, known_ms, {value_columns} FROM stored
+        WHERE entity_id IN (SELECT entity_id FROM wanted)
+        ORDER BY entity_id, event_time_ms, created_ms, ingest, file_row_number"""
+
+
 def count_after_sql(files: Sequence[Path], instant_ms: int) -> str:
     """Return SQL for the number of rows that are not known by *instant_ms*, Unix ms."""
     return f"WITH {_stored_sql(files)} SELECT count(*) FROM stored WHERE known_ms > {instant_ms:d}"

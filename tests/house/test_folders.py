@@ -42,7 +42,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "staleness",
             "views",
         ),
-        ("online", "sources"),
+        ("online", "replay", "sources"),
     ),
     "registry": (
         (
@@ -52,11 +52,11 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "golden",
             "keys",
             "manifest",
-            "proof",
             "scoring",
             "signed",
             "status",
             "types",
+            "version_proof",
         ),
         ("history",),
         ("client", "rules"),
