@@ -28,17 +28,20 @@ ingress:
 	@echo "cargo is not installed, so the grpcio server is used (ingress/README.md says what the native server adds)."
 endif
 
-# ingress/crates.lock is Cargo.lock without the lines that name a package registry, which cargo
-# knows by itself. So versions and checksums are fixed, and no address is committed.
-ingress/Cargo.lock: ingress/crates.lock
-	@cargo generate-lockfile --quiet --manifest-path ingress/Cargo.toml && \
+# crates.lock is Cargo.lock without the lines that name a package registry, which cargo knows by
+# itself. So versions and checksums are fixed, and no address is committed.
+CRATES := ingress benchmarks/loadgen
+%/Cargo.lock: %/crates.lock
+	@cargo generate-lockfile --quiet --manifest-path $*/Cargo.toml && \
 	source=$$(grep -m 1 '^source = ' $@) && \
 	awk -v source="$$source" '/^checksum = / {print source} {print}' $< > $@.new && mv $@.new $@
 
-# Resolves the crates anew.
+# Resolves the crates of both programs in Rust anew.
 crates:
-	@cargo generate-lockfile --quiet --manifest-path ingress/Cargo.toml
-	@grep -v '^source = ' ingress/Cargo.lock > ingress/crates.lock
+	@for crate in $(CRATES); do \
+		cargo generate-lockfile --quiet --manifest-path $$crate/Cargo.toml && \
+		grep -v '^source = ' $$crate/Cargo.lock > $$crate/crates.lock || exit 1; \
+	done
 
 $(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml ingress/crates.lock $(shell find ingress/src -name '*.rs')
 	@echo "Building the native server with cargo (once, about a minute) ..."
@@ -105,3 +108,4 @@ advisories: $(VENV)/.installed
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.serving.bench
+	@$(BIN)/python -m benchmarks.micro.identity_cost

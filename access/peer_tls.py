@@ -47,7 +47,7 @@ class ServerCertificate:
 def make_certificate(folder: Path) -> ServerCertificate:
     """Return the certificate and key in *folder*; make them at first use, for the owner alone.
 
-    To have new ones, delete both files, restart the server, and give its clients the new copy.
+    docs/operating.md says how to change to new ones without a stop.
 
     Raises PeerError when others can read the key, or when a file is damaged.
     """
@@ -183,7 +183,15 @@ def _expected_name(file: Path, content: bytes) -> Iterator[tuple[str, str]]:
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return a new certificate of *key* in PEM."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, CONTROL_NAME)])
+    # A client looks its pinned certificates up by their subjects, and takes the first that fits. So
+    # that two can be pinned during a change, each has a subject of its own.
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, CONTROL_NAME),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, key_id),
+        ]
+    )
     host = socket.gethostname()
     names: list[x509.GeneralName] = [
         x509.DNSName(text)

@@ -77,6 +77,7 @@ RULES: dict[str, AccessRule] = {
         ListHistory=READ,
         ListState=READ,
         ReadEntry=READ,
+        ReadHistory=READ,
     ),
     **_service(
         "turnout.v1.Rollouts",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -36,6 +37,7 @@ from features.storage.queries import (
     chosen_rows_sql,
     count_after_sql,
     feature_columns,
+    history_sql,
     newest_sql,
     stored_columns,
     stored_sql,
@@ -129,6 +131,17 @@ class NewestRows:
             yield LatestRows(ids, columns["event_time_ms"].astype(np.int64), values, valid)
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """All N stored rows of some entities of a view, by id, and of each from oldest to newest."""
+
+    ids: NDArray[np.object_]
+    known_ms: NDArray[np.int64]
+    """(N,) the later of event time and created time, Unix ms."""
+    values: NDArray[np.float32]
+    """(N, F): all features of the view. Invalid features hold the default."""
+
+
 class OfflineStore:
     """Reads and writes the files below *root*. Several processes may ingest at once.
 
@@ -214,6 +227,17 @@ class OfflineStore:
                 return batch
         values, valid = _assemble_rows(view, {}, 0)
         return LatestRows([], np.empty(0, dtype=np.int64), values, valid)
+
+    def history(self, view: View, ids: Sequence[str]) -> History:
+        """Return all rows of the entities with these joined ids."""
+        files, columns = self._files(view), dict[str, NDArray[Any]]()
+        if files and ids:
+            with self._duckdb() as connection:
+                connection.register("wanted", {"entity_id": np.array(ids, dtype=object)})
+                columns = fetch_columns(connection, history_sql(view, files))
+        known_ms = np.asarray(columns.get("known_ms", np.empty(0)), dtype=np.int64)
+        stored = np.asarray(columns.get("entity_id", np.empty(0)), dtype=object)
+        return History(stored, known_ms, _assemble_rows(view, columns, len(stored))[0])
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""

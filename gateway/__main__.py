@@ -107,10 +107,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise SettingsError(f"--set {assignment!r} has no '='; write --set NAME=VALUE")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
+        values[name] = _value(name, text)
     if options.ingress is not None:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
@@ -118,6 +115,16 @@ def _settings(options: argparse.Namespace) -> Settings:
     # A bad token file or certificate is reported here, once, and not by each worker.
     settings.registry_token, settings.observe_token, settings.certificate_of_registry  # noqa: B018
     return settings
+
+
+def _value(name: str, text: str) -> Any:  # noqa: ANN401  any JSON value
+    """Return *text* as JSON, or as it is. A setting that is a text may look like a number."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    is_text = isinstance(getattr(Settings, name, None), str)
+    return text if is_text and not isinstance(value, str) else value
 
 
 if __name__ == "__main__":

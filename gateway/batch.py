@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.columns import Calls, row_counts
+from gateway.columns import Calls, Pin, row_counts
 from gateway.key_column import KeyColumn
 from gateway.models.routes import LoadedVersion, Participant, Routes
 
@@ -47,8 +47,10 @@ class Assignment:
     """(C,) NOT_STICKY or 0, for every row of the call. None: all 0."""
     pins: dict[int, Participant]
     """Call index -> the version that the call named."""
-    unknown_pins: dict[int, str]
-    """Call index -> a version name that the deployment does not have."""
+    shadow_pins: dict[int, Participant]
+    """Call index -> the shadow that the call named, with permission."""
+    refused_pins: tuple[Pin, ...]
+    """Calls that named a version that gives them no answer."""
 
     def calls_in_arm(self, arm: int) -> NDArray[np.intp]:
         """Return the indexes of the calls of one arm, in order. Needs `arm` to be an array."""

@@ -22,6 +22,7 @@ from gateway.predict.dispatch import Dispatcher
 from gateway.predict.feature_lookup import OnlineStore
 from gateway.predict.pipeline import PredictPipeline
 from gateway.predict.prediction_ids import PredictionIdWriter
+from gateway.predict.shadow_pins import ShadowPins
 from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
@@ -116,12 +117,14 @@ def build_serving_parts(
     dispatcher = Dispatcher(
         server, id_writer, recorder, clock, error_log, fault_free_path=fault_free_path
     )
+    shadow_pins = ShadowPins(server, dispatcher, shadows, recorder, clock)
     path = SingleCallPath(route_table, around.store, id_writer, recorder, clock, settings)
     pipeline = PredictPipeline(
         server,
         route_table,
         around.store,
         dispatcher,
+        shadow_pins,
         path if single_calls else None,
         recorder,
         clock,

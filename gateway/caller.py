@@ -29,12 +29,16 @@ class Caller:
     connections: int = 0
     streams: int = 0
     """Open connections and open calls, in one worker."""
-    pin_shadows: bool = False
-    """Whether it may pin a call to a shadow version."""
+    pins: frozenset[str] = frozenset()
+    """The models of which it may pin every version: shadows, and all where the role is hidden."""
 
     def may_call(self, model: str) -> bool:
         """Whether it may call a model, which need not exist."""
         return self.models is None or model in self.models
+
+    def may_pin(self, model: str) -> bool:
+        """Whether it may pin every version of a model."""
+        return model in self.pins
 
     def check_model(self, model: str) -> None:
         """Raise RefusedError PERMISSION_DENIED for a model that it may not call."""

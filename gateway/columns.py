@@ -5,6 +5,7 @@ UTF-8 text, and item i is buffer[offsets[i]:offsets[i + 1]].
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,17 @@ class ModelShape:
     nan_inputs_refused: bool
 
 
+class Pin(NamedTuple):
+    """A call that names the version that shall answer it."""
+
+    call: int
+    """Index of the call in its batch."""
+    version: str
+    """A label, a role or an alias."""
+    any_version: bool
+    """Whether the caller may pin every version of the model (gateway.caller.Caller.pins)."""
+
+
 @dataclass(slots=True)
 class Calls:
     """C calls for one model that are taken together, with R rows in all.
@@ -57,8 +69,8 @@ class Calls:
     request_ids: bytes
     request_id_offsets: NDArray[np.uint32]
     """(C + 1,) an item is empty if the call gave no request id."""
-    pins: tuple[tuple[int, str], ...]
-    """(call index, version) of the few calls that name a version."""
+    pins: tuple[Pin, ...]
+    """The few calls that name a version."""
     entity_ids: bytes
     entity_offsets: NDArray[np.uint32]
     """(R * E + 1,) ids in row-major order: entity e of row r is item r * E + e."""

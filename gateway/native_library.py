@@ -43,15 +43,15 @@ class IngressThread(Protocol):
 
     def set_callers(
         self,
-        callers: Sequence[tuple[str, list[str] | None, list[int], tuple[int, int]]],
+        callers: Sequence[tuple[str, list[str] | None, list[str], list[int], tuple[int, int]]],
         tokens: Sequence[tuple[bytes, int, int]],
         names: Sequence[tuple[str, int]],
         verifies: bool,
     ) -> None:
         """Replace the callers. After the first time every call needs an identity.
 
-        callers   by number - 1: name, models, [calls, rows, bytes] a second, (connections, open
-                  calls). 0 in a bound: there is none.
+        callers   by number - 1: name, models, models of which it may pin every version, [calls,
+                  rows, bytes] a second, (connections, open calls). 0 in a bound: there is none.
         tokens    SHA-256 of a token, caller number, monotonic ns of its expiry.
         names     DNS or URI name of a client certificate, caller number.
         verifies  whether events "verify" ask for other tokens, (kind, 0, authorization header).

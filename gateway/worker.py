@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from access.certificate_ends import watch_certificates
 from features.online.reader import OnlineReader
 from gateway.build import Surroundings, build_serving_parts
 from gateway.internal_error_log import InternalErrorLog
@@ -145,6 +146,7 @@ class GatewayWorker:
         """Take a slot, listen and answer calls."""
         self.identity.slot = slot
         self._start_window_streams()
+        self._start_task(self._watch_certificates())
         self._quarantine.report_all()
         self._start_task(self._parts.pipeline.run())
         self._start_task(self._close_windows_each_second())
@@ -178,6 +180,18 @@ class GatewayWorker:
         if self._streams:
             self._quarantine.report(digest)
 
+    async def _watch_certificates(self) -> None:
+        """Show and log when the certificates of the registry and of this gateway end."""
+        files = {"gateway": self._settings.tls_certificate}
+        files["registry"] = self._settings.registry_certificate
+        await watch_certificates(
+            {name: Path(file) for name, file in files.items() if file},
+            lambda name, days: self._parts.metrics.set_gauge(
+                "turnout_certificate_days_left", days, name
+            ),
+            lambda: self._clock.unix_ns() / NS_PER_SECOND,
+        )
+
     # Reports to the supervisor
 
     def gauges(self) -> dict[str, float]:
@@ -202,6 +216,7 @@ class GatewayWorker:
         alarms = Counter(RegistryAlarm.Kind.Name(alarm.kind) for alarm in self._trust.alarms)
         for name in RegistryAlarm.Kind.keys()[1:]:  # the first is UNSPECIFIED
             metrics.set_gauge("turnout_registry_alarms", alarms[name], name)
+        metrics.set_gauge("turnout_windows_refused", len(self._window_refusals()))
         if self._store is not None:
             metrics.set_gauge("turnout_feature_store_state", STORE_STATES[self._store.state])
         return {**metrics.snapshot(), "statistics": self.statistics()}
@@ -214,7 +229,11 @@ class GatewayWorker:
             "recorder": asdict(self._parts.recorder.statistics()),
             "loader": asdict(self._loader.statistics()),
             "registry": {"alarms": [alarm.reason for alarm in self._trust.alarms]},
+            "window_sinks": {"refusals": self._window_refusals()},
         }
+
+    def _window_refusals(self) -> list[str]:
+        return [stream.refusal for stream in self._streams if stream.refusal]
 
     # Events between the parts
 
@@ -251,7 +270,9 @@ class GatewayWorker:
         on_dropped = self._parts.metrics.count_windows_dropped
         token, certificate = self._settings.registry_token, self._settings.certificate_of_registry
         self._streams = [
-            WindowStream(address, source, waiting_max, on_dropped, token, certificate)
+            WindowStream(
+                address, source, waiting_max, on_dropped, self._clock.unix_ns, token, certificate
+            )
             for address in self._settings.window_sinks
         ]
         for stream in self._streams:

@@ -154,6 +154,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.EntryNumber.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                 _registered_method=True)
+        self.ReadHistory = channel.unary_stream(
+                '/turnout.v1.Registry/ReadHistory',
+                request_serializer=protos_dot_registry__pb2.HistoryRange.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.HistoryColumns.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -315,6 +320,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadHistory(self, request, context):
+        """all entries, for an auditor
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -437,6 +449,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ReadEntry,
                     request_deserializer=protos_dot_registry__pb2.EntryNumber.FromString,
                     response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
+            ),
+            'ReadHistory': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadHistory,
+                    request_deserializer=protos_dot_registry__pb2.HistoryRange.FromString,
+                    response_serializer=protos_dot_registry__pb2.HistoryColumns.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1087,6 +1104,33 @@ class Registry:
             '/turnout.v1.Registry/ReadEntry',
             protos_dot_registry__pb2.EntryNumber.SerializeToString,
             protos_dot_registry__pb2.MessageChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/ReadHistory',
+            protos_dot_registry__pb2.HistoryRange.SerializeToString,
+            protos_dot_registry__pb2.HistoryColumns.FromString,
             options,
             channel_credentials,
             insecure,

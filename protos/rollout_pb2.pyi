@@ -118,7 +118,7 @@ class ForecastStep(_message.Message):
     def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., detectable_failure_rate: _Optional[float] = ..., detectable_slow_rate: _Optional[float] = ..., failing_keys_min: _Optional[int] = ...) -> None: ...
 
 class RolloutStatus(_message.Message):
-    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "waiting_for", "calls", "forecast", "approved_shift_text", "dropped_windows", "policy_note")
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "waiting_for", "calls", "forecast", "approved_shift_text", "dropped_windows", "refused_senders", "policy_note")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class RolloutStatus(_message.Message):
     FORECAST_FIELD_NUMBER: _ClassVar[int]
     APPROVED_SHIFT_TEXT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_SENDERS_FIELD_NUMBER: _ClassVar[int]
     POLICY_NOTE_FIELD_NUMBER: _ClassVar[int]
     rollout_id: str
     model: str
@@ -164,8 +165,9 @@ class RolloutStatus(_message.Message):
     forecast: str
     approved_shift_text: str
     dropped_windows: int
+    refused_senders: _containers.RepeatedScalarFieldContainer[str]
     policy_note: str
-    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., waiting_for: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., forecast: _Optional[str] = ..., approved_shift_text: _Optional[str] = ..., dropped_windows: _Optional[int] = ..., policy_note: _Optional[str] = ...) -> None: ...
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., waiting_for: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., forecast: _Optional[str] = ..., approved_shift_text: _Optional[str] = ..., dropped_windows: _Optional[int] = ..., refused_senders: _Optional[_Iterable[str]] = ..., policy_note: _Optional[str] = ...) -> None: ...
 
 class CallTotals(_message.Message):
     __slots__ = ("canary", "production", "shadow_pairs", "fallbacks", "failed")

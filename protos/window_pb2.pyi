@@ -48,24 +48,28 @@ class Source(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ...) -> None: ...
 
 class WindowBatch(_message.Message):
-    __slots__ = ("source", "sequence", "windows", "guards", "sent_unix_ns")
+    __slots__ = ("source", "sequence", "windows", "guards", "sent_unix_ns", "clock_unix_ns")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     GUARDS_FIELD_NUMBER: _ClassVar[int]
     SENT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     source: Source
     sequence: int
     windows: _containers.RepeatedCompositeFieldContainer[Window]
     guards: _containers.RepeatedCompositeFieldContainer[HardGuard]
     sent_unix_ns: int
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., sequence: _Optional[int] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., guards: _Optional[_Iterable[_Union[HardGuard, _Mapping]]] = ..., sent_unix_ns: _Optional[int] = ...) -> None: ...
+    clock_unix_ns: int
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., sequence: _Optional[int] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., guards: _Optional[_Iterable[_Union[HardGuard, _Mapping]]] = ..., sent_unix_ns: _Optional[int] = ..., clock_unix_ns: _Optional[int] = ...) -> None: ...
 
 class WindowAck(_message.Message):
-    __slots__ = ("sequence",)
+    __slots__ = ("sequence", "refusal")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+    refusal: str
+    def __init__(self, sequence: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "sampled_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")

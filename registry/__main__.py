@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from access.certificate_ends import watch_certificates
 from access.identities import IdentitiesFileError
 from access.peer_tls import PeerError, ServerCertificate, certificate_for
 from host.files import keep_files_private
@@ -47,11 +48,14 @@ async def run_registry(
     host = listen.rpartition(":")[0]
     sys.stdout.write(f"registry listening on {host}:{server.port}\n")
     sys.stdout.flush()
+    files = {} if certificate is None else {"registry": certificate.certificate}
+    watching = asyncio.ensure_future(watch_certificates(files))
     stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
     await stop_requested.wait()
+    watching.cancel()
     await server.stop()
 
 

@@ -18,7 +18,7 @@ from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
 from registry import manifest as envelope
 from registry.folders import read_version_file, replace_version_folder
-from registry.golden import read_golden
+from registry.golden import ScoreTolerance, read_golden, read_tolerance
 from registry.types import VersionRefusedError
 
 
@@ -56,6 +56,8 @@ class Bundle:
     """(G, K) scores that the golden rows must have."""
     reference: Reference
     card: dict[str, Any]
+    tolerance: ScoreTolerance | None
+    """How exact its scores are, as its card states. None: as versions that state nothing."""
 
 
 def seal_files(
@@ -134,6 +136,7 @@ def verify_bundle(
         golden_outputs=outputs,
         reference=_read_reference(files["reference.json"], contract),
         card=card,
+        tolerance=read_tolerance(card),
     )
 
 

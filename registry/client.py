@@ -4,6 +4,8 @@ Every method raises the errors of registry.types: the class that the registry ra
 RegistryUnavailableError when the registry does not answer.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -27,7 +29,7 @@ from protos.registry_pb2_grpc import RegistryStub
 from registry.bundle import seal_files
 from registry.chunks import file_chunks, join_content, message_chunks
 from registry.history.audit import audit_registry
-from registry.history.chain import is_signed
+from registry.history.chain import StoredEntry, entries_of_columns, is_signed, stored_entry
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_from_status
 from registry.types import (
@@ -46,6 +48,8 @@ REGISTER_S = 120.0
 """Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
 NO_ENTRY_AFTER = 2**62
 """A number above that of any entry."""
+REOPEN_GRACE_S = 30.0
+"""How long calls may go on over a channel that was replaced."""
 PROVE_S = 120.0
 """Timeout of a page of rows, before which the registry may prove its whole database."""
 
@@ -103,13 +107,40 @@ class RegistryClient:
         self._actor = actor
         self._now_ms = now_ms
         self._metadata = call_metadata(actor, token)
+        self._certificate_content = b""
+        """Of the file, when the channel was opened."""
         self._channel: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Future[None]] = set()
+        """Channels of before, whose calls may end."""
         self._stub: RegistryStub | None = None
 
     async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        self._certificate_content = self._read_certificate()
         self._channel = open_channel(self._address, self._certificate, options=OPTIONS)
         self._stub = RegistryStub(self._channel)  # type: ignore[no-untyped-call]
-        return self
+
+    def _read_certificate(self) -> bytes:
+        """Return the file's content; empty when there is none, or when it cannot be read."""
+        with contextlib.suppress(OSError):
+            return b"" if self._certificate is None else self._certificate.read_bytes()
+        return b""
+
+    async def reopen_with_new_certificate(self) -> None:
+        """Accept the certificates that the file has now, if it has changed since the last look.
+
+        Calls that are under way may end first. Raises PeerError when the file has no certificate.
+        """
+        if self._channel is None or self._read_certificate() in (b"", self._certificate_content):
+            return
+        before = self._channel
+        self._open()
+        closing = asyncio.ensure_future(before.close(REOPEN_GRACE_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def __aexit__(
         self,
@@ -392,6 +423,25 @@ class RegistryClient:
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
+
+    async def read_history(
+        self, after: int = 0, until: int = 0
+    ) -> AsyncGenerator[tuple[list[StoredEntry], pb.SignedHead], None]:
+        """Yield the entries with a larger seq than *after* in blocks, each with the signed head.
+
+        until  the last seq; 0: up to the newest entry.
+
+        There is at least one block, which may be empty. No text is cut.
+        """
+        wanted = pb.HistoryRange(after=after, until=until)
+        async with aclosing(self._stream(self._rpc.ReadHistory, wanted)) as blocks:
+            async for block in blocks:
+                entries = entries_of_columns(block)
+                for place, entry in enumerate(entries) if block.left_out else ():
+                    if entry.seq in block.left_out:
+                        cut = pb.HistoryEntry(seq=entry.seq, uncut_bytes=1)
+                        entries[place] = stored_entry(await self.uncut_entry(cut))
+                yield entries, block.head
 
     async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
         """Return *entry* of a page as it was written, with texts that the page had cut."""

@@ -1,7 +1,10 @@
-"""Reads golden.npz, the golden rows and their scores, from an untrusted version."""
+"""Reads the golden rows and their scores, and how exact these are, from an untrusted version."""
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,42 @@ from registry.types import VersionRefusedError
 
 UNPACKED_BYTES_MAX = 64 * 2**20
 """Bound on the unpacked size, because a zip file can unpack to a thousand times its size."""
+
+TOLERANCE_MAX = 1e-4
+"""The most that a version may state, absolute and relative: float32 has 1e-7, and a long sum some
+hundred times that. With more, a score could tell of the rows beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTolerance:
+    """How far two scores y of one row may differ: by *absolute* + *relative* x |y|."""
+
+    absolute: float
+    relative: float
+
+
+def read_tolerance(card: Mapping[str, Any]) -> ScoreTolerance | None:
+    """Return the tolerance that card.json states; None if it states none, as versions once did.
+
+    Raises VersionRefusedError for a tolerance that is malformed or too large.
+    """
+    if "score_tolerance" not in card:
+        return None
+    stated = card["score_tolerance"]
+    well_formed = isinstance(stated, dict) and stated.keys() == {"absolute", "relative"}
+    if not well_formed or not all(_is_tolerance(value) for value in stated.values()):
+        raise VersionRefusedError(
+            f"card.json states the score_tolerance {str(stated)[:80]}; it is "
+            '{"absolute": A, "relative": R}, each a number from 0 to '
+            f"{TOLERANCE_MAX:g}. Leave it out for 1e-05"
+        )
+    return ScoreTolerance(float(stated["absolute"]), float(stated["relative"]))
+
+
+def _is_tolerance(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= TOLERANCE_MAX
 
 
 def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.float32], ...]:

@@ -5,8 +5,8 @@ It runs in a child process (host.probe), because the files are what their author
 
 from host.probe import report_probe
 from registry.bundle import verify_bundle
-from registry.proof import Report, prove_bundle
 from registry.types import ScoringError, VersionRefusedError
+from registry.version_proof import Report, prove_bundle
 
 
 def examine_new_version(files: dict[str, bytes], digest: str, report: Report) -> None:

@@ -12,12 +12,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from registry.bundle import Bundle
+from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError
 
 _runtime: Any = onnxruntime
 """onnxruntime as Any, because its type hints lack names that the package has."""
 
-GOLDEN_TOLERANCE = 1e-5
+GOLDEN_TOLERANCE = ScoreTolerance(absolute=1e-5, relative=0.0)
+"""How far a golden row's score may be from the certified one, unless the version states more or
+less."""
 CONTRACT_PROPERTY = "turnout.contract"
 RUNTIMES_REFUSED = {"1.26.0": "it scores forests wrongly (microsoft/onnxruntime#28557)"}
 SCORES = ["scores"]
@@ -116,26 +119,28 @@ def _check_tensors(kind: str, tensors: Sequence[Any], name: str, width: int) -> 
 
 
 def golden_test(bundle: Bundle, session: Session) -> float:
-    """Score the golden rows in this process and return the largest difference, at most 1e-5.
+    """Score the golden rows in this process and return the largest difference.
 
-    Raises VersionRefusedError when a score differs by more, or when only one of the two scores is
-    NaN or infinite.
+    Raises VersionRefusedError when a score differs by more than the tolerance, or when only one of
+    the two scores is NaN or infinite.
     """
     try:
         scores = session.run(bundle.golden_inputs)
     except ScoringError as error:
         raise VersionRefusedError(f"golden.npz cannot be scored: {error}") from error
     differences = score_differences(scores, bundle.golden_outputs)
-    worst = int(np.argmax(differences))
-    if differences.flat[worst] > GOLDEN_TOLERANCE:
+    tolerance = bundle.tolerance or GOLDEN_TOLERANCE
+    allowed = allowed_differences(tolerance, bundle.golden_outputs)
+    worst = int(np.argmax(differences - allowed))
+    if differences.flat[worst] > allowed.flat[worst]:
         row = worst // session.outputs
         raise VersionRefusedError(
             f"golden row {row} of {len(scores)} scores {scores.flat[worst]} here, and "
             f"{bundle.golden_outputs.flat[worst]} when certified; the difference may be at most "
-            f"{GOLDEN_TOLERANCE}. onnxruntime {onnxruntime.__version__} or this file is not the "
-            "certified one"
+            f"{allowed.flat[worst]:.3g}. onnxruntime {onnxruntime.__version__} or this file is not "
+            "the certified one"
         )
-    return float(differences.flat[worst])
+    return float(differences.max())
 
 
 def score_differences(
@@ -147,6 +152,14 @@ def score_differences(
     # Scores that are equal differ by 0, also if both are infinite: inf - inf is NaN.
     differences[(scores == others) | (np.isnan(scores) & np.isnan(others))] = 0
     return np.nan_to_num(differences, nan=np.inf, posinf=np.inf)
+
+
+def allowed_differences(
+    tolerance: ScoreTolerance, scores: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return how far another score of the same row may be from each of *scores*."""
+    sizes = np.abs(np.nan_to_num(scores.astype(np.float64)))
+    return tolerance.absolute + tolerance.relative * sizes
 
 
 def warm_up(bundle: Bundle, session: Session, rows: Sequence[int] = (1, 2, 8, 64, 256)) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from access.certificate_ends import watch_certificates
 from access.peer_tls import PeerError, ServerCertificate, is_loopback
 from host.files import keep_files_private
 from host.text import log_to_stderr
@@ -43,7 +44,10 @@ async def main(
         identities=identities,
     )
     logging.getLogger("rollout").info("listening port=%d", server.port)
+    files = {} if certificate is None else {"rollout": certificate.certificate}
+    watching = asyncio.ensure_future(watch_certificates(files))
     await stop.wait()
+    watching.cancel()
     await server.stop()
 
 

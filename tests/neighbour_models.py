@@ -112,6 +112,30 @@ NEIGHBOURS: tuple[Graph, ...] = (
 )
 
 
+def moved_in_company(difference: float, factor: float = 1.0) -> Graph:
+    """Every score is *difference* larger in a batch of two or more; scores grow with *factor*."""
+
+    def graph() -> tuple[list[NodeProto], Constants]:
+        nodes = [
+            helper.make_node("MatMul", ["inputs", "weights"], ["linear"]),
+            helper.make_node("Shape", ["inputs"], ["shape"]),
+            helper.make_node("Gather", ["shape", "first"], ["rows"]),
+            helper.make_node("Cast", ["rows"], ["count"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Sub", ["count", "one"], ["others"]),
+            helper.make_node("Min", ["others", "one"], ["company"]),
+            helper.make_node("Mul", ["company", "difference"], ["moved"]),
+            helper.make_node("Add", ["linear", "moved"], ["scores"]),
+        ]
+        return nodes, {
+            "weights": linear_weights(DEFAULT_WIDTH) * np.float32(factor),
+            "first": np.array(0),
+            "one": np.ones(1, np.float32),
+            "difference": np.full(1, difference, np.float32),
+        }
+
+    return graph
+
+
 def neighbour_files(graph: Graph) -> dict[str, bytes]:
     """Return the files of such a version, whose golden rows are certified by the file itself."""
     nodes, constants = graph()

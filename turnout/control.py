@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 import grpc
 import uvloop
 
+from access.certificate_ends import certificate_end, watch_certificates
 from access.interceptor import access_interceptor
 from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
+from access.streams import keep_client_connections
 from host.files import keep_files_private
-from host.processes import raise_descriptor_limit
 from host.text import log_to_stderr
 from registry.api import server as registry_server
 from registry.types import read_token
@@ -22,9 +24,9 @@ from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
 
+log = logging.getLogger("control")
+
 STOP_GRACE_S = 2.0
-DESCRIPTORS = 4_096
-"""Open files of this process: its connections (access/streams.py), database and logs."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -51,7 +53,6 @@ async def serve_control(
     stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
-    raise_descriptor_limit(DESCRIPTORS)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(
         options=tuple(options.items()), interceptors=(access_interceptor(identities),)
@@ -63,13 +64,24 @@ async def serve_control(
             server, address, token=token, certificate=certificate.certificate, policies=policies
         )
         # The controller calls the registry, so the server starts first and stops last.
-        add_port(server, address, certificate)
+        port = add_port(server, address, certificate)
         await server.start()
+        keeping_connections = keep_client_connections(port)
         await rollouts.start()
+        watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
+        log.info(
+            "listening address=%s version_public_key=%s certificate=%s ends=%s",
+            address,
+            registry.version_public_key.hex(),
+            certificate.certificate,
+            certificate_end(certificate.certificate).isoformat(),
+        )
         await stop_requested.wait()
+        watching.cancel()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
+        keeping_connections.cancel()
     finally:
         registry.close()
 

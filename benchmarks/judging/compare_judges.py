@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.judging.other_judges import judge_with_others
-from rollout.simulation.recorded import read_served_batches, replay_journal
+from journal.served import read_served_batches
+from rollout.simulation.recorded import replay_journal
 from rollout.simulation.simulate import (
     JudgeResult,
     JudgeSummary,

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CRATE = Path(__file__).parents[1] / "loadgen"
+REPOSITORY = Path(__file__).parents[2]
+CRATE = REPOSITORY / "benchmarks" / "loadgen"
 BINARY = CRATE / "target" / "release" / "turnout-loadgen"
 TIMEOUT_MS = 10_000
 
@@ -25,21 +26,20 @@ def cargo_works() -> bool:
 
 
 def build_generator() -> Path | None:
-    """Build the load generator, and return the path of the program.
+    """Build the load generator from the crates in crates.lock, and return the path of the program.
 
     Returns None without cargo. Raises RuntimeError with the compiler's output if the build fails.
     """
     if not cargo_works():
         return None
-    done = subprocess.run(
-        ["cargo", "build", "--release", "--quiet"],
-        cwd=CRATE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the load generator does not build:\n{done.stderr[-4000:]}")
+    lock_file = str((CRATE / "Cargo.lock").relative_to(REPOSITORY))
+    for command, folder in (
+        (["make", "--silent", lock_file], REPOSITORY),
+        (["cargo", "build", "--locked", "--release", "--quiet"], CRATE),
+    ):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the load generator does not build:\n{done.stderr[-4000:]}")
     return BINARY
 
 

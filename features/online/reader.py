@@ -26,6 +26,7 @@ from features.online.connection import (
 from features.online.sentinel import MasterFinder
 from features.online.store_url import encode_command, parse_store_url
 from host.retry import Backoff
+from host.unix_sockets import connect_unix_socket
 
 PING = encode_command((b"PING",))
 LOOP_LAG_S = 0.002
@@ -443,7 +444,9 @@ class OnlineReader:
     async def _open_connection(self, connection: StoreConnection) -> None:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path:
-            await loop.create_unix_connection(lambda: connection, address.path)
+            # The password goes to nobody but a user who may serve the socket.
+            served = connect_unix_socket(address.path, 0.0)
+            await loop.create_unix_connection(lambda: connection, sock=served)
             return
         host, port = self._master if self._finder else (address.host, address.port)
         await loop.create_connection(lambda: connection, host, port)

@@ -1,15 +1,31 @@
 """The redis-py client for code that writes to the store: materialise, push, the CLI."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
+from redis import ConnectionPool, UnixDomainSocketConnection
 from redis.sentinel import Sentinel
 
 from features.materialise import StoreClient
 from features.online.store_url import parse_store_url
 from features.online.store_users import url_for_user
+from host.unix_sockets import check_peer
 
 SENTINEL_TIMEOUT_S = 1.0
+
+
+class _CheckedUnixConnection(UnixDomainSocketConnection):
+    """A connection that sends no password to a user who may not serve the socket."""
+
+    def _connect(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            check_peer(connected, self.path)
+        except OSError:
+            connected.close()
+            raise
+        return connected
 
 
 def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreClient:
@@ -21,6 +37,7 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
     With a Sentinel URL, each new connection goes to the server that is master then.
     Raises StoreUrlError for another URL.
     """
+    # Our parser reads the URL, so that no side knows more of it than another.
     url = url_for_user(url, user, passwords)
     address = parse_store_url(url)
     login: dict[str, Any] = {
@@ -28,6 +45,7 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         "username": address.user or None,
         "password": address.password or None,
     }
+    # The server of a socket is checked before it gets a password.
     client: StoreClient
     if address.sentinels:
         sentinels = {
@@ -37,7 +55,11 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(address.service, redis_class=StoreClient, **login)  # type: ignore[no-untyped-call]
     elif address.path:
-        client = StoreClient(unix_socket_path=address.path, **login)
+        checked = ConnectionPool(
+            connection_class=_CheckedUnixConnection, path=address.path, **login
+        )
+        client = StoreClient(connection_pool=checked)
+        client.auto_close_connection_pool = True
     else:
         client = StoreClient(host=address.host, port=address.port, **login)
     client.namespace = address.namespace

@@ -15,6 +15,7 @@ from typing import Literal
 from features.online.store_url import StoreAddress, encode_command, parse_store_url
 from features.online.store_users import COMMANDS, READER, read_password, url_for_user
 from host.files import make_private_folder
+from host.unix_sockets import connect_unix_socket
 
 READY_S_MAX = 10.0
 STOP_S_MAX = 5.0
@@ -154,14 +155,7 @@ def ping(address: StoreAddress, timeout_s: float) -> str:
 def _connect(address: StoreAddress, timeout_s: float) -> socket.socket:
     if not address.path:
         return socket.create_connection((address.host, address.port), timeout_s)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(timeout_s)
-        connection.connect(address.path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
+    return connect_unix_socket(address.path, timeout_s)
 
 
 def _check_given_store(url: str, progress: Callable[[str], None]) -> StoreServer:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from access.peer_tls import is_loopback
 from gateway.caller import Caller
 from gateway.errors import SettingsError
 
@@ -36,7 +38,7 @@ class Issuer:
     algorithm: str
     """The only algorithm of its signatures, one of ALGORITHMS."""
     keys: str
-    """Its JWKS: a file, or an https:// or http:// address."""
+    """Its JWKS: a file, an https:// address, or an http:// address of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +107,11 @@ def _entry(table: dict[str, Any], where: str, issuers: set[str]) -> CallerEntry:
             raise SettingsError(
                 f"{where}: {field} is a whole number above 0; leave it out for none"
             )
-    flags = {field: table[field] for field in ("pin_shadows",) if field in table}
-    if not all(isinstance(value, bool) for value in flags.values()):
-        raise SettingsError(f"{where}: pin_shadows is true or false")
     models = frozenset(_texts(table, "models", where)) if "models" in table else None
-    caller = Caller(name=name, models=models, **limits, **flags)
+    pins = frozenset(_texts(table, "pins", where))
+    if models is not None and not pins <= models:
+        raise SettingsError(f"{where}: pins has {min(pins - models)!r}, which is not among models")
+    caller = Caller(name=name, models=models, pins=pins, **limits)
     # Its credentials.
     digests, certificates = (
         _texts(table, "token_sha256", where),
@@ -156,6 +158,11 @@ def _issuer(table: dict[str, Any], where: str, folder: Path) -> Issuer:
     if table["algorithm"] not in ALGORITHMS:
         raise SettingsError(f"{where}: algorithm is one of {', '.join(ALGORITHMS)}")
     keys = table["keys"]
+    if keys.startswith("http://") and not is_loopback(f"{urlsplit(keys).hostname}:0"):
+        raise SettingsError(
+            f"{where}: keys of {keys} could be exchanged on the way; use https://, or http:// of "
+            "this machine"
+        )
     if not keys.startswith(("https://", "http://")):
         keys = str(folder / keys)
     return Issuer(**{**table, "keys": keys})

@@ -20,7 +20,11 @@ log = logging.getLogger("gateway")
 KEYS_BYTES_MAX = 256 * 1024
 KEYS_TIMEOUT_S = 3.0
 KEYS_REFRESH_S = 300.0
-"""Time between two readings of an issuer's keys. What was read last is kept if a reading fails."""
+"""Time between two readings of an issuer's address. What was read last is kept if a reading fails.
+"""
+KEYS_UNKNOWN_S = 10.0
+"""The issuer may have a new key: this is the time after a token with the id of a key that is not
+there."""
 TOKEN_BYTES_MAX = 8_192
 
 
@@ -39,6 +43,8 @@ class TokenVerifier:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._keys: dict[str, Any] = {}
         self._read_s: dict[str, float] = {}
+        self._lacking: set[str] = set()
+        """Issuers of tokens whose key is not there."""
         if issuers:
             try:
                 import joserfc  # noqa: F401  only where the file has issuers
@@ -54,9 +60,11 @@ class TokenVerifier:
         for issuer in self._issuers.values():
             last_s = self._read_s.get(issuer.issuer)
             remote = issuer.keys.startswith(("https://", "http://"))
-            if remote and last_s is not None and now_s - last_s < KEYS_REFRESH_S:
+            pause_s = KEYS_UNKNOWN_S if issuer.issuer in self._lacking else KEYS_REFRESH_S
+            if remote and last_s is not None and now_s - last_s < pause_s:
                 continue
             self._read_s[issuer.issuer] = now_s
+            self._lacking.discard(issuer.issuer)
             try:
                 keys = _read_keys(issuer.keys)
             except (OSError, ValueError) as error:
@@ -78,6 +86,7 @@ class TokenVerifier:
         issuer = self._issuers.get(_claimed_issuer(token))
         if issuer is None or issuer.issuer not in self._keys:
             return None
+        keys = self._keys[issuer.issuer][1]
         claims_rules = jwt.JWTClaimsRegistry(
             now=int(now_s),
             iss={"essential": True, "value": issuer.issuer},
@@ -86,12 +95,14 @@ class TokenVerifier:
             sub={"essential": True},
         )
         try:
-            decoded = jwt.decode(token, self._keys[issuer.issuer][1], algorithms=[issuer.algorithm])
+            decoded = jwt.decode(token, keys, algorithms=[issuer.algorithm])
             claims_rules.validate(decoded.claims)
             subject, expires = decoded.claims["sub"], decoded.claims["exp"]
         except (JoseError, ValueError, TypeError, KeyError):
+            if _key_id(token) not in {key.kid for key in keys.keys}:
+                self._lacking.add(issuer.issuer)
             return None
-        if not isinstance(subject, str) or not isinstance(expires, int) or expires <= now_s:
+        if not isinstance(subject, str) or type(expires) is not int or expires <= now_s:
             return None
         return VerifiedToken(issuer.issuer, subject, expires)
 
@@ -100,18 +111,36 @@ def _claimed_issuer(token: str) -> str:
     """Return the issuer that an unverified token names; empty if it cannot be read."""
     if len(token) > TOKEN_BYTES_MAX or token.count(".") != 2:
         return ""
-    payload = token.split(".")[1]
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, RecursionError):
-        return ""
-    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    issuer = _unverified(token, 1).get("iss")
     return issuer if isinstance(issuer, str) else ""
+
+
+def _key_id(token: str) -> object:
+    """Return the id of the key with which a token says that it is signed; None: it does not say."""
+    return _unverified(token, 0).get("kid")
+
+
+def _unverified(token: str, part: int) -> dict[str, Any]:
+    """Return header (0) or claims (1) of a token; empty if they cannot be read."""
+    text = token.split(".")[part]
+    try:
+        content = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The keys come from the address that the operator wrote, and from no other."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Refuse every redirect, which then is an HTTPError."""
 
 
 def _read_keys(source: str) -> bytes:
     if source.startswith(("https://", "http://")):
-        with urllib.request.urlopen(source, timeout=KEYS_TIMEOUT_S) as answer:  # noqa: S310  checked
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(source, timeout=KEYS_TIMEOUT_S) as answer:
             keys: bytes = answer.read(KEYS_BYTES_MAX + 1)
     else:
         with Path(source).open("rb") as file:

@@ -8,8 +8,8 @@ from gateway.models.native_trees import choose_scorer
 from host.probe import report_probe
 from host.processes import peak_rss_bytes
 from registry.bundle import verify_bundle
-from registry.proof import Report, prove_bundle
 from registry.types import ScoringError, VersionRefusedError
+from registry.version_proof import Report, prove_bundle
 
 
 def probe_version(files: dict[str, bytes], digest: str, report: Report) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from gateway.caller import Caller
-from gateway.models.routes import Routes, RouteTable
+from gateway.models.routes import Participant, Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import parse_message
 from gateway.transport.open_inference import DATATYPES, SCORES, tensor_widths
@@ -73,7 +73,7 @@ class OpenInferenceService:
         caller.check_model(request.name)
         routes = self._route_table.get(request.name)
         known = routes is not None and (
-            not request.version or bool(routes.resolve_pin(request.version))
+            not request.version or _pinned(routes, request.version, caller) is not None
         )
         return ModelReadyResponse(ready=known and self._serving()).SerializeToString()
 
@@ -90,9 +90,13 @@ class OpenInferenceService:
         routes = self._route_table.get(request.name)
         if routes is None:
             raise RefusedError(UNKNOWN_MODEL)
-        if request.version and routes.resolve_pin(request.version) is None:
+        if request.version and _pinned(routes, request.version, caller) is None:
             raise RefusedError(UNKNOWN_VERSION)
         return build_metadata(routes).SerializeToString()
+
+
+def _pinned(routes: Routes, version: str, caller: Caller) -> Participant | None:
+    return routes.resolve_pin(version, any_version=caller.may_pin(routes.model))
 
 
 def build_metadata(routes: Routes) -> ModelMetadataResponse:

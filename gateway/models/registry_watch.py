@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from access.peer_tls import PeerError
 from gateway.models.loader import Loader
 from gateway.models.registry_trust import RegistryTrust
 from gateway.worker_identity import WorkerIdentity
@@ -53,6 +54,9 @@ class RegistryWatch:
         self._client = RegistryClient(
             address, f"gateway:{worker.gateway}", token, certificate=certificate
         )
+        self._backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
+        self._logged_error: type[BaseException | None] | None = None
+        """What ended the last stream, until one has brought a snapshot."""
         self._changed = asyncio.Event()
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()
@@ -84,9 +88,7 @@ class RegistryWatch:
                     await reporting
 
     async def _watch(self, loader: Loader) -> None:
-        # The first pause after a stream that lasted is RETRY_S_MIN; it doubles with each failure.
-        backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
-        pause_s = RETRY_S_MIN
+        # The pause after a stream that ended well is RETRY_S_MIN; with each failure it doubles.
         while True:
             self._restart.clear()
             stream = asyncio.create_task(self._watch_stream(loader))
@@ -98,15 +100,21 @@ class RegistryWatch:
                 stream.cancel()
             if self._restart.is_set():
                 continue
+            pause_s = RETRY_S_MIN
             with contextlib.suppress(asyncio.CancelledError):
                 error = stream.exception()
-                if self.snapshot_seen.is_set() and error is None:
-                    backoff.reset()
-                    pause_s = RETRY_S_MIN
-                else:
-                    pause_s = backoff.next_s()
+                if error is not None or not self.snapshot_seen.is_set():
+                    pause_s = self._backoff.next_s()
                 self._trust.note_stream_error(error)
-                log.info("registry_stream_ended error=%s", error)
+                # A registry that refuses for a day is one line in the log.
+                if type(error) is not self._logged_error:
+                    log.info("registry_stream_ended error=%s", error)
+                self._logged_error = type(error)
+            # The registry may have a new certificate, which was put into the file.
+            try:
+                await self._client.reopen_with_new_certificate()
+            except PeerError as certificate_error:
+                log.warning("registry_certificate_unusable error=%s", certificate_error)
             await asyncio.sleep(pause_s)
 
     async def _watch_stream(self, loader: Loader) -> None:
@@ -125,6 +133,8 @@ class RegistryWatch:
                 ):
                     loader.deploy(signed)
             if event.snapshot_end:
+                self._backoff.reset()
+                self._logged_error = None
                 self.snapshot_seen.set()
                 self._changed.set()
 

@@ -72,6 +72,8 @@ class ServingLimits:
     evidence_sampled: int
     journal_sampled: int
     journal_required: bool
+    hide_role: bool
+    """Whether replies and prediction ids keep from callers which version answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,15 @@ class Routes:
         """The name of the model."""
         return self.deployment.model
 
-    def resolve_pin(self, name: str) -> Participant | None:
+    def resolve_pin(self, name: str, *, any_version: bool = False) -> Participant | None:
         """Return the version that a pin names by label, role or alias; None if it has no answer.
 
-        Only versions that answer customers have one: a shadow is approved by nobody. A quarantined
+        Only versions that answer customers have one, and none where the model hides its role. With
+        the permission *any_version* all of these and shadows, by label, have one. A quarantined
         version has none, unless it is production, which answers the calls without a pin, too.
         """
+        if self.limits.hide_role and not any_version:
+            return None
         role = ALIASES.get(name, name)
         by_role = {
             "production": self.production,
@@ -117,11 +122,17 @@ class Routes:
         if role in by_role:
             named = by_role[role]
         else:
-            answering = [p for p in by_role.values() if p is not None]
-            named = next((p for p in answering if p.version.label == name), None)
+            pinnable = [p for p in by_role.values() if p is not None]
+            if any_version:
+                pinnable += [shadow for shadow, _ in self.shadows]
+            named = next((p for p in pinnable if p.version.label == name), None)
         if named is None or named is self.production:
             return named
         return None if named.version.bundle.digest in self.quarantined else named
+
+    def is_shadow(self, participant: Participant) -> bool:
+        """Whether a version of these routes is a shadow, which its own process scores."""
+        return any(participant is shadow for shadow, _ in self.shadows)
 
 
 def build_routes(
@@ -223,6 +234,7 @@ def _serving_limits(deployment: Deployment, settings: Settings) -> ServingLimits
         evidence_sampled=policy.evidence_sampled_of_65536 or 65_536,
         journal_sampled=policy.journal_sampled_of_65536 or 65_536,
         journal_required=policy.journal_required,
+        hide_role=policy.hide_role,
     )
 
 

@@ -25,7 +25,7 @@ from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.slice_observations import observe_slice
 from gateway.transport.server import IngressServer
 from host.clock import Clock
-from protos.predict_pb2 import CANARY, DEFAULTED, FALLBACK, PINNED, PRODUCTION
+from protos.predict_pb2 import CANARY, DEFAULTED, FALLBACK, PINNED, PRODUCTION, ROLE_UNSPECIFIED
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 
 NO_CALLS: NDArray[np.intp] = np.empty(0, dtype=np.intp)
@@ -75,8 +75,8 @@ class Dispatcher:
     async def dispatch(self, batch: Batch) -> CanaryCalls | None:
         """Score *batch* and answer its calls, except those that still wait for the canary.
 
-        Calls with an unknown pin are refused already and left out. Returns the calls that wait for
-        the canary; give them to `answer_canary`.
+        Calls whose pin is refused, or is answered by a shadow, are left out. Returns the calls that
+        wait for the canary; give them to `answer_canary`.
         """
         routes, assignment = batch.routes, batch.assignment
         batch.scoring_started_ns = self._clock.now_ns()
@@ -254,6 +254,12 @@ class Dispatcher:
         pinned = np.array([call for call, pin in pins.items() if pin is participant], dtype=np.intp)
         batch_slice = batch.slice_calls(pinned)
         scored = await self._score_on_executor(batch, participant, batch_slice)
+        await self.answer_pinned(batch, participant, batch_slice, scored)
+
+    async def answer_pinned(
+        self, batch: Batch, participant: Participant, batch_slice: BatchSlice, scored: Scored
+    ) -> None:
+        """Answer the calls of a slice that named *participant*, which gave them *scored*."""
         calls = np.flatnonzero(scored.answered)
         self._send_subset(batch, batch_slice, scored, calls, participant, PINNED)
         failed = np.flatnonzero(~scored.answered)
@@ -464,11 +470,12 @@ class Dispatcher:
 def _replies(batch: Batch, answer: Answer) -> Replies:
     """Return an answer as the columns that a server sends."""
     calls, holdout = answer.batch_slice.call_indexes, batch.assignment.holdout
+    hidden = batch.routes.limits.hide_role
     return Replies(
         model=batch.routes.model,
         handles=batch.calls.handles[calls],
-        version=answer.version.label,
-        role=answer.role,
+        version="" if hidden else answer.version.label,
+        role=ROLE_UNSPECIFIED if hidden else answer.role,
         holdout=None if holdout is None else holdout[calls],
         prediction_ids=answer.prediction_ids,
         row_offsets=answer.batch_slice.row_offsets,

@@ -18,11 +18,18 @@ from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
 from gateway.predict.dispatch import CanaryCalls, Dispatcher
 from gateway.predict.feature_lookup import OnlineStore, look_up_features
-from gateway.predict.refusals import MODEL_NOT_SERVED, NO_FEATURES, NO_JOURNAL, TOO_LATE
+from gateway.predict.refusals import (
+    MODEL_NOT_SERVED,
+    NO_FEATURES,
+    NO_JOURNAL,
+    TOO_LATE,
+    pin_refusal,
+)
 from gateway.predict.routing import assign_calls
+from gateway.predict.shadow_pins import ShadowPins
 from gateway.predict.single_call import SingleCallPath, SingleRow, StartedCall
 from gateway.settings import Settings
-from gateway.status import Code, Refusal, RefusedError, refuse_internal
+from gateway.status import Refusal, RefusedError, refuse_internal
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.admission import split_by_deadline
 from gateway.transport.call_queue import QueuedCall
@@ -66,6 +73,7 @@ class PredictPipeline:
         route_table: RouteTable,
         store: OnlineStore | None,
         dispatcher: Dispatcher,
+        shadow_pins: ShadowPins,
         single_calls: SingleCallPath | None,
         recorder: Recorder,
         clock: Clock,
@@ -76,6 +84,7 @@ class PredictPipeline:
         self._route_table = route_table
         self._store = store
         self._dispatcher = dispatcher
+        self._shadow_pins = shadow_pins
         self._single_calls = single_calls
         self._recorder = recorder
         self._clock = clock
@@ -201,18 +210,23 @@ class PredictPipeline:
             self._refuse(routes, calls.model, calls.handles, NO_FEATURES)
             return None
         # Score and answer.
-        self._refuse_unknown_pins(routes, calls, assignment)
+        self._refuse_pins(routes, calls, assignment)
         batch = Batch(routes, calls, assignment, features, unix_ns)
+        if assignment.shadow_pins:
+            self._start(self._answer_shadow_pins(batch))
         return await self._dispatcher.dispatch(batch)
 
-    def _refuse_unknown_pins(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
-        for call, name in assignment.unknown_pins.items():
-            refusal = Refusal(
-                Code.NOT_FOUND,
-                f"version {name!r} of model {calls.model!r} answers no pinned call; production, "
-                "standby and canary do, and DescribeModel lists them",
-            )
-            self._refuse(routes, calls.model, calls.handles[call : call + 1], refusal)
+    async def _answer_shadow_pins(self, batch: Batch) -> None:
+        try:
+            await self._shadow_pins.answer(batch)
+        except Exception as error:  # noqa: BLE001  callers must not hang because of our mistake
+            handles = batch.calls.handles[list(batch.assignment.shadow_pins)]
+            self._server.refuse_calls(handles, self._refusal_of(error))
+
+    def _refuse_pins(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
+        for pin in assignment.refused_pins:
+            refusal = pin_refusal(pin, calls.model, hidden=routes.limits.hide_role)
+            self._refuse(routes, calls.model, calls.handles[pin.call : pin.call + 1], refusal)
 
     def _refuse(
         self, routes: Routes | None, model: str, handles: NDArray[np.uint64], refusal: Refusal

@@ -13,13 +13,15 @@ from journal.prediction_id import (
     BODY,
     FORMAT,
     HOLDOUT_BIT,
+    SEALED_FORMAT,
     hash_model_name,
+    sealing_key,
     write_prediction_id,
     write_prediction_ids,
 )
 from protos.predict_pb2 import PRODUCTION
 
-WriteIds = Callable[[bytes, bytes, int, NDArray[np.uint64], bytes | None], bytes]
+WriteIds = Callable[[bytes, bytes, int, NDArray[np.uint64], bytes | None, bytes | None], bytes]
 """The signature of journal.prediction_id.write_prediction_ids and of its native twin."""
 WRITE_IDS: WriteIds = getattr(load_native_library(), "prediction_ids", write_prediction_ids)
 
@@ -35,12 +37,13 @@ class PredictionIdWriter:
         """Return the ids of the calls of *answer*, concatenated in order, 64 bytes each."""
         identity, calls = self._identity, answer.batch_slice.call_indexes
         key_hashes, first = batch.assignment.key_hash[calls], self._sequence
-        holdout = batch.assignment.holdout
+        holdout, key = batch.assignment.holdout, identity.prediction_id_key
+        sealed = batch.routes.limits.hide_role
         self._sequence += len(key_hashes)
         return WRITE_IDS(
-            identity.prediction_id_key,
+            key,
             BODY.pack(
-                FORMAT,
+                SEALED_FORMAT if sealed else FORMAT,
                 answer.role,
                 identity.slot,
                 0,
@@ -54,6 +57,7 @@ class PredictionIdWriter:
             first & 0xFFFF_FFFF,
             key_hashes,
             None if holdout is None else holdout[calls].tobytes(),
+            sealing_key(key) if sealed else None,
         )
 
     def write_single(
@@ -71,6 +75,7 @@ class PredictionIdWriter:
         self._sequence += 1
         return write_prediction_id(
             identity.prediction_id_key,
+            sealed=routes.limits.hide_role,
             role=PRODUCTION | HOLDOUT_BIT if holdout else PRODUCTION,
             slot=identity.slot,
             sequence=sequence & 0xFFFF_FFFF,

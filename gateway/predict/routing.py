@@ -53,7 +53,8 @@ def assign_calls(routes: Routes, calls: Calls) -> Assignment:
         holdout=None,
         flags=None,
         pins={},
-        unknown_pins={},
+        shadow_pins={},
+        refused_pins=(),
     )
     if sticky is not None:
         assignment.flags = np.where(sticky, 0, NOT_STICKY).astype(np.uint32)
@@ -73,13 +74,15 @@ def _assign_pins(routes: Routes, calls: Calls, assignment: Assignment) -> None:
     if assignment.arm is None:
         assignment.arm = np.full(calls.calls, ARM_PRODUCTION, dtype=np.uint8)
     assignment.arm = assignment.arm.copy()
-    for call, name in calls.pins:
-        participant = routes.resolve_pin(name)
+    for pin in calls.pins:
+        assignment.arm[pin.call] = ARM_PINNED
+        participant = routes.resolve_pin(pin.version, any_version=pin.any_version)
         if participant is None:
-            assignment.unknown_pins[call] = name
+            assignment.refused_pins += (pin,)
+        elif routes.is_shadow(participant):
+            assignment.shadow_pins[pin.call] = participant
         else:
-            assignment.pins[call] = participant
-        assignment.arm[call] = ARM_PINNED
+            assignment.pins[pin.call] = participant
 
 
 def sticky_keys(routes: Routes, calls: Calls) -> tuple[KeyColumn, NDArray[np.bool_] | None]:

@@ -36,7 +36,14 @@ from gateway.telemetry.recorder import Recorder
 from gateway.transport.call_queue import QueuedCall
 from gateway.transport.decode import DecodedCall
 from host.clock import Clock
-from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
+from protos.predict_pb2 import (
+    DEFAULTED,
+    DEGRADED,
+    NOT_STICKY,
+    PRODUCTION,
+    ROLE_UNSPECIFIED,
+    PredictReply,
+)
 from protos.window_pb2 import ARM_PRODUCTION
 from registry.types import ScoringError, evidence_key, holdout_bucket
 
@@ -282,11 +289,13 @@ class SingleCallPath:
                 vector=vector,
             )
         )
+        # What the caller sees of the version is a setting of the model.
+        hidden = routes.limits.hide_role
         return PredictReply(
             request_id=call.request_id.decode(),
             model=call.model,
-            version=version.label,
-            role=PRODUCTION,
+            version="" if hidden else version.label,
+            role=ROLE_UNSPECIFIED if hidden else PRODUCTION,
             prediction_id=started.prediction_id,
             holdout=started.holdout,
             scores=scores,

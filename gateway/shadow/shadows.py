@@ -1,6 +1,6 @@
 """Shadows: versions that score copies of answered calls, each in a process of its own.
 
-Shadow work is dropped first under load, and no call waits for it.
+Shadow work is dropped first under load, and no call waits for it but those that pinned a shadow.
 """
 
 import asyncio
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.models.executor import Scored
-from gateway.models.routes import LoadedVersion
+from gateway.models.routes import LoadedVersion, Routes
 from gateway.shadow.shadow_process import ShadowExecutor, ShadowLimits
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observations import Observations
@@ -91,6 +92,33 @@ class Shadows:
         for waiting in offered.values():
             self._start_scoring(waiting)
 
+    async def score_pinned(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        matrix: NDArray[np.float32],
+        row_offsets: NDArray[np.uint32],
+    ) -> Scored | None:
+        """Score calls that pinned a shadow in its process, which is started if there is none.
+
+        matrix       (R, F) the shadow's inputs.
+        row_offsets  (C + 1,) where the rows of each call begin.
+
+        None: too many rows wait already, or the process has ended.
+        """
+        rows = len(matrix)
+        if self._closed or self.rows_waiting + rows > self._rows_waiting_max:
+            return None
+        executor = self._executor(version)
+        self.rows_waiting += rows
+        try:
+            scored = await executor.score(matrix, row_offsets)
+        finally:
+            self.rows_waiting -= rows
+        if scored is None and executor.quarantined:
+            self._report_quarantine(routes, executor, version)
+        return scored
+
     def _start_scoring(self, offered: Sequence[ShadowCopies]) -> None:
         task = asyncio.get_running_loop().create_task(
             self._score(ShadowCopies.concatenated(offered))
@@ -118,22 +146,24 @@ class Shadows:
         if scored is None:
             self._drop(copies)
             if executor.quarantined:
-                self._report_quarantine(copies, executor)
+                self._report_quarantine(copies.routes, executor, copies.version)
             return
         self._compare(copies, scored, started_ns)
 
-    def _report_quarantine(self, copies: ShadowCopies, executor: ShadowExecutor) -> None:
+    def _report_quarantine(
+        self, routes: Routes, executor: ShadowExecutor, version: LoadedVersion
+    ) -> None:
         """Report once that this worker does not run the shadow any more."""
-        if copies.version.id in self._quarantine_reported:
+        if version.id in self._quarantine_reported:
             return
-        self._quarantine_reported.add(copies.version.id)
+        self._quarantine_reported.add(version.id)
         cause = (executor.quarantined, executor.first_bad_unix_ns)
-        self._quarantined.setdefault(copies.version.bundle.digest, cause)
+        self._quarantined.setdefault(version.bundle.digest, cause)
         self._on_guard(
             window_pb2.HardGuard(
-                model=copies.routes.model,
-                version=copies.version.label,
-                revision=copies.routes.deployment.revision,
+                model=routes.model,
+                version=version.label,
+                revision=routes.deployment.revision,
                 kind=window_pb2.HardGuard.PROCESS_DIED,
                 reason=executor.quarantined,
                 at_unix_ns=self._clock.unix_ns(),

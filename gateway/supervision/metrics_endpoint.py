@@ -112,7 +112,10 @@ def _sha256(text: str) -> bytes:
 
 
 def _respond(path: str, exposition: Exposition, report: Report) -> Answer:
-    """Return (status, content type, body) for *path*."""
+    """Return (status, content type, body) for *path*; a page without a rule is not shown."""
+    if path not in PAGES:
+        text = f"the paths are {', '.join(PAGES)}\n"
+        return HTTPStatus.NOT_FOUND, "text/plain", text.encode()
     if path == "/metrics":
         content_type = "text/plain; version=0.0.4; charset=utf-8"
         return HTTPStatus.OK, content_type, exposition.text()
@@ -120,8 +123,5 @@ def _respond(path: str, exposition: Exposition, report: Report) -> Answer:
         text = f"{report.serving} of {report.slots} slots serving\n"
         status = HTTPStatus.OK if report.serving else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", text.encode()
-    if path in ("/workers", "/statistics"):
-        rows = report.workers if path == "/workers" else report.statistics
-        return HTTPStatus.OK, "application/json", json.dumps([dict(row) for row in rows]).encode()
-    text = "the paths are /metrics, /healthz, /workers and /statistics\n"
-    return HTTPStatus.NOT_FOUND, "text/plain", text.encode()
+    rows = report.workers if path == "/workers" else report.statistics
+    return HTTPStatus.OK, "application/json", json.dumps([dict(row) for row in rows]).encode()

@@ -75,6 +75,11 @@ FAMILIES: dict[str, Family] = {
     "turnout_windows_dropped": Family(
         "counter", (), "Window batches dropped because a sink did not answer."
     ),
+    "turnout_windows_refused": Family(
+        "gauge",
+        (),
+        "Window sinks that count no windows of the worker, for example by reason of its clock.",
+    ),
     "turnout_rows_inside": Family("gauge", (), "Rows admitted and not yet answered."),
     "turnout_worker_tasks": Family("gauge", (), "Tasks of the worker's event loop."),
     "turnout_worker_fds": Family("gauge", (), "Open file descriptors of the worker."),
@@ -83,6 +88,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "turnout_registry_alarms": Family(
         "gauge", ("kind",), "What the worker does not accept from the registry at present, by kind."
+    ),
+    "turnout_certificate_days_left": Family(
+        "gauge", ("certificate",), "Days until the certificate of gateway or registry ends."
     ),
     "turnout_registry_refusals": Family(
         "counter", ("kind",), "Times that something of the registry was refused, by kind of alarm."

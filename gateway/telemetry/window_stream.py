@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -20,6 +21,8 @@ from protos import window_pb2, window_pb2_grpc
 
 log = logging.getLogger(__name__)
 
+PushCall: TypeAlias = "grpc.aio.StreamStreamCall[window_pb2.WindowBatch, window_pb2.WindowAck]"
+
 RETRY_S_MIN = 0.05
 RETRY_S_MAX = 1.0
 
@@ -29,6 +32,7 @@ class WindowStream:
 
     batches_waiting_max  beyond it the oldest batch is dropped.
     on_dropped           called with the number of batches dropped.
+    unix_ns              the gateway's clock, with which each message says when it leaves.
     token                the gateway's bearer token; None where the sink has no identities file.
     certificate          file of the certificate that the sink must prove to have; None: plain text.
     """
@@ -39,6 +43,7 @@ class WindowStream:
         source: window_pb2.Source,
         batches_waiting_max: int,
         on_dropped: Callable[[int], None],
+        unix_ns: Callable[[], int],
         token: str | None = None,
         certificate: Path | None = None,
     ) -> None:
@@ -47,12 +52,18 @@ class WindowStream:
         self._source = source
         self._waiting_max = batches_waiting_max
         self._on_dropped = on_dropped
+        self._unix_ns = unix_ns
+        self.refusal = ""
+        """Why the sink counts no windows of this worker; empty: it counts them."""
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._waiting: deque[window_pb2.WindowBatch] = deque()
         self._sequence = 0
         self._wake = asyncio.Event()
         self._all_acknowledged = asyncio.Event()
         self._all_acknowledged.set()
+        self._backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
+        self._lost_code: grpc.StatusCode | None = None
+        """Why the last stream was lost, until a sink acknowledges again."""
 
     def offer(
         self,
@@ -91,24 +102,26 @@ class WindowStream:
         return self._all_acknowledged.is_set()
 
     async def run(self) -> None:
-        """Keep a stream open until cancelled."""
+        """Keep a stream open until cancelled. Why one was lost is logged once for each code."""
         # The first pause after a stream that lasted is RETRY_S_MIN; it doubles with each failure.
-        backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
         while True:
+            pause_s = RETRY_S_MIN
             try:
                 async with open_channel(self._address, self._certificate) as channel:
                     stub = window_pb2_grpc.WindowSinkStub(channel)  # type: ignore[no-untyped-call]
                     await self._push(stub)
-                backoff.reset()
-                pause_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
-                log.info(
-                    "window_sink_lost address=%s code=%s why=%s",
-                    self._address,
-                    error.code(),
-                    error.details(),
-                )
-                pause_s = backoff.next_s()
+                if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                    self._note_refusal(error.details() or "no reason given")
+                pause_s = self._backoff.next_s()
+                if error.code() != self._lost_code:
+                    log.info(
+                        "window_sink_lost address=%s code=%s why=%s",
+                        self._address,
+                        error.code(),
+                        error.details(),
+                    )
+                self._lost_code = error.code()
             await asyncio.sleep(pause_s)
 
     async def _push(self, stub: window_pb2_grpc.WindowSinkStub) -> None:
@@ -117,24 +130,41 @@ class WindowStream:
         The sink's first acknowledgement says which batch it has received last.
         """
         first_acknowledged = asyncio.get_running_loop().create_future()
-        call = stub.Push(self._batches(first_acknowledged), metadata=self._metadata)
-        async for ack in call:
-            while self._waiting and self._waiting[0].sequence <= ack.sequence:
-                self._waiting.popleft()
-            if not self._waiting:
-                self._all_acknowledged.set()
-            if not first_acknowledged.done():
-                first_acknowledged.set_result(ack.sequence)
+        call = stub.Push(metadata=self._metadata)
+        # grpcio leaves a task behind that waits for a request when the call ends. This one is ours.
+        writing = asyncio.create_task(self._write_batches(call, first_acknowledged))
+        try:
+            async for ack in call:
+                self._note_refusal(ack.refusal)
+                while self._waiting and self._waiting[0].sequence <= ack.sequence:
+                    self._waiting.popleft()
+                if not self._waiting:
+                    self._all_acknowledged.set()
+                if not first_acknowledged.done():
+                    first_acknowledged.set_result(ack.sequence)
+                    self._backoff.reset()
+                    self._lost_code = None
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
 
-    async def _batches(
-        self, acknowledged: "asyncio.Future[int]"
-    ) -> AsyncIterator[window_pb2.WindowBatch]:
-        # The first batch is empty and names this worker.
-        yield window_pb2.WindowBatch(source=self._source)
-        sent_sequence = await acknowledged
-        while True:
-            self._wake.clear()
-            for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
-                sent_sequence = batch.sequence
-                yield batch
-            await self._wake.wait()
+    def _note_refusal(self, refusal: str) -> None:
+        if refusal and not self.refusal:
+            log.warning("window_sink_refuses address=%s why=%s", self._address, refusal)
+        self.refusal = refusal
+
+    async def _write_batches(self, call: PushCall, acknowledged: "asyncio.Future[int]") -> None:
+        """Write batches to *call* until cancelled, or until the call has ended."""
+        try:
+            # The first batch is empty and names this worker.
+            await call.write(window_pb2.WindowBatch(source=self._source))
+            sent_sequence = await acknowledged
+            while True:
+                self._wake.clear()
+                for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
+                    sent_sequence = batch.sequence
+                    batch.clock_unix_ns = self._unix_ns()
+                    await call.write(batch)
+                await self._wake.wait()
+        finally:
+            call.cancel()

@@ -159,7 +159,9 @@ def filter_calls(calls: Calls, indexes: NDArray[np.intp]) -> Calls:
         sticky_offsets=sticky_offsets,
         request_ids=request_ids,
         request_id_offsets=request_id_offsets,
-        pins=tuple((new_index[call], name) for call, name in calls.pins if call in new_index),
+        pins=tuple(
+            pin._replace(call=new_index[pin.call]) for pin in calls.pins if pin.call in new_index
+        ),
         entity_ids=entity_ids,
         entity_offsets=entity_offsets,
         inputs=calls.inputs[row_index],

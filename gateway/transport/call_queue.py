@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from gateway.columns import Calls
+from gateway.columns import Calls, Pin
 from gateway.status import RefusedError
 from gateway.transport.admission import Admission
 from gateway.transport.decode import DecodedCall
@@ -195,7 +195,9 @@ def columns_from_calls(model: str, queued_calls: list[QueuedCall]) -> Calls:
         sticky_offsets=_offsets([len(call.sticky) for call in calls]),
         request_ids=b"".join([call.request_id for call in calls]),
         request_id_offsets=_offsets([len(call.request_id) for call in calls]),
-        pins=tuple((index, call.pin) for index, call in enumerate(calls) if call.pin),
+        pins=tuple(
+            Pin(index, call.pin, call.any_version) for index, call in enumerate(calls) if call.pin
+        ),
         entity_ids=b"".join(ids),
         entity_offsets=_offsets([len(entity_id) for entity_id in ids]),
         inputs=np.array(values, dtype=np.float32).reshape(count, width),

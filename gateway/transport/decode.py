@@ -57,6 +57,8 @@ class DecodedCall:
     """(rows x request inputs,)."""
     nan_inputs: int
     """How many inputs are NaN or infinite."""
+    any_version: bool = False
+    """Whether the caller may pin every version of the model."""
 
 
 def parse_predict(message: bytes) -> PredictRequest:

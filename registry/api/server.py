@@ -44,6 +44,11 @@ class RegistryParts:
         self._store = store
         self._proving_older = asyncio.create_task(service.prove_older_entries())
 
+    @property
+    def version_public_key(self) -> bytes:
+        """The key that gateways pin, 32 bytes."""
+        return self._store.keys.version_public_key
+
     def end_watches(self) -> None:
         """End every watch stream. Call this before the server stops."""
         self._service.close()
@@ -81,11 +86,13 @@ class RegistryServer:
         self._server = server
         self._registry = registry
         self.port = port
+        self._keeping_connections = streams.keep_client_connections(port)
 
     async def stop(self) -> None:
         """Finish the calls in progress within 2 s, refuse others, and close the database."""
         self._registry.end_watches()
         await self._server.stop(STOP_GRACE_S)
+        self._keeping_connections.cancel()
         self._registry.close()
 
     async def wait(self) -> None:

@@ -370,6 +370,20 @@ class RegistryService:
             object_prefix=request.object,
         )
 
+    async def ReadHistory(  # noqa: N802
+        self, request: pb.HistoryRange, _identity: Identity
+    ) -> AsyncIterator[pb.HistoryColumns]:
+        """Yield the entries of a range by column, in messages of about 1 MiB; at least one."""
+        after, more = request.after, True
+        while more:
+            columns = await asyncio.to_thread(
+                self._store.history_columns, after=after, until=request.until
+            )
+            after = columns.seq[-1] if columns.seq else after
+            more = bool(columns.seq) and after < (request.until or columns.head.seq)
+            yield columns
+            self._end_when_closing()
+
     async def ListState(  # noqa: N802
         self, request: pb.ListStateRequest, _identity: Identity
     ) -> pb.ListStateReply:

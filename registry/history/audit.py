@@ -7,12 +7,13 @@ every row that the registry lists. What rests on the registry's own word is name
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar
 
 from host.collector import collector_paused
 from protos import registry_pb2 as pb
-from registry.history.chain import HistoryChain, is_signed
+from registry.history.chain import HistoryChain, StoredEntry, is_signed
 from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
@@ -21,6 +22,8 @@ from registry.history.replay import (
     TableComparison,
 )
 from registry.types import AuditReport, BrokenEntry
+
+Item = TypeVar("Item")
 
 SEALED_ROWS = (
     "Checkpoints of rollouts and the ends of leases: the history does not have them, and only the "
@@ -35,6 +38,12 @@ class AuditedRegistry(Protocol):
         self, after: int = 0, limit: int = 0, object_prefix: str = ""
     ) -> pb.ListHistoryReply:
         """Return entries and the signed head."""
+        ...
+
+    def read_history(
+        self, after: int = 0, until: int = 0
+    ) -> AsyncGenerator[tuple[list[StoredEntry], pb.SignedHead], None]:
+        """Yield all entries of a range in blocks, each with the signed head."""
         ...
 
     async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
@@ -77,6 +86,20 @@ async def audit_registry(
     return audit.report()
 
 
+async def _prefetched(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
+    """Yield *items*. The next item arrives while the caller works on the one before."""
+    following = asyncio.create_task(anext(items, None))
+    try:
+        while (item := await following) is not None:
+            following = asyncio.create_task(anext(items, None))
+            # The request leaves before the caller takes the event loop.
+            await asyncio.sleep(0)
+            yield item
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 class _Audit:
     """One audit in progress."""
 
@@ -109,8 +132,7 @@ class _Audit:
         await self._check_key()
         self._check_noted_heads()
         # The tables.
-        for table in PROVEN_TABLES:
-            await self._compare_table(table)
+        await self._compare_tables()
 
     def report(self, problem: str = "", broken: BrokenEntry | None = None) -> AuditReport:
         """Return what the audit found until now."""
@@ -132,37 +154,23 @@ class _Audit:
             )
         return AuditReport(self._head, problem, broken, self._stopped, tuple(unproven))
 
-    async def _read_history(self, until: int | None = None) -> pb.SignedHead:
+    async def _read_history(self, until: int = 0) -> pb.SignedHead:
         """Verify and replay the entries up to *until* or else to the newest; return the head."""
-        page = await self._fetch(until)
-        while True:
-            newest = page.entries[-1].seq if page.entries else self._chain.seq
-            target = page.head.seq if until is None else until
-            # The registry prepares the next page while this one is verified.
-            following = None
-            if page.entries and newest < target:
-                following = asyncio.create_task(self._fetch(until, after=newest))
-                await asyncio.sleep(0)
-            self._replay(page)
-            if following is None:
-                return page.head
-            page = await following
+        head = pb.SignedHead()
+        async with (
+            aclosing(self._registry.read_history(self._chain.seq, until)) as blocks,
+            aclosing(_prefetched(blocks)) as fetched,
+        ):
+            async for entries, block_head in fetched:
+                self._replay(entries)
+                head = block_head
+        return head
 
-    async def _fetch(self, until: int | None, after: int | None = None) -> pb.ListHistoryReply:
-        start = self._chain.seq if after is None else after
-        page = await self._registry.history(
-            after=start, limit=0 if until is None else max(until - start, 1)
-        )
-        if any(entry.uncut_bytes for entry in page.entries):
-            whole = [await self._registry.uncut_entry(entry) for entry in page.entries]
-            page = pb.ListHistoryReply(entries=whole, head=page.head)
-        return page
-
-    def _replay(self, page: pb.ListHistoryReply) -> None:
-        broken = self._chain.extend(page.entries)
+    def _replay(self, entries: Sequence[StoredEntry]) -> None:
+        broken = self._chain.extend(entries)
         if broken is not None:
             raise ProblemFoundError(f"history entry {broken.seq} {broken.problem}", broken)
-        for entry in page.entries:
+        for entry in entries:
             if entry.seq in self._noted_seqs:
                 self._digests[entry.seq] = entry.digest
             try:
@@ -205,25 +213,36 @@ class _Audit:
                     f"{noted.digest.hex()[:16]}"
                 )
 
-    async def _compare_table(self, table: str) -> None:
-        comparison = TableComparison(self._state, table)
-        after, last = "", False
-        while not last:
-            page = await self._registry.list_state(table, after, prove=False)
-            self._stopped = self._stopped or page.stopped
-            # Changes go on meanwhile. The rows are compared with the state at the page's own head.
-            if page.head.seq > self._chain.seq:
-                await self._read_history(page.head.seq)
-            self._check_head(page.head)
-            self._head = page.head
-            rows = [json.loads(row) for row in page.rows]
-            last = page.last_page or not rows
-            for difference in comparison.differences(rows, last=last):
-                raise ProblemFoundError(await self._to_text(difference))
-            if rows:
-                after = str(rows[-1][PROVEN_TABLES[table]])
-        for column, count in comparison.unproven.items():
-            self._unproven[f"{table}.{column}"] = count
+    async def _compare_tables(self) -> None:
+        """Compare the rows of all tables with the replayed state."""
+        comparisons = {table: TableComparison(self._state, table) for table in PROVEN_TABLES}
+        async with aclosing(self._table_pages()) as pages, aclosing(_prefetched(pages)) as fetched:
+            async for table, page in fetched:
+                await self._compare_page(comparisons[table], page)
+        for table, comparison in comparisons.items():
+            for column, count in comparison.unproven.items():
+                self._unproven[f"{table}.{column}"] = count
+
+    async def _table_pages(self) -> AsyncGenerator[tuple[str, pb.ListStateReply], None]:
+        """Yield the pages of one table after the other."""
+        for table, key in PROVEN_TABLES.items():
+            after, last = "", False
+            while not last:
+                page = await self._registry.list_state(table, after, prove=False)
+                last = page.last_page or not page.rows
+                yield table, page
+                after = "" if last else str(json.loads(page.rows[-1])[key])
+
+    async def _compare_page(self, comparison: TableComparison, page: pb.ListStateReply) -> None:
+        self._stopped = self._stopped or page.stopped
+        # Changes go on meanwhile. The rows are compared with the state at the page's own head.
+        if page.head.seq > self._chain.seq:
+            await self._read_history(page.head.seq)
+        self._check_head(page.head)
+        self._head = page.head
+        rows = [json.loads(row) for row in page.rows]
+        for difference in comparison.differences(rows, last=page.last_page or not rows):
+            raise ProblemFoundError(await self._to_text(difference))
 
     async def _to_text(self, difference: RowDifference) -> str:
         page = await self._registry.history(after=max(difference.seq - 1, 0), limit=1)

@@ -16,9 +16,10 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
-from features.canonical import canonical_json, sha256_hex
+from features.canonical import sha256_hex
 from registry.history.chain import FIRST_PREVIOUS_DIGEST, HistoryRecord
 from registry.types import STATUS_NAMES, lease_number
 
@@ -45,10 +46,8 @@ NOT_IN_MESSAGE = ("policy_digest", "message_sha256", "settings_approval", "rejec
 
 OLDER_APPROVALS: Row = {"direct": False, "ended": [], "stopped_revision": 0}
 """Columns of an approval that entries of earlier releases do not have."""
-FINDING_JSON = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
-"""`canonical_json` of a finding, whose numbers are integers, in a fifth of the time."""
+plain_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""`canonical_json` as text, in a fifth of the time, of a value in which no number is a float."""
 
 STATUS_NUMBERS = {name: int(number) for number, name in STATUS_NAMES.items()}
 
@@ -176,7 +175,7 @@ def _register(state: ReplayedState, entry: HistoryRecord) -> None:
     state.rows["models"][model] = (entry.seq, {**known, **salt, "labels": int(label)})
     # The table has entities as text.
     if "entities" in values:
-        values["entities"] = canonical_json(values["entities"]).decode()
+        values["entities"] = plain_json(values["entities"])
     state.labels[model, label] = values["digest"]
     values |= {
         "model": model,
@@ -209,7 +208,7 @@ def _approval(state: ReplayedState, entry: HistoryRecord) -> None:
     approvals = state.rows["approvals"]
     place = len(approvals) + 1
     values = {**OLDER_APPROVALS, **json.loads(entry.after), "place": place}
-    approvals[place] = (entry.seq, {**values, "ended": canonical_json(values["ended"]).decode()})
+    approvals[place] = (entry.seq, {**values, "ended": plain_json(values["ended"])})
 
 
 def _settings_approval(state: ReplayedState, entry: HistoryRecord) -> None:
@@ -222,7 +221,7 @@ def _open_review(state: ReplayedState, entry: HistoryRecord) -> None:
     reviews = state.rows["reviews"]
     place = len(reviews) + 1
     values = json.loads(entry.after)
-    authors = canonical_json(values["authors"]).decode()
+    authors = plain_json(values["authors"])
     reviews[place] = (entry.seq, {**values, "place": place, "authors": authors})
 
 
@@ -338,23 +337,24 @@ class TableComparison:
         end = len(keys) if last or newest is None else bisect_right(keys, newest)
         found = [self._difference(key, None) for key in keys[first:end] if key not in found_keys]
         # Every row that is there must be as the history says.
-        for row in rows:
+        digests = _finding_digests(rows) if self._table == "findings" else []
+        for row, digest in zip_longest(rows, digests):
             key = row[self._column]
-            if key not in expected_rows or self._differs(key, row):
+            if key not in expected_rows or self._differs(key, row, digest):
                 found.append(self._difference(key, row))
         self._newest_key = newest
         return found
 
-    def _differs(self, key: RowKey, row: Row) -> bool:
-        if self._table == "findings":
-            # The entry has every column but the number.
-            after = FINDING_JSON({name: row[name] for name in row if name != self._column})
-            kept: str = self._state.rows[self._table][key][1]
-            return sha256_hex(after.encode()) != kept
+    def _differs(self, key: RowKey, row: Row, finding_digest: str | None) -> bool:
+        # Most rows are as they should be, and these comparisons are fast.
+        kept = self._state.rows[self._table][key][1]
+        if finding_digest is not None:
+            return bool(finding_digest != kept)
+        if kept == row:
+            return False
         expected = self._state.expected(self._table, key)
         if len(row) != len(expected):
             self.unproven.update(row.keys() - expected.keys() - SEALED_COLUMNS)
-        # Most rows are as they should be, and this comparison is fast.
         return (
             not expected.items() <= row.items()
             and next(_fields_that_differ(expected, row), None) is not None
@@ -365,6 +365,18 @@ class TableComparison:
         seq = self._state.rows[self._table][key][0] if known else 0
         expected = self._state.expected(self._table, key) if known else None
         return RowDifference(self._table, key, seq, expected, found)
+
+
+def _finding_digests(rows: Sequence[Row]) -> list[str]:
+    """Return the SHA-256 of each finding's entry, which has every column but the number."""
+    fields = [{name: row[name] for name in row if name != "sequence"} for row in rows]
+    if not fields:
+        return []
+    # One text for all rows costs a third of a text for each. They have the same names, and the
+    # quotes inside of a value are escaped, so the text is cut where the first name begins.
+    beginning = "{" + plain_json(min(fields[0]))
+    parts = plain_json(fields)[1 + len(beginning) : -2].split("}," + beginning)
+    return [sha256_hex(f"{beginning}{part}}}".encode()) for part in parts]
 
 
 def _fields_that_differ(expected: Row, found: Row) -> Iterator[tuple[str, Any, Any]]:

@@ -14,6 +14,9 @@ from protos import registry_pb2 as pb
 from registry.types import Deployment
 
 NO_SALT = bytes(16)
+LATER_FIELDS = frozenset({"hide_role"})
+"""Fields that ServingPolicy got after settings were first approved. A digest has them only if they
+are set, so that earlier approvals stay what they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,13 @@ def settings_digest(model: str, holdout_bp: int, policy: pb.ServingPolicy, salt:
 
     salt  16 bytes if a person sets the split salt; else empty.
     """
+    values = _policy_values(policy)
     settings = {
         "model": model,
         "holdout_bp": holdout_bp,
-        "policy": _policy_values(policy),
+        "policy": {
+            name: value for name, value in values.items() if value or name not in LATER_FIELDS
+        },
         "split_salt": salt.hex(),
     }
     return sha256_hex(canonical_json(settings))

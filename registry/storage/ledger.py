@@ -7,7 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, insert, select, update
 
-from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
+from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, PAGE_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.history.chain import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
@@ -16,6 +16,9 @@ from registry.storage import tables
 from registry.types import NotFoundError, RegistryFaultError
 
 ENTRIES_MAX = 1_000
+"""Entries of a page of a list, and of a message for an auditor."""
+ROWS_PER_FETCH = 50
+"""Entries that are in memory before their size is known."""
 
 
 @dataclass(slots=True)
@@ -139,6 +142,73 @@ def entries_after(
                 f"an entry after history entry {after} has a value of another type, so it was "
                 "altered; restore the registry from a copy"
             ) from error
+
+
+def read_columns(connection: Connection, *, after: int, until: int) -> pb.HistoryColumns:
+    """Return the entries with a larger seq than *after* by column, and the signed head.
+
+    until  the last seq; 0: no bound.
+
+    At most ENTRIES_MAX entries, and few enough for a message. Raises RegistryFaultError when an
+    entry has a value of another type.
+    """
+    statement = (
+        tables.raw_select(tables.history)
+        .where(tables.history.c.seq > after)
+        .order_by(tables.history.c.seq)
+        .limit(ENTRIES_MAX)
+    )
+    if until:
+        statement = statement.where(tables.history.c.seq <= until)
+    # Rows are read in small blocks, because entries of older registries may be large.
+    rows: list[Any] = []
+    left_out: list[int] = []
+    size = 0
+    with connection.execute(statement) as result:
+        while size < PAGE_BYTES_MAX:
+            block = list[Any](result.fetchmany(ROWS_PER_FETCH))
+            if not block:
+                break
+            sizes = _characters(block)
+            for place, texts in enumerate(sizes) if max(sizes) > ENTRY_BYTES_MAX else ():
+                if texts > ENTRY_BYTES_MAX:
+                    row = block[place]
+                    left_out.append(row[0])
+                    block[place], sizes[place] = (*row[:2], *[""] * 6, *row[8:]), 0
+            rows += block
+            size += sum(sizes)
+    # The last block may be too large, and a character has up to four bytes. The entries that are
+    # taken away come in the next message.
+    head = read_head(connection)
+    columns = _columns(rows, after)
+    while columns.ByteSize() > 2 * PAGE_BYTES_MAX:
+        del rows[len(rows) // 2 :]
+        columns = _columns(rows, after)
+    columns.left_out.extend(seq for seq in left_out if seq in columns.seq)
+    columns.head.CopyFrom(head)
+    return columns
+
+
+def _characters(rows: Sequence[Sequence[Any]]) -> list[int]:
+    """Return how many characters the long texts of each entry have."""
+    try:
+        return [len(row[5]) + len(row[6]) + len(row[7]) for row in rows]
+    except TypeError:
+        # Only an altered database has numbers there, and `_columns` refuses them.
+        return [0] * len(rows)
+
+
+def _columns(rows: Sequence[Sequence[Any]], after: int) -> pb.HistoryColumns:
+    columns = pb.HistoryColumns()
+    try:
+        for column, values in zip(tables.history.columns, zip(*rows, strict=True), strict=False):
+            getattr(columns, column.name).extend(values)
+    except (TypeError, ValueError) as error:
+        raise RegistryFaultError(
+            f"an entry after history entry {after} has a value of another type, so it was "
+            "altered; restore the registry from a copy"
+        ) from error
+    return columns
 
 
 def read_entry(connection: Connection, seq: int) -> pb.HistoryEntry:

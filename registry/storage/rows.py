@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, LargeBinary, Table, literal_column
 
 from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
-from registry.history.replay import PROVEN_TABLES, Row
+from registry.history.replay import PROVEN_TABLES, Row, plain_json
 from registry.storage import tables
 from registry.storage.deployments import deployment_json
 from registry.types import BadRequestError, Deployment, DeploymentError, lease_number
@@ -69,14 +69,21 @@ def read_state_page(connection: Connection, table: str, after: str) -> tuple[lis
     # Rows are read one by one, so that only one page is in memory.
     page: list[bytes] = []
     size = 0
+    hidden = SECRET_COLUMNS if table == "leases" else ()
+    # A deployment's message has floats; other rows have texts and integers.
+    to_json = canonical_json if table == "deployments" else _plain_json_bytes
     for row in read_state_rows(connection, schema_table, after=key):
         if size >= STATE_PAGE_BYTES:
             return page, False
-        hidden = SECRET_COLUMNS if table == "leases" else ()
-        shown = {name: value for name, value in row.items() if name not in hidden}
-        page.append(canonical_json(shown))
+        for name in hidden:
+            row.pop(name)
+        page.append(to_json(row))
         size += len(page[-1])
     return page, True
+
+
+def _plain_json_bytes(row: Row) -> bytes:
+    return plain_json(row).encode()
 
 
 def read_state_row(connection: Connection, table: Table, key: str) -> Row | None:
@@ -98,6 +105,7 @@ class _RowPlan:
     names: tuple[str, ...]
     """Names in the row, in the order of the columns."""
     binary: tuple[bool, ...]
+    has_binary: bool
     by_digest: tuple[bool, ...]
     """Whether the row has a column's SHA-256 instead of its value."""
     texts_by_digest: tuple[str, ...]
@@ -115,12 +123,12 @@ def _plan(table: Table) -> _RowPlan:
         for column, digested in zip(table.columns, by_digest, strict=True)
     )
     texts = tuple(name for name, digested in zip(names, by_digest, strict=True) if digested)
-    return _RowPlan(names, binary, by_digest, () if any(binary) else texts)
+    return _RowPlan(names, binary, any(binary), by_digest, () if any(binary) else texts)
 
 
 def _row(table: Table, plan: _RowPlan, values: Sequence[Any]) -> Row:
     # The fast way, for rows of numbers and texts only.
-    if True not in plan.binary and bytes not in set(map(type, values)):
+    if not plan.has_binary and bytes not in map(type, values):
         row: Row = dict(zip(plan.names, values, strict=True))
         for name in plan.texts_by_digest:
             row[name] = sha256_hex(str(row[name]).encode())

@@ -44,6 +44,7 @@ from registry.storage.ledger import (
     LedgerChange,
     entries_after,
     entry_for_list,
+    read_columns,
     read_entry,
     read_head,
 )
@@ -394,6 +395,11 @@ class RegistryStore:
             return pb.ListHistoryReply(
                 entries=map(entry_for_list, entries), head=read_head(connection)
             )
+
+    def history_columns(self, *, after: int, until: int) -> pb.HistoryColumns:
+        """Return the next entries by column, and the signed head; see `ledger.read_columns`."""
+        with self._database.read_transaction() as connection:
+            return read_columns(connection, after=after, until=until)
 
     def read_entry(self, seq: int) -> pb.HistoryEntry:
         """Return one history entry as it was written."""

@@ -16,7 +16,7 @@ from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
-from protos import rollout_pb2_grpc, window_pb2_grpc
+from protos import rollout_pb2_grpc
 from registry.client import RegistryClient
 from rollout.api.commands import RolloutCommands
 from rollout.api.service import RolloutsService
@@ -72,9 +72,7 @@ class RolloutComponent:
         rollout_pb2_grpc.add_RolloutsServicer_to_server(  # type: ignore[no-untyped-call]
             RolloutsService(self.controller, commands), server
         )
-        window_pb2_grpc.add_WindowSinkServicer_to_server(  # type: ignore[no-untyped-call]
-            WindowSinkService(self.controller), server
-        )
+        WindowSinkService(self.controller).add_to(server)
 
     async def start(self) -> None:
         """Start to try for the lease, and to lead when the controller has it."""
@@ -128,11 +126,13 @@ class RolloutServer:
         self._server = server
         self.component = component
         self.port = port
+        self._keeping_connections = streams.keep_client_connections(port)
 
     async def stop(self) -> None:
         """Give the lease up, then stop the server."""
         await self.component.stop()
         await self._server.stop(STOP_GRACE_S)
+        self._keeping_connections.cancel()
 
     async def wait(self) -> None:
         """Return when the server has ended."""

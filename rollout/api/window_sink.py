@@ -3,8 +3,9 @@
 A batch is acknowledged when it is in the checkpoint of every active rollout. Until then the gateway
 keeps it and sends it again after a broken stream.
 
-A gateway pushes windows of its own workers only. What is malformed is dropped and counted, and a
-sender whose numbers or clock jump is refused, so that others go on.
+A gateway pushes windows of its own workers only. What is malformed is dropped and counted, and so
+are the windows of a worker whose numbers or clock are wrong or that sends too many, so that others
+go on.
 """
 
 import asyncio
@@ -15,20 +16,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from access.bounds import BoundError, check_request
 from access.interceptor import caller_identity
 from access.streams import OpenStreams, TooManyStreamsError
-from protos import window_pb2, window_pb2_grpc
+from protos import window_pb2
+from rollout.api.sender_turns import TIME_SHARE_PCT, SenderTurns
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError, SenderRefusedError
 from rollout.evidence.inbox import NS, source_name
-from rollout.evidence.window_checks import drop_malformed
+from rollout.evidence.window_checks import drop_all_windows, drop_malformed, forget_clock
 
 log = logging.getLogger(__name__)
 
 SEQUENCE_JUMP_MAX = 1_000_000
 """Batches that one source may have lost. At one a second that is more than a week."""
+OPENING_BYTES_MAX = 4_096
+"""The first message of a stream, which names its source."""
+TURN_WAIT_S_MAX = 0.25
+"""A batch that waited longer for its turn would be late, and late windows hold rollouts. So its
+windows are dropped."""
 LOG_EVERY_NS = 10 * NS
 """Shortest time between two log lines about dropped windows."""
 
@@ -58,37 +66,54 @@ class DroppedLog:
         self._counts.clear()
 
 
-class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
-    """The service turnout.v1.WindowSink of one controller."""
+Context = Any  # grpc.aio.ServicerContext, which is generic in the messages of each RPC
+
+
+class WindowSinkService:
+    """The service turnout.v1.WindowSink of one controller.
+
+    It parses messages itself, in the turn of their gateway.
+    """
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._dropped_log = DroppedLog()
         self._streams = OpenStreams()
+        self._turns = SenderTurns()
 
-    async def Push(  # noqa: N802  the name in window.proto
-        self,
-        request_iterator: AsyncIterator[window_pb2.WindowBatch],
-        context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
-    ) -> None:
-        """Acknowledge what is saved of the source, then receive batches and acknowledge them."""
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve on *server*, which must not have started yet."""
+        push: Any = grpc.stream_stream_rpc_method_handler(
+            self.push, response_serializer=window_pb2.WindowAck.SerializeToString
+        )
+        service = window_pb2.DESCRIPTOR.services_by_name["WindowSink"].full_name
+        handler = grpc.method_handlers_generic_handler(service, {"Push": push})
+        server.add_generic_rpc_handlers((handler,))
+
+    async def push(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        """Acknowledge what is saved of the source, then receive batches and acknowledge them.
+
+        messages  serialized turnout.v1.WindowBatch.
+        """
         try:
             with self._streams.opened(context):
-                await self._push(request_iterator, context)
+                await self._push(messages, context)
         except TooManyStreamsError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except BoundError as error:
+        except (BoundError, DecodeError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    async def _push(
-        self,
-        request_iterator: AsyncIterator[window_pb2.WindowBatch],
-        context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
-    ) -> None:
+    async def _push(self, messages: AsyncIterator[bytes], context: Context) -> None:
         # The opening message names the source, which must be a worker of the caller.
-        opening = await anext(aiter(request_iterator), None)
-        if opening is None:
+        first = await anext(aiter(messages), None)
+        if first is None:
             return
+        if len(first) > OPENING_BYTES_MAX:
+            raise BoundError(
+                f"the first message has {len(first)} bytes; it names its source, in at most "
+                f"{OPENING_BYTES_MAX}"
+            )
+        opening = window_pb2.WindowBatch.FromString(first)
         check_request(opening)
         if not opening.source.gateway or opening.windows or opening.guards or opening.sequence:
             await context.abort(
@@ -104,22 +129,25 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         acknowledged = self._controller.acknowledged_sequence(source)
         await context.write(window_pb2.WindowAck(sequence=acknowledged))
         reading: asyncio.Future[Any] = asyncio.ensure_future(
-            self._receive_batches(request_iterator, opening.source)
+            self._receive_batches(messages, opening.source)
         )
-        # Acknowledge whenever more was saved, until the stream ends.
+        # Acknowledge whenever more was saved or the worker is refused, until the stream ends.
+        refusal = ""
         try:
             while not reading.done():
                 await self._wait_for_change(reading)
                 saved = self._controller.acknowledged_sequence(source)
-                if saved > acknowledged:
-                    acknowledged = saved
-                    await context.write(window_pb2.WindowAck(sequence=acknowledged))
+                before, refusal = refusal, self._controller.refusal_of(source)
+                if saved > acknowledged or refusal != before:
+                    acknowledged = max(acknowledged, saved)
+                    await context.write(
+                        window_pb2.WindowAck(sequence=acknowledged, refusal=refusal)
+                    )
             reading.result()
         except NotLeadingError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except SenderRefusedError as error:
-            log.warning("windows of %s refused: %s", source, error)
-            self._controller.ignore_clock_of(source)
+            self._controller.refuse_sender(opening.source, str(error))
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
             reading.cancel()
@@ -142,37 +170,48 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
             )
 
     async def _receive_batches(
-        self, batches: AsyncIterator[window_pb2.WindowBatch], source: window_pb2.Source
+        self, messages: AsyncIterator[bytes], source: window_pb2.Source
     ) -> None:
         """Receive batches until the stream ends.
 
-        Raises SenderRefusedError for another source, and for a jump of sequence or clock.
+        Windows of a worker whose clock is wrong, or whose gateway has used up its time, are not
+        counted. Raises SenderRefusedError for another source, and for a jump of the sequence.
         """
-        controller, name = self._controller, source_name(source)
-        newest = controller.received_sequence(name)
-        async for batch in batches:
-            # The sender: its source, its numbers, its clock.
-            if batch.HasField("source") and batch.source != source:
-                raise SenderRefusedError(
-                    f"a message names {source_name(batch.source)}; this stream was opened for "
-                    f"{name}, so open another stream for the other source"
-                )
-            batch.source.CopyFrom(source)
-            if newest is not None and batch.sequence > newest + SEQUENCE_JUMP_MAX:
-                raise SenderRefusedError(
-                    f"batch {batch.sequence} came after batch {newest}; at most "
-                    f"{SEQUENCE_JUMP_MAX} may be lost, so restart the worker"
-                )
-            if why := controller.clock_refusal(source.gateway, batch.sent_unix_ns):
-                raise SenderRefusedError(why)
-            newest = max(newest or 0, batch.sequence)
-            # What it sends.
-            dropped = drop_malformed(batch, controller.deployed)
-            if dropped:
-                now_ns = controller.count_dropped(dropped)
-                self._dropped_log.add(source.gateway, dropped, now_ns)
-            check_request(batch)
-            controller.receive(batch)
+        newest = self._controller.received_sequence(source_name(source))
+        async for message in messages:
+            # A worker that waits for its turn is not silent.
+            self._controller.note_heartbeat(source)
+            async with self._turns.turn(source.gateway, len(message)) as waited_s:
+                batch = window_pb2.WindowBatch.FromString(message)
+                _check_sender(batch, source, newest)
+                newest = max(newest or 0, batch.sequence)
+                self._receive(batch, waited_s)
+
+    def _receive(self, batch: window_pb2.WindowBatch, waited_s: float) -> None:
+        """Receive one batch, which has waited *waited_s* seconds for the turn of its gateway."""
+        controller, source = self._controller, batch.source
+        # By which clock does it come, and does it come in time?
+        clock = controller.check_clock(batch)
+        why = clock.why
+        if waited_s > TURN_WAIT_S_MAX and not why:
+            why = (
+                f"gateway {source.gateway!r} uses more than {TIME_SHARE_PCT} % of the "
+                "controller's time with its windows; send fewer (evidence_sampled_of_65536)"
+            )
+        # What is malformed or refused is dropped and counted.
+        dropped = drop_malformed(batch, controller.deployed)
+        if why:
+            controller.refuse_sender(source, why)
+            dropped += drop_all_windows(batch, controller.deployed)
+        elif clock.trusted:
+            controller.accept_sender(source_name(source))
+        if why or not clock.trusted:
+            forget_clock(batch)
+        if dropped:
+            now_ns = controller.count_dropped(dropped)
+            self._dropped_log.add(source.gateway, dropped, now_ns)
+        check_request(batch)
+        controller.receive(batch)
 
     async def _wait_for_change(self, reading: "asyncio.Future[Any]") -> None:
         """Return when something was saved or the stream ended.
@@ -188,3 +227,23 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
                 await changed
         if not self._controller.leading:
             raise NotLeadingError("another controller acts now; send the rest to it")
+
+
+def _check_sender(
+    batch: window_pb2.WindowBatch, source: window_pb2.Source, newest: int | None
+) -> None:
+    """Put *source* into *batch*. Raises SenderRefusedError for another, and for a jump.
+
+    newest  number of the newest batch that came before; None: none came.
+    """
+    if batch.HasField("source") and batch.source != source:
+        raise SenderRefusedError(
+            f"a message names {source_name(batch.source)}; this stream was opened for "
+            f"{source_name(source)}, so open another stream for the other source"
+        )
+    batch.source.CopyFrom(source)
+    if newest is not None and batch.sequence > newest + SEQUENCE_JUMP_MAX:
+        raise SenderRefusedError(
+            f"batch {batch.sequence} came after batch {newest}; at most {SEQUENCE_JUMP_MAX} may be "
+            "lost, so restart the worker"
+        )

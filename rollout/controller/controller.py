@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 
 from protos import window_pb2
 from registry.client import RegistryClient
@@ -19,7 +20,7 @@ from registry.types import Deployment, FencedError, RegistryError
 from rollout.checkpoint.store import CheckpointStore
 from rollout.controller.findings import Findings
 from rollout.controller.fleet import Fleet
-from rollout.controller.gateway_clocks import GatewayClocks
+from rollout.controller.gateway_clocks import ClockCheck, GatewayClocks
 from rollout.controller.isolate_errors import isolate_errors
 from rollout.controller.recovery import recover_rollouts
 from rollout.controller.traffic_rate import TrafficRate
@@ -42,9 +43,19 @@ MOVE_WAIT_MAX_NS = 30 * NS
 that never does."""
 RETRY_NS = NS // 2
 """Time between two tries of a move that a gate or an unreachable registry stopped."""
+REFUSAL_FORGET_NS = 30 * NS
+"""A worker that was refused and then sends nothing is forgotten."""
 REASON_CHARS_MAX = 1_000
 SOURCES_MAX = 10_000
 """Starts of workers in memory, of all gateways."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a worker's windows are not counted, and when it last sent any."""
+
+    why: str
+    at_monotonic_ns: int
 
 
 class Controller:
@@ -77,6 +88,8 @@ class Controller:
         self._clocks = GatewayClocks()
         self._received_sequences: dict[str, int] = {}
         """Source -> the newest sequence number received from it."""
+        self._refusals: dict[str, _Refusal] = {}
+        """Source -> why its windows are not counted."""
         self.findings = Findings()
         self.unreadable_rollouts: dict[str, str] = {}
         """Model -> why its newest rollout cannot go on, and the way out."""
@@ -136,6 +149,7 @@ class Controller:
             self._newest_deployments,
             self.deployed,
             self._received_sequences,
+            self._refusals,
             self._retry_at_monotonic_ns,
             self.unreadable_rollouts,
         ):
@@ -155,8 +169,7 @@ class Controller:
         if not self.leading:
             raise NotLeadingError("this controller does not act now; send it again in a second")
         now = self._clock.now()
-        source = batch.source
-        self.fleet.note_heartbeat((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
+        self.note_heartbeat(batch.source)
         self.traffic_rate.add_batch(batch)
         active = self._active_rollouts()
         batches = split_by_model(batch, {rollout.spec.model for rollout in active})
@@ -164,26 +177,64 @@ class Controller:
             with isolate_errors(rollout, self._notify_watchers):
                 if rollout.receive(batches[rollout.spec.model], now):
                     self.wake.set()
-        name = source_name(source)
+        name = source_name(batch.source)
         received = max(self._received_sequences.pop(name, 0), batch.sequence)
         self._received_sequences[name] = received
         # The source that was silent for longest is forgotten, because its worker is gone.
         if len(self._received_sequences) > SOURCES_MAX:
             del self._received_sequences[next(iter(self._received_sequences))]
 
+    def note_heartbeat(self, source: window_pb2.Source) -> None:
+        """Note that the worker *source* sends, whether or not its windows are counted."""
+        worker = (source.gateway, source.slot, source.boot_id)
+        self.fleet.note_heartbeat(worker, self._clock.now().monotonic_ns)
+
     def received_sequence(self, source: str) -> int | None:
         """Return the newest sequence number received from *source*; None: nothing came."""
         return self._received_sequences.get(source)
 
-    def clock_refusal(self, gateway: str, sent_unix_ns: int) -> str:
-        """Return why a batch that *gateway* sent at this time is refused; empty: it is not."""
+    def check_clock(self, batch: window_pb2.WindowBatch) -> ClockCheck:
+        """Return what *batch* says about the clock of its gateway."""
         now = self._clock.now()
-        return self._clocks.refusal(gateway, sent_unix_ns, now.unix_ns, now.monotonic_ns)
+        return self._clocks.check(
+            batch.source.gateway,
+            batch.sent_unix_ns,
+            batch.clock_unix_ns,
+            now.unix_ns,
+            now.monotonic_ns,
+        )
 
-    def ignore_clock_of(self, source: str) -> None:
-        """Let no rollout close its seconds by the clock of *source*, which was refused."""
+    def refuse_sender(self, source: window_pb2.Source, why: str) -> None:
+        """Note that no windows of the worker *source* are counted, and why.
+
+        Its clock closes no second, and it does not count as silent, so that rollouts go on with the
+        windows of the others. Statuses, its acknowledgements and the log say why.
+        """
+        now_ns, name = self._clock.now().monotonic_ns, source_name(source)
+        known = self.refusal_of(name)
+        self._refusals[name] = _Refusal(why, now_ns)
+        self.note_heartbeat(source)
         for rollout in self._active_rollouts():
-            rollout.inbox.ignore_clock_of(source)
+            rollout.inbox.ignore_clock_of(name)
+        if not known:
+            log.warning("WINDOWS OF %s ARE NOT COUNTED: %s", name, why)
+            self._notify_watchers()
+
+    def accept_sender(self, source: str) -> None:
+        """Note that the windows of *source* are counted again."""
+        if self._refusals.pop(source, None) is not None:
+            log.info("windows of %s are counted again", source)
+            self._notify_watchers()
+
+    def refusal_of(self, source: str) -> str:
+        """Return why no windows of *source* are counted; empty: they are."""
+        refusal = self._refusals.get(source)
+        if refusal is None:
+            return ""
+        if self._clock.now().monotonic_ns - refusal.at_monotonic_ns > REFUSAL_FORGET_NS:
+            del self._refusals[source]
+            return ""
+        return refusal.why
 
     def count_dropped(self, dropped: Counter[tuple[str, str]]) -> int:
         """Count malformed windows, by (model, reason), in the statuses; return the time, ns."""
@@ -230,9 +281,15 @@ class Controller:
     def act(self) -> None:
         """Count the seconds that are over, judge, and start the tasks that follow."""
         now = self._clock.now()
+        refused = tuple(filter(None, map(self._refused_sender, sorted(self._refusals))))
         for rollout in self._active_rollouts():
+            rollout.refused_senders = refused
             with isolate_errors(rollout, self._notify_watchers):
                 self._advance(rollout, now)
+
+    def _refused_sender(self, source: str) -> str:
+        why = self.refusal_of(source)
+        return f"{source}: {why}" if why else ""
 
     def _advance(self, rollout: Rollout, now: ClockReading) -> None:
         # Windows are counted even while another task works on the rollout.
@@ -363,7 +420,9 @@ class Controller:
         if rollout.position.stage == Stage.DONE or not times.verdict_ns:
             return True
         if not times.traffic_moved_ns:
-            times.traffic_moved_ns = self.fleet.moved_unix_ns(rollout.spec.model, rollout.revision)
+            # A worker whose clock is ahead has not moved its traffic in the future.
+            moved_ns = self.fleet.moved_unix_ns(rollout.spec.model, rollout.revision)
+            times.traffic_moved_ns = min(moved_ns, now.unix_ns)
             if times.traffic_moved_ns:
                 self._notify_watchers()
         if times.traffic_moved_ns:

@@ -27,6 +27,8 @@ class TrafficRate:
         A batch that a gateway sends again is counted again. The rate is for people, and a minute
         later the error is gone.
         """
+        if not batch.sent_unix_ns:
+            return  # of a worker whose clock is not trusted
         newest = batch.sent_unix_ns // 1_000_000_000
         # A clock that was far ahead, or set back, must not hide the calls of today.
         if newest > self._newest_second or newest < self._newest_second - FORGET_S:

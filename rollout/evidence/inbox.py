@@ -79,7 +79,8 @@ class _SourceProgress:
     """Batches behind a gap, by sequence number."""
     gap_since_ns: int = 0
     offset_ns: int | None = None
-    """Its clock minus ours, by its quickest batch; None: no batch said its time so far."""
+    """Its clock minus ours, by its quickest batch; None: no batch said its time so far, or the
+    controller does not trust its clock."""
 
 
 def source_name(source: window_pb2.Source) -> str:
@@ -106,6 +107,7 @@ def split_by_model(
             windows=windows,
             guards=batch.guards,
             sent_unix_ns=batch.sent_unix_ns,
+            clock_unix_ns=batch.clock_unix_ns,
         )
         for model, windows in windows_by_model.items()
     }
@@ -115,7 +117,7 @@ class Inbox:
     """The windows of one model.
 
     Windows carry the time of the gateways' clocks. Seconds close by the median of these clocks
-    (`sent_unix_ns` of each source). So a controller whose wall clock is wrong judges the same, and
+    (`clock_unix_ns` of each source). So a controller whose wall clock is wrong judges the same, and
     one gateway whose clock is ahead does not make the windows of all others late.
     """
 
@@ -208,7 +210,7 @@ class Inbox:
         if batch.sequence <= progress.sequence or batch.sequence in progress.early_batches:
             self.duplicate_batches += 1
             return []
-        self._note_clock(progress, batch.sent_unix_ns, now_ns)
+        self._note_clock(progress, batch.clock_unix_ns or batch.sent_unix_ns, now_ns)
         if not progress.early_batches:
             progress.gap_since_ns = now_ns
         progress.early_batches[batch.sequence] = batch
@@ -216,21 +218,21 @@ class Inbox:
             self._catching_up.discard(source)
         return self._deliver(progress, now_ns)
 
-    def _note_clock(self, progress: _SourceProgress, sent_unix_ns: int, now_ns: int) -> None:
+    def _note_clock(self, progress: _SourceProgress, clock_unix_ns: int, now_ns: int) -> None:
         """Update the source's clock offset.
 
         The largest offset is that of the quickest batch, so a smaller offset is network delay. An
         offset that is smaller by more than CLOCK_STEP_NS is a clock that was set back.
         """
-        if not sent_unix_ns:
+        if not clock_unix_ns:
             return
-        offset_ns, before_ns = sent_unix_ns - now_ns, progress.offset_ns
+        offset_ns, before_ns = clock_unix_ns - now_ns, progress.offset_ns
         if before_ns is None or offset_ns > before_ns or offset_ns < before_ns - CLOCK_STEP_NS:
             progress.offset_ns = offset_ns
             self._offset_ns = None
 
     def ignore_clock_of(self, source: str) -> None:
-        """Forget the clock of *source* until its next batch."""
+        """Forget the clock of *source* until its next batch that says its time."""
         progress = self._sources.get(source)
         if progress is not None:
             progress.offset_ns = None

@@ -78,6 +78,26 @@ def drop_malformed(batch: window_pb2.WindowBatch, deployed: Deployed) -> Counter
     return dropped
 
 
+def drop_all_windows(batch: window_pb2.WindowBatch, deployed: Deployed) -> Counter[tuple[str, str]]:
+    """Take all windows out of *batch*, because its worker is refused; return them as dropped.
+
+    Hard guards stay, because what they say needs no clock. Their times are taken out.
+    """
+    dropped = Counter(
+        (window.model if window.model in deployed else "", "worker is refused")
+        for window in batch.windows
+    )
+    del batch.windows[:]
+    for guard in batch.guards:
+        guard.at_unix_ns = guard.first_bad_unix_ns = 0
+    return dropped
+
+
+def forget_clock(batch: window_pb2.WindowBatch) -> None:
+    """Take the times of *batch* out, so that nothing goes by them."""
+    batch.sent_unix_ns = batch.clock_unix_ns = 0
+
+
 Item = TypeVar("Item", window_pb2.Window, window_pb2.HardGuard)
 
 

@@ -136,7 +136,10 @@ class Rollout:
     evidence_history: list[rollout_pb2.EvidencePoint] = field(default_factory=list)
     """The evidence second by second since this controller began, for pictures."""
     dropped_windows: int = 0
-    """Malformed windows of the model since this controller began. Nothing counts them."""
+    """Malformed windows of the model, and those of refused workers, since this controller began.
+    Nothing counts them."""
+    refused_senders: tuple[str, ...] = ()
+    """The workers whose windows are not counted now, and why."""
     checkpoint_sequence: int = 0
     """Number of the newest checkpoint written."""
 
@@ -356,12 +359,14 @@ class Rollout:
         intervals  also compute the interval of each rate ratio, which costs a bisection each.
         """
         return rollout_pb2.RolloutStatus(
+            # What is rolled out.
             rollout_id=self.spec.rollout_id,
             model=self.spec.model,
             version=self.spec.version,
             baseline=self.spec.baseline,
             policy=self.spec.policy.name,
             policy_digest=self.spec.policy.digest,
+            # Where it stands, and why.
             stage=_stage_name(self.position),
             step=self.position.step,
             share_bp=share_bp_at(self.position, self.spec.policy),
@@ -379,6 +384,7 @@ class Rollout:
             policy_note=self.policy_note,
             calls=self.evidence.totals.to_proto(),
             dropped_windows=self.dropped_windows,
+            refused_senders=self.refused_senders,
         )
 
 

@@ -6,22 +6,12 @@ production's score of the same row are not in the journal, so a replay judges fa
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from journal.reader import JournalReader
-from journal.segment import JournalKind
 from protos import journal_pb2, predict_pb2
 from rollout.simulation.streams import NS, ArmTraffic, TrafficSecond
-
-
-def read_served_batches(folder: Path) -> Iterator[journal_pb2.ServedBatch]:
-    """Yield the served batches of every journal in *folder* and below it."""
-    for journal in sorted({folder, *folder.rglob("journal")}):
-        for payload, _ in JournalReader(journal, JournalKind.SERVED):
-            yield journal_pb2.ServedBatch.FromString(payload)
 
 
 def replay_journal(

@@ -10,13 +10,55 @@ import resource
 import select
 import selectors
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
 from tests.walks.wire.http2_frames import ACK, PREFACE, SETTINGS, raw_frame
 
 GREETING = PREFACE + raw_frame(SETTINGS, 0, 0) + raw_frame(SETTINGS, ACK, 0)
 AGAIN_MAX = 8_000
 AT_ONCE = 50
+
+
+class CrowdProcess:
+    """A process of this program, which keeps *count* connections from one address.
+
+    prefix  words before the command, such as those of taskset.
+    """
+
+    def __init__(self, count: int, source: str, port: int, prefix: Sequence[str] = ()) -> None:
+        line = [*prefix, sys.executable, "-m", "tests.attacks.connection_crowd"]
+        self._program = subprocess.Popen(
+            [*line, str(count), source, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return how many connections are open, are being opened, and were closed."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.write("\n")
+        self._program.stdin.flush()
+        counts: dict[str, int] = json.loads(self._program.stdout.readline())
+        return counts
+
+    def wait_open(self, count: int) -> None:
+        """Wait until *count* connections are open; fail after 30 s."""
+        give_up = time.monotonic() + 30.0
+        while (counts := self.counts())["open"] < count:
+            assert time.monotonic() < give_up, counts
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """Close all connections."""
+        with self._program as program:
+            assert program.stdin is not None
+            program.stdin.close()
+            program.wait(20)
 
 
 class Crowd:

@@ -1,7 +1,10 @@
 """`python -m tests.attacks.gzip_bombs KIND PATH PORT` sends compressed messages that cost much.
 
-It prints as JSON how often each gRPC status came, how many bytes were sent, and how many streams
-were reset or not answered.
+KIND is a name of BOMBS, and may have one of these at its end: ", reset" resets each stream when its
+message is sent; ", 400 connections" and ", 24 addresses" say from where the messages come.
+
+It prints as JSON how often each gRPC status came, how many bytes a message has, and how many
+streams were reset or not answered.
 """
 
 import gzip
@@ -18,6 +21,7 @@ from tests.walks.wire.http2_frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
     RawConnection,
@@ -30,7 +34,12 @@ from tests.walks.wire.http2_frames import (
 GZIP = ((b"grpc-encoding", b"gzip"),)
 MESSAGE_BYTES = 4 * 1024 * 1024 - 100
 FRAME_BYTES = 16_384
-STREAMS, CONNECTIONS, SECONDS_MAX = 32, 24, 40.0
+STREAMS, CONNECTIONS = 32, 24
+SECONDS_MIN, SECONDS_MAX = 3.0, 40.0
+MESSAGES = STREAMS * CONNECTIONS
+LARGE_BYTES, LARGE_CONNECTIONS = 100_000, 6
+"""Bombs of so many bytes go one a connection, as in the findings: their bytes are the attack."""
+CANCEL = (8).to_bytes(4, "big")
 
 
 def near_ratio() -> bytes:
@@ -53,21 +62,29 @@ def empty_tables() -> bytes:
     return gzip.compress(b"", mtime=0)[:10] + block * (MESSAGE_BYTES // len(block) // 2)
 
 
+def long_name() -> bytes:
+    """Return gzip whose header has a file name of 4 MB."""
+    head = gzip.compress(b"", mtime=0)
+    return head[:3] + b"\x08" + head[4:10] + b"n" * MESSAGE_BYTES + b"\0" + head[10:]
+
+
 BOMBS = {
     "zeros": lambda: gzip.compress(bytes(MESSAGE_BYTES), 9),
     "near ratio": near_ratio,
     "members": lambda: gzip.compress(b"", mtime=0) * 209_714,
     "empty blocks": empty_blocks,
     "many tables": empty_tables,
+    "long name": long_name,
+    "torn": lambda: near_ratio()[:-1_000],
 }
 
 
 class BombConnection(RawConnection):
     """A connection that keeps to the server's flow-control windows."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str) -> None:
         self._initial, self._windows = 65_535, Counter[int]({0: 65_535})
-        super().__init__(port)
+        super().__init__(port, source=source)
 
     def on_frame(self, kind: int | None, flags: int, stream: int, payload: bytes) -> None:
         """Note windows too."""
@@ -106,35 +123,71 @@ class BombConnection(RawConnection):
         return stream in self.ended_streams or stream in self.reset_streams
 
 
-def send_bombs(kind: str, path: str, port: int) -> dict[str, object]:
-    """Send one bomb on each stream of each connection, then wait for what becomes of them."""
-    bomb, give_up = BOMBS[kind](), time.monotonic() + SECONDS_MAX
-    # Large bombs go one a connection, as in the findings: their bytes are the attack.
-    large = len(bomb) > 100_000
-    connections, streams = (6, range(1, 2, 2)) if large else (CONNECTIONS, range(1, 2 * STREAMS, 2))
-    wires = [BombConnection(port) for _ in range(connections)]
-    for wire in wires:
-        wire.read(1.0)
-    for stream in streams:
-        for wire in wires:
-            wire.send_message(stream, path, bomb, give_up)
-    open_wires = wires
-    while open_wires and time.monotonic() < give_up:
-        open_wires = [
-            wire
-            for wire in open_wires
-            if not all(wire.over(stream) for stream in streams) and wire.read(0.01)
+class BombSeries:
+    """Sends one bomb on each stream of each of its connections, which come from some addresses."""
+
+    def __init__(self, kind: str, path: str, port: int) -> None:
+        kind, _, self._variant = kind.partition(", ")
+        self.bomb, self._path, self._port = BOMBS[kind](), path, port
+        self.statuses: Counter[str] = Counter()
+        self.reset = self.unanswered = 0
+        # How many connections there are, each with how many streams, and from where.
+        large = len(self.bomb) > LARGE_BYTES
+        self._connections = LARGE_CONNECTIONS if large else CONNECTIONS
+        self._addresses = 1
+        if self._variant.endswith(" connections"):
+            self._connections = int(self._variant.split()[0])
+        elif self._variant.endswith(" addresses"):
+            self._addresses = int(self._variant.split()[0])
+        streams = 1 if large else max(1, MESSAGES // self._connections)
+        self._streams = range(1, 2 * streams, 2)
+
+    def send_once(self) -> None:
+        """Open the connections, send all bombs, and wait for what becomes of them."""
+        give_up = time.monotonic() + SECONDS_MAX
+        wires = [
+            BombConnection(self._port, f"127.0.1.{1 + number % self._addresses}")
+            for number in range(self._connections)
         ]
-    # What became of each call.
-    statuses = Counter(
-        str(grpc_status_and_message(headers)[0])
-        for wire in wires
-        for headers in wire.ended_streams.values()
-    )
-    reset = sum(len(wire.reset_streams.keys() - wire.ended_streams.keys()) for wire in wires)
-    calls = len(wires) * len(streams)
-    unanswered = calls - statuses.total() - reset
-    return {"statuses": statuses, "reset": reset, "unanswered": unanswered, "bytes": len(bomb)}
+        for wire in wires:
+            wire.read(1.0)
+        for stream in self._streams:
+            for wire in wires:
+                sent = wire.send_message(stream, self._path, self.bomb, give_up)
+                if sent and self._variant == "reset":
+                    wire.send(raw_frame(RST_STREAM, 0, stream, CANCEL))
+                    wire.reset_streams[stream] = 0
+        # Wait, and count.
+        waiting = wires
+        while waiting and time.monotonic() < give_up:
+            waiting = [wire for wire in waiting if not self._is_over(wire) and wire.read(0.01)]
+        for wire in wires:
+            self._count(wire)
+            wire.close()
+
+    def _is_over(self, wire: BombConnection) -> bool:
+        return all(wire.over(stream) for stream in self._streams)
+
+    def _count(self, wire: BombConnection) -> None:
+        """Count what became of the calls of one connection."""
+        ended, reset = wire.ended_streams, wire.reset_streams.keys() - wire.ended_streams.keys()
+        self.statuses.update(str(grpc_status_and_message(headers)[0]) for headers in ended.values())
+        self.reset += len(reset)
+        self.unanswered += len(self._streams) - len(ended) - len(reset)
+
+
+def send_bombs(kind: str, path: str, port: int) -> dict[str, object]:
+    """Send bombs for SECONDS_MIN, at least once; return what became of them."""
+    series, until_s = BombSeries(kind, path, port), time.monotonic() + SECONDS_MIN
+    series.send_once()
+    while time.monotonic() < until_s:
+        series.send_once()
+    return {
+        "statuses": series.statuses,
+        "reset": series.reset,
+        "unanswered": series.unanswered,
+        "bytes": len(series.bomb),
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from journal.prediction_id import (
     BODY,
     FORMAT,
     HOLDOUT_BIT,
+    SEALED_FORMAT,
     hash_model_name,
+    sealing_key,
     write_prediction_id,
     write_prediction_ids,
 )
@@ -122,14 +124,15 @@ def test_key_column_hashes_equal_the_registrys() -> None:
         assert (column.hashes(prefix) % ALL_BP).tolist() == [bucket(key) for key in keys]
 
 
+@pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("native", IMPLEMENTATIONS)
-def test_write_ids_returns_the_committed_ids(native: bool) -> None:
-    """Both implementations write the same ids."""
+def test_write_ids_returns_the_committed_ids(native: bool, sealed: bool) -> None:
+    """Both implementations write the same ids, readable or sealed."""
     vector = vectors("prediction_id")
     key = bytes.fromhex(vector["key"])
     for case in vector["cases"]:
         body = BODY.pack(
-            FORMAT,
+            SEALED_FORMAT if sealed else FORMAT,
             case["role"],
             case["slot"],
             0,
@@ -142,8 +145,9 @@ def test_write_ids_returns_the_committed_ids(native: bool) -> None:
         )
         hashes = np.array([int(case["key_hash"], 16)], dtype=np.uint64)
         holdout = b"\1" if case["holdout"] else None
-        written = write_ids(native=native)(key, body, case["sequence"], hashes, holdout)
-        assert written.hex() == case["id"]
+        seal_with = sealing_key(key) if sealed else None
+        written = write_ids(native=native)(key, body, case["sequence"], hashes, holdout, seal_with)
+        assert written.hex() == case["sealed" if sealed else "id"]
 
 
 @examples(100)
@@ -153,6 +157,7 @@ def test_write_ids_returns_the_committed_ids(native: bool) -> None:
     st.integers(0, 2**32 - 1),
     st.integers(-(2**63), 2**63 - 1),
     st.booleans(),
+    st.booleans(),
 )
 def test_write_ids_equals_ids_written_one_by_one(
     key: bytes,
@@ -160,12 +165,14 @@ def test_write_ids_equals_ids_written_one_by_one(
     first_sequence: int,
     at_ms: int,
     has_holdout: bool,
+    sealed: bool,
 ) -> None:
     """Ids are written in groups and a rest; sequences wrap; some calls are in the holdout."""
     common = {"slot": 7, "model_hash": 2**64 - 5, "revision": 3, "at_ms": at_ms, "boot_id": 2**63}
     expected = b"".join(
         write_prediction_id(
             key,
+            sealed=sealed,
             role=2 | (HOLDOUT_BIT if in_holdout and has_holdout else 0),
             sequence=(first_sequence + index) & 0xFFFF_FFFF,
             version=b"abcdefgh",
@@ -174,11 +181,13 @@ def test_write_ids_equals_ids_written_one_by_one(
         )
         for index, (key_hash, in_holdout) in enumerate(calls)
     )
-    body = BODY.pack(FORMAT, 2, 7, 0, 2**64 - 5, b"abcdefgh", 3, at_ms, 0, 2**63)
+    id_format, seal_with = (SEALED_FORMAT, sealing_key(key)) if sealed else (FORMAT, None)
+    body = BODY.pack(id_format, 2, 7, 0, 2**64 - 5, b"abcdefgh", 3, at_ms, 0, 2**63)
     hashes = np.array([key_hash for key_hash, _ in calls], dtype=np.uint64)
     holdout = bytes(in_holdout for _, in_holdout in calls) if has_holdout else None
-    assert write_ids(native=False)(key, body, first_sequence, hashes, holdout) == expected
-    assert write_ids(native=True)(key, body, first_sequence, hashes, holdout) == expected
+    arguments = (key, body, first_sequence, hashes, holdout, seal_with)
+    assert write_ids(native=False)(*arguments) == expected
+    assert write_ids(native=True)(*arguments) == expected
 
 
 @examples(100)
@@ -208,10 +217,11 @@ def test_native_functions_refuse_columns_that_do_not_fit() -> None:
         with pytest.raises(ValueError, match="buffer"):
             function(first, b"abc", starts, starts[:1])
     hashes = np.zeros(1, dtype=np.uint64)
-    for key, body, holdout in (
-        (b"short", bytes(56), None),
-        (bytes(32), bytes(55), None),
-        (bytes(32), bytes(56), bytes(2)),
+    for key, body, holdout, seal_with in (
+        (b"short", bytes(56), None, None),
+        (bytes(32), bytes(55), None, None),
+        (bytes(32), bytes(56), bytes(2), None),
+        (bytes(32), bytes(56), None, b"short"),
     ):
-        with pytest.raises(ValueError, match=r"32 and 56|holdout column"):
-            native_function("prediction_ids")(key, body, 0, hashes, holdout)
+        with pytest.raises(ValueError, match=r"32 and 56|holdout column|sealing key"):
+            native_function("prediction_ids")(key, body, 0, hashes, holdout, seal_with)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import gateway.__main__ as command
 from gateway.errors import SettingsError
 from gateway.settings import Settings
 
@@ -32,3 +33,20 @@ def test_version_key_has_64_hex_digits() -> None:
     for text in ("ab" * 31, "AB" * 32, "zz" * 32, "ab" * 32 + "\n"):
         with pytest.raises(SettingsError, match="64 lower-case hex digits"):
             Settings(version_public_key=text)
+
+
+@pytest.mark.parametrize("key", ["12" * 32, "1e" + "11" * 31, '"' + "ab" * 32 + '"'])
+def test_command_line_takes_a_key_that_looks_like_a_number(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version key of digits alone is a text, with or without JSON's quotes."""
+    seen: list[Settings] = []
+
+    async def run(settings: Settings, _announce: Path | None) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr(command, "_run", run)
+    line = ["--set", f"version_public_key={key}", "--set", "workers=3"]
+    assert command.main(line) == 0
+    assert (seen[0].version_public_key, seen[0].workers) == (key.strip('"'), 3)

@@ -45,7 +45,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("storage",),
         ("offline",),
         ("materialise",),
-        ("ingest", "online", "sources"),
+        ("ingest", "online", "replay", "sources"),
     ),
     "registry": (
         (
@@ -55,11 +55,11 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "golden",
             "keys",
             "manifest",
-            "proof",
             "scoring",
             "signed",
             "status",
             "types",
+            "version_proof",
         ),
         ("history",),
         ("client", "rules"),

@@ -22,9 +22,9 @@ REGISTRY_PUBLIC = (
     "registry.client",
     "registry.bundle",
     "registry.scoring",
-    "registry.proof",
     "registry.signed",
     "registry.types",
+    "registry.version_proof",
 )
 PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")
 """turnout starts the control process, so it may also import what serves, but never the storage."""

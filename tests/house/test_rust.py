@@ -20,7 +20,6 @@ from tests.house.sources import (
 )
 
 SYS = REPOSITORY / "ingress" / "src" / "sys"
-LIBRARY = "turnout_ingress"
 UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
 DOC_COMMENT = re.compile(r"^\s*//[/!] ?(.*)$")
 
@@ -40,29 +39,38 @@ def test_rust_unsafe_code_is_in_one_folder() -> None:
     assert 'undocumented_unsafe_blocks = "warn"' in lints
 
 
-def test_crates_are_locked_with_checksums_and_without_addresses() -> None:
+@pytest.mark.parametrize("folder", RUST_CRATES)
+def test_crates_are_locked_with_checksums_and_without_addresses(folder: str) -> None:
     """Cargo.lock names a package registry; crates.lock is the same without that."""
-    text = (REPOSITORY / "ingress" / "crates.lock").read_text(encoding="utf-8")
+    text = (REPOSITORY / folder / "crates.lock").read_text(encoding="utf-8")
+    crate = tomllib.loads((REPOSITORY / folder / "Cargo.toml").read_text(encoding="utf-8"))
     assert "://" not in text
     packages = tomllib.loads(text)["package"]
+    own = crate["package"]["name"]
     fail_on_breaches(
-        [item["name"] for item in packages if "checksum" not in item and item["name"] != LIBRARY]
+        [item["name"] for item in packages if "checksum" not in item and item["name"] != own]
     )
     # A version may name that of the library that it wraps: 0.1.13+1.68.1.
     locked = {(item["name"], item["version"].partition("+")[0]) for item in packages}
-    crate = tomllib.loads((REPOSITORY / "ingress" / "Cargo.toml").read_text(encoding="utf-8"))
-    for name, wanted in (crate["dependencies"] | crate["dev-dependencies"]).items():
+    for name, wanted in (crate["dependencies"] | crate.get("dev-dependencies", {})).items():
         version = wanted if isinstance(wanted, str) else wanted["version"]
         assert (name, version.removeprefix("=")) in locked, f"{name} {version}: run `make crates`"
 
 
 @pytest.mark.walk
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not installed")
-def test_native_server_is_built_from_the_locked_crates() -> None:
-    """`make ingress` writes Cargo.lock from crates.lock, and cargo has added nothing to it."""
-    subprocess.run(["make", "--silent", "ingress/Cargo.lock"], cwd=REPOSITORY, check=True)
-    lock = (REPOSITORY / "ingress" / "Cargo.lock").read_text(encoding="utf-8").splitlines()
-    committed = (REPOSITORY / "ingress" / "crates.lock").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("folder", RUST_CRATES)
+def test_cargo_lock_is_made_from_the_locked_crates(folder: str) -> None:
+    """`make` writes Cargo.lock from crates.lock, and cargo has nothing to add to it."""
+    subprocess.run(["make", "--silent", f"{folder}/Cargo.lock"], cwd=REPOSITORY, check=True)
+    subprocess.run(
+        ["cargo", "metadata", "--locked", "--format-version=1", "--quiet"],
+        cwd=REPOSITORY / folder,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    lock = (REPOSITORY / folder / "Cargo.lock").read_text(encoding="utf-8").splitlines()
+    committed = (REPOSITORY / folder / "crates.lock").read_text(encoding="utf-8").splitlines()
     assert [line for line in lock if not line.startswith("source = ")] == committed
 
 

@@ -39,23 +39,24 @@ def test_prediction_ids_have_the_bytes_of_the_vectors() -> None:
     stored = read_vectors("prediction_id")
     key = bytes.fromhex(stored["key"])
     for case in stored["cases"]:
-        written = prediction_id.write_prediction_id(
-            key,
-            role=case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0),
-            slot=case["slot"],
-            sequence=case["sequence"],
-            model_hash=prediction_id.hash_model_name(case["model"]),
-            version=bytes.fromhex(case["version"]),
-            revision=int(case["revision"]),
-            at_ms=int(case["at_ms"]),
-            key_hash=int(case["key_hash"], 16),
-            boot_id=int(case["boot_id"], 16),
-        )
-        assert written.hex() == case["id"]
-
-        parsed = prediction_id.read_prediction_id(bytes.fromhex(case["id"]), key)
-        assert (parsed.role, parsed.holdout) == (case["role"], case["holdout"])
-        assert parsed.revision == int(case["revision"])
+        fields = {
+            "role": case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0),
+            "slot": case["slot"],
+            "sequence": case["sequence"],
+            "model_hash": prediction_id.hash_model_name(case["model"]),
+            "version": bytes.fromhex(case["version"]),
+            "revision": int(case["revision"]),
+            "at_ms": int(case["at_ms"]),
+            "key_hash": int(case["key_hash"], 16),
+            "boot_id": int(case["boot_id"], 16),
+        }
+        for name, sealed in (("id", False), ("sealed", True)):
+            written = prediction_id.write_prediction_id(key, sealed=sealed, **fields)
+            assert written.hex() == case[name]
+            parsed = prediction_id.read_prediction_id(bytes.fromhex(case[name]), key)
+            assert (parsed.role, parsed.holdout) == (case["role"], case["holdout"])
+            assert parsed.revision == int(case["revision"])
+            assert parsed.boot_id == int(case["boot_id"], 16)
 
 
 def test_manifest_and_signature_have_the_bytes_of_the_vectors() -> None:

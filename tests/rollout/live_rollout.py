@@ -33,6 +33,8 @@ class LiveRollout:
     registry: RegistryFixture
     workers: list[ScriptedWorker]
     stub: rollout_pb2_grpc.RolloutsStub
+    sink: str
+    """Address of the controller."""
 
     async def start(self, policy: Policy) -> rollout_pb2.RolloutStatus:
         """Register and approve a candidate, and start its rollout."""
@@ -87,7 +89,7 @@ async def run_live_rollout(folder: Path, sink: str | None = None) -> AsyncIterat
             ):
                 await deploy_first_version(registry.ann, registry.bob, tiny_files("churn"))
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                yield LiveRollout(registry, workers, stub)
+                yield LiveRollout(registry, workers, stub, sink)
         finally:
             if server is not None:
                 await server.stop()

@@ -35,25 +35,41 @@ class ScriptedWorker:
     """One worker slot. It watches deployments, reports READY, and sends windows each second.
 
     calls_a_second  calls, each of a new key.
+    gateway         name of its gateway.
+    clock_ahead_s   how far its clock is ahead; below 0: behind.
     failure_rates   version -> how often it raises; production then answers in its place.
     """
 
-    def __init__(self, registry: RegistryClient, sink: str, slot: int, calls_a_second: int) -> None:
+    def __init__(
+        self,
+        registry: RegistryClient,
+        sink: str,
+        slot: int,
+        calls_a_second: int,
+        gateway: str = "g",
+        clock_ahead_s: float = 0.0,
+    ) -> None:
         self._registry = registry
+        self._gateway = gateway
+        self._ahead_ns = int(clock_ahead_s * NS)
         self._slot = slot
         self._boot_id = random.getrandbits(63)
-        self._source = window_pb2.Source(gateway="g", slot=slot, boot_id=self._boot_id)
-        self._stream = WindowStream(sink, self._source, 1000, lambda _: None)
+        self.source = window_pb2.Source(gateway=gateway, slot=slot, boot_id=self._boot_id)
+        self.stream = WindowStream(sink, self.source, 1000, lambda _: None, self._unix_ns)
         self._calls = calls_a_second
         self._deployment = Deployment(model="churn")
         self._open: dict[ScriptedWindowKey, WindowCounts] = defaultdict(WindowCounts)
         self.failure_rates: dict[str, float] = {}
         self.sending = True
 
+    def _unix_ns(self) -> int:
+        """Return the time by the worker's clock."""
+        return time.time_ns() + self._ahead_ns
+
     async def run(self) -> None:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._stream.run())
+            group.create_task(self.stream.run())
             group.create_task(self._follow())
             group.create_task(self._serve())
             group.create_task(self._send_windows())
@@ -61,7 +77,9 @@ class ScriptedWorker:
     async def _follow(self) -> None:
         while True:
             with contextlib.suppress(RegistryError):
-                async for event in self._registry.watch_deployments("g", self._slot, self._boot_id):
+                async for event in self._registry.watch_deployments(
+                    self._gateway, self._slot, self._boot_id
+                ):
                     for message in event.deployments:
                         self._deployment = read_deployment(message)
                     await self._report()
@@ -75,10 +93,10 @@ class ScriptedWorker:
             )
             for version in self._deployment.versions
         ]
-        now = time.time_ns()
+        now = self._unix_ns()
         await self._registry.report_state(
             registry_pb2.GatewayState(
-                gateway="g",
+                gateway=self._gateway,
                 slot=self._slot,
                 boot_id=self._boot_id,
                 loads=loads,
@@ -92,7 +110,7 @@ class ScriptedWorker:
         while True:
             await asyncio.sleep(0.05)
             for _ in range(self._calls // 20):
-                self._serve_call(self._deployment, time.time_ns())
+                self._serve_call(self._deployment, self._unix_ns())
 
     def _serve_call(self, deployment: Deployment, now: int) -> None:
         if not deployment.production:
@@ -117,14 +135,14 @@ class ScriptedWorker:
     async def _send_windows(self) -> None:
         while True:
             await asyncio.sleep(1.01 - time.time() % 1.0)
-            now = time.time_ns()
+            now = self._unix_ns()
             windows = list(self._close(now // NS))
             if self.sending:
-                self._stream.offer(windows, [], now)
+                self.stream.offer(windows, [], now)
 
     def send_guard(self, guard: window_pb2.HardGuard) -> None:
         """Send a hard guard at once."""
-        self._stream.offer([], [guard], time.time_ns())
+        self.stream.offer([], [guard], self._unix_ns())
 
     def _close(self, second: int) -> Iterator[window_pb2.Window]:
         for key in [key for key in self._open if key[0] < second]:

@@ -13,6 +13,8 @@ from training.recipe import Recipe
 
 FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
+PROBABILITY_TOLERANCE = {"absolute": 1e-5, "relative": 0.0}
+"""How exact the scores of every trained version are, which are probabilities."""
 NO_CHAMPION: dict[str, Any] = {"champion": None, "digest": ""}
 """The expected shift of a version that was trained without a champion."""
 
@@ -35,6 +37,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "threshold": recipe.threshold,
         "names": list(recipe.contract.names),
         "model_contract": recipe.contract.model_contract,
+        "score_tolerance": PROBABILITY_TOLERANCE,
     }
 
 

@@ -32,7 +32,7 @@ NOTE = (
 MATRIX_SIDE = 64
 """Side of the matrices that a slow version multiplies. A product takes about 20 us."""
 ZERO = 0.0
-"""A row of zeros is never bad, because the proof of a version tries one (registry.proof)."""
+"""A row of zeros is never bad, because registry.version_proof tries one."""
 CALIBRATION_TRIPS = 200
 """Products with which the time of one product is measured."""
 

@@ -4,13 +4,17 @@ A client is imported when it is opened. gRPC and ONNX Runtime take most of a sec
 `turnout --help` needs neither.
 """
 
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.types import Deployment, standing_approvals
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL
+from turnout.views.terminal import terminal
 
 if TYPE_CHECKING:
     from registry.client import RegistryClient
@@ -22,7 +26,7 @@ def open_registry(context: CommandContext) -> "RegistryClient":
     """Return a registry client that acts as the command's actor; an async context manager."""
     from registry.client import RegistryClient
 
-    address, certificate = context.registry_address(), context.certificate()
+    address, certificate = context.registry_address(), _certificate(context)
     return RegistryClient(address, context.actor, context.token, certificate=certificate)
 
 
@@ -30,8 +34,21 @@ def open_rollouts(context: CommandContext) -> "RolloutClient":
     """Return a client of the rollout controller, which listens on the registry's address."""
     from turnout.cli.rollout_client import RolloutClient
 
-    address, certificate = context.registry_address(), context.certificate()
+    address, certificate = context.registry_address(), _certificate(context)
     return RolloutClient(address, context.actor, context.token, certificate=certificate)
+
+
+def _certificate(context: CommandContext) -> Path | None:
+    """Return the file of the registry's certificate; say so if the certificate ends soon."""
+    from access.certificate_ends import end_warning
+    from access.peer_tls import PeerError
+
+    file = context.certificate()
+    # A file that cannot be read is refused by the client, with the same words for every command.
+    with suppress(PeerError):
+        if file is not None and (warning := end_warning(file, time.time())):
+            terminal(context.json).hint(warning)
+    return file
 
 
 def open_gateway(context: CommandContext) -> "PredictClient":

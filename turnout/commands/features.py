@@ -12,11 +12,14 @@ import typer
 
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
+from turnout.commands.features_replay import replay
 from turnout.errors import OperatorError
 from turnout.views.row_flags import row_flag_names
 from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(help="Feature views, and their rows in the online store.", no_args_is_help=True)
+
+app.command()(replay)
 
 ViewName = Annotated[str, typer.Argument(help="Name of a declared view.")]
 

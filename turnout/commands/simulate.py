@@ -38,7 +38,8 @@ def simulate(
     version: Annotated[str, typer.Option(help="With --journal: the canary's label.")] = "",
 ) -> None:
     """Judge simulated or recorded traffic; show whether and when the canary is rolled back."""
-    from rollout.simulation.recorded import read_served_batches, replay_journal
+    from journal.served import read_served_batches
+    from rollout.simulation.recorded import replay_journal
     from rollout.simulation.simulate import judge_ticks, simulate_canary, single_share_policy
     from rollout.simulation.streams import SCENARIOS
 

@@ -4,6 +4,7 @@ A change is a compare-and-set on the deployment's revision.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -313,9 +314,14 @@ def _print_deployment(
     rows += [("preloaded", label, "-") for label in deployment.preload]
     if deployment.holdout_bp:
         rows.append(("holdout", "-", f"{deployment.holdout_bp / 100:g} % of customers"))
+    # Settings of the serving policy that differ from their defaults.
+    settings = [
+        f"{field.name} = {json.dumps(value)}" for field, value in deployment.policy.ListFields()
+    ]
     terminal(context.json).result(
         {**message_to_json(deployment.to_proto()), "alarms": list(alarms)},
         text_table(("role", "version", "share"), rows, title=f"{deployment.model}"),
+        *([f"settings: {', '.join(settings)}"] if settings else []),
         f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
         *(Text(alarm, style="bold red") for alarm in alarms),
     )

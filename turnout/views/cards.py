@@ -32,7 +32,7 @@ def shift_digest(card: Mapping[str, Any]) -> str:
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
     """Return a table of the metrics and the expected shift, as shown before an approval."""
     shown: dict[str, object] = {}
-    for group in ("metrics", "expected_shift", "drill"):
+    for group in ("metrics", "score_tolerance", "expected_shift", "drill"):
         for name, value in flatten_card(card.get(group) or {}):
             shown[f"{group}: {name}".replace("_", " ")] = value
     return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")

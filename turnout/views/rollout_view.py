@@ -28,6 +28,7 @@ VERDICT_STYLES = {
 
 def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
     """Return tables of a rollout's stage, verdict, reason, evidence and times."""
+    # What is rolled out, and where it stands.
     verdict = rollout_pb2.Verdict.Name(status.verdict)
     summary = {
         "rollout": f"{status.rollout_id}: {status.model} {status.version} beside {status.baseline}",
@@ -44,8 +45,13 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
         Text.assemble((verdict, VERDICT_STYLES[status.verdict]), f"  {status.reason}"),
         *(Text(f"waiting for {item}", style="dim") for item in status.waiting_for),
     ]
+    parts += [
+        Text(f"windows are not counted: {sender}", style="bold yellow")
+        for sender in status.refused_senders
+    ]
     if status.forecast:
         parts.append(Text(status.forecast, style="dim"))
+    # Evidence, and after a rollback its times.
     if status.evidence:
         first = status.evidence[0]
         to_promote = _value_of_threshold(first.promote_log_e, first.promote_log_threshold)

@@ -15,6 +15,7 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
+from access.client_connections import keep_room
 from gateway.caller import ANONYMOUS, MODEL_FORBIDDEN, Caller
 from gateway.callers.directory import CallerDirectory
 from gateway.callers.quotas import CallerQuotas
@@ -34,13 +35,12 @@ from gateway.transport.grpcio.batch_delay import (
     NEWCOMERS_MIN,
     BatchDelay,
 )
-from gateway.transport.grpcio.client_share import keep_room
-from gateway.transport.grpcio.sockets import stop_listening, wait_for_disconnects
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
+    RAW_MESSAGE_BYTES_MAX,
     SERVING,
     OnRefused,
     OnSingleCall,
@@ -49,6 +49,7 @@ from gateway.transport.server import (
 )
 from gateway.transport.tls import TlsFiles
 from host.clock import Clock
+from host.sockets import stop_listening, wait_for_disconnects
 from protos.predict_pb2 import PredictReply, PredictRequest
 
 DeferredDecode = Callable[[Mapping[str, ModelShape]], tuple[DecodedCall, ReplyEncoder | None]]
@@ -410,6 +411,7 @@ class GrpcioServer:
                     raise
                 with self._counting_refusals(caller):
                     raise RefusedError(MODEL_FORBIDDEN) from None
+        call.any_version = bool(call.pin) and caller.may_pin(call.model)
         self._take(caller, "rows", call.rows)
         return call, encode
 
@@ -569,7 +571,16 @@ class GrpcioServer:
         return handle
 
     def _check_raw_bytes(self, more: int) -> None:
-        """Refuse a message if the handlers would have too many bytes. Raises RefusedError."""
+        """Refuse a message that is too long, or with which the handlers would have too many bytes.
+
+        Raises RefusedError.
+        """
+        if more > RAW_MESSAGE_BYTES_MAX:
+            text = (
+                f"the message is {more} bytes long; at most {RAW_MESSAGE_BYTES_MAX} are taken "
+                "(RAW_MESSAGE_BYTES_MAX, for methods that score nothing)"
+            )
+            raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, text))
         bytes_max = self._settings.message_bytes_inside_max
         if self._raw_bytes > bytes_max:
             text = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.caller import ANONYMOUS, Caller
 from gateway.callers.directory import UNKNOWN, CallerDirectory
-from gateway.columns import Calls, ModelShape, Replies
+from gateway.columns import Calls, ModelShape, Pin, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import IngressLibrary, IngressThread
@@ -259,6 +259,7 @@ class NativeServer:
                 (
                     caller.name,
                     None if caller.models is None else sorted(caller.models),
+                    sorted(caller.pins),
                     [caller.calls_s, caller.rows_s, caller.bytes_s],
                     (caller.connections, caller.streams),
                 )
@@ -313,7 +314,8 @@ def _single_call(calls: Calls) -> QueuedCall:
         rows=calls.rows,
         sticky=calls.sticky,
         request_id=calls.request_ids,
-        pin=calls.pins[0][1] if calls.pins else "",
+        pin=calls.pins[0].version if calls.pins else "",
+        any_version=bool(calls.pins) and calls.pins[0].any_version,
         criticality=int(calls.criticality[0]),
         ids=[calls.entity_ids[start:end] for start, end in itertools.pairwise(offsets)],
         inputs=calls.inputs.ravel().tolist(),
@@ -341,7 +343,7 @@ def _calls_of(native_columns: tuple[Any, ...]) -> Calls:
         sticky_offsets=np.frombuffer(sticky_offsets, np.uint32),
         request_ids=request_ids,
         request_id_offsets=np.frombuffer(request_id_offsets, np.uint32),
-        pins=tuple(pins),
+        pins=tuple(Pin(*pin) for pin in pins),
         entity_ids=ids[0],
         entity_offsets=np.frombuffer(ids[1], np.uint32),
         inputs=np.frombuffer(inputs, np.float32).reshape(-1, width)

@@ -22,21 +22,31 @@ const HOLDOUT_BIT: u8 = 0x80;
 ///
 /// `body` is an id without its MAC, with the fields that all calls share. `first` is the sequence of
 /// the first call. `key_hashes` has the evidence key of each call. `held_out` has a byte for each call,
-/// not 0 if the call is in the holdout, or it is empty if no call is.
+/// not 0 if the call is in the holdout, or it is empty if no call is. With `sealing_key` nobody else can
+/// read the ids' fields.
 pub fn prediction_ids(
     key: &[u8; 32],
     body: &[u8; BODY_BYTES],
     first: u32,
     key_hashes: &[u64],
     held_out: &[u8],
+    sealing_key: Option<&[u8; 32]>,
 ) -> Vec<u8> {
-    vectors::run(PredictionIds {
+    let mut ids = vectors::run(PredictionIds {
         key,
         body,
         first,
         key_hashes,
         held_out,
-    })
+    });
+    // Sealing is a pass of its own, so that the code of other ids stays small.
+    if let Some(key) = sealing_key {
+        vectors::run(Sealing {
+            key,
+            ids: &mut ids,
+        });
+    }
+    ids
 }
 
 /// The arguments of `prediction_ids`.
@@ -52,25 +62,26 @@ impl Vectorized for PredictionIds<'_> {
     type Output = Vec<u8>;
 
     fn run_portable(self) -> Vec<u8> {
-        prediction_ids_by::<4>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+        prediction_ids_by::<4>(self)
     }
 
     #[inline(always)]
     fn run_avx2(self) -> Vec<u8> {
-        prediction_ids_by::<8>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+        prediction_ids_by::<8>(self)
     }
 }
 
 /// `prediction_ids`, with the MACs of LANES ids computed together: as many as fit a vector.
 #[inline(always)]
-fn prediction_ids_by<const LANES: usize>(
-    key: &[u8; 32],
-    body: &[u8; BODY_BYTES],
-    first: u32,
-    key_hashes: &[u64],
-    held_out: &[u8],
-) -> Vec<u8> {
-    let keyed = KeyedBlake2s::new(key);
+fn prediction_ids_by<const LANES: usize>(arguments: PredictionIds) -> Vec<u8> {
+    let PredictionIds {
+        key,
+        body,
+        first,
+        key_hashes,
+        held_out,
+    } = arguments;
+    let keyed = KeyedBlake2s::new(key, MAC_BYTES);
     // Write the bodies.
     let mut ids = vec![0; key_hashes.len() * ID_BYTES];
     for (index, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
@@ -85,12 +96,44 @@ fn prediction_ids_by<const LANES: usize>(
     // Append the MACs, LANES at a time and the rest one by one.
     let mut groups = ids.chunks_exact_mut(ID_BYTES * LANES);
     for ids in &mut groups {
+        keyed.append_macs::<LANES>(ids);
+    }
+    for id in groups.into_remainder().chunks_exact_mut(ID_BYTES) {
+        keyed.append_macs::<1>(id);
+    }
+    ids
+}
+
+/// Ids that are sealed in place.
+struct Sealing<'a> {
+    key: &'a [u8; 32],
+    ids: &'a mut [u8],
+}
+
+impl Vectorized for Sealing<'_> {
+    type Output = ();
+
+    fn run_portable(self) {
+        seal_by::<4>(self.key, self.ids)
+    }
+
+    #[inline(always)]
+    fn run_avx2(self) {
+        seal_by::<8>(self.key, self.ids)
+    }
+}
+
+/// Seal ids, LANES at a time and the rest one by one.
+#[inline(always)]
+fn seal_by<const LANES: usize>(key: &[u8; 32], ids: &mut [u8]) {
+    let keyed = KeyedBlake2s::new(key, STREAM_BYTES);
+    let mut groups = ids.chunks_exact_mut(ID_BYTES * LANES);
+    for ids in &mut groups {
         keyed.seal::<LANES>(ids);
     }
     for id in groups.into_remainder().chunks_exact_mut(ID_BYTES) {
         keyed.seal::<1>(id);
     }
-    ids
 }
 
 /// xxh3_64 of `prefix` followed by each item. Item i is buffer[starts[i]..ends[i]].
@@ -111,8 +154,7 @@ pub fn hashes(prefix: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Opt
     starts.iter().zip(ends).map(&mut hash).collect()
 }
 
-/// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8 bytes. This is the state after the
-/// block with the key.
+/// BLAKE2s (RFC 7693) with a key of 32 bytes. This is the state after the block with the key.
 pub struct KeyedBlake2s([u32; 8]);
 
 const IV: [u32; 8] = [
@@ -139,15 +181,17 @@ const SIGMA: [[usize; 16]; 10] = [
 ];
 const BLOCK_BYTES: usize = 64;
 const MAC_BYTES: usize = 8;
+/// Bytes of one digest of the stream that seals an id. Two digests seal a body.
+const STREAM_BYTES: usize = 32;
 
 /// One word of N blocks, with a lane for each block.
 type Word<const N: usize> = [u32; N];
 
 impl KeyedBlake2s {
-    /// Compress the block with the key.
-    pub fn new(key: &[u8; 32]) -> KeyedBlake2s {
+    /// Compress the block with the key, for digests of `digest_bytes`.
+    pub fn new(key: &[u8; 32], digest_bytes: usize) -> KeyedBlake2s {
         let mut state = IV.map(|word| [word]);
-        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC_BYTES as u32;
+        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | digest_bytes as u32;
         let mut words = [[0]; 16];
         fill(&mut words, 0, key);
         compress(&mut state, &words, BLOCK_BYTES as u32, false);
@@ -156,7 +200,7 @@ impl KeyedBlake2s {
 
     /// Write the MACs of N ids behind their bodies.
     #[inline(always)]
-    pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
+    pub fn append_macs<const N: usize>(&self, ids: &mut [u8]) {
         let mut words = [[0; N]; 16];
         for (lane, id) in ids.chunks_exact(ID_BYTES).enumerate() {
             fill(&mut words, lane, &id[..BODY_BYTES]);
@@ -166,6 +210,33 @@ impl KeyedBlake2s {
         for (lane, id) in ids.chunks_exact_mut(ID_BYTES).enumerate() {
             id[BODY_BYTES..BODY_BYTES + 4].copy_from_slice(&state[0][lane].to_le_bytes());
             id[BODY_BYTES + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
+        }
+    }
+
+    /// XOR the bodies of N ids, all bytes but the format, with the streams of their MACs.
+    #[inline(always)]
+    pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
+        let mut streams = [[0; 2 * STREAM_BYTES]; N];
+        for half in 0..2 {
+            // The message is the MAC and the number of the half.
+            let mut words = [[0; N]; 16];
+            for (lane, id) in ids.chunks_exact(ID_BYTES).enumerate() {
+                fill(&mut words, lane, &id[BODY_BYTES..]);
+            }
+            words[2] = [half as u32; N];
+            let mut state = self.0.map(|word| [word; N]);
+            compress(&mut state, &words, (BLOCK_BYTES + MAC_BYTES + 1) as u32, true);
+            for (index, word) in state.iter().enumerate() {
+                let at = half * STREAM_BYTES + 4 * index;
+                for (stream, word) in streams.iter_mut().zip(word) {
+                    stream[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                }
+            }
+        }
+        for (id, stream) in ids.chunks_exact_mut(ID_BYTES).zip(&streams) {
+            for (byte, mask) in id[1..BODY_BYTES].iter_mut().zip(stream) {
+                *byte ^= mask;
+            }
         }
     }
 }

@@ -79,8 +79,8 @@ pub struct CallColumns {
     pub sticky: (Vec<u8>, Vec<u32>),
     /// UTF-8, and (C + 1,) offsets into it.
     pub request_ids: (Vec<u8>, Vec<u32>),
-    /// (index of the call, version) of each call that is pinned.
-    pub pins: Vec<(usize, String)>,
+    /// gateway.columns.Pin: index of the call, version, and whether its caller may pin every version.
+    pub pins: Vec<(usize, String, bool)>,
     /// UTF-8, and (R x E + 1,) offsets into it.
     pub entity_ids: (Vec<u8>, Vec<u32>),
     /// (R, W) little-endian float32.
@@ -340,7 +340,8 @@ fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize) ->
             offsets.push(bytes.len() as u32);
         }
         if !pin.is_empty() {
-            columns.pins.push((index, String::from_utf8_lossy(pin).into_owned()));
+            let version = String::from_utf8_lossy(pin).into_owned();
+            columns.pins.push((index, version, waiting.call.any_version));
         }
         for length in id_lengths {
             id_end += u32::from(*length);

@@ -39,6 +39,8 @@ pub struct CallerRules {
     pub name: String,
     /// The models that it may call. None: all.
     pub models: Option<HashSet<String>>,
+    /// The models of which it may pin every version.
+    pub pins: HashSet<String>,
     /// Calls, rows and bytes a second.
     pub rates: [u64; 3],
     /// Open connections.
@@ -164,6 +166,11 @@ impl Callers {
     pub fn may_call(&self, caller: CallerNumber, model: &str) -> bool {
         self.rules(caller)
             .is_some_and(|rules| rules.models.as_ref().is_none_or(|models| models.contains(model)))
+    }
+
+    /// Whether a caller may pin every version of a model.
+    pub fn may_pin(&self, caller: CallerNumber, model: &str) -> bool {
+        self.rules(caller).is_some_and(|rules| rules.pins.contains(model))
     }
 
     fn rules(&self, caller: CallerNumber) -> Option<&CallerRules> {

@@ -221,6 +221,7 @@ fn check(
         sticky: parsed.sticky.len() as u16,
         request_id: parsed.request_id.len() as u16,
         pin: parsed.version.len() as u16,
+        any_version: false,
         block,
     })
 }

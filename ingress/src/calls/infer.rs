@@ -351,6 +351,7 @@ fn check(
         sticky: sticky.len() as u16,
         request_id: request_id.len() as u16,
         pin: parsed.version.len() as u16,
+        any_version: false,
         block,
     })
 }

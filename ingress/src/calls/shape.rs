@@ -94,6 +94,8 @@ pub struct Call {
     pub request_id: u16,
     /// Bytes of the version that the call is pinned to.
     pub pin: u16,
+    /// Whether the caller may pin every version of the model.
+    pub any_version: bool,
     /// The values, as described above.
     pub block: Vec<u8>,
 }

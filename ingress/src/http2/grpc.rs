@@ -1,6 +1,7 @@
 //! gRPC over HTTP/2: timeouts, length-prefixed messages, trailers and compression.
 
 use crate::calls::refusal::{code, Refusal};
+use crate::http2::stream::Method;
 use crate::sys::nghttp2::Fields;
 
 /// Bytes before each message: a compressed flag and a length of four bytes.
@@ -83,13 +84,41 @@ pub fn finish_message(out: &mut [u8], at: usize) {
     out[at + 1..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
+/// Bytes of a message of a method that scores nothing: reports, health, descriptions, reflection.
+pub const RAW_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// How many bytes a message may have, and where that is said.
+#[derive(Clone, Copy)]
+pub struct MessageBound {
+    pub bytes_max: usize,
+    pub said_in: &'static str,
+}
+
+impl MessageBound {
+    /// The bound of a method's messages, given the bound of all messages.
+    pub fn of(method: Option<Method>, message_bytes_max: usize) -> MessageBound {
+        if method.is_some_and(Method::is_raw) && RAW_MESSAGE_BYTES_MAX < message_bytes_max {
+            return MessageBound {
+                bytes_max: RAW_MESSAGE_BYTES_MAX,
+                said_in: "RAW_MESSAGE_BYTES_MAX, for methods that score nothing",
+            };
+        }
+        MessageBound {
+            bytes_max: message_bytes_max,
+            said_in: "message_bytes_max",
+        }
+    }
+}
+
 /// The refusal of a message that is longer than is accepted.
-pub fn too_long(length: usize, bytes_max: usize) -> Refusal {
+pub fn too_long(length: usize, bound: MessageBound) -> Refusal {
+    let MessageBound {
+        bytes_max,
+        said_in,
+    } = bound;
     Refusal::new(
         code::RESOURCE_EXHAUSTED,
-        format!(
-            "the message is {length} bytes long; at most {bytes_max} are taken (message_bytes_max)"
-        ),
+        format!("the message is {length} bytes long; at most {bytes_max} are taken ({said_in})"),
     )
 }
 

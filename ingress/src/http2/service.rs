@@ -8,6 +8,7 @@ use crate::calls::refusal::Refusal;
 use crate::calls::shape::NameLimits;
 use crate::http2::bounds::budget::Held;
 use crate::http2::bounds::client::Client;
+use crate::http2::grpc::MessageBound;
 use crate::http2::stream::Method;
 use crate::sys::nghttp2::Fields;
 
@@ -40,6 +41,13 @@ pub struct Limits {
     pub grace_ns: i64,
     /// Bounds on names and ids, for all models.
     pub names: NameLimits,
+}
+
+impl Limits {
+    /// The bound of a message of one method.
+    pub fn message_bound(&self, method: Option<Method>) -> MessageBound {
+        MessageBound::of(method, self.message_bytes_max)
+    }
 }
 
 /// One stream of one connection.

@@ -10,10 +10,13 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::http2::bounds::client::Client;
 use crate::http2::tls::{Tls, TlsSocket};
-use crate::sys::os::{duplicate, peer_user};
+use crate::sys::os::{duplicate, own_user, peer_user};
 
 /// Length of the kernel's queue of connections to be accepted.
 pub const BACKLOG: i32 = 4_096;
+
+/// The user id of root, who may call whatever the mode of a Unix socket is.
+const ROOT: u32 = 0;
 
 /// A listening socket.
 pub enum Listener {
@@ -67,7 +70,8 @@ impl Listener {
         }
     }
 
-    /// Accept the next connection.
+    /// Accept the next connection. A Unix socket is for this process's user and root; a connection of
+    /// another user is closed as ConnectionAborted.
     pub fn accept(&self) -> io::Result<(Socket, Client)> {
         match self {
             Listener::Tcp(listener, tls) => {
@@ -83,8 +87,12 @@ impl Listener {
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                let client = Client::User(peer_user(stream.as_raw_fd())?);
-                Ok((Socket::Unix(stream), client))
+                // The socket's mode keeps other users out, unless somebody has changed it.
+                let user = peer_user(stream.as_raw_fd())?;
+                if user != own_user() && user != ROOT {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                Ok((Socket::Unix(stream), Client::User(user)))
             }
         }
     }

@@ -140,14 +140,14 @@ impl<S: Service> StreamEvents<'_, S> {
             let incoming = std::mem::take(&mut stream.incoming);
             let mut taken = 0;
             let mut refusal = None;
-            let bytes_max = self.server.limits().message_bytes_max;
-            match grpc::read_prefixed(&incoming, bytes_max) {
+            let bound = self.server.limits().message_bound(stream.method);
+            match grpc::read_prefixed(&incoming, bound.bytes_max) {
                 PrefixedMessage::Complete(flag, message, end) => {
                     self.message(id, flag, message);
                     taken = end;
                 }
                 PrefixedMessage::TooLong(length) => {
-                    refusal = Some(grpc::too_long(length, bytes_max));
+                    refusal = Some(grpc::too_long(length, bound));
                 }
                 PrefixedMessage::Partial => {}
             }
@@ -373,19 +373,19 @@ impl<S: Service> StreamEvents<'_, S> {
             return 0;
         }
         // Unary calls: most messages arrive in one DATA frame and are decoded without a copy.
-        let bytes_max = self.server.limits().message_bytes_max;
+        let bound = self.server.limits().message_bound(stream.method);
         let buffered = stream.verifying || !stream.incoming.is_empty();
         if buffered {
             stream.incoming.extend_from_slice(bytes);
         }
         let waits = stream.verifying;
         let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
-        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
+        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bound.bytes_max) {
             PrefixedMessage::Complete(flag, message, _) if !waits => {
                 self.message(id, flag, message);
             }
             PrefixedMessage::TooLong(length) => {
-                self.refuse(id, &grpc::too_long(length, bytes_max));
+                self.refuse(id, &grpc::too_long(length, bound));
             }
             // More than one message cannot gather here: the rest is discarded later.
             PrefixedMessage::Complete(_, _, end) => {

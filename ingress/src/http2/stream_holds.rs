@@ -68,7 +68,7 @@ impl<S: Service> StreamEvents<'_, S> {
         let until_ns = self.server.now_ns() + limits.body_ns_max;
         let until_ns = stream.deadline_ns.map_or(until_ns, |ns| ns.min(until_ns));
         let held = Held::new(&self.streams.budgets.inside);
-        match Inflation::new(message, limits.message_bytes_max, until_ns, held) {
+        match Inflation::new(message, limits.message_bound(Some(method)), until_ns, held) {
             Ok(inflation) => {
                 stream.inflation = Some(Box::new(inflation));
                 let (client, stream_ref) = (self.streams.client, self.stream_ref(id));

@@ -249,7 +249,7 @@ impl Service for ServerState {
                 (decoded, ReplyFormat::Predict, None)
             }
         };
-        let call = match decoded.call {
+        let mut call = match decoded.call {
             Ok(call) => call,
             Err(refusal) => {
                 let refusal = self.refusal_of_caller(refusal, caller, &decoded.model);
@@ -257,6 +257,11 @@ impl Service for ServerState {
                 return Err((refusal, decoded.request_id));
             }
         };
+        if call.pin > 0 {
+            let callers = self.callers.as_ref();
+            call.any_version =
+                callers.is_some_and(|callers| callers.may_pin(caller, &call.shape.model));
+        }
         // Take it from the caller's quotas. A unary call has paid for itself and its bytes already.
         let (rows, bytes) = (f64::from(call.rows), message.len() as f64);
         if let Some(callers) = self.callers.as_mut() {

@@ -2,8 +2,8 @@
 
 use crate::calls::callers::{CallerNumber, CallerRules, Directory, TokenDigest};
 
-/// A caller: name, models, (calls, rows, bytes) a second, (connections, open calls).
-pub type CallerTuple = (String, Option<Vec<String>>, [u64; 3], (u32, u32));
+/// A caller: name, models, models with pins, (calls, rows, bytes) a second, (connections, open calls).
+pub type CallerTuple = (String, Option<Vec<String>>, Vec<String>, [u64; 3], (u32, u32));
 
 /// The directory of these callers, tokens (SHA-256, caller, expiry) and certificate names.
 pub fn directory(
@@ -12,9 +12,10 @@ pub fn directory(
     names: Vec<(String, CallerNumber)>,
     verifies: bool,
 ) -> Directory {
-    let rules = |(name, models, rates, (connections, streams)): CallerTuple| CallerRules {
+    let rules = |(name, models, pins, rates, (connections, streams)): CallerTuple| CallerRules {
         name,
         models: models.map(|names| names.into_iter().collect()),
+        pins: pins.into_iter().collect(),
         rates,
         connections,
         streams,

@@ -10,7 +10,7 @@ use crate::calls::proto::put_bytes;
 
 /// The prediction ids of the calls of one answer, 64 bytes each.
 #[pyfunction]
-#[pyo3(signature = (key, body, first, key_hashes, held_out))]
+#[pyo3(signature = (key, body, first, key_hashes, held_out, sealing_key))]
 fn prediction_ids<'py>(
     py: Python<'py>,
     key: &[u8],
@@ -18,6 +18,7 @@ fn prediction_ids<'py>(
     first: u32,
     key_hashes: PyBuffer<u64>,
     held_out: Option<&[u8]>,
+    sealing_key: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let (Ok(key), Ok(body)) = (key.try_into(), body.try_into()) else {
         return Err(PyValueError::new_err(format!(
@@ -27,6 +28,9 @@ fn prediction_ids<'py>(
             ids::BODY_BYTES
         )));
     };
+    let Ok(sealing_key) = sealing_key.map(TryInto::try_into).transpose() else {
+        return Err(PyValueError::new_err("a sealing key has 32 bytes"));
+    };
     let key_hashes = key_hashes.to_vec(py)?;
     let held_out = held_out.unwrap_or_default();
     if !(held_out.is_empty() || held_out.len() == key_hashes.len()) {
@@ -34,7 +38,8 @@ fn prediction_ids<'py>(
             "the holdout column needs one byte for each call, or no bytes at all",
         ));
     }
-    Ok(PyBytes::new(py, &ids::prediction_ids(key, body, first, &key_hashes, held_out)))
+    let ids = ids::prediction_ids(key, body, first, &key_hashes, held_out, sealing_key);
+    Ok(PyBytes::new(py, &ids))
 }
 
 /// xxh3_64 of `before` and each item of `buffer`: uint64, as bytes. Item i is

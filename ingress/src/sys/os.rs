@@ -48,6 +48,12 @@ pub fn peer_user(fd: RawFd) -> io::Result<u32> {
     Ok(peer.uid)
 }
 
+/// The user id of this process.
+pub fn own_user() -> u32 {
+    // SAFETY: it has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// An epoll instance.
 pub struct Poller {
     fd: OwnedFd,

@@ -238,11 +238,26 @@ def test_jumps_of_sequence_and_clock_cost_the_sender_alone(attacked: Attacked) -
         error = attacked.push(metadata, source, first, jump)
         assert error is not None
         assert "may be lost" in error.details()  # type: ignore[attr-defined]
-        ahead = pb.WindowBatch(sequence=2, sent_unix_ns=now_ns + 3_600 * NS)
-        error = attacked.push(metadata, source, ahead)
-        assert error is not None
-        assert "ahead of those of the controller and of" in error.details()  # type: ignore[attr-defined]
+        poll_system_until(
+            lambda: any("may be lost" in sender for sender in attacked.status().refused_senders),
+            10.0,
+            "the status says so",
+        )
+        # Its windows are not counted, whatever they say.
+        late = attacked.window(now_ns // NS + 3_600, calls=pb.CallCounts(answered=10**6))
+        ahead = pb.WindowBatch(sequence=2, windows=[late], sent_unix_ns=now_ns + 3_600 * NS)
+        dropped = attacked.status().dropped_windows
+        assert attacked.push(metadata, source, ahead) is None
+        poll_system_until(
+            lambda: any(
+                "ahead of those of the controller and of" in sender
+                for sender in attacked.status().refused_senders
+            ),
+            10.0,
+            "the status says so",
+        )
         # The real worker is not ahead: its windows still come.
+    assert attacked.status().dropped_windows == dropped + 1
     waiting = attacked.status().waiting_for
     assert not any("never came" in reason or "late" in reason for reason in waiting), waiting
     assert unchanged(attacked)

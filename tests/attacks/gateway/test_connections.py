@@ -1,12 +1,8 @@
 """T13: one client's connections cannot shut out others."""
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from benchmarks.standalone_gateway import (
     tiny_request,
     write_gateway_folder,
 )
+from tests.attacks.connection_crowd import CrowdProcess
 from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.walks.wire.http2_frames import RawConnection, grpc_status_and_message
 
@@ -30,42 +27,14 @@ ANSWER_S, SHARED_MACHINE_S = 0.05, 0.1
 CONNECTIONS_MAX = 4_096
 
 
-@dataclass
-class CrowdProcess:
-    """A process that keeps many connections from one address."""
-
-    program: "subprocess.Popen[str]"
-
-    def counts(self) -> dict[str, int]:
-        """Return how many connections are open, are being opened, and were closed."""
-        assert self.program.stdin is not None
-        assert self.program.stdout is not None
-        self.program.stdin.write("\n")
-        self.program.stdin.flush()
-        counts: dict[str, int] = json.loads(self.program.stdout.readline())
-        return counts
-
-    def wait_open(self, count: int) -> None:
-        """Wait until *count* connections are open; fail after 30 s."""
-        give_up = time.monotonic() + 30.0
-        while (counts := self.counts())["open"] < count:
-            assert time.monotonic() < give_up, counts
-            time.sleep(0.05)
-
-
 @contextmanager
 def crowd(count: int, source: str, port: int) -> Iterator[CrowdProcess]:
     """Keep *count* connections to *port* from *source* during the block."""
-    line = [sys.executable, "-m", "tests.attacks.connection_crowd", str(count), source, str(port)]
-    with subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as program:
-        try:
-            yield CrowdProcess(program)
-        finally:
-            assert program.stdin is not None
-            program.stdin.close()
-            program.wait(20)
+    program = CrowdProcess(count, source, port)
+    try:
+        yield program
+    finally:
+        program.end()
 
 
 def call_from(source: str, port: int) -> tuple[int | None, float]:

@@ -319,6 +319,38 @@ def test_client_certificate_identifies_its_caller(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
+def test_client_certificate_with_a_uri_identifies_its_caller(tmp_path: Path) -> None:
+    """SPIFFE names are compared whole; another authority's certificate proves nothing."""
+    authority, evil = Certificate("authority"), Certificate("authority")
+    server = Certificate("localhost", authority)
+    uri = "spiffe://example.org/crm"
+    table = f'[[callers]]\nname = "crm"\ncertificates = ["{uri}"]\n'
+    strangers = [
+        Certificate("b", authority, uri=text)
+        for text in (uri + "2", uri + "/x", uri[:-1], "spiffe://example.com/crm")
+    ]
+
+    async def walk() -> None:
+        named = callers_file(tmp_path, table)
+        settings = replace(
+            write_files(tmp_path, server, authority), callers_file=named.callers_file
+        )
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT, settings=settings) as gateway:
+            crm = Certificate("a", authority, uri=uri)
+            async with tls_channel(gateway.port, authority, crm) as channel:
+                assert (await predict_status(channel, ()))[0] == grpc.StatusCode.OK
+            for stranger in strangers:
+                async with tls_channel(gateway.port, authority, stranger) as channel:
+                    status, _ = await predict_status(channel, ())
+                    assert status == grpc.StatusCode.UNAUTHENTICATED
+            async with tls_channel(
+                gateway.port, authority, Certificate("a", evil, uri=uri)
+            ) as channel:
+                assert (await predict_status(channel, ()))[0] == grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(walk())
+
+
 def test_made_up_tokens_are_refused(tmp_path: Path) -> None:
     """600 made-up tokens are refused, and the caller is served as before."""
 

@@ -25,14 +25,14 @@ def test_callers_file_has_credentials_models_and_quotas(tmp_path: Path) -> None:
         ISSUER
         + CALLER
         + 'models = ["churn"]\ncalls_s = 5\nrows_s = 6\nbytes_s = 7\nconnections = 8\nstreams = 9\n'
-        + "pin_shadows = true\nexpires = 2027-01-31T00:00:00Z\n"
+        + 'pins = ["churn"]\nexpires = 2027-01-31T00:00:00Z\n'
         + '[[callers]]\nname = "nba"\ncertificates = ["nba.example", "spiffe://a/nba"]\n'
         + 'issuer = "https://login.example"\nsubject = "nba"\n'
     )
     parsed = read_callers_file(path)
     crm, nba = parsed.entries
     assert (crm.caller.models, crm.caller.calls_s, crm.caller.streams) == ({"churn"}, 5, 9)
-    assert (crm.caller.pin_shadows, nba.caller.pin_shadows) == (True, False)
+    assert (crm.caller.pins, nba.caller.pins) == ({"churn"}, set())
     assert crm.expires_unix_ns == int(datetime(2027, 1, 31, tzinfo=UTC).timestamp()) * 10**9
     assert (nba.caller.models, nba.caller.rows_s) == (None, 0)
     assert nba.subject == ("https://login.example", "nba")
@@ -48,7 +48,8 @@ def test_callers_file_has_credentials_models_and_quotas(tmp_path: Path) -> None:
         (CALLER + "calls = 5", "'calls' is no field"),
         (CALLER + "calls_s = 0", "a whole number above 0"),
         (CALLER + "calls_s = true", "a whole number above 0"),
-        (CALLER + "pin_shadows = 1", "true or false"),
+        (CALLER + 'pins = "churn"', "a list of texts"),
+        (CALLER + 'models = ["nba"]\npins = ["churn"]', "'churn', which is not among models"),
         (CALLER + 'models = "churn"', "a list of texts"),
         (CALLER + 'expires = "soon"', "a date and time"),
         (CALLER.replace("crm", "a b"), "letters, digits"),
@@ -60,6 +61,7 @@ def test_callers_file_has_credentials_models_and_quotas(tmp_path: Path) -> None:
         (CALLER + CALLER.replace("crm", "CRM"), "a name stands twice"),
         (CALLER + CALLER.replace("crm", "nba"), "a token stands twice"),
         (ISSUER.replace("ES256", "HS256") + CALLER, "algorithm is one of"),
+        (ISSUER.replace('"jwks.json"', '"http://far.example/jwks"') + CALLER, "use https://"),
         (ISSUER.replace('audience = "turnout"\n', "") + CALLER, "needs the texts"),
     ],
 )

@@ -190,6 +190,7 @@ POLICIES = {
     "features required": ServingPolicy(features_required=True),
     "NaN is a default": ServingPolicy(nan_scores_defaulted=True, default_score=0.125),
     "half the journal": ServingPolicy(journal_sampled_of_65536=32_768),
+    "role hidden": ServingPolicy(hide_role=True),
 }
 
 

@@ -50,6 +50,17 @@ def test_page_is_shown_to_who_has_the_token(
     assert status_of(pages, f"{path}?a=b", right) == shown
 
 
+@pytest.mark.parametrize("path", sorted(PAGES))
+def test_page_whose_rule_is_removed_is_not_shown(
+    endpoint: tuple[MetricsEndpoint, bool], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Default deny: without its rule, the owner of the token does not see it either."""
+    monkeypatch.delitem(PAGES, path)
+    pages, needs_token = endpoint
+    assert status_of(pages, path, ("Authorization", f"Bearer {TOKEN}")) == 404
+    assert status_of(pages, path) == (401 if needs_token else 404)
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost@evil", ""]
 )

@@ -79,11 +79,13 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_journal_dropped("served", 3)
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
+    metrics.set_gauge("turnout_windows_refused", 1)
     for name in ("turnout_rows_inside", "turnout_worker_tasks", "turnout_worker_fds"):
         metrics.set_gauge(name, 12)
     metrics.set_gauge("turnout_feature_store_state", 2)
     metrics.set_gauge("turnout_deployment_revision", 31, "churn")
     metrics.count_registry_refusal("KEY_CHANGED")
+    metrics.set_gauge("turnout_certificate_days_left", 12.5, "registry")
     metrics.set_gauge("turnout_registry_alarms", 1, "KEY_CHANGED")
 
     exposed = samples(("1", (metrics.snapshot(),)))

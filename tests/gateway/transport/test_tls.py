@@ -2,7 +2,11 @@
 
 import asyncio
 import datetime
+import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -32,11 +36,20 @@ class Certificate:
     """A certificate and its key in PEM, signed by *signer* or by itself."""
 
     def __init__(
-        self, name: str, signer: "Certificate | None" = None, dns_name: str = "localhost"
+        self,
+        name: str,
+        signer: "Certificate | None" = None,
+        dns_name: str = "localhost",
+        uri: str = "",
     ) -> None:
+        # A client has a URI, a server a DNS name.
+        names: list[x509.GeneralName] = [
+            x509.UniformResourceIdentifier(uri) if uri else x509.DNSName(dns_name)
+        ]
         self.secret = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
+        # Without a signer it is an authority of its own.
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -46,7 +59,7 @@ class Certificate:
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), False)
+            .add_extension(x509.SubjectAlternativeName(names), False)
             .sign(signer.secret if signer else self.secret, hashes.SHA256())
         )
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
@@ -168,5 +181,53 @@ def test_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
                 assert await answered(channel)
             assert await answered(gateway.channel)
+
+    asyncio.run(walk())
+
+
+CALL_AS = """
+import os, socket, sys
+path, user = sys.argv[1], int(sys.argv[2])
+os.setuid(user)
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(10.0)
+try:
+    connection.connect(path)
+    connection.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes(3) + b"\\4" + bytes(5))
+    print(len(connection.recv(1)))
+except ConnectionError:
+    print(0)
+"""
+"""Calls as another user and prints whether a byte of an answer came."""
+
+
+def open_to_everybody(path: Path) -> None:
+    """Let every user of the machine connect to the socket at *path*."""
+    path.parent.chmod(0o777)
+    path.chmod(0o777)
+
+
+def test_unix_socket_of_the_native_server_answers_its_own_user_and_root_alone(
+    tmp_path: Path, ingress: str
+) -> None:
+    """Another user calls, to whom somebody has opened the socket's file."""
+    if ingress != "native" or os.geteuid() != 0:
+        pytest.skip("the grpcio server does not see who calls, and only root becomes another user")
+
+    async def answers(path: Path, user: int) -> bytes:
+        caller = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CALL_AS, str(path), str(user), stdout=subprocess.PIPE
+        )
+        printed, _ = await caller.communicate()
+        return printed.strip()
+
+    async def walk() -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "worker-0.sock"
+            async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT, unix=str(path)):
+                await wait_until(path.exists)
+                open_to_everybody(path)
+                assert await answers(path, 0) == b"1"
+                assert await answers(path, 65_534) == b"0"
 
     asyncio.run(walk())

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[3]
+CRATE_LOCKS = ("ingress/crates.lock", "benchmarks/loadgen/crates.lock")
 OSV_URL = "https://api.osv.dev"
 TIMEOUT_S = 30
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -44,14 +45,17 @@ class NoDatabaseError(Exception):
 
 
 def locked_packages() -> list[Locked]:
-    """Return every package of the developers' lock file and every crate of the native server."""
+    """Return every package of the developers' lock file and every crate of the programs in Rust."""
     python = (REPOSITORY / "requirements-dev.lock").read_text(encoding="utf-8")
-    crates = tomllib.loads((REPOSITORY / "ingress" / "crates.lock").read_text(encoding="utf-8"))
-    return [Locked("PyPI", name, version) for name, version in PIN.findall(python)] + [
+    crates = {
         Locked("crates.io", crate["name"], crate["version"])
-        for crate in crates["package"]
-        if "checksum" in crate  # the library itself has none
-    ]
+        for lock_file in CRATE_LOCKS
+        for crate in tomllib.loads((REPOSITORY / lock_file).read_text(encoding="utf-8"))["package"]
+        if "checksum" in crate  # the program itself has none
+    }
+    return [Locked("PyPI", name, version) for name, version in PIN.findall(python)] + sorted(
+        crates, key=lambda crate: (crate.name, crate.version)
+    )
 
 
 def ask(packages: Iterable[Locked], url: str) -> dict[Locked, list[str]]:

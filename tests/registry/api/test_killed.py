@@ -1,10 +1,11 @@
 """Tests of the registry process: killed during writes, and stopped by SIGTERM."""
 
 import asyncio
+import itertools
 import json
-import random
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,10 @@ from tests.registry.registry_fixture import RegistryProcess, registry_fixture
 
 pytestmark = pytest.mark.walk
 
-ROUNDS = 4
+WRITES_BEFORE_KILLS = (1, 7, 20, 45)
+"""Writes that are acknowledged before each kill."""
+WRITES_S = 20.0
+"""Time for the writes of one round, and for the clients to notice the kill, in seconds."""
 MODELS = ("churn", "fraud", "upsell")
 
 
@@ -33,10 +37,12 @@ async def register_models(folder: Path) -> None:
                 await registry.register(number, model)
 
 
-async def write_until_killed(address: str, model: str, acknowledged: dict[str, int]) -> None:
+async def write_until_killed(
+    address: str, model: str, acknowledged: dict[str, int], count_write: Callable[[], None]
+) -> None:
     """Swap the preloaded version again and again.
 
-    Each write changes a deployment and the history.
+    Each write changes a deployment and the history. count_write is called after each.
     """
     async with RegistryClient(address, f"writer of {model}") as client:
         with suppress(RegistryUnavailableError):
@@ -47,20 +53,29 @@ async def write_until_killed(address: str, model: str, acknowledged: dict[str, i
                     written = await client.deploy(
                         replace(current, preload=(other_label,), why="swap")
                     )
-                    acknowledged[model] = written.revision
+                    acknowledged[model] = max(acknowledged.get(model, 0), written.revision)
+                    count_write()
 
 
-async def kill_once(folder: Path, delay_s: float, acknowledged: dict[str, int]) -> None:
-    """Write from two clients for each model until the registry is killed."""
+async def kill_once(folder: Path, writes: int, acknowledged: dict[str, int]) -> None:
+    """Write from two clients for each model, and kill the registry after *writes* of them.
+
+    The other clients wait for the answers to their writes at that moment. Without so many writes
+    the registry is not killed, and TimeoutError is raised.
+    """
     registry = RegistryProcess(folder)
+    written = itertools.count(1)
+
+    def count_write() -> None:
+        if next(written) == writes:
+            registry.kill()
+
     try:
-        writers = [
-            asyncio.create_task(write_until_killed(registry.address, model, acknowledged))
+        writers = (
+            write_until_killed(registry.address, model, acknowledged, count_write)
             for model in MODELS * 2
-        ]
-        await asyncio.sleep(delay_s)  # the moment of the kill is the fault injected, not a wait
-        registry.kill()
-        await asyncio.wait_for(asyncio.gather(*writers), 10)
+        )
+        await asyncio.wait_for(asyncio.gather(*writers), WRITES_S)
     finally:
         registry.close()
 
@@ -121,13 +136,13 @@ def test_registry_process_ends_with_code_0_after_sigterm(tmp_path: Path) -> None
 
 
 def test_registry_process_keeps_history_and_deployments_equal_after_kills(tmp_path: Path) -> None:
-    """Four kills come at random moments."""
-    generator = random.Random(11)
+    """Each kill comes after another number of writes, while other writes are in progress."""
     acknowledged: dict[str, int] = {}
     asyncio.run(register_models(tmp_path))
-    lengths = []
-    for _ in range(ROUNDS):
-        asyncio.run(kill_once(tmp_path, generator.uniform(0.05, 0.4), acknowledged))
-        lengths.append(check_after_kill(tmp_path, acknowledged))
+    length = check_after_kill(tmp_path, acknowledged)
+    for writes in WRITES_BEFORE_KILLS:
+        asyncio.run(kill_once(tmp_path, writes, acknowledged))
+        longer = check_after_kill(tmp_path, acknowledged)
 
-    assert lengths[-1] > lengths[0] > 6  # it did write in between
+        assert longer >= length + writes
+        length = longer

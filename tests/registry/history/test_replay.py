@@ -140,6 +140,25 @@ def test_difference_names_table_row_field_and_both_values() -> None:
     assert "row 4 is in the table, and no entry of the history wrote it" in foreign.to_text()
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_findings_with_any_text_are_compared_whole(count: int) -> None:
+    """The text of a page is cut between rows, and no text of a row can look like such a place."""
+    nasty = ["},{", '},{"at_unix_ms":1', '"},{"at_unix_ms":', "\\", '\\"},{"at_unix_ms":', "\n\0é"]
+    state = ReplayedState()
+    rows = []
+    for number in range(1, count + 1):
+        fields = {"at_unix_ms": number, "kind": nasty[number - 1], "text": nasty[-number]}
+        after = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        state.rows["findings"][number] = (number, sha256_hex(after.encode()))
+        rows.append({**fields, "sequence": number})
+
+    assert TableComparison(state, "findings").differences(rows, last=True) == []
+    for row in rows:
+        edited = [{**other, "text": "x"} if other is row else other for other in rows]
+        (difference,) = TableComparison(state, "findings").differences(edited, last=True)
+        assert difference.key == row["sequence"]
+
+
 def test_state_is_the_same_after_a_snapshot() -> None:
     """What `from_json` reads is what `to_json` wrote."""
     state = ReplayedState()

@@ -111,3 +111,23 @@ def test_settings_change_lets_only_a_rollout_of_the_controller_set_the_salt() ->
     assert proposed_digest(CURRENT, salted, under_lease=False) == settings_digest(
         "churn", 100, pb.ServingPolicy(), b"s" * 16
     )
+
+
+def test_digest_of_settings_has_a_later_field_only_if_it_is_set() -> None:
+    """An approval that was given before the field existed is still of the same settings."""
+    plain = settings_digest("churn", 100, pb.ServingPolicy(), b"")
+
+    assert plain == "9fc6c00f8162af40d1e92e81c13eb470266337b7e41cff6e2be47a47f48a3233"
+    assert settings_digest("churn", 100, pb.ServingPolicy(hide_role=True), b"") != plain
+
+
+def test_settings_change_names_a_hidden_role() -> None:
+    """Hiding the role is a setting, so another person approves it."""
+    for before, after, option in ((False, True, "true"), (True, False, "false")):
+        change = settings_change(
+            replace(CURRENT, policy=pb.ServingPolicy(hide_role=before)),
+            replace(CURRENT, policy=pb.ServingPolicy(hide_role=after)),
+            under_lease=False,
+        )
+        assert change is not None
+        assert change.options == f"--setting hide_role={option}"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry import bundle, proof, scoring
+from registry import bundle, scoring, version_proof
 from registry.types import ScoringError
 from tests.tiny_models import tiny_contract, tiny_files
 from training.drills import bad_versions
@@ -42,7 +42,7 @@ def load_bad_version(drill: bad_versions.BadVersion) -> scoring.Session:
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    session = proof.prove_bundle(verified, lambda **_: None).session
+    session = version_proof.prove_bundle(verified, lambda **_: None).session
     assert scoring.golden_test(verified, session) == 0.0
     return session
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from registry import bundle, proof, scoring
+from registry import bundle, scoring, version_proof
 from registry.types import ScoringError
 from tests.tiny_models import tiny_files
 from training.drills import bad_versions, from_production
@@ -18,7 +18,7 @@ def loaded_session(files: dict[str, bytes]) -> scoring.Session:
     """Verify and prove a version as registry and gateways do."""
     sealed = bundle.seal_files(files, model="tiny", author="dana", created_unix_ms=1)
     verified = bundle.verify_bundle(sealed, trusted_key=None)
-    return proof.prove_bundle(verified, lambda **_: None).session
+    return version_proof.prove_bundle(verified, lambda **_: None).session
 
 
 def failed_rows(session: scoring.Session, rows: np.ndarray) -> int:

@@ -1,13 +1,16 @@
 """Versions whose files were altered are refused, and production still answers."""
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protos.registry_pb2 import VersionLoad
+from tests.neighbour_models import moved_in_company, neighbour_files
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import RunningSystem, poll_system_until
@@ -92,6 +95,36 @@ def test_registry_refuses_a_version_that_fails_its_golden_test(
     refused = running_system.turnout("versions", "register", MODEL, str(tmp_path), exit_code=1)
     assert "golden" in refused
     assert len(running_system.turnout("versions", "list", MODEL)) == before
+
+
+def test_version_is_proven_to_the_tolerance_that_it_states(
+    running_system: RunningSystem, tmp_path: Path
+) -> None:
+    """Scores move by 5e-5 in company: refused, also if the version states more than it may.
+
+    A version that states 1e-4 is registered, READY on each worker, and its approver sees it.
+    """
+    folder = tmp_path / "files"
+
+    def register(card: dict[str, object], exit_code: int) -> Any:  # noqa: ANN401  any JSON
+        files = neighbour_files(moved_in_company(5e-5))
+        files["card.json"] = json.dumps(card).encode()
+        folder.mkdir(exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        line = ("versions", "register", MODEL, str(folder))
+        return running_system.turnout(*line, actor="dana", exit_code=exit_code)
+
+    assert "a score must depend on its own row only" in register({}, 1)
+    too_much = {"score_tolerance": {"absolute": 1e-3, "relative": 0}}
+    assert "score_tolerance" in register(too_much, 1)
+    stated = {"score_tolerance": {"absolute": 1e-4, "relative": 0}}
+    label = register(stated, 0)["label"]
+    shown = running_system.turnout("versions", "show", MODEL, label)
+    assert shown["card"]["score_tolerance"] == stated["score_tolerance"]
+    running_system.turnout("splits", "preload", MODEL, label)
+    assert len(reported_state(running_system, label, READY)) == 3
+    assert_version_1_answers(running_system)
 
 
 def test_worker_fetches_a_version_again_when_its_cached_copy_is_damaged(

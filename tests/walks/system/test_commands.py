@@ -86,6 +86,29 @@ def test_registry_refuses_own_approvals_and_stale_revisions(
     running_system.turnout("splits", "set", MODEL, "--holdout", "0", "--reason", "nothing changes")
 
 
+def test_hidden_role_is_approved_set_and_shown(running_system: RunningSystem) -> None:
+    """One person approves it, another sets it; then replies have neither role nor version."""
+
+    def set_hidden(value: str) -> None:
+        setting = (MODEL, "--setting", f"hide_role={value}", "--reason", "callers see scores only")
+        refused = running_system.turnout("splits", "set", *setting, exit_code=1)
+        assert f"splits approve {MODEL} --setting hide_role={value}" in " ".join(refused.split())
+        running_system.turnout("splits", "approve", *setting, actor="gabriel")
+        running_system.turnout("splits", "set", *setting)
+
+    def answered_by() -> tuple[str, str]:
+        answer = running_system.turnout("predict", MODEL, "S1", *INPUTS)
+        return answer["role"], answer["version"]
+
+    shown_by = answered_by()
+    assert shown_by[0] == "production"
+    set_hidden("true")
+    poll_system_until(lambda: answered_by() == ("role_unspecified", ""), 20.0, "hidden")
+    assert running_system.turnout("splits", "show", MODEL)["policy"]["hide_role"] is True
+    set_hidden("false")
+    poll_system_until(lambda: answered_by() == shown_by, 20.0, "shown again")
+
+
 def test_versions_archive_takes_an_unused_version_and_refuses_production(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:

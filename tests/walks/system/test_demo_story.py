@@ -61,3 +61,12 @@ def test_registry_has_the_rollouts_of_the_demo(played_demo: PlayedDemo) -> None:
     explanation = played_demo.system.turnout("rollout", "explain", "churn")
     assert "Version 6 of churn" in explanation["text"]
     assert played_demo.system.turnout("audit", "verify")["intact"]
+
+
+def test_features_that_the_demo_served_are_what_training_sees(played_demo: PlayedDemo) -> None:
+    """The replay joins the journaled rows of the promoted version, and no bit differs."""
+    replayed = played_demo.system.turnout("features", "replay", "churn")
+    assert replayed["rows"] > 1_000
+    assert len(replayed["features"]) == 19
+    assert {result["cause"] for result in replayed["features"]} == {""}
+    assert replayed["views"]["churn_profile"]["late"] == 0

@@ -13,6 +13,11 @@ use crate::calls::refusal::{code, Refusal};
 /// After how long a caller may try again when all callers together have used the worker's budget.
 const PUSHBACK_MS: u32 = 100;
 
+/// The last part of a worker's budget is left to clients that have little inside, so that clients
+/// with much do not shut them out: an eighth, for clients with up to so many bytes.
+const LITTLE_BYTES: usize = 128 * 1024;
+const LITTLE_PART: usize = 8;
+
 /// A budget counts the bytes of one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scope {
@@ -52,13 +57,20 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Take bytes here and from every parent, or from none of them.
-    fn take(&self, bytes: usize) -> Result<(), Refusal> {
+    /// Take bytes here and from every parent, or from none of them. `client_bytes` is what their
+    /// client has with them, as far as it is known yet.
+    fn take(&self, bytes: usize, client_bytes: usize) -> Result<(), Refusal> {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let taken = if used + bytes > self.bytes_max {
+        let bytes_max = match self.scope {
+            Scope::Worker if client_bytes > LITTLE_BYTES => {
+                self.bytes_max - self.bytes_max / LITTLE_PART
+            }
+            _ => self.bytes_max,
+        };
+        let taken = if used + bytes > bytes_max {
             Err(self.refusal(used, bytes))
         } else {
-            self.parent.as_ref().map_or(Ok(()), |parent| parent.take(bytes))
+            self.parent.as_ref().map_or(Ok(()), |parent| parent.take(bytes, used + bytes))
         };
         if taken.is_err() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -116,7 +128,7 @@ impl Held {
     /// Take or give back bytes, so that `bytes` are held. If they are refused, nothing changes.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         if bytes > self.bytes {
-            self.budget.take(bytes - self.bytes)?;
+            self.budget.take(bytes - self.bytes, bytes)?;
         } else if bytes < self.bytes {
             self.budget.give_back(self.bytes - bytes);
         }
@@ -195,6 +207,20 @@ mod tests {
         assert_eq!((client.inside.used(), worker.inside.used()), (150, 150));
         drop((held, other));
         assert_eq!((first.inside.used(), worker.inside.used()), (0, 0));
+    }
+
+    #[test]
+    fn last_eighth_of_a_worker_is_for_clients_with_little_inside() {
+        let worker = Budgets::worker(16 * LITTLE_BYTES, 0);
+        let clients: Vec<_> = (0..3).map(|_| worker.client().connection()).collect();
+        let mut holds: Vec<_> = clients.iter().map(|client| Held::new(&client.inside)).collect();
+        for (held, parts) in holds.iter_mut().zip([5, 5, 4]) {
+            held.resize(parts * LITTLE_BYTES).unwrap();
+        }
+        assert_eq!(holds[2].resize(5 * LITTLE_BYTES).unwrap_err().code, code::UNAVAILABLE);
+        let mut little = Held::new(&worker.client().connection().inside);
+        assert_eq!(little.resize(LITTLE_BYTES + 1).unwrap_err().code, code::UNAVAILABLE);
+        little.resize(LITTLE_BYTES).unwrap();
     }
 
     #[test]

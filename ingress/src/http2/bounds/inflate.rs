@@ -8,6 +8,7 @@ use flate2::bufread::GzDecoder;
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::bounds::budget::Held;
 use crate::http2::bounds::client::Client;
+use crate::http2::grpc::MessageBound;
 use crate::http2::service::StreamRef;
 
 /// A message may inflate to so many times its compressed bytes ...
@@ -59,19 +60,19 @@ pub struct Inflation {
     compressed: Vec<u8>,
     compressed_bytes: usize,
     inflated: Vec<u8>,
-    /// Bytes that an uncompressed message may have.
-    message_bytes_max: usize,
+    /// What an uncompressed message may have.
+    bound: MessageBound,
     held: Held,
     /// Monotonic time after which it is given up.
     pub until_ns: i64,
 }
 
 impl Inflation {
-    /// A message to be inflated until `until_ns`, to at most `message_bytes_max` bytes, which are
-    /// taken from the budget of `held`.
+    /// A message to be inflated until `until_ns`, within `bound`. Its bytes are taken from the budget
+    /// of `held`.
     pub fn new(
         message: &[u8],
-        message_bytes_max: usize,
+        bound: MessageBound,
         until_ns: i64,
         mut held: Held,
     ) -> Result<Inflation, Refusal> {
@@ -81,7 +82,7 @@ impl Inflation {
             compressed: message.to_vec(),
             compressed_bytes: message.len(),
             inflated: Vec::new(),
-            message_bytes_max,
+            bound,
             held,
             until_ns,
         })
@@ -90,7 +91,9 @@ impl Inflation {
     /// Inflate a further slice. True: that was the last one.
     pub fn run_slice(&mut self) -> Result<bool, Refusal> {
         // Bounds of this slice: bytes to be read, and bytes to be inflated.
-        self.held.resize(self.compressed_bytes + DECODER_BYTES + self.inflated.len())?;
+        let ratio_bytes = RATIO_FREE_BYTES + RATIO_MAX * self.compressed_bytes;
+        let inflated_max = ratio_bytes.min(self.bound.bytes_max);
+        self.make_room(inflated_max + 1)?;
         let decoder = self.decoder.get_or_insert_with(|| {
             GzDecoder::new(SlicedBytes {
                 bytes: std::mem::take(&mut self.compressed),
@@ -100,8 +103,6 @@ impl Inflation {
         });
         let source = decoder.get_mut();
         source.readable = (source.read + SLICE_BYTES_READ).min(source.bytes.len());
-        let ratio_bytes = RATIO_FREE_BYTES + RATIO_MAX * self.compressed_bytes;
-        let inflated_max = ratio_bytes.min(self.message_bytes_max);
         let wanted = SLICE_BYTES_INFLATED.min(inflated_max + 1 - self.inflated.len());
         // Inflate. What a slice has inflated before it has to stop stays in the buffer.
         let result = Read::by_ref(decoder).take(wanted as u64).read_to_end(&mut self.inflated);
@@ -118,8 +119,19 @@ impl Inflation {
         if self.inflated.len() > inflated_max {
             return Err(self.too_large(inflated_max));
         }
-        self.held.resize(self.compressed_bytes + DECODER_BYTES + self.inflated.len())?;
         Ok(done)
+    }
+
+    /// Hold the memory that a slice needs. A buffer that is full is doubled, up to `most` bytes.
+    fn make_room(&mut self, most: usize) -> Result<(), Refusal> {
+        let needed = most.min(self.inflated.len() + SLICE_BYTES_INFLATED);
+        let mut capacity = self.inflated.capacity();
+        if capacity < needed {
+            capacity = most.min(needed.max(2 * capacity));
+        }
+        self.held.resize(self.compressed_bytes + DECODER_BYTES + capacity)?;
+        self.inflated.reserve_exact(capacity - self.inflated.len());
+        Ok(())
     }
 
     /// The inflated message, with the bytes that it holds.
@@ -130,15 +142,15 @@ impl Inflation {
             ..
         } = self;
         // Giving back never fails: the compressed bytes and the decoder are gone.
-        let _ = held.resize(inflated.len());
+        let _ = held.resize(inflated.capacity());
         (inflated, held)
     }
 
     fn too_large(&self, inflated_max: usize) -> Refusal {
-        let message = if inflated_max == self.message_bytes_max {
+        let message = if inflated_max == self.bound.bytes_max {
             format!(
-                "the message unpacks to more than {inflated_max} bytes, which is what is taken \
-                 (message_bytes_max)"
+                "the message unpacks to more than {inflated_max} bytes, which is what is taken ({})",
+                self.bound.said_in
             )
         } else {
             format!(
@@ -226,14 +238,14 @@ mod tests {
         let budgets = Budgets::worker(inside_max, 0);
         let held = Held::new(&budgets.inside);
         let mut slices = 0;
-        let result =
-            Inflation::new(message, MESSAGE_BYTES_MAX, 0, held).and_then(|mut inflation| {
+        let result = Inflation::new(message, MessageBound::of(None, MESSAGE_BYTES_MAX), 0, held)
+            .and_then(|mut inflation| {
                 while !inflation.run_slice()? {
                     slices += 1;
                     assert!(slices < 100_000);
                 }
                 let (inflated, held) = inflation.finish();
-                assert_eq!(budgets.inside.used(), inflated.len());
+                assert_eq!(budgets.inside.used(), inflated.capacity());
                 drop(held);
                 Ok(inflated)
             });

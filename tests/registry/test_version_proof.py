@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry import bundle, proof, scoring
+from registry import bundle, scoring, version_proof
+from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError
-from tests.neighbour_models import NEIGHBOURS, Graph, neighbour_files
+from tests.neighbour_models import NEIGHBOURS, Graph, moved_in_company, neighbour_files
 from tests.tiny_models import linear_weights, tiny_contract, tiny_files
 
 
@@ -21,9 +22,9 @@ def verified(files: dict[str, bytes]) -> bundle.Bundle:
     return bundle.verify_bundle(sealed, trusted_key=None)
 
 
-def prove(files: dict[str, bytes]) -> proof.ProvenVersion:
+def prove(files: dict[str, bytes]) -> version_proof.ProvenVersion:
     """Prove *files* in this process."""
-    return proof.prove_bundle(verified(files), lambda **_: None)
+    return version_proof.prove_bundle(verified(files), lambda **_: None)
 
 
 def golden(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
@@ -67,6 +68,87 @@ def test_proof_passes_a_version_whose_rows_are_their_own(files: dict[str, bytes]
     assert proven.load_ms > 0
 
 
+def stating(files: dict[str, bytes], tolerance: object) -> dict[str, bytes]:
+    """Return *files* with a card that states a tolerance."""
+    card = {**json.loads(files["card.json"]), "score_tolerance": tolerance}
+    return {**files, "card.json": json.dumps(card).encode()}
+
+
+@pytest.mark.parametrize(
+    ("moved", "factor", "stated", "passes"),
+    [
+        (5e-5, 1, None, False),
+        (5e-5, 1, {"absolute": 1e-4, "relative": 0}, True),
+        (5e-6, 1, None, True),
+        (5e-6, 1, {"absolute": 1e-6, "relative": 0.0}, False),
+        (0.01, 1e3, None, False),
+        (0.01, 1e3, {"absolute": 1e-4, "relative": 0}, False),
+        (0.01, 1e3, {"absolute": 0, "relative": 1e-4}, True),
+        (0, 1, {"absolute": 0, "relative": 0}, True),
+    ],
+)
+def test_proof_allows_what_the_version_states(
+    moved: float, factor: float, stated: dict[str, float] | None, passes: bool
+) -> None:
+    """A score that moves in company passes up to the stated tolerance, and else as before."""
+    files = neighbour_files(moved_in_company(moved, factor))
+    if stated is not None:
+        files = stating(files, stated)
+    if passes:
+        assert prove(files).run_us > 0
+        return
+    with pytest.raises(VersionRefusedError, match=r"alone and .* the difference is"):
+        prove(files)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"absolute": 1.1e-4, "relative": 0},
+        {"absolute": 0, "relative": 1},
+        {"absolute": -1e-9, "relative": 0},
+        {"absolute": True, "relative": 0},
+        {"absolute": "1e-5", "relative": 0},
+        {"absolute": 1e-5},
+        {"absolute": 1e-5, "relative": 0, "more": 0},
+        1e-5,
+        None,
+    ],
+)
+def test_version_that_states_no_tolerance_within_the_bounds_is_refused(stated: object) -> None:
+    """The message has the form and the bound."""
+    with pytest.raises(VersionRefusedError, match=r"score_tolerance .* from 0 to 0\.0001"):
+        verified(stating(tiny_files(), stated))
+
+
+def test_version_that_states_nothing_has_the_earlier_tolerances() -> None:
+    """No file of an earlier version changes; a stated tolerance is part of the version's id."""
+    without, stated = verified(tiny_files()), {"absolute": 0, "relative": 0}
+
+    assert without.tolerance is None
+    assert verified(stating(tiny_files(), stated)).tolerance == ScoreTolerance(0.0, 0.0)
+    assert verified(stating(tiny_files(), stated)).digest != without.digest
+
+
+def test_golden_rows_meet_the_stated_tolerance() -> None:
+    """A certified score that is 5e-5 off passes under 1e-4, and not under what holds without."""
+    tiny = verified(tiny_files())
+    off = tiny.golden_outputs + np.float32(5e-5)
+    for tolerance, passes in (
+        (None, False),
+        (ScoreTolerance(1e-4, 0.0), True),
+        (ScoreTolerance(0.0, 1e-5), False),
+    ):
+        stated = replace(tiny, golden_outputs=off, tolerance=tolerance)
+        if passes:
+            assert scoring.golden_test(stated, scoring.load_session(tiny)) == pytest.approx(
+                5e-5, rel=0.01
+            )
+        else:
+            with pytest.raises(VersionRefusedError, match=r"golden row \d of 8"):
+                scoring.golden_test(stated, scoring.load_session(tiny))
+
+
 class SlowScorer:
     """A session whose runs take a while, whatever their size."""
 
@@ -84,12 +166,12 @@ class SlowScorer:
 
 def test_proof_of_a_slow_version_takes_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of 1 s fit 20 s of CPU; here both times are a hundredth."""
-    monkeypatch.setattr(proof, "SINGLE_ROWS_S", 0.005)
-    monkeypatch.setattr(proof, "BATCHES_S", 0.0)
+    monkeypatch.setattr(version_proof, "SINGLE_ROWS_S", 0.005)
+    monkeypatch.setattr(version_proof, "BATCHES_S", 0.0)
     tiny = verified(tiny_files())
     slow = SlowScorer(scoring.load_session(tiny), 0.01)
 
-    proof.check_score_belongs_to_row(tiny, slow)  # type: ignore[arg-type]
+    version_proof.check_score_belongs_to_row(tiny, slow)  # type: ignore[arg-type]
 
     assert slow.runs <= 12
 
@@ -107,7 +189,7 @@ class FailingTogether:
 def test_proof_refuses_a_version_that_cannot_score_a_batch() -> None:
     """The message has the size of the batch."""
     with pytest.raises(VersionRefusedError, match="in the batch of all 8 golden rows: one row"):
-        proof.check_score_belongs_to_row(verified(tiny_files()), FailingTogether())  # type: ignore[arg-type]
+        version_proof.check_score_belongs_to_row(verified(tiny_files()), FailingTogether())  # type: ignore[arg-type]
 
 
 def test_proof_refuses_golden_rows_that_certify_nothing() -> None:
@@ -129,7 +211,7 @@ def test_proof_accepts_a_golden_row_of_nan_inputs() -> None:
     inputs[3, 1], outputs[3] = np.nan, np.nan
     with_nan = replace(tiny, golden_inputs=inputs, golden_outputs=outputs)
 
-    assert proof.prove_bundle(with_nan, lambda **_: None).run_us > 0
+    assert version_proof.prove_bundle(with_nan, lambda **_: None).run_us > 0
 
 
 @pytest.mark.parametrize(

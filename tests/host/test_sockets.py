@@ -3,12 +3,11 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
-from gateway.transport.grpcio.client_share import close_surplus
-from gateway.transport.grpcio.sockets import count_connections, stop_listening, wait_for_disconnects
+from host.sockets import count_connections, stop_listening, wait_for_disconnects
 
 
 @contextmanager
@@ -73,27 +72,3 @@ def test_wait_for_disconnects_returns_when_all_clients_are_gone() -> None:
             caller.close()
 
     asyncio.run(walk())
-
-
-def test_close_surplus_leaves_the_biggest_client_its_share_and_others_alone() -> None:
-    """The client with the most keeps its share, or three of four; another keeps all."""
-    with listening() as (listener, port), ExitStack() as stack:
-        callers = []
-        for source in ("127.0.0.1",) * 8 + ("127.0.0.2",) * 3:
-            caller = socket.create_connection(("127.0.0.1", port), 5.0, (source, 0))
-            callers.append(stack.enter_context(closing(caller)))
-            stack.enter_context(closing(listener.accept()[0]))
-        # Three of four are less than the share of 7.
-        assert close_surplus(port, 7) == 2
-        for caller in callers:
-            caller.settimeout(0.05)
-
-        def is_open(caller: socket.socket) -> bool:
-            try:
-                return caller.recv(1) != b""
-            except TimeoutError:
-                return True
-
-        assert sum(is_open(caller) for caller in callers[:8]) == 6
-        assert all(is_open(caller) for caller in callers[8:])
-        assert close_surplus(9, 7) == 0

@@ -1,16 +1,18 @@
-"""Keeps room for new clients on the grpcio server, which bounds connections only in all.
+"""Keeps room for new clients on a server of grpcio, which bounds connections only in all.
 
-grpcio gives out no accepted socket, so they are found in /proc/self/fd as in `sockets`. A look at
-4,000 of them takes some 50 ms of a thread, so they are looked at only when little room is left.
+grpcio gives out no accepted socket, so they are found in /proc/self/fd as in host/sockets.py. A
+look at 4,000 of them takes some 50 ms of a thread, so they are looked at only when little room is
+left.
 """
 
 import asyncio
+import ipaddress
 import os
 import socket
 from collections import defaultdict
 from contextlib import suppress
 
-from gateway.transport.grpcio.sockets import open_connections
+from host.sockets import open_connections
 
 CHECK_S = 0.05
 """Pause between two counts of descriptors, which take some 50 us where there are few."""
@@ -25,7 +27,7 @@ async def keep_room(port: int, connections_max: int, client_connections_max: int
     """Close connections of the client that has the most while there is too little room.
 
     port                    where the clients are connected.
-    connections_max         connections of this worker.
+    connections_max         connections of this process.
     client_connections_max  of them, what one client may keep.
     """
     while True:
@@ -43,7 +45,7 @@ def close_surplus(port: int, client_connections_max: int) -> int:
     numbers: dict[bytes, list[int]] = defaultdict(list)
     for connection in open_connections(port):
         with suppress(OSError):
-            numbers[_client(connection)].append(connection.fileno())
+            numbers[_client_of(connection)].append(connection.fileno())
     if not numbers:
         return 0
     client, biggest = max(numbers.items(), key=lambda item: len(item[1]))
@@ -53,7 +55,7 @@ def close_surplus(port: int, client_connections_max: int) -> int:
     surplus = set(sorted(biggest)[kept:])
     for connection in open_connections(port):
         with suppress(OSError):
-            if connection.fileno() in surplus and _client(connection) == client:
+            if connection.fileno() in surplus and _client_of(connection) == client:
                 connection.shutdown(socket.SHUT_RDWR)
                 closed += 1
     return closed
@@ -67,11 +69,16 @@ def _descriptors() -> int:
         return 0
 
 
-def _client(connection: socket.socket) -> bytes:
-    """Return an IPv4 address, or the first 64 bits of an IPv6 address."""
-    host = connection.getpeername()[0]
-    if connection.family == socket.AF_INET:
-        return socket.inet_aton(host)
-    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    mapped = address.startswith(bytes(10) + b"\xff\xff")
-    return address[12:] if mapped else address[:8]
+def client_at(host: str) -> bytes:
+    """Return whose address this is: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    host  an address as text; ValueError when it is none.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.packed[:8]
+
+
+def _client_of(connection: socket.socket) -> bytes:
+    return client_at(connection.getpeername()[0])

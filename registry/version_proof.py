@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.bundle import Bundle
-from registry.scoring import Session, golden_test, load_session, score_differences
+from registry.golden import ScoreTolerance
+from registry.scoring import (
+    Session,
+    allowed_differences,
+    golden_test,
+    load_session,
+    score_differences,
+)
 from registry.types import ScoringError, VersionRefusedError
 
-ROW_TOLERANCE = 1e-5
-"""How far the score y of a row may move with its company: this much, plus this share of |y|.
+ROW_TOLERANCE = ScoreTolerance(absolute=1e-5, relative=1e-5)
+"""How far the score of a row may move with its company, unless the version states more or less.
 
 Honest files move by the last bits of a float32: a product of matrices adds in another order for one
 row than for 64.
@@ -106,7 +113,7 @@ def check_score_belongs_to_row(bundle: Bundle, session: Session) -> float:
     # The id decides what is drawn, so that every host draws the same.
     rng = np.random.default_rng(int(bundle.digest[:16], 16))
     rows = bundle.golden_inputs
-    check = _RowCheck(rows, session)
+    check = _RowCheck(rows, session, bundle.tolerance or ROW_TOLERANCE)
     # Alone first: everything else is compared with it.
     check.score_alone(rng.permutation(len(rows))[:SINGLE_ROWS_MAX])
     # The golden rows together, as they were certified and shuffled.
@@ -129,9 +136,12 @@ def check_score_belongs_to_row(bundle: Bundle, session: Session) -> float:
 class _RowCheck:
     """Compares the scores of golden rows with the scores that they have alone."""
 
-    def __init__(self, rows: NDArray[np.float32], session: Session) -> None:
-        """Take the (G, F) golden rows and the open version."""
+    def __init__(
+        self, rows: NDArray[np.float32], session: Session, tolerance: ScoreTolerance
+    ) -> None:
+        """Take the (G, F) golden rows, the open version, and how far scores may move."""
         self._rows = rows
+        self._tolerance = tolerance
         self._session = session
         self._alone: dict[int, NDArray[np.float32]] = {}
         """Golden row -> its (K,) scores alone."""
@@ -196,7 +206,7 @@ class _RowCheck:
         self, row: int, alone: NDArray[np.float32], scores: NDArray[np.float32], company: str
     ) -> None:
         differences = score_differences(scores, alone)
-        allowed = ROW_TOLERANCE * (1 + np.abs(np.nan_to_num(alone.astype(np.float64))))
+        allowed = allowed_differences(self._tolerance, alone)
         if (differences <= allowed).all():
             return
         worst = int(np.argmax(differences - allowed))

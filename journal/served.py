@@ -1,0 +1,15 @@
+"""Reads the calls that gateways have answered, from all journals below a folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from journal.reader import JournalReader
+from journal.segment import JournalKind
+from protos.journal_pb2 import ServedBatch
+
+
+def read_served_batches(folder: Path) -> Iterator[ServedBatch]:
+    """Yield the served batches of every journal in *folder* and below it."""
+    for journal in sorted({folder, *folder.rglob("journal")}):
+        for payload, _ in JournalReader(journal, JournalKind.SERVED):
+            yield ServedBatch.FromString(payload)

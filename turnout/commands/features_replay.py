@@ -1,0 +1,160 @@
+"""`turnout features replay`: served features against the offline join at the same instants.
+
+DuckDB takes long to import, so the command imports what it needs by itself.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from turnout.cli.clients import open_registry
+from turnout.cli.context import CommandContext
+from turnout.errors import ExitCode, OperatorError, UsageError
+from turnout.views.terminal import Terminal, terminal, text_table
+
+if TYPE_CHECKING:
+    from features.contract import ModelContract
+    from features.replay.compare import ReplayReport
+    from protos.journal_pb2 import ServedBatch
+
+CHUNK_ROWS = 100_000
+SPAN = re.compile(r"(\d+)([smhd])")
+SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+COLUMNS = ("feature", "different", "missing", "extra", "late", "probable cause")
+
+
+def replay(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    version: Annotated[str, typer.Option(help="Label of the version. Default: production.")] = "",
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a gateway, or of its journals. Default: the running system's."
+        ),
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the offline store. Default: the running system's."),
+    ] = None,
+    since: Annotated[
+        str, typer.Option(help="Only calls of the last 30m, 24h, 7d. Default: all.")
+    ] = "",
+    rows: Annotated[
+        int, typer.Option(min=1, help="Compare at most about so many rows.")
+    ] = 1_000_000,
+) -> None:
+    """Compare served features with what training would have had, and name the causes of skew.
+
+    Late rows, which the online store had not got yet, are counted apart. Exit code 1: a feature
+    differs for another reason, or no served row was found.
+    """
+    # Find the version's contract, the journal and the offline store.
+    context: CommandContext = ctx.obj
+    label, contract = asyncio.run(_contract(context, model, version))
+    since_ms = time.time_ns() // 1_000_000 - _span_ms(since) if since else 0
+    journals = journal or context.running_folder()
+    store = offline or context.running_folder() / "offline"
+    for name, folder in (("journal", journals), ("offline", store)):
+        if not folder.is_dir():
+            raise OperatorError(f"there is no folder {folder}; name another with --{name}")
+    # Compare, and print what differs.
+    screen = terminal(context.json)
+    report = _compare(screen, contract, journals, store, since_ms, rows)
+    if not report.rows:
+        raise OperatorError(
+            f"{journals} has no served row of version {label} of {model!r}, or of another version "
+            "with its contract; see --since and --journal"
+        )
+    # A script sees the difference in the exit code.
+    value = {"model": model, "version": label, **report.as_json()}
+    screen.result(value, *_text(model, label, report))
+    if report.skewed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _compare(
+    screen: Terminal,
+    contract: "ModelContract",
+    journals: Path,
+    store: Path,
+    since_ms: int,
+    rows_max: int,
+) -> "ReplayReport":
+    """Compare the journaled rows with the offline store, with a progress display."""
+    from features.offline import OfflineStore
+    from features.replay.compare import compare_served
+    from features.replay.served_rows import served_rows
+    from journal.served import read_served_batches
+
+    with screen.progress() as progress:
+        task = progress.add_task("replaying", total=None, note="")
+
+        def batches() -> "Iterator[ServedBatch]":
+            for number, batch in enumerate(read_served_batches(journals), 1):
+                progress.update(task, completed=number, note=f"{number:,} records")
+                yield batch
+
+        chunks = served_rows(
+            batches(), contract, since_ms=since_ms, rows_max=rows_max, chunk_rows=CHUNK_ROWS
+        )
+        return compare_served(OfflineStore(store), contract, chunks)
+
+
+def _text(model: str, label: str, report: "ReplayReport") -> list[Any]:
+    """Return what people see: a table of the features that differ, and the counts."""
+    counted = (
+        f"{report.rows:,} served rows of {model} {label} compared, {report.degraded:,} left out "
+        "because the store had not answered."
+    )
+    # The features that differ, the worst first.
+    differing = [result for result in report.features if result.skew or result.late]
+    if not differing:
+        return [f"{counted} Every stored feature is equal, bit for bit."]
+    lines = [
+        (
+            *(result.name, result.different, result.missing, result.extra, result.late),
+            result.cause or "late: the online store had an older row",
+        )
+        for result in sorted(differing, key=lambda result: -result.skew)
+    ]
+    # How late the late rows were.
+    lags = [
+        f"View {view}: {late:,} rows were late, by {median / 1_000:,.0f} s in the median and "
+        f"{longest / 1_000:,.0f} s at most."
+        for view in sorted({result.view for result in report.features})
+        for late, median, longest in [report.lag_ms(view)]
+        if late
+    ]
+    return [text_table(COLUMNS, lines), counted, *lags]
+
+
+async def _contract(
+    context: CommandContext, model: str, version: str
+) -> "tuple[str, ModelContract]":
+    """Return label and contract of the version, or of the one that is in production."""
+    from registry.bundle import verify_bundle
+
+    async with open_registry(context) as client:
+        label = version or (await client.deployment(model)).production
+        if not label:
+            raise UsageError(f"{model!r} has no production version; name one with --version")
+        files = await client.fetch(model, label)
+    contract = verify_bundle(files, trusted_key=None).contract
+    if not contract.views:
+        raise OperatorError(
+            f"version {label} of {model!r} reads no view; there is nothing to replay"
+        )
+    return label, contract
+
+
+def _span_ms(text: str) -> int:
+    found = SPAN.fullmatch(text)
+    if found is None:
+        raise UsageError(f"--since {text!r}: write a number and s, m, h or d, such as 24h")
+    return int(found[1]) * SPAN_MS[found[2]]
