@@ -72,6 +72,19 @@ def newest_sql(view: View, files: Sequence[Path], known_by_ms: int | None) -> st
         ORDER BY newest.entity_id"""
 
 
+def history_sql(view: View, files: Sequence[Path]) -> str:
+    """Return SQL for all rows of the entities in the registered table `wanted`.
+
+    They are ordered by id (as bytes), and of each entity from oldest to newest. The columns are
+    entity_id, known_ms, the validity words and the features.
+    """
+    values = ", ".join(stored_columns(view)[3:])
+    return f"""
+        SELECT entity_id, known_ms, {values} FROM ({stored_sql(files)})
+        WHERE entity_id IN (SELECT entity_id FROM wanted)
+        ORDER BY entity_id, {AGE_ORDER}"""
+
+
 def count_after_sql(files: Sequence[Path], instant_ms: int) -> str:
     """Return SQL for the number of rows that are not known by *instant_ms*, Unix ms."""
     return f"SELECT count(*) FROM ({stored_sql(files)}) WHERE known_ms > {instant_ms:d}"
