@@ -59,7 +59,7 @@ def replay(
     label, contract = asyncio.run(_contract(context, model, version))
     since_ms = time.time_ns() // 1_000_000 - _span_ms(since) if since else 0
     journals = journal or context.running_folder()
-    store = offline or context.running_folder() / "offline"
+    store = offline or context.offline_folder()
     for name, folder in (("journal", journals), ("offline", store)):
         if not folder.is_dir():
             raise OperatorError(f"there is no folder {folder}; name another with --{name}")
