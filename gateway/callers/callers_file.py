@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from access.peer_tls import is_loopback
 from gateway.caller import Caller
 from gateway.errors import SettingsError
+from host.addresses import is_loopback
 
 CALLERS_MAX = 1_000
 """Callers of one file: each has metrics and a place in every worker's tables."""
