@@ -18,18 +18,22 @@ def commit_of(folder: Path) -> str:
 
 
 def uncommitted_files(folder: Path) -> list[str] | None:
-    """Return the files below *folder* that differ from the commit, new files included.
+    """Return the files below *folder* that differ from the commit, as paths from there.
+
+    New files are among them, unless git ignores them.
 
     Return None when *folder* is in no git checkout, has no commit, or git is not there.
     """
     try:
         _git(folder, "rev-parse", "HEAD")
+        prefix = _git(folder, "rev-parse", "--show-prefix").strip("\n")
         status = _git(folder, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
     # Each entry is two letters, a blank and the path; a renamed file's old path follows by itself.
     entries = status.split("\0")
-    return [entry[3:] for entry in entries if len(entry) > 3 and entry[2] == " "]
+    names = [entry[3:] for entry in entries if len(entry) > 3 and entry[2] == " "]
+    return [name.removeprefix(prefix) for name in names]
 
 
 def tracked_files(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 from host.addresses import is_loopback
 from host.git import tracked_files, uncommitted_files
 from project.errors import Problem, ProjectError
-from project.folder import ProjectFolder, files_below, read_toml, text_field
+from project.folder import CODE_FOLDERS, ProjectFolder, files_below, read_toml, text_field
 
 FOLDER = "environments"
 DEFAULT = "dev"
@@ -45,6 +45,8 @@ TLS_MODES = {"require", "verify-ca", "verify-full"}
 """Values of sslmode with which a PostgreSQL connection is encrypted or fails."""
 TEXT_SUFFIXES = (".toml", ".py", ".sql", ".json", ".yml", ".yaml", ".md")
 SHOWN_FILES_MAX = 5
+DECLARING = tuple(f"{name}/" for name in (*CODE_FOLDERS, "lib", "models", "policies", FOLDER))
+"""How the paths begin of files that a revision is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +185,17 @@ def require_production_rules(environment: Environment) -> None:
 
 
 def _work_tree_problems(environment: Environment) -> list[Problem]:
-    changed = uncommitted_files(environment.project.root)
+    root = environment.project.root
+    changed = uncommitted_files(root)
     if changed is None:
         text = (
             "the project is in no git checkout with a commit, so no revision could be traced to "
             "its files; commit the project first"
         )
         return [Problem(environment.shown, 0, text)]
+    # A new file beside the project's own, such as a plan that CI hands on, is no part of it.
+    tracked = set(tracked_files(root))
+    changed = [name for name in changed if name in tracked or name.startswith(DECLARING)]
     if not changed:
         return []
     named = ", ".join(changed[:SHOWN_FILES_MAX])

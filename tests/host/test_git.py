@@ -40,3 +40,10 @@ def test_commit_marks_a_changed_checkout(tmp_path: Path) -> None:
     assert len(clean) == 40
     assert commit_of(tmp_path) == clean + "+"
     assert sorted(uncommitted_files(tmp_path) or []) == ["new file.py", "recipe.py"]
+    # Of a folder below the checkout, only its own files, as paths from there.
+    below = tmp_path / "shop" / "views"
+    below.mkdir(parents=True)
+    (below / "usage.py").write_text("four")
+    assert uncommitted_files(tmp_path / "shop") == ["views/usage.py"]
+    git("add", "shop")
+    assert tracked_files(tmp_path / "shop") == ["views/usage.py"]

@@ -165,8 +165,14 @@ def test_production_refuses_a_dirty_work_tree(tmp_path: Path) -> None:
     """The commit in the history would not be what was applied."""
     project = find_project(committed(tmp_path, PRODUCTION))
     assert project is not None
+    (tmp_path / "plan.json").write_text("{}")
+    require_production_rules(read_environment(project, "prod"))
     (tmp_path / "views" / "new.py").write_text("")
     with pytest.raises(ProjectError, match=r"1 files differ from the commit \(views/new\.py\)"):
+        require_production_rules(read_environment(project, "prod"))
+    (tmp_path / "views" / "new.py").unlink()
+    (tmp_path / "turnout.toml").write_text((tmp_path / "turnout.toml").read_text() + "\n")
+    with pytest.raises(ProjectError, match=r"1 files differ from the commit \(turnout\.toml\)"):
         require_production_rules(read_environment(project, "prod"))
     shutil.rmtree(tmp_path / ".git")
     with pytest.raises(ProjectError, match="in no git checkout"):

@@ -13,6 +13,7 @@ from features.views import Feature, View
 from project.definitions import ProjectDefinitions, parse_definitions
 from project.plan.differences import same_sql
 from project.plan.fleet import FleetApproval, FleetSnapshot, FleetVersion
+from project.plan.markdown import plan_markdown
 from project.plan.plan import Plan, make_plan
 from project.policies import policy_digests
 from registry.types import Deployment
@@ -326,3 +327,42 @@ def test_plan_counts_the_rows_of_a_new_edition(tmp_path: Path) -> None:
     )
     assert first.costs[0].rows == 50
     assert plan(changed).costs[0].rows is None
+
+
+def test_plan_as_markdown_breaks_no_table() -> None:
+    """A merge request shows each change, what it touches, and the digest to apply."""
+    piped = replace(
+        USAGE, transform="SELECT customer, event_time_ms, a || b AS minutes, topups FROM source"
+    )
+    fleet = FleetSnapshot(versions=(version("7", USAGE, "production"),))
+    made = plan(definitions(piped), fleet)
+    text = plan_markdown(made)
+    assert text.startswith("### Plan of project `shop` for `dev`\n")
+    (row,) = [line for line in text.splitlines() if line.startswith("| view `usage` |")]
+    assert row.replace("\\|", "").count("|") == 5
+    assert "| changed | value |" in row
+    assert "- churn 7 (production) reads edition" in text
+    assert "| `usage` | not counted | not counted |" in text
+    assert f"plan `{made.digest[:12]}`. `turnout apply` writes it." in text
+    assert "Nothing to do: revision 3" in plan_markdown(plan(definitions()))
+
+
+def test_plan_as_markdown_says_what_would_be_refused() -> None:
+    """A reviewer must not have to apply it to see that."""
+    empty = definitions(views={}, recipes={})
+    made = plan(empty, FleetSnapshot(versions=(version("7", USAGE, "production"),)))
+    assert "- **refused:** churn 7 (production) reads usage" in plan_markdown(made)
+
+
+def test_effects_of_a_plan_are_sentences_for_the_history() -> None:
+    """The change that is no more than layout is not among them."""
+    made = make_plan(
+        "dev", None, 0, definitions(), FleetSnapshot(), root=Path("no"), offline=Path("no")
+    )
+    assert made.effect_texts() == [
+        "view usage added",
+        "labels churned added",
+        "recipe churn/candidate added",
+        "model churn added",
+        "policy careful added",
+    ]
