@@ -66,6 +66,7 @@ def test_init_plan_apply_history_and_rollback(
         ("views", "added"),
         ("policies", "added"),
     ]
+    assert "accept it with --yes" in project.run("apply", "--reason", "first", exit_code=1)
     applied = project.run("apply", "--yes", "--reason", "first")
     assert (applied["applied"], applied["revision"], applied["author"]) == (True, 1, "sam")
     assert project.run("plan")["changes"] == []

@@ -91,6 +91,8 @@ def apply_after_question(context: CommandContext, made: "Plan", reason: str, *, 
             screen.stderr.print(item)
     if made.blocking:
         raise OperatorError(f"the registry would refuse this: {made.blocking[0].text}")
+    if ask and context.json:
+        raise OperatorError("--json asks no question: apply a plan file, or accept it with --yes")
     if ask:
         typer.confirm(f"Apply this to {made.environment}?", abort=True, err=True)
     # What was applied in between is refused by the registry.
