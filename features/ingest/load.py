@@ -133,7 +133,12 @@ def _named_errors(view: View, shown: str) -> Iterator[None]:
     except SourceError as error:
         raise SourceError(f"view {view.name!r} over {shown}: {error}") from error
     except duckdb.Error as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        # DuckDB repeats our SQL and the line of a text file, which may hold a person's data.
+        lines = [
+            line
+            for line in str(error).splitlines()
+            if line.strip(" ^") and not line.startswith(("LINE ", "Original Line"))
+        ]
         raise SourceError(f"view {view.name!r} over {shown}: {' '.join(lines[:2])}") from error
 
 

@@ -77,6 +77,17 @@ def test_ingest_names_a_file_that_it_cannot_read(tmp_path: Path, garbage: bytes)
     assert not list((tmp_path / "store").rglob("*"))
 
 
+def test_ingest_names_the_line_of_a_text_file_and_not_its_content(tmp_path: Path) -> None:
+    """The line and the column are named; the rest of the line may be a person's data."""
+    rows = "subscriber,plan,spend,t\nS1,prepaid,1.5,2026-11-18\nSECRET,prepaid,abc,2026-11-18\n"
+    (tmp_path / "a.csv").write_text(rows)
+    view = replace(VIEW, source=Source.files("a.csv", time="t", zone="UTC"))
+    with pytest.raises(SourceError, match=r"Line: 3 .*spend") as refused:
+        load(tmp_path, view, None, root=tmp_path)
+    assert "SECRET" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_ingest_reads_pandas_as_it_is(tmp_path: Path) -> None:
     """Zoned and naive times, whole numbers with gaps, categoricals and objects."""
     when = pd.Timestamp(TIME_MS, unit="ms")
