@@ -95,7 +95,8 @@ class ScoresDecoder:
             body = bytes(self._buffer[start + FRAME_HEADER.size : end])
             faults = np.frombuffer(body, dtype=np.uint8, count=calls)
             scores = np.frombuffer(body, dtype="<f4", offset=calls).reshape(rows, self._outputs)
-            answers.append(Scored(scores, faults))
+            # They lie behind one byte a call, and the native server takes aligned arrays only.
+            answers.append(Scored(np.require(scores, requirements="A"), faults))
             start = end
         del self._buffer[:start]
         return answers

@@ -171,6 +171,16 @@ def test_shadow_protocol_decodes_copies_and_answers_byte_by_byte() -> None:
     assert len(ScoresDecoder(1).feed(answer + answer, [(2, 4), (2, 4)])) == 2
 
 
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_scores_of_a_shadow_are_aligned_for_the_native_server(calls: int) -> None:
+    """They lie behind one byte a call, and the native server takes aligned arrays only."""
+    scores = np.arange(calls, dtype=np.float32)[:, None]
+    answer = encode_scores(Scored(scores, np.zeros(calls, dtype=np.uint8)))
+    (scored,) = ScoresDecoder(1).feed(answer, [(calls, calls)])
+    assert scored.scores.flags.aligned
+    assert np.array_equal(scored.scores, scores)
+
+
 @pytest.mark.parametrize("due", [[], [(1, 4)], [(2, 5)]])
 def test_scores_decoder_refuses_an_answer_that_is_not_due(due: list[tuple[int, int]]) -> None:
     """An answer without a copy is refused, and so is one with other numbers of calls or rows."""

@@ -192,13 +192,17 @@ def test_report_outcome_refuses_a_bad_report_and_writes_nothing(
     asyncio.run(walk())
 
 
-def test_report_outcome_refuses_a_large_report_before_it_is_parsed() -> None:
-    """3 MB of keys beside a prediction id, as in the finding: nothing is kept."""
+@pytest.mark.parametrize(("keys", "bytes_max"), [(300, 8_192), (100_000, 65_536)])
+def test_report_outcome_refuses_a_large_report_before_it_is_parsed(
+    keys: int, bytes_max: int
+) -> None:
+    """10 kB and, as in the finding, 3 MB of keys beside a prediction id: nothing is kept."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
-            with pytest.raises(grpc.aio.AioRpcError, match="at most 8192 are taken") as refused:
-                await report(gateway, prediction_id=PREDICTION, keys=["k" * 30] * 100_000)
+            words = f"at most {bytes_max} are taken"
+            with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
+                await report(gateway, prediction_id=PREDICTION, keys=["k" * 30] * keys)
             assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert gateway.outcomes.records == []
 
