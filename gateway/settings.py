@@ -104,6 +104,9 @@ class Settings:
     """Rows in one call; a model's policy may say less."""
     message_bytes_max: int = 4 * 1024 * 1024
     """Bytes of a message; a larger one is RESOURCE_EXHAUSTED. 1,024 rows of 500 inputs are 2 MB."""
+    unscored_message_bytes_max: int = 64 * 1024
+    """Bytes of a message of a method that scores nothing: reports, descriptions, and at the native
+    server health and reflection."""
     message_bytes_inside_max: int = 32 * 1024 * 1024
     """Bytes of compressed messages, of what they inflate to, and of calls that score nothing, in a
     worker at one time. At the native server a client has half of it, and a connection a third."""

@@ -23,9 +23,6 @@ from protos.predict_pb2 import PredictReply
 UnaryMethod = Callable[[bytes, Caller], Awaitable[bytes]]
 """A method that scores nothing: request bytes and caller to reply bytes. Raises RefusedError."""
 
-RAW_MESSAGE_BYTES_MAX = 64 * 1024
-"""Bytes of a message of a `UnaryMethod`; grpc.rs of the native server has the same bound."""
-
 OnSingleCall = Callable[[QueuedCall], None]
 """Called with a call that is alone. It must not raise, and it must not wait."""
 

@@ -40,7 +40,6 @@ from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
-    RAW_MESSAGE_BYTES_MAX,
     SERVING,
     OnRefused,
     OnSingleCall,
@@ -575,10 +574,11 @@ class GrpcioServer:
 
         Raises RefusedError.
         """
-        if more > RAW_MESSAGE_BYTES_MAX:
+        message_max = self._settings.unscored_message_bytes_max
+        if more > message_max:
             text = (
-                f"the message is {more} bytes long; at most {RAW_MESSAGE_BYTES_MAX} are taken "
-                "(RAW_MESSAGE_BYTES_MAX, for methods that score nothing)"
+                f"the message is {more} bytes long; at most {message_max} are taken "
+                "(unscored_message_bytes_max)"
             )
             raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, text))
         bytes_max = self._settings.message_bytes_inside_max

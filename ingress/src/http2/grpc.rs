@@ -84,9 +84,6 @@ pub fn finish_message(out: &mut [u8], at: usize) {
     out[at + 1..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
-/// Bytes of a message of a method that scores nothing: reports, health, descriptions, reflection.
-pub const RAW_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-
 /// How many bytes a message may have, and where that is said.
 #[derive(Clone, Copy)]
 pub struct MessageBound {
@@ -95,12 +92,17 @@ pub struct MessageBound {
 }
 
 impl MessageBound {
-    /// The bound of a method's messages, given the bound of all messages.
-    pub fn of(method: Option<Method>, message_bytes_max: usize) -> MessageBound {
-        if method.is_some_and(Method::is_raw) && RAW_MESSAGE_BYTES_MAX < message_bytes_max {
+    /// The bound of a method's messages, given that of all messages and that of methods that score
+    /// nothing: reports, health, descriptions, reflection.
+    pub fn of(
+        method: Option<Method>,
+        message_bytes_max: usize,
+        unscored_max: usize,
+    ) -> MessageBound {
+        if method.is_some_and(Method::is_raw) && unscored_max < message_bytes_max {
             return MessageBound {
-                bytes_max: RAW_MESSAGE_BYTES_MAX,
-                said_in: "RAW_MESSAGE_BYTES_MAX, for methods that score nothing",
+                bytes_max: unscored_max,
+                said_in: "unscored_message_bytes_max",
             };
         }
         MessageBound {

@@ -23,6 +23,8 @@ pub struct Limits {
     pub client_connections_max: usize,
     /// Bytes of one message.
     pub message_bytes_max: usize,
+    /// Bytes of one message of a method that scores nothing.
+    pub unscored_message_bytes_max: usize,
     /// `Budgets::inside` of the worker.
     pub message_bytes_inside_max: usize,
     /// `Budgets::receiving` of the worker.
@@ -46,7 +48,7 @@ pub struct Limits {
 impl Limits {
     /// The bound of a message of one method.
     pub fn message_bound(&self, method: Option<Method>) -> MessageBound {
-        MessageBound::of(method, self.message_bytes_max)
+        MessageBound::of(method, self.message_bytes_max, self.unscored_message_bytes_max)
     }
 }
 

@@ -25,7 +25,7 @@ def test_server_refuses_64_kb_to_a_method_that_scores_nothing(method: str) -> No
             assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert raised.value.details() == (
                 "the message is 65537 bytes long; at most 65536 are taken "
-                "(RAW_MESSAGE_BYTES_MAX, for methods that score nothing)"
+                "(unscored_message_bytes_max)"
             )
 
     asyncio.run(walk())
