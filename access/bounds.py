@@ -27,6 +27,8 @@ PAGE_BYTES_MAX = 2**20
 """A page of a list ends with the item that reaches this size."""
 CHECKPOINT_BYTES_MAX = 32 * 2**20
 """A rollout's checkpoint, all its chunks together."""
+PROJECT_BYTES_MAX = 16 * 2**20
+"""The definitions of a project, and with them the whole request that applies it."""
 ENTRY_BYTES_MAX = 2**18
 """A history entry in a list. The texts of a larger one are cut, and ReadEntry has it whole."""
 ENTRY_TEXT_BYTES_MAX = 4_096
@@ -46,6 +48,9 @@ TEXT_BYTES_MAX = {
     "SettingsRequest.reason": 4_096,
     "CloseReviewRequest.reason": 4_096,
     "Deployment.why": 4_096,
+    "ApplyProjectRequest.reason": 4_096,
+    "ProjectEffect.text": 512,
+    "ApplyProjectRequest.definitions": PROJECT_BYTES_MAX,
     "Finding.text": 4_096,
     "StartRolloutRequest.reason": 1_024,
     "RolloutCommand.reason": 1_024,
@@ -55,6 +60,7 @@ TEXT_BYTES_MAX = {
     "ListHistoryRequest.object": 256,
     "VersionChunk.content": CHUNK_BYTES_MAX,
     "MessageChunk.content": CHUNK_BYTES_MAX,
+    "Checkpoint.state": CHECKPOINT_BYTES_MAX,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""
@@ -67,13 +73,21 @@ ITEMS_MAX_BY_FIELD = {
     "Deployment.shadows": 16,
     "Deployment.preload": 16,
     "Deployment.digests": 64,
+    "ApplyProjectRequest.effects": 400,
 }
-"""Items of one list. Every gateway worker has each shadow and each preloaded version in memory."""
+"""Items of one list. Every gateway worker has each shadow and each preloaded version in memory. The
+effects of a project fit into a history entry."""
 
 MACHINE_TEXTS = frozenset(
-    {"Finding.text", "HardGuard.reason", "VersionLoad.reason", "RegistryAlarm.reason"}
+    {
+        "Finding.text",
+        "HardGuard.reason",
+        "VersionLoad.reason",
+        "RegistryAlarm.reason",
+        "ProjectEffect.text",
+    }
 )
-"""Texts that a program wrote about an error. They are escaped and cut, because a refusal would
+"""Texts that a program wrote. They are escaped and cut, because a refusal would
 lose the news. All other texts are refused with control characters or too many bytes."""
 
 REQUIRED = frozenset(
@@ -83,6 +97,7 @@ REQUIRED = frozenset(
         "SettingsRequest.reason",
         "CloseReviewRequest.reason",
         "Deployment.why",
+        "ApplyProjectRequest.reason",
     }
 )
 """Reasons for the history, which must not be blank."""

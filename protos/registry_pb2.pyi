@@ -45,7 +45,7 @@ class VersionName(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes", "card_bytes")
+    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes", "card_bytes", "views", "views_unknown")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,8 @@ class Version(_message.Message):
     CARD_JSON_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CARD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     model: str
     label: str
     digest: str
@@ -70,7 +72,17 @@ class Version(_message.Message):
     card_json: str
     size_bytes: int
     card_bytes: int
-    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ..., card_bytes: _Optional[int] = ...) -> None: ...
+    views: _containers.RepeatedCompositeFieldContainer[VersionView]
+    views_unknown: bool
+    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ..., card_bytes: _Optional[int] = ..., views: _Optional[_Iterable[_Union[VersionView, _Mapping]]] = ..., views_unknown: _Optional[bool] = ...) -> None: ...
+
+class VersionView(_message.Message):
+    __slots__ = ("name", "hash")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    hash: str
+    def __init__(self, name: _Optional[str] = ..., hash: _Optional[str] = ...) -> None: ...
 
 class VersionChunk(_message.Message):
     __slots__ = ("model", "file", "content")
@@ -97,14 +109,32 @@ class ListModelsReply(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("model", "versions", "deployment")
+    __slots__ = ("model", "versions", "deployment", "about")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
     model: str
     versions: int
     deployment: Deployment
-    def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
+    about: ProjectModel
+    def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ..., about: _Optional[_Union[ProjectModel, _Mapping]] = ...) -> None: ...
+
+class ProjectModel(_message.Message):
+    __slots__ = ("project", "owner", "purpose", "tier", "score_meaning", "default_policy")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MEANING_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_POLICY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    owner: str
+    purpose: str
+    tier: str
+    score_meaning: str
+    default_policy: str
+    def __init__(self, project: _Optional[str] = ..., owner: _Optional[str] = ..., purpose: _Optional[str] = ..., tier: _Optional[str] = ..., score_meaning: _Optional[str] = ..., default_policy: _Optional[str] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("model", "after")
@@ -588,6 +618,84 @@ class WatchFindingsRequest(_message.Message):
     after: int
     those_there_are: bool
     def __init__(self, after: _Optional[int] = ..., those_there_are: _Optional[bool] = ...) -> None: ...
+
+class ProjectEffect(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ProjectRevision(_message.Message):
+    __slots__ = ("name", "revision", "digest", "definitions", "plan_digest", "effects", "author", "commit", "dirty", "reason", "applied_unix_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DEFINITIONS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    revision: int
+    digest: str
+    definitions: bytes
+    plan_digest: str
+    effects: _containers.RepeatedCompositeFieldContainer[ProjectEffect]
+    author: str
+    commit: str
+    dirty: bool
+    reason: str
+    applied_unix_ms: int
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ..., digest: _Optional[str] = ..., definitions: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., effects: _Optional[_Iterable[_Union[ProjectEffect, _Mapping]]] = ..., author: _Optional[str] = ..., commit: _Optional[str] = ..., dirty: _Optional[bool] = ..., reason: _Optional[str] = ..., applied_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ApplyProjectRequest(_message.Message):
+    __slots__ = ("name", "expected_revision", "definitions", "plan_digest", "effects", "commit", "dirty", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DEFINITIONS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    expected_revision: int
+    definitions: bytes
+    plan_digest: str
+    effects: _containers.RepeatedCompositeFieldContainer[ProjectEffect]
+    commit: str
+    dirty: bool
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., expected_revision: _Optional[int] = ..., definitions: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., effects: _Optional[_Iterable[_Union[ProjectEffect, _Mapping]]] = ..., commit: _Optional[str] = ..., dirty: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ProjectName(_message.Message):
+    __slots__ = ("name", "revision")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    revision: int
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ListProjectsRequest(_message.Message):
+    __slots__ = ("name", "after", "before")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    after: str
+    before: int
+    def __init__(self, name: _Optional[str] = ..., after: _Optional[str] = ..., before: _Optional[int] = ...) -> None: ...
+
+class ListProjectsReply(_message.Message):
+    __slots__ = ("revisions", "more")
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[ProjectRevision]
+    more: bool
+    def __init__(self, revisions: _Optional[_Iterable[_Union[ProjectRevision, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class EntryNumber(_message.Message):
     __slots__ = ("seq",)

@@ -139,6 +139,21 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.WatchFindingsRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Finding.FromString,
                 _registered_method=True)
+        self.ApplyProject = channel.stream_unary(
+                '/turnout.v1.Registry/ApplyProject',
+                request_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ProjectRevision.FromString,
+                _registered_method=True)
+        self.GetProject = channel.unary_stream(
+                '/turnout.v1.Registry/GetProject',
+                request_serializer=protos_dot_registry__pb2.ProjectName.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/turnout.v1.Registry/ListProjects',
+                request_serializer=protos_dot_registry__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListProjectsReply.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/turnout.v1.Registry/ListHistory',
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
@@ -299,6 +314,27 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyProject(self, request_iterator, context):
+        """Projects: the definitions that operators keep in a repository of their own
+        of an ApplyProjectRequest
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProject(self, request, context):
+        """chunks of a ProjectRevision
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """History
         """
@@ -434,6 +470,21 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.WatchFindings,
                     request_deserializer=protos_dot_registry__pb2.WatchFindingsRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Finding.SerializeToString,
+            ),
+            'ApplyProject': grpc.stream_unary_rpc_method_handler(
+                    servicer.ApplyProject,
+                    request_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
+                    response_serializer=protos_dot_registry__pb2.ProjectRevision.SerializeToString,
+            ),
+            'GetProject': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetProject,
+                    request_deserializer=protos_dot_registry__pb2.ProjectName.FromString,
+                    response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=protos_dot_registry__pb2.ListProjectsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListProjectsReply.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -1023,6 +1074,87 @@ class Registry:
             '/turnout.v1.Registry/WatchFindings',
             protos_dot_registry__pb2.WatchFindingsRequest.SerializeToString,
             protos_dot_registry__pb2.Finding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyProject(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/turnout.v1.Registry/ApplyProject',
+            protos_dot_registry__pb2.MessageChunk.SerializeToString,
+            protos_dot_registry__pb2.ProjectRevision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/GetProject',
+            protos_dot_registry__pb2.ProjectName.SerializeToString,
+            protos_dot_registry__pb2.MessageChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListProjects',
+            protos_dot_registry__pb2.ListProjectsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListProjectsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -256,20 +256,43 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListPoliciesReply(_message.Message):
-    __slots__ = ("policies",)
+    __slots__ = ("policies", "unusable", "defaults")
+    class DefaultsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     POLICIES_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
-    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+    unusable: _containers.RepeatedCompositeFieldContainer[UnusablePolicy]
+    defaults: _containers.ScalarMap[str, str]
+    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., unusable: _Optional[_Iterable[_Union[UnusablePolicy, _Mapping]]] = ..., defaults: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class UnusablePolicy(_message.Message):
+    __slots__ = ("name", "project", "problem")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    project: str
+    problem: str
+    def __init__(self, name: _Optional[str] = ..., project: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "digest", "json")
+    __slots__ = ("name", "digest", "json", "project")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     json: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+    project: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class RolloutExplanation(_message.Message):
     __slots__ = ("status", "decisions", "text", "evidence_history", "decisions_left_out")

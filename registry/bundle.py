@@ -205,6 +205,23 @@ def read_version_folder(path: Path) -> dict[str, bytes]:
     return files
 
 
+def read_views(path: Path, digest: str) -> list[tuple[str, str]]:
+    """Return (name, hash) of each view that the version in a folder reads.
+
+    digest  the version's id, by which manifest.json and contract.json are proven.
+
+    Raises VersionRefusedError when one of them is not as it was registered.
+    """
+    content = read_version_file(path / envelope.MANIFEST, envelope.MANIFEST_BYTES_MAX)
+    contract = read_version_file(path / "contract.json", envelope.TOTAL_BYTES_MAX)
+    manifest = envelope.read_json(envelope.MANIFEST, content)
+    if sha256_hex(content) != digest or (
+        sha256_hex(contract) != manifest["files"]["contract.json"]["sha256"]
+    ):
+        raise VersionRefusedError(f"contract.json of version {digest[:16]} was changed")
+    return [(use.view.name, use.view.view_hash) for use in _read_contract(contract).views]
+
+
 def write_version_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder *path* hold exactly *files*. A crash leaves the old folder or the new one."""
     envelope.check_sizes(files)

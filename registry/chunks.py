@@ -1,13 +1,16 @@
 """Cuts files and large messages into chunks for a stream, and joins them again."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from access.bounds import CHECKPOINT_BYTES_MAX, CHUNK_BYTES_MAX
+from access.bounds import CHUNK_BYTES_MAX, BoundError, check_request
 from protos import registry_pb2 as pb
 from registry.manifest import FILES_MAX, TOTAL_BYTES_MAX
 from registry.types import BadRequestError, RegistryFullError
+
+MessageKind = TypeVar("MessageKind", bound=Message)
 
 
 def file_chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
@@ -41,13 +44,24 @@ async def join_content(chunks: AsyncIterator[pb.MessageChunk], bytes_max: int = 
     return bytes(content)
 
 
-async def join_checkpoint(chunks: AsyncIterator[pb.MessageChunk]) -> pb.Checkpoint:
-    """Join the chunks of a checkpoint. Refuse more bytes than a checkpoint may have."""
-    content = await join_content(chunks, CHECKPOINT_BYTES_MAX)
+async def join_message(
+    chunks: AsyncIterator[pb.MessageChunk], kind: type[MessageKind], bytes_max: int
+) -> MessageKind:
+    """Join the chunks of a request, and check its bounds as those of any request.
+
+    Raises BadRequestError beyond *bytes_max*, for a field beyond its bound, and for other bytes.
+    """
+    content = await join_content(chunks, bytes_max)
     try:
-        return pb.Checkpoint.FromString(content)
+        message = kind.FromString(content)
+        check_request(message)
+    except BoundError as error:
+        raise BadRequestError(str(error)) from error
     except DecodeError as error:
-        raise BadRequestError(f"the {len(content)} bytes are not a checkpoint") from error
+        raise BadRequestError(
+            f"the {len(content)} bytes are not a {kind.DESCRIPTOR.name}"
+        ) from error
+    return message
 
 
 async def join_files(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:

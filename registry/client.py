@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing
 from pathlib import Path
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 import grpc
 
-from access.bounds import MESSAGE_BYTES_MAX
+from access.bounds import ITEMS_MAX_BY_FIELD, MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel, refuse_token_in_clear
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
@@ -35,6 +36,8 @@ from registry.status import error_from_status
 from registry.types import (
     AuditReport,
     Deployment,
+    NotFoundError,
+    ProjectRevision,
     RegistryFaultError,
     RegistryUnavailableError,
     VersionRefusedError,
@@ -70,6 +73,14 @@ OPTIONS = (
 def wall_ms() -> int:
     """Return the current time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _effects(sentences: Sequence[str]) -> list[pb.ProjectEffect]:
+    most = ITEMS_MAX_BY_FIELD["ApplyProjectRequest.effects"]
+    kept = list(sentences[:most])
+    if len(sentences) > most:
+        kept[-1] = f"and {len(sentences) - most + 1} more"
+    return [pb.ProjectEffect(text=sentence) for sentence in kept]
 
 
 def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
@@ -406,6 +417,75 @@ class RegistryClient:
         """Yield the existing findings with a larger sequence than *after*, oldest first."""
         request = pb.WatchFindingsRequest(after=after, those_there_are=True)
         return self._stream(self._rpc.WatchFindings, request, CALL_S)
+
+    # Projects
+
+    async def apply_project(
+        self,
+        name: str,
+        *,
+        expected_revision: int,
+        plan_digest: str,
+        definitions: bytes,
+        effects: Sequence[str],
+        commit: str,
+        dirty: bool,
+        reason: str,
+    ) -> ProjectRevision:
+        """Write the next revision of a project and return it, without its definitions.
+
+        expected_revision  the newest one when the plan was made; 0: there was none.
+        plan_digest        SHA-256 of the plan that people saw, hex.
+        definitions        canonical JSON, as registry/rules/projects.py describes it.
+        effects            what the plan says, a sentence each. The registry cuts long ones.
+                           Beyond 400 the last one says how many more there are.
+        commit             of the repository; empty: the folder is in none.
+        dirty              whether the work tree had changes that no commit has.
+
+        Raises RevisionConflictError when another revision was applied since the plan was made,
+        GateError for a view that a version still reads, for names of another project and for
+        settings that nobody approved, NotAllowedError, BadRequestError.
+        """
+        # The request may be larger than a message, so it travels in chunks.
+        request = pb.ApplyProjectRequest(
+            name=name,
+            expected_revision=expected_revision,
+            definitions=definitions,
+            plan_digest=plan_digest,
+            effects=_effects(effects),
+            commit=commit,
+            dirty=dirty,
+            reason=reason,
+        )
+        # It waits for other writers, and its definitions are parsed.
+        call = self._rpc.ApplyProject(
+            message_chunks(request), metadata=self._metadata, timeout=REGISTER_S
+        )
+        return ProjectRevision.from_proto(await self._await_reply(call))
+
+    async def get_project(self, name: str, revision: int = 0) -> ProjectRevision | None:
+        """Return a revision of a project with its definitions, or None. 0 means the newest."""
+        request = pb.ProjectName(name=name, revision=revision)
+        try:
+            content = await join_content(self._stream(self._rpc.GetProject, request, REGISTER_S))
+        except NotFoundError:
+            return None
+        return ProjectRevision.from_proto(pb.ProjectRevision.FromString(content))
+
+    async def list_projects(self, name: str = "", limit: int = 0) -> list[ProjectRevision]:
+        """Return revisions without their definitions.
+
+        name   all revisions of this project, newest first; empty: the newest of each, by name.
+        limit  most of them; 0 means all.
+        """
+        request = pb.ListProjectsRequest(name=name)
+        revisions: list[ProjectRevision] = []
+        while True:
+            reply = await self._call(self._rpc.ListProjects, request)
+            revisions += map(ProjectRevision.from_proto, reply.revisions)
+            if not reply.more or 0 < limit <= len(revisions):
+                return revisions[: limit or None]
+            request.after, request.before = revisions[-1].name, revisions[-1].revision
 
     # History
 

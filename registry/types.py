@@ -47,7 +47,7 @@ class GateError(RegistryError):
 
 
 class RevisionConflictError(RegistryError):
-    """Another change was written first. Read the deployment again and decide anew."""
+    """Another change was written first. Read the present state again and decide anew."""
 
 
 class FencedError(RegistryError):
@@ -188,6 +188,37 @@ class AuditReport:
     def intact(self) -> bool:
         """True if history and tables are as they were written, and the registry says so too."""
         return not self.problem and not self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRevision:
+    """The definitions of one project at one revision, and how it was applied."""
+
+    name: str
+    revision: int
+    digest: str
+    """SHA-256 of the definitions, hex."""
+    definitions: bytes
+    """Canonical JSON (registry/rules/projects.py); empty in lists and in the reply of an apply."""
+    plan_digest: str
+    """SHA-256 of the plan that was applied, hex."""
+    effects: tuple[str, ...]
+    """What the plan said, a sentence each."""
+    author: str
+    commit: str
+    """Commit of the repository; empty if the folder was in none."""
+    dirty: bool
+    """True if the work tree had changes that no commit has."""
+    reason: str
+    applied_unix_ms: int
+
+    @staticmethod
+    def from_proto(message: registry_pb2.ProjectRevision) -> "ProjectRevision":
+        """Rebuild a revision from its message."""
+        fields = {item.name: getattr(message, item.name) for item in message.DESCRIPTOR.fields}
+        return ProjectRevision(
+            **{**fields, "effects": tuple(effect.text for effect in message.effects)}
+        )
 
 
 STATUS_NAMES: dict[registry_pb2.VersionStatus, str] = {

@@ -7,12 +7,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
-from access.bounds import first_page
+from access.bounds import CHECKPOINT_BYTES_MAX, PROJECT_BYTES_MAX, first_page
 from access.identities import CONTROLLER, GATEWAY, OPERATOR, Identity
 from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
-from registry.chunks import file_chunks, join_checkpoint, message_chunks
+from registry.chunks import file_chunks, join_message, message_chunks
 from registry.signed import SignedDeployment
 from registry.storage.deployments import DeployCommand, deployment_message
 from registry.storage.store import RegistryStore
@@ -28,6 +28,10 @@ STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
 OLDER_ENTRIES_PAUSE_S = 0.05
 """Pause between two blocks of 1,000 history entries that are verified after the start."""
+APPLIES_MAX = 4
+"""Projects that are received at one time."""
+RECEIVE_S = 30.0
+"""Time for the definitions of a project to arrive."""
 END = object()
 
 
@@ -76,6 +80,7 @@ class RegistryService:
         self._finding_changes = ChangeNotifier()
         self._closing = False
         self._proving = asyncio.Lock()
+        self._applying = asyncio.Semaphore(APPLIES_MAX)
         self._registrations = Registrations(store, prove)
 
     def close(self) -> None:
@@ -312,7 +317,7 @@ class RegistryService:
         self, request: AsyncIterator[pb.MessageChunk], identity: Identity
     ) -> pb.Empty:
         """Store the newest checkpoint of a rollout."""
-        checkpoint = await join_checkpoint(request)
+        checkpoint = await join_message(request, pb.Checkpoint, CHECKPOINT_BYTES_MAX)
         await asyncio.to_thread(self._store.save_checkpoint, identity.actor, checkpoint)
         return pb.Empty()
 
@@ -356,6 +361,47 @@ class RegistryService:
             if not findings:
                 await change.wait()
                 self._end_when_closing()
+
+    # Projects
+
+    async def ApplyProject(  # noqa: N802
+        self, request: AsyncIterator[pb.MessageChunk], identity: Identity
+    ) -> pb.ProjectRevision:
+        """Write the next revision of a project by compare-and-set, then wake the watch streams."""
+        # The definitions take memory, so few are received at a time.
+        try:
+            async with self._applying, asyncio.timeout(RECEIVE_S):
+                applied = await join_message(request, pb.ApplyProjectRequest, PROJECT_BYTES_MAX)
+        except TimeoutError as error:
+            raise RegistryUnavailableError(
+                f"the definitions did not arrive within {RECEIVE_S:g} s; apply them again"
+            ) from error
+        loop, workers = asyncio.get_running_loop(), self._presence.live_states()
+
+        def apply() -> pb.ProjectRevision:
+            revision, deployed = self._store.apply_project(
+                identity.actor, applied, workers, operator=OPERATOR in identity.roles
+            )
+            # Publish from this thread: the watchers must learn of it even if the call is cancelled.
+            for deployment in deployed:
+                loop.call_soon_threadsafe(self._publish, self._store.sign(deployment))
+            return revision
+
+        return await asyncio.to_thread(apply)
+
+    async def GetProject(  # noqa: N802
+        self, request: pb.ProjectName, _identity: Identity
+    ) -> AsyncIterator[pb.MessageChunk]:
+        """Yield the chunks of a revision of a project, with its definitions."""
+        revision = await asyncio.to_thread(self._store.get_project, request.name, request.revision)
+        for chunk in message_chunks(revision):
+            yield chunk
+
+    async def ListProjects(  # noqa: N802
+        self, request: pb.ListProjectsRequest, _identity: Identity
+    ) -> pb.ListProjectsReply:
+        """Return a page of all projects, or of the revisions of one, without definitions."""
+        return await asyncio.to_thread(self._store.list_projects, request)
 
     # History
 

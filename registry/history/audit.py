@@ -14,12 +14,11 @@ from typing import Protocol, TypeVar
 from host.collector import collector_paused
 from protos import registry_pb2 as pb
 from registry.history.chain import HistoryChain, StoredEntry, is_signed
+from registry.history.comparison import RowDifference, TableComparison
 from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
     ReplayError,
-    RowDifference,
-    TableComparison,
 )
 from registry.types import AuditReport, BrokenEntry
 

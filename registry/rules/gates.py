@@ -310,18 +310,26 @@ def _check_approval(proposal: Proposal, label: str, *, first: bool) -> None:
 
 def _check_settings(proposal: Proposal) -> None:
     """Require another person's approval of changed settings, once the model has production."""
-    current, approval, change = (
-        proposal.current,
-        proposal.settings_approval,
-        proposal.settings_change,
-    )
-    if change is None or not current.production or proposal.break_glass:
+    if not proposal.break_glass:
+        check_settings_approved(
+            proposal.current, proposal.settings_change, proposal.settings_approval, proposal.actor
+        )
+
+
+def check_settings_approved(
+    current: Deployment,
+    change: SettingsChange | None,
+    approval: pb.SettingsApproval | None,
+    actor: str,
+) -> None:
+    """Raise GateError unless *actor* may make this change of a model's settings."""
+    if change is None or not current.production:
         return
-    if approval is None or same_person(approval.approver, proposal.actor):
+    if approval is None or same_person(approval.approver, actor):
         raise GateError(
             f"this changes the settings of model {current.model!r} ({change.text}), which another "
-            f"person than {proposal.actor!r} must approve: turnout splits approve "
-            f"{current.model} {change.options}. Then deploy it again"
+            f"person than {actor!r} must approve: turnout splits approve "
+            f"{current.model} {change.options}. Then do this again"
         )
 
 

@@ -5,13 +5,14 @@ holdout's share, the ServingPolicy, and a split salt that a person sets.
 """
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from google.protobuf.json_format import MessageToDict
 
 from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
-from registry.types import Deployment
+from registry.types import BadRequestError, Deployment
 
 NO_SALT = bytes(16)
 LATER_FIELDS = frozenset({"hide_role"})
@@ -25,6 +26,36 @@ class SettingsChange:
 
     text: str
     options: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The serving settings that a project gives to a model. None: the deployment's stay."""
+
+    holdout_bp: int | None
+    policy: pb.ServingPolicy | None
+
+
+def with_project_settings(deployment: Deployment, settings: ModelSettings) -> Deployment:
+    """Return *deployment* with the settings of its project."""
+    holdout_bp, policy = settings.holdout_bp, settings.policy
+    return replace(
+        deployment,
+        holdout_bp=deployment.holdout_bp if holdout_bp is None else holdout_bp,
+        policy=deployment.policy if policy is None else policy,
+    )
+
+
+def check_serving_policy(policy: pb.ServingPolicy) -> None:
+    """Raise BadRequestError for a number that is not finite, or a share above all."""
+    for name in ("default_score", "decision_threshold"):
+        if not math.isfinite(getattr(policy, name)):
+            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
+    for name in ("evidence_sampled_of_65536", "journal_sampled_of_65536"):
+        if getattr(policy, name) > 65_536:
+            raise BadRequestError(
+                f"policy.{name} is {getattr(policy, name)}; the most is 65536, which takes all"
+            )
 
 
 def settings_digest(model: str, holdout_bp: int, policy: pb.ServingPolicy, salt: bytes) -> str:

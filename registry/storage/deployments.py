@@ -4,7 +4,6 @@
 the same transaction.
 """
 
-import math
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,13 @@ from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
 from registry.rules import gates
 from registry.rules.lifecycle import VersionFacts, statuses_after
-from registry.rules.settings import settings_change
-from registry.storage import approvals, controllers, reviews, settings, tables, versions
+from registry.rules.settings import (
+    ModelSettings,
+    check_serving_policy,
+    settings_change,
+    with_project_settings,
+)
+from registry.storage import approvals, controllers, projects, reviews, tables, versions
 from registry.storage.ledger import LedgerChange
 from registry.types import (
     BadRequestError,
@@ -59,7 +63,7 @@ class DeployCommand:
 
 
 def current_deployment(connection: Connection, model: str) -> Deployment:
-    """Return the model's deployment. Before the first it has revision 0 and the holdout salt.
+    """Return the model's deployment. Before the first it has revision 0, salt and settings.
 
     Raises NotFoundError when no version of the model was ever registered.
     """
@@ -73,7 +77,10 @@ def current_deployment(connection: Connection, model: str) -> Deployment:
     ).scalar()
     if salt is None:
         raise NotFoundError(f"no version of a model {model[:80]!r} was ever registered")
-    return Deployment(model=model, holdout_salt=salt)
+    # Its first deployment begins with the settings of its project.
+    empty = Deployment(model=model, holdout_salt=salt)
+    settings = projects.settings_of(connection, model)
+    return empty if settings is None else with_project_settings(empty, settings)
 
 
 def list_deployments(connection: Connection, without: Collection[str]) -> list[Deployment]:
@@ -105,9 +112,12 @@ def list_models(connection: Connection, after: str) -> Iterator[pb.ModelSummary]
         .group_by(tables.versions.c.model)
         .order_by(tables.versions.c.model)
     )
+    about = projects.models_of_projects(connection)
     for model, count in counts.all():
         deployment = deployment_message(current_deployment(connection, model))
-        yield pb.ModelSummary(model=model, versions=count, deployment=deployment)
+        yield pb.ModelSummary(
+            model=model, versions=count, deployment=deployment, about=about.get(model)
+        )
 
 
 def deployment_message(deployment: Deployment) -> pb.Deployment:
@@ -181,7 +191,7 @@ def _proposal(
     changed = settings_change(before, command.deployment, under_lease=under_lease)
     settings_approval = None
     if changed is not None:
-        settings_approval = settings.find_settings_approval(
+        settings_approval = approvals.find_settings_approval(
             change, before, command.deployment, under_lease=under_lease
         )
     return gates.Proposal(
@@ -264,6 +274,52 @@ def set_deployment(
     return written
 
 
+def write_project_settings(
+    change: LedgerChange,
+    revision: pb.ProjectRevision,
+    settings: Mapping[str, ModelSettings],
+    workers: Sequence[pb.GatewayState],
+) -> list[Deployment]:
+    """Give deployed models the settings of their project; return the deployments that changed.
+
+    settings  model -> its settings in the new revision.
+    workers   as for `set_deployment`.
+
+    Raises GateError when another person has not approved the settings of a model with production.
+    """
+    written = []
+    deployed = select(tables.deployments.c.model).where(tables.deployments.c.model.in_(settings))
+    for model in sorted(change.connection.execute(deployed).scalars().all()):
+        # Compare the settings that the model has with those that it should have.
+        before = current_deployment(change.connection, model)
+        why = f"project {revision.name}, revision {revision.revision}: {revision.reason}"
+        proposed = replace(with_project_settings(before, settings[model]), why=why[:REASON_MAX])
+        changed = settings_change(before, proposed, under_lease=False)
+        if changed is None:
+            continue
+        approval = approvals.find_settings_approval(change, before, proposed, under_lease=False)
+        gates.check_settings_approved(before, changed, approval, change.actor)
+        # Write them. Versions and shares stay as they are.
+        details: dict[str, object] = {
+            "project": revision.name,
+            "project_revision": revision.revision,
+            **({} if approval is None else {"settings_approval": approval.id}),
+        }
+        facts = facts_of_model(change.connection, model)
+        written.append(
+            set_deployment(
+                change,
+                before,
+                proposed,
+                facts,
+                action="deploy project",
+                details=details,
+                workers=workers,
+            )
+        )
+    return written
+
+
 def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
     """Fill in the salts. Refuse a changed holdout salt and numbers that are out of range."""
     if proposed.holdout_salt not in (NO_SALT, before.holdout_salt):
@@ -271,7 +327,7 @@ def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
             f"the holdout salt of model {before.model!r} is permanent, because another salt would "
             "reshuffle its control group; leave holdout_salt as it was read"
         )
-    _check_policy(proposed.policy)
+    check_serving_policy(proposed.policy)
     split_salt = proposed.split_salt
     # A rollout keeps its split. Another rollout gets another salt.
     if split_salt == NO_SALT and proposed.rollout_id == before.rollout_id:
@@ -279,17 +335,6 @@ def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
     if split_salt == NO_SALT:
         split_salt = secrets.token_bytes(versions.SALT_BYTES)
     return replace(proposed, split_salt=split_salt, holdout_salt=before.holdout_salt)
-
-
-def _check_policy(policy: pb.ServingPolicy) -> None:
-    for name in ("default_score", "decision_threshold"):
-        if not math.isfinite(getattr(policy, name)):
-            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
-    for name in ("evidence_sampled_of_65536", "journal_sampled_of_65536"):
-        if getattr(policy, name) > 65_536:
-            raise BadRequestError(
-                f"policy.{name} is {getattr(policy, name)}; the most is 65536, which takes all"
-            )
 
 
 def _revision_after(before: Deployment, workers: Sequence[pb.GatewayState]) -> int:

@@ -21,13 +21,12 @@ from sqlalchemy.exc import DBAPIError
 from host.collector import collector_paused
 from host.files import replace_file
 from registry.history.chain import HistoryChain, StoredEntry
+from registry.history.comparison import RowDifference, TableComparison
 from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
     ReplayError,
     Row,
-    RowDifference,
-    TableComparison,
 )
 from registry.storage import seals, tables
 from registry.storage.ledger import read_head

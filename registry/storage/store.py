@@ -18,6 +18,7 @@ from protos import registry_pb2 as pb
 from registry.bundle import (
     Bundle,
     read_version_folder,
+    read_views,
     sign_manifest,
     verify_bundle,
     write_version_folder,
@@ -27,16 +28,17 @@ from registry.history.chain import is_signed
 from registry.history.replay import ReplayedState
 from registry.keys import prediction_id_key, signing_key
 from registry.manifest import MANIFEST, SIGNATURE
+from registry.rules.projects import ReadingVersion, read_definitions
 from registry.signed import SignedDeployment, sign_deployment
 from registry.storage import (
     approvals,
     controllers,
     deployments,
+    projects,
     proof,
     rejections,
     reviews,
     seals,
-    settings,
     versions,
 )
 from registry.storage.database import Database
@@ -49,7 +51,7 @@ from registry.storage.ledger import (
     read_head,
 )
 from registry.storage.rows import read_state_page
-from registry.types import Deployment, RegistryFaultError
+from registry.types import Deployment, RegistryFaultError, VersionRefusedError
 
 
 class RegistryStore:
@@ -90,6 +92,8 @@ class RegistryStore:
         self._snapshot = folder / SNAPSHOT
         self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
         self._altered_deployments: set[str] = set()
+        self._older_views: dict[str, list[tuple[str, str]]] = {}
+        """Version id -> the views in contract.json, of versions whose rows do not have them."""
         self._snapshot_seq = 0
         try:
             self._prove_at_start()
@@ -264,7 +268,22 @@ class RegistryStore:
     def get_version(self, model: str, version: str) -> pb.Version:
         """Return a version by label or id."""
         with self._database.read_transaction() as connection:
-            return versions.get_version(connection, model, version)
+            return self._with_views(versions.get_version(connection, model, version))
+
+    def _with_views(self, version: pb.Version) -> pb.Version:
+        """Return *version* with its views, which older rows do not have, from its files."""
+        if not version.views_unknown:
+            return version
+        if version.digest not in self._older_views:
+            try:
+                views = read_views(self._versions / version.digest, version.digest)
+            except VersionRefusedError:
+                return version
+            self._older_views[version.digest] = views
+        for name, view_hash in self._older_views[version.digest]:
+            version.views.add(name=name, hash=view_hash)
+        version.views_unknown = False
+        return version
 
     def list_versions(self, model: str, after: int = 0) -> tuple[list[pb.Version], bool]:
         """Return a page of a model's versions, oldest first, without cards; and if more follow.
@@ -272,7 +291,8 @@ class RegistryStore:
         after  only versions with a larger label.
         """
         with self._database.read_transaction() as connection:
-            return first_page(versions.list_versions_of(connection, model, after))
+            listed = versions.list_versions_of(connection, model, after)
+            return first_page(map(self._with_views, listed))
 
     def list_models(self, after: str = "") -> tuple[list[pb.ModelSummary], bool]:
         """Return a page of models by name, each with its deployment; and if more follow.
@@ -306,7 +326,7 @@ class RegistryStore:
         """Write an approval of settings in place of the model's current ones, and return it."""
         with self._change(actor) as change:
             current = deployments.current_deployment(change.connection, request.model)
-            return settings.write_settings_approval(change, request, current)
+            return approvals.write_settings_approval(change, request, current)
 
     def list_reviews(self, model: str, *, open_only: bool) -> list[pb.Review]:
         """Return the reviews of a model, or of all models if it is empty, oldest first."""
@@ -353,6 +373,57 @@ class RegistryStore:
     def sign(self, deployment: Deployment) -> SignedDeployment:
         """Return *deployment* signed with the registry's key, for gateways."""
         return sign_deployment(deployment, self._key)
+
+    # Projects
+
+    def apply_project(
+        self,
+        actor: str,
+        request: pb.ApplyProjectRequest,
+        workers: Sequence[pb.GatewayState],
+        *,
+        operator: bool,
+    ) -> tuple[pb.ProjectRevision, list[Deployment]]:
+        """Write the next revision of a project, and the deployments whose settings it changes.
+
+        operator  whether the actor is an operator. Others change no models and no policies.
+        """
+        # The definitions are parsed before other writers have to wait.
+        definitions = read_definitions(request.name, request.definitions)
+        with self._change(actor) as change:
+            in_use = self._versions_in_use(change.connection)
+            revision = projects.write_revision(
+                change, request, definitions, in_use, operator=operator
+            )
+            if not operator:
+                return revision, []
+            return revision, deployments.write_project_settings(
+                change, revision, definitions.settings, workers
+            )
+
+    def _versions_in_use(self, connection: Connection) -> Iterator[ReadingVersion]:
+        deployed = deployments.list_deployments(connection, without=())
+        for message, role in versions.versions_in_use(connection, deployed):
+            version = self._with_views(message)
+            views = [(view.name, view.hash) for view in version.views]
+            yield ReadingVersion(
+                version.model, version.label, role, None if version.views_unknown else tuple(views)
+            )
+
+    def get_project(self, name: str, revision: int) -> pb.ProjectRevision:
+        """Return a revision of a project with its definitions; 0: the newest."""
+        with self._database.read_transaction() as connection:
+            return projects.get_revision(connection, name, revision)
+
+    def list_projects(self, request: pb.ListProjectsRequest) -> pb.ListProjectsReply:
+        """Return a page of all projects, or of the revisions of one."""
+        with self._database.read_transaction() as connection:
+            revisions, more = first_page(
+                projects.list_revisions(connection, request.name, request.before)
+                if request.name
+                else projects.list_newest(connection, request.after)
+            )
+        return pb.ListProjectsReply(revisions=revisions, more=more)
 
     # Controllers
 

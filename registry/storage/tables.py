@@ -50,6 +50,8 @@ versions = Table(
     Column("input_contract", String(64), nullable=False),
     Column("entities", Text, nullable=False),  # canonical JSON list
     Column("outputs", Integer, nullable=False),
+    # Canonical JSON list of [name, hash]; empty for versions of releases that did not keep them.
+    Column("views", Text, nullable=False, server_default=""),
     Column("card_json", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     UniqueConstraint("model", "label"),
@@ -111,6 +113,24 @@ deployments = Table(
     Column("model", String(64), primary_key=True),
     Column("revision", BigInteger, nullable=False),
     Column("message", LargeBinary, nullable=False),  # turnout.v1.Deployment
+)
+
+projects = Table(
+    "projects",
+    schema,
+    Column("place", Integer, primary_key=True, autoincrement=True),  # order of all revisions
+    Column("name", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),  # of the definitions
+    Column("definitions", LargeBinary, nullable=False),  # canonical JSON, compressed by zlib
+    Column("plan_digest", String(64), nullable=False),
+    Column("effects", Text, nullable=False),  # canonical JSON list
+    Column("author", String(64), nullable=False),
+    Column("commit_id", String(128), nullable=False),  # COMMIT is a word of SQL
+    Column("dirty", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("applied_unix_ms", BigInteger, nullable=False),
+    UniqueConstraint("name", "revision"),
 )
 
 leases = Table(

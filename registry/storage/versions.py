@@ -50,6 +50,7 @@ def register_version(
         "outputs": len(contract.outputs),
         "size_bytes": size_bytes,
     }
+    views = [[use.view.name, use.view.view_hash] for use in contract.views]
     change.connection.execute(
         insert(tables.versions).values(
             **recorded_columns,
@@ -59,6 +60,7 @@ def register_version(
             standby=False,
             was_production=False,
             entities=canonical_json(contract.entities).decode(),
+            views=canonical_json(views).decode(),
             card_json=card_json,
         )
     )
@@ -72,6 +74,7 @@ def register_version(
             **salt_fields,
             "status": "development",
             "entities": contract.entities,
+            "views": views,
             "card_sha256": sha256_hex(card_json.encode()),
         },
         reason="",
@@ -144,6 +147,32 @@ def list_versions_of(connection: Connection, model: str, after: int) -> Iterator
     )
     for row in rows:
         yield _message_without_card(row)
+
+
+def versions_in_use(
+    connection: Connection, deployed: Sequence[Deployment]
+) -> Iterator[tuple[pb.Version, str]]:
+    """Yield each version that gateways may run, without its card, and its role or else its status.
+
+    These are the staged ones, those in production, and all that a deployment names.
+
+    deployed  the deployments of all models.
+    """
+    roles: dict[str, str] = {}
+    for deployment in deployed:
+        named = dict.fromkeys(deployment.preload, "preload")
+        named |= {label: "shadow" for label, _ in deployment.shadows}
+        named |= {deployment.canary: "canary", deployment.standby: "standby"}
+        named[deployment.production] = "production"
+        roles |= {of: named[label] for label, of in deployment.digests if label in named}
+    in_use = tables.versions.c.status.in_((pb.STAGING, pb.PRODUCTION_STATUS))
+    rows = connection.execute(
+        select(*_COLUMNS_WITHOUT_CARD)
+        .where(in_use | tables.versions.c.digest.in_(roles))
+        .order_by(tables.versions.c.model, tables.versions.c.label)
+    )
+    for row in rows:
+        yield _message_without_card(row), roles.get(row.digest, STATUS_NAMES[row.status])
 
 
 def facts_of(
@@ -263,4 +292,6 @@ def _message_without_card(row: Row[Any]) -> pb.Version:
         model_contract=row.model_contract,
         input_contract=row.input_contract,
         size_bytes=row.size_bytes,
+        views=[pb.VersionView(name=name, hash=of) for name, of in json.loads(row.views or "[]")],
+        views_unknown=not row.views,
     )

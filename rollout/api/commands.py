@@ -11,7 +11,7 @@ from registry.types import (
     Deployment,
     RevisionConflictError,
 )
-from rollout.api.start_checks import check_startable, find_approval, views_read_by
+from rollout.api.start_checks import check_startable, find_approval
 from rollout.controller.controller import Controller
 from rollout.controller.past_rollouts import PastRollout, last_status, past_rollouts
 from rollout.controller.recovery import end_unreadable
@@ -23,10 +23,12 @@ from rollout.lifecycle.clock import ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec
 from rollout.lifecycle.rollout import Rollout
 from rollout.policy.freeze import active_freeze
-from rollout.policy.policy import Policy
+from rollout.policy.policy import STANDARD, Policy
 from rollout.policy.stages import Stage, StagePosition, Verdict, next_position
 
 SALT_BYTES = 16
+DEFAULT_POLICY = STANDARD.name
+"""The policy of a rollout that names none, of a model whose project names none."""
 
 
 class RolloutCommands:
@@ -51,7 +53,7 @@ class RolloutCommands:
         if not self._controller.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
         # Check everything that must hold before a rollout starts.
-        policy = self._policy(request.policy, request.model)
+        policy = await self._policy(request.policy, request.model)
         version = await self._registry.get_version(request.model, request.version)
         current = self._without_ended_rollout(await self._registry.deployment(request.model))
         check_startable(current, version.label)
@@ -127,11 +129,12 @@ class RolloutCommands:
 
     async def _check_exclusive_views(self, policy: Policy, version: registry_pb2.Version) -> None:
         """Refuse if another model rolls out over a view that the policy wants exclusively."""
+        read = {view.name for view in version.views}
         for other in self._controller.rollouts() if policy.exclusive_views else ():
             if other.ended or other.spec.model == version.model:
                 continue
             other_version = await self._registry.get_version(other.spec.model, other.spec.version)
-            shared = views_read_by(version) & views_read_by(other_version)
+            shared = read & {view.name for view in other_version.views}
             if "*" not in policy.exclusive_views:
                 shared &= set(policy.exclusive_views)
             if shared:
@@ -275,19 +278,26 @@ class RolloutCommands:
         )
         self._controller.see_deployment(written)
 
-    def forecast(self, request: rollout_pb2.ForecastRequest) -> rollout_pb2.ForecastReply:
+    async def forecast(self, request: rollout_pb2.ForecastRequest) -> rollout_pb2.ForecastReply:
         """Return how long each step of a policy takes at today's traffic of a model."""
-        policy = self._policy(request.policy, request.model)
+        policy = await self._policy(request.policy, request.model)
         calls_a_second = self._controller.traffic_rate.calls_a_second(request.model)
         return forecast_reply(policy, calls_a_second, request.failure_rate)
 
-    def _policy(self, name: str, model: str) -> Policy:
-        """Return the policy of that name, in the model's edition if there is one."""
-        policies = self._controller.policies
+    async def _policy(self, name: str, model: str) -> Policy:
+        """Return the policy of that name, in the model's edition if there is one.
+
+        name  empty: the model's default policy in its project, or else DEFAULT_POLICY.
+        """
+        book = await self._controller.refresh_policies()
+        name = name or book.defaults.get(model, DEFAULT_POLICY)
+        policies = book.policies
         policy = policies.get(f"{name}@{model}", policies.get(name))
         if policy is None:
+            problems = [f": {item.problem}" for item in book.unusable if item.name == name]
             raise UnknownRolloutError(
-                f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
+                f"there is no policy {name!r} that can be used{''.join(problems)}; there are "
+                f"{', '.join(sorted(policies))}"
             )
         return policy
 

@@ -142,12 +142,22 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         context: Context,
     ) -> pb.ListPoliciesReply:
         """Return the policies, each with the digest that approvals name."""
-        policies = self._controller.policies.values()
+        book = await self._controller.refresh_policies()
         return pb.ListPoliciesReply(
             policies=[
-                pb.Policy(name=policy.name, digest=policy.digest, json=policy.json.decode())
-                for policy in policies
-            ]
+                pb.Policy(
+                    name=policy.name,
+                    digest=policy.digest,
+                    json=policy.json.decode(),
+                    project=book.project_of(policy.name),
+                )
+                for policy in book.policies.values()
+            ],
+            unusable=[
+                pb.UnusablePolicy(name=item.name, project=item.project, problem=item.problem)
+                for item in book.unusable
+            ],
+            defaults=book.defaults,
         )
 
     @errors_to_status
@@ -220,4 +230,4 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     @errors_to_status
     async def Forecast(self, request: pb.ForecastRequest, context: Context) -> pb.ForecastReply:
         """Return how long each step takes at today's traffic, and what it cannot detect."""
-        return self._commands.forecast(request)
+        return await self._commands.forecast(request)

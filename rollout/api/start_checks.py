@@ -1,18 +1,11 @@
 """Conditions of a rollout's start that the deployment and the approvals decide. No I/O."""
 
-import json
 from collections.abc import Sequence
 
 from protos import registry_pb2
 from registry.types import Deployment, rejection_in_force, standing_approvals
 from rollout.errors import RolloutRefusedError
 from rollout.policy.policy import Policy
-
-
-def views_read_by(version: registry_pb2.Version) -> set[str]:
-    """Return the views that a version reads, from the columns in its card (`view:feature`)."""
-    names = json.loads(version.card_json or "{}").get("names", [])
-    return {str(name).split(":")[0] for name in names if ":" in str(name)}
 
 
 def check_startable(deployment: Deployment, version: str) -> None:

@@ -22,6 +22,7 @@ from rollout.controller.findings import Findings
 from rollout.controller.fleet import Fleet
 from rollout.controller.gateway_clocks import ClockCheck, GatewayClocks
 from rollout.controller.isolate_errors import isolate_errors
+from rollout.controller.policy_book import PolicyBook
 from rollout.controller.recovery import recover_rollouts
 from rollout.controller.traffic_rate import TrafficRate
 from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
@@ -31,6 +32,7 @@ from rollout.judge.judge import FleetView
 from rollout.lifecycle.clock import ClockReading, ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec, deploy_position, deployment_at, position_of
 from rollout.lifecycle.rollout import Rollout
+from rollout.policy.approved_policy import policy_file_note
 from rollout.policy.policy import Policy
 from rollout.policy.stages import Stage, StagePosition
 
@@ -71,7 +73,7 @@ class Controller:
         # What the controller works with.
         self._registry = registry
         self._clock = clock
-        self.policies = policies
+        self.policies = PolicyBook(policies)
         self.fleet = Fleet()
         self.traffic_rate = TrafficRate()
         self.wake = asyncio.Event()
@@ -120,7 +122,12 @@ class Controller:
 
         Raises RegistryError.
         """
-        checkpoints = CheckpointStore(self._registry, lease_token, self.policies)
+        # Rollouts go on under their approved policies, also when the projects cannot be read.
+        try:
+            await self.policies.refresh(self._registry)
+        except RegistryError as error:
+            log.warning("rollout: the policies of projects cannot be read: %s", error)
+        checkpoints = CheckpointStore(self._registry, lease_token, self.policies.policies)
         await self.findings.load_all(self._registry)
         for recovered in await recover_rollouts(self._registry, checkpoints, self._clock):
             deployment, rollout = recovered.deployment, recovered.rollout
@@ -446,6 +453,18 @@ class Controller:
         return self.fleet.view(spec.model, spec.version, silence_ns, now.monotonic_ns)
 
     # For commands and statuses (rollout/api)
+
+    async def refresh_policies(self) -> PolicyBook:
+        """Return the policies by name, those of projects as they are applied now.
+
+        Raises RegistryError.
+        """
+        await self.policies.refresh(self._registry)
+        current = self.policies.policies
+        # A rollout goes on under its approved policy, and says that there is another edition.
+        for rollout in self._active_rollouts():
+            rollout.policy_note = policy_file_note(rollout.spec.policy, current)
+        return self.policies
 
     def rollout(self, model: str, rollout_id: str = "") -> Rollout:
         """Return the newest rollout of *model*, or the rollout with *rollout_id*.

@@ -50,7 +50,7 @@ def policy_file_note(approved: Policy, policies: Mapping[str, Policy]) -> str:
     if current is None:
         return "kept from its start; there is no policy of that name any more"
     if current.digest != approved.digest:
-        return f"kept from its start; the file now has another edition ({current.digest[:12]})"
+        return f"kept from its start; there is now another edition ({current.digest[:12]})"
     return ""
 
 

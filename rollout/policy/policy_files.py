@@ -53,13 +53,15 @@ def parse_policies(
     editions = tables.pop("models", {})
     if not isinstance(name, str) or not name or "@" in name or not isinstance(editions, dict):
         raise PolicyError(f"{where}: a policy needs a name (without @), and models as tables")
-    if base not in known:
+    if not isinstance(base, str) or base not in known:
         raise PolicyError(
             f"{where}: base {base!r} is not known; build on one of {', '.join(sorted(known))}"
         )
     policy = _derive_policy(known[base], name, tables, where)
     policies = {name: policy}
     for model, changes in editions.items():
+        if not isinstance(changes, dict):
+            raise PolicyError(f"{where} [models.{model}]: the fields of an edition are a table")
         edition = f"{name}@{model}"
         policies[edition] = _derive_policy(policy, edition, changes, f"{where} [models.{model}]")
     return policies
@@ -158,4 +160,7 @@ def _number(default: Any, key: str, value: Any, where: str) -> Any:  # noqa: ANN
     wanted = NUMBER_TYPES if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise PolicyError(f"{where}: {key} is a {'number' if float in wanted else 'whole number'}")
-    return float(value) if isinstance(default, float) else value
+    try:
+        return float(value) if isinstance(default, float) else value
+    except OverflowError as error:
+        raise PolicyError(f"{where}: {key} is larger than any number here") from error

@@ -35,6 +35,7 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Registry/SaveCheckpoint": {CONTROLLER},
     "/turnout.v1.Registry/LoadCheckpoint": {CONTROLLER},
     "/turnout.v1.Registry/WriteFinding": {CONTROLLER, OPERATOR},
+    "/turnout.v1.Registry/ApplyProject": {AUTHOR, OPERATOR},
     "/turnout.v1.Rollouts/Start": {OPERATOR},
     "/turnout.v1.Rollouts/Abort": {OPERATOR},
     "/turnout.v1.Rollouts/Promote": {OPERATOR},

@@ -27,6 +27,7 @@ LONG_FILES = {
     "gateway/predict/dispatch.py": "every way in which a batch is answered, in one table of cases",
     "registry/storage/store.py": "one method for each transaction of the registry",
     "registry/api/service.py": "one method for each RPC of the registry",
+    "registry/types.py": "the types and errors that the registry shares with other rooms",
     "registry/client.py": "one method for each RPC of the registry",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
     "ingress/src/accel/onnx_trees.rs": "reading, checking and walking share one set of types",

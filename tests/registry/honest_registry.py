@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.storage.deployments import DeployCommand
 from registry.storage.store import RegistryStore
 from registry.types import DeploymentError, RegistryError
+from tests.registry.project_definitions import PLAN, definitions_of, tiny_view
 from tests.tiny_models import linear_weights, tiny_files
 
 MODELS = ("churn", "fraud", "upsell")
@@ -67,6 +70,7 @@ class HonestRegistry:
             self._lease,
             self._checkpoint,
             self._finding,
+            self._apply_project,
         )
         for model in MODELS[:2]:
             self._register(model)
@@ -190,3 +194,26 @@ class HonestRegistry:
     def _finding(self, model: str) -> None:
         finding = pb.Finding(model=model, kind="hold", text="scores moved", version="1")
         self.store.write_finding("monitor", finding)
+
+    def _apply_project(self, model: str) -> None:
+        # Two projects want the same names, and settings are often approved.
+        name = self._random.choice(["shop", "crm"])
+        listed = self.store.list_projects(pb.ListProjectsRequest(name=name)).revisions
+        settings = self._random.choice(SETTINGS)
+        serving = MessageToDict(settings["policy"], preserving_proto_field_name=True)
+        models = {model: {"holdout_bp": settings["holdout_bp"], "serving": serving}}
+        request = pb.ApplyProjectRequest(
+            name=name,
+            expected_revision=listed[0].revision if listed else self._random.randrange(2),
+            definitions=definitions_of(
+                name,
+                views=[tiny_view(f"view_{self._random.randrange(3)}")],
+                models=models if self._random.random() < 0.5 else {},
+            ),
+            plan_digest=PLAN,
+            effects=[pb.ProjectEffect(text="a view is new")],
+            dirty=self._random.random() < 0.5,
+            reason="as planned",
+        )
+        operator = self._random.random() < 0.8
+        self.store.apply_project(self._random.choice(PEOPLE), request, (), operator=operator)

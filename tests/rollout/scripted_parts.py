@@ -8,6 +8,7 @@ from registry.types import (
     Deployment,
     FencedError,
     NotFoundError,
+    ProjectRevision,
     RegistryUnavailableError,
     RevisionConflictError,
 )
@@ -155,12 +156,14 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.deployments: dict[str, Deployment] = {}
+        self.projects: dict[str, ProjectRevision] = {}
         self.checkpoints: dict[str, registry_pb2.Checkpoint] = {}
         self.approvals_given: list[registry_pb2.Approval] = []
         self.findings_written: list[registry_pb2.Finding] = []
         self.lease_token = 1
         self.down = False
-        self.card = ""
+        self.views: list[registry_pb2.VersionView] = []
+        """What every version reads."""
         self.deployments_written: list[Deployment] = []
         self.before_deploy: list[Deployment] = []
         """Deployments that another writer writes just before the next deploy."""
@@ -177,6 +180,17 @@ class FakeRegistry:
             raise RegistryUnavailableError("down")
         if lease_token and lease_token != self.lease_token:
             raise FencedError(f"token {lease_token} is fenced off by {self.lease_token}")
+
+    async def list_projects(self) -> list[ProjectRevision]:
+        """Return the newest revision of each project."""
+        self._check()
+        return [replace(revision, definitions=b"") for revision in self.projects.values()]
+
+    async def get_project(self, name: str, revision: int = 0) -> ProjectRevision | None:
+        """Return the newest revision of a project; there are no others."""
+        self._check()
+        newest = self.projects.get(name)
+        return newest if newest is None or revision in (0, newest.revision) else None
 
     async def list_models(self) -> list[registry_pb2.ModelSummary]:
         """Return every model that has a deployment."""
@@ -212,7 +226,7 @@ class FakeRegistry:
         """Return a version of that label; every label exists."""
         self._check()
         return registry_pb2.Version(
-            model=model, label=version, author="ann", digest=version, card_json=self.card
+            model=model, label=version, author="ann", digest=version, views=self.views
         )
 
     async def approvals(self, model: str, version: str) -> list[registry_pb2.Approval]:

@@ -61,10 +61,9 @@ class ScriptedWorld:
     async def start_rollout(self, policy: str = "quick") -> Rollout:
         """Start to lead, approve version 2, and start its rollout."""
         await self.controller.start_leading(self.registry.lease_token)
+        digest = self.controller.policies.policies[policy].digest
         self.registry.approvals_given.append(
-            registry_pb2.Approval(
-                id="a1", model="churn", version="2", policy_digest=POLICIES[policy].digest
-            )
+            registry_pb2.Approval(id="a1", model="churn", version="2", policy_digest=digest)
         )
         self._report_states()
         commands = RolloutCommands(self.controller, self.registry, self.clock)  # type: ignore[arg-type]

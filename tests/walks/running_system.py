@@ -100,10 +100,14 @@ class RunningSystem:
             "two serving and a spare",
         )
 
-    async def _wait_applied(self, model: str) -> None:
+    def wait_applied(self, model: str) -> None:
         """Return once both workers and the spare have applied the newest deployment."""
-        async with asyncio.timeout(20), self.registry_client("sam") as client:
-            await wait_until_applied(client, await client.deployment(model), 3)
+
+        async def wait() -> None:
+            async with asyncio.timeout(20), self.registry_client("sam") as client:
+                await wait_until_applied(client, await client.deployment(model), 3)
+
+        asyncio.run(wait())
 
     def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  options of tiny_files
         """Register a tiny version as dana; return its label."""
@@ -130,7 +134,7 @@ class RunningSystem:
             return True
 
         poll_system_until(deployed, 20.0, f"{model} {label} READY and deployed")
-        asyncio.run(self._wait_applied(model))
+        self.wait_applied(model)
 
 
 @contextmanager

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from turnout.cli.rollout_client import RolloutClient
     from turnout_client import PredictClient
 
+STANDARD_POLICY = "standard"
+"""The policy of models whose project names no default."""
+
 
 def open_registry(context: CommandContext) -> "RegistryClient":
     """Return a registry client that acts as the command's actor; an async context manager."""
@@ -66,13 +69,24 @@ async def policy_digest(context: CommandContext, name: str) -> str:
     if name == INITIAL:
         return ""
     async with open_rollouts(context) as client:
-        policies = await client.policies()
-    if name not in policies:
+        reply = await client.list_policies()
+    digests = {policy.name: policy.digest for policy in reply.policies}
+    if name not in digests:
+        problems = [f": {item.problem}" for item in reply.unusable if item.name == name]
         raise OperatorError(
-            f"there is no rollout policy {name!r}; there are {', '.join(sorted(policies))}, and "
-            f"{INITIAL} for a model's first version"
+            f"there is no rollout policy {name!r} that can be used{''.join(problems)}; there are "
+            f"{', '.join(sorted(digests))}, and {INITIAL} for a model's first version"
         )
-    return policies[name].digest
+    return digests[name]
+
+
+async def default_policy(context: CommandContext, model: str) -> str:
+    """Return the name of the policy of a rollout of *model* that names none, or its edition."""
+    async with open_rollouts(context) as client:
+        reply = await client.list_policies()
+    name = reply.defaults.get(model, STANDARD_POLICY)
+    edition = f"{name}@{model}"
+    return edition if edition in {policy.name for policy in reply.policies} else name
 
 
 async def deploy_approved(

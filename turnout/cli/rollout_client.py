@@ -73,10 +73,15 @@ class RolloutClient:
             more = reply.more
         return rollouts
 
+    async def list_policies(self) -> pb.ListPoliciesReply:
+        """Return the rollout policies, those that cannot be used, and the models' defaults."""
+        reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
+        assert isinstance(reply, pb.ListPoliciesReply)
+        return reply
+
     async def policies(self) -> dict[str, pb.Policy]:
         """Return every rollout policy by name."""
-        reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
-        return {policy.name: policy for policy in reply.policies}
+        return {policy.name: policy for policy in (await self.list_policies()).policies}
 
     async def forecast(self, model: str, policy: str, failure_rate: float) -> pb.ForecastReply:
         """Return how long each step of *policy* takes at today's traffic.

@@ -16,6 +16,7 @@ def models(ctx: typer.Context) -> None:
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
     summaries = asyncio.run(_list_models(context))
+    # One row a model. What its project says of it is long, so JSON alone has all of it.
     rows = [
         (
             summary.model,
@@ -25,11 +26,24 @@ def models(ctx: typer.Context) -> None:
             _share(summary.deployment.standby, summary.deployment.standby_bp),
             ", ".join(f"{s.version}" for s in summary.deployment.shadows) or "-",
             summary.deployment.revision,
+            summary.about.owner or "-",
+            summary.about.tier or "-",
         )
         for summary in summaries
     ]
-    columns = ("model", "versions", "production", "canary", "standby", "shadows", "revision")
+    columns = (
+        "model",
+        "versions",
+        "production",
+        "canary",
+        "standby",
+        "shadows",
+        "revision",
+        "owner",
+        "tier",
+    )
     screen.result([message_to_json(summary) for summary in summaries], text_table(columns, rows))
+    # An empty table says nothing about what to do.
     if not summaries:
         screen.hint("There is no model yet. Try `turnout demo`, or `turnout versions register`.")
 

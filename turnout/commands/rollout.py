@@ -35,15 +35,19 @@ def policies(ctx: typer.Context) -> None:
     """List the rollout policies."""
     context: CommandContext = ctx.obj
 
-    async def fetch() -> list[rollout_pb2.Policy]:
+    async def fetch() -> rollout_pb2.ListPoliciesReply:
         async with clients.open_rollouts(context) as client:
-            return list((await client.policies()).values())
+            return await client.list_policies()
 
-    found = asyncio.run(fetch())
-    terminal(context.json).result(
-        [{**message_to_json(policy), "json": json.loads(policy.json)} for policy in found],
-        policies_table(found),
+    reply = asyncio.run(fetch())
+    screen = terminal(context.json)
+    screen.result(
+        [{**message_to_json(policy), "json": json.loads(policy.json)} for policy in reply.policies],
+        policies_table(reply.policies),
     )
+    # A policy of a project that is wrong is not simply missing.
+    for item in reply.unusable:
+        screen.note(f"{item.name} of project {item.project} cannot be used: {item.problem}")
 
 
 @app.command()
@@ -51,7 +55,7 @@ def start(
     ctx: typer.Context,
     model: Model,
     version: Annotated[str, typer.Argument(help="Label of the version to roll out.")],
-    policy: PolicyName = "standard",
+    policy: PolicyName = "",
     reason: Reason = "",
 ) -> None:
     """Start a rollout. The version needs an approval for this policy."""

@@ -41,7 +41,7 @@ def forecast(
     ctx: typer.Context,
     model: Model,
     version: Annotated[str, typer.Argument(help="Label of the version to roll out.")],
-    policy: PolicyName = "standard",
+    policy: PolicyName = "",
     failure_rate: Annotated[
         float,
         typer.Option(help="Share of production's keys that fail today. 0: assume 1 in 1,000."),

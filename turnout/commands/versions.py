@@ -61,10 +61,12 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
     """Show one version: its card, its contract, what it changes, who approved it."""
     context: CommandContext = ctx.obj
     found, approvals = asyncio.run(_find_version(context, model, version))
+    about = asyncio.run(_project_model(context, model))
     card = card_of(found)
     value: dict[str, Any] = {
         **message_to_json(found),
         "card": card,
+        "about": message_to_json(about),
         "approvals": [message_to_json(approval) for approval in approvals],
     }
     value.pop("card_json")
@@ -77,6 +79,8 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
                 "author": found.author,
                 "model contract": found.model_contract,
                 "input contract": found.input_contract,
+                "views": ", ".join(f"{view.name} {view.hash[:12]}" for view in found.views) or "-",
+                **_about_model(about),
             }
         ),
         change_summary(card),
@@ -97,9 +101,7 @@ def register(
     screen.result(
         message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
     )
-    screen.hint(
-        f"Next, by another person: turnout versions approve {model} {found.label} --policy standard"
-    )
+    screen.hint(f"Next, by another person: turnout versions approve {model} {found.label}")
 
 
 @app.command()
@@ -110,9 +112,10 @@ def approve(
     policy: Annotated[
         str,
         typer.Option(
-            help="Rollout policy that it may run under; initial for a model's first version."
+            help="Rollout policy that it may run under; initial for a model's first version. "
+            "Default: the model's default policy in its project, or else standard."
         ),
-    ] = "standard",
+    ] = "",
     reason: Reason = "",
     direct: Annotated[
         bool,
@@ -127,12 +130,15 @@ def approve(
     """Approve a version for a policy, after a look at what changes. Authors may not."""
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
+    # Without a policy the approval is for the one under which a rollout would start.
     found, _ = asyncio.run(_find_version(context, model, version))
+    policy = policy or asyncio.run(clients.default_policy(context, model))
     # An approver must have seen what the version changes, so it is shown before the question.
     if not yes:
         if context.json:
             raise OperatorError("--json asks no question: accept the change with --yes")
-        screen.result(None, change_summary(card_of(found)))
+        about = asyncio.run(_project_model(context, model))
+        screen.result(None, named_values(_about_model(about)), change_summary(card_of(found)))
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
     # The approval names the policy's digest and the shift's digest: neither can change later.
     approval = asyncio.run(_approve(context, found, policy, reason, direct))
@@ -261,6 +267,24 @@ async def _find_version(
     async with clients.open_registry(context) as client:
         found = await client.get_version(model, version)
         return found, list(await client.approvals(model, found.label))
+
+
+async def _project_model(context: CommandContext, model: str) -> registry_pb2.ProjectModel:
+    """Return what the model's project says about it; empty if no project has it."""
+    async with clients.open_registry(context) as client:
+        known = {summary.model: summary.about for summary in await client.list_models()}
+    return known.get(model, registry_pb2.ProjectModel())
+
+
+def _about_model(about: registry_pb2.ProjectModel) -> dict[str, object]:
+    if not about.project:
+        return {}
+    return {
+        "project": about.project,
+        "owner": about.owner or "-",
+        "purpose": about.purpose or "-",
+        "meaning of the score": about.score_meaning or "-",
+    }
 
 
 async def _register(context: CommandContext, model: str, folder: Path) -> registry_pb2.Version:

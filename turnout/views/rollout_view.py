@@ -122,9 +122,19 @@ def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
                 f"{fields['watch_s']:g} s beside {fields['standby_bp'] / 100:g} %",
                 f"{fields['failure_bar']:.1%}, e {fields['promote_e']:g}",
                 f"alpha {fields['alpha']:g}",
+                policy.project or "-",
             )
         )
-    columns = ("policy", "digest", "shadow", "canary", "watch", "promotes below", "rolls back at")
+    columns = (
+        "policy",
+        "digest",
+        "shadow",
+        "canary",
+        "watch",
+        "promotes below",
+        "rolls back at",
+        "project",
+    )
     return text_table(columns, rows)
 
 

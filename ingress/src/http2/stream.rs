@@ -107,8 +107,9 @@ pub struct Stream {
     pub handles: Vec<u64>,
     /// Id of the raw call. 0: this is not a raw call.
     pub raw_call: u64,
-    /// Messages that the raw call's handler asked for and did not get yet.
-    pub messages_wanted: u32,
+    /// Messages that the raw call's handler asked for and did not get yet. -1: it has got the first
+    /// message, with which its call began, and has not asked for it yet.
+    pub messages_wanted: i32,
     /// Messages to be sent, with their gRPC prefixes.
     pub outgoing: Vec<u8>,
     /// How many bytes of `outgoing` nghttp2 has read.

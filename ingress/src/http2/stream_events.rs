@@ -61,7 +61,7 @@ impl<S: Service> StreamEvents<'_, S> {
         if flag != 0 {
             self.begin_inflation(id, flag, method, message);
         } else if method.is_raw() {
-            self.raw_message(id, method, message.to_vec(), None);
+            self.raw_message(id, message.to_vec(), None);
         } else {
             self.scored_message(id, method, message);
         }
@@ -126,7 +126,7 @@ impl<S: Service> StreamEvents<'_, S> {
             }
             // Stop while the handler asks for nothing, or too much is unanswered or unsent.
             let has_room = match stream.method {
-                Some(Method::RawStream) => stream.messages_wanted > 0,
+                Some(Method::RawStream) => stream.raw_call == 0 || stream.messages_wanted > 0,
                 _ => {
                     !self.streams.going_away
                         && stream.handles.len() < self.server.limits().stream_calls_max
@@ -197,7 +197,14 @@ impl<S: Service> StreamEvents<'_, S> {
             }
             Some(Method::RawStream) => {
                 stream.phase = Phase::InputDone;
-                let raw_call = stream.raw_call;
+                let mut raw_call = stream.raw_call;
+                // Its handler answers a call without a message, too.
+                if raw_call == 0 {
+                    if !self.open_raw_call(id) {
+                        return;
+                    }
+                    raw_call = self.streams.open.get(&id).map_or(0, |stream| stream.raw_call);
+                }
                 self.server.raw_call_event(RawCallEvent::Ended(raw_call));
             }
             _ => {}
@@ -261,11 +268,8 @@ impl<S: Service> StreamEvents<'_, S> {
         {
             self.server.set_timer(deadline_ns, stream_ref, TimerKind::Deadline);
         }
-        // A raw stream begins before its first message; other calls begin with it.
-        if method == Method::RawStream && !self.open_raw_call(id) {
-            return;
-        }
-        if !method.is_client_streaming() {
+        // Every call begins with its first message, and a PredictStream has time for it.
+        if method != Method::PredictStream {
             self.streams.new_streams.push(id);
         }
     }

@@ -100,7 +100,7 @@ impl<S: Service> StreamEvents<'_, S> {
             Ok(true) => {
                 let (message, held) = inflation.finish();
                 if method.is_raw() {
-                    self.raw_message(id, method, message, Some(held));
+                    self.raw_message(id, message, Some(held));
                 } else {
                     self.scored_message(id, method, &message);
                 }
@@ -114,18 +114,17 @@ impl<S: Service> StreamEvents<'_, S> {
     }
 
     /// Pass a raw call's message to Python. `held` has its bytes, if they are counted already.
-    pub(super) fn raw_message(
-        &mut self,
-        id: i32,
-        method: Method,
-        message: Vec<u8>,
-        held: Option<Held>,
-    ) {
-        let caller = self.streams.open.get(&id).map_or(0, |stream| stream.caller);
+    ///
+    /// The call begins with its first message: a call whose message is refused costs Python nothing.
+    pub(super) fn raw_message(&mut self, id: i32, message: Vec<u8>, held: Option<Held>) {
+        let Some(stream) = self.streams.open.get(&id) else {
+            return;
+        };
+        let (caller, is_first) = (stream.caller, stream.raw_call == 0);
         if let Err(refusal) = pay_bytes(self.server, caller, message.len()) {
             return self.streams.refuse(id, &refusal);
         }
-        if method == Method::RawUnary && !self.open_raw_call(id) {
+        if is_first && !self.open_raw_call(id) {
             return;
         }
         let mut held = held.unwrap_or_else(|| Held::new(&self.streams.budgets.inside));
@@ -135,7 +134,7 @@ impl<S: Service> StreamEvents<'_, S> {
         if let Some(stream) = self.streams.open.get_mut(&id) {
             let held = Arc::new(held);
             stream.holds.message = Some(Arc::clone(&held));
-            stream.messages_wanted = stream.messages_wanted.saturating_sub(1);
+            stream.messages_wanted -= 1;
             let raw_call = stream.raw_call;
             self.server.raw_call_event(RawCallEvent::Message(raw_call, message, held));
         }

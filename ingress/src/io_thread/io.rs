@@ -357,7 +357,7 @@ impl Io {
             return;
         };
         let message = match kind {
-            TimerKind::Message if stream.phase == Phase::Open => {
+            TimerKind::Message if stream.phase == Phase::Open && stream.raw_call == 0 => {
                 "the call's message did not arrive in time (message_ms_max)"
             }
             TimerKind::Deadline if stream.end.is_none() => "Deadline Exceeded",

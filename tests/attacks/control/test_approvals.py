@@ -12,6 +12,7 @@ from protos import predict_pb2, predict_pb2_grpc, registry_pb2, rollout_pb2, rol
 from protos.registry_pb2_grpc import RegistryStub
 from registry.chunks import message_chunks
 from tests.attacks.conftest import PEOPLE
+from tests.registry.project_definitions import PLAN, definitions_of
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.identified_system import MODEL, IdentifiedSystem, identified_system
 from tests.walks.running_system import poll_system_until
@@ -331,3 +332,39 @@ def close_reviews(attacked: AttackedApprovals) -> None:
     for review in attacked.identified.turnout("bob", "audit", "reviews"):
         line = ("audit", "close", review["id"], "--reason", "an attack of the tests")
         attacked.identified.turnout("bob", *line)
+
+
+@pytest.mark.attack("F15")
+def test_settings_are_not_changed_alone_by_a_project(attacked: AttackedApprovals) -> None:
+    """An author or an operator applies a project that sends everybody to the control group."""
+    deployment = attacked.deployment()
+    settings = {"holdout_bp": 10_000, "serving": {"default_score": 0.99}}
+    policy = {"base": "standard", "failure_bar": 0.99}
+
+    def apply(name: str, **sections: Any) -> tuple[str, str]:  # noqa: ANN401  of any section
+        request = registry_pb2.ApplyProjectRequest(
+            name="evil",
+            definitions=definitions_of("evil", **sections),
+            plan_digest=PLAN,
+            reason="as planned",
+        )
+        # A stream of chunks in place of a request.
+        return attacked.refused(name, attacked.registry.ApplyProject, message_chunks(request))
+
+    # An author changes neither settings nor policies; approver and gateway apply nothing.
+    assert apply("alice", models={MODEL: settings})[0] == "PERMISSION_DENIED"
+    assert apply("alice", policies={"lax": policy})[0] == "PERMISSION_DENIED"
+    for name in ("bob", "gw2", "ctl"):
+        assert apply(name)[0] == "PERMISSION_DENIED"
+    # An operator needs another person, also one who has every role.
+    code, words = apply("olga", models={MODEL: settings})
+    assert (code, "turnout splits approve" in words) == ("FAILED_PRECONDITION", True)
+    own = ("splits", "approve", MODEL, "--holdout", "100", "--setting", "default_score=0.99")
+    attacked.identified.turnout("allie", *own)
+    assert apply("allie", models={MODEL: settings})[0] == "FAILED_PRECONDITION"
+    # Nothing is left of any of them.
+    listed = attacked.registry.ListProjects(
+        registry_pb2.ListProjectsRequest(), metadata=attacked.identified.metadata("olga")
+    )
+    assert not listed.revisions
+    assert attacked.deployment() == deployment

@@ -8,7 +8,8 @@ import pytest
 
 from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
-from registry.history.replay import ACTIONS, ReplayedState, ReplayError, TableComparison
+from registry.history.comparison import TableComparison
+from registry.history.replay import ACTIONS, ReplayedState, ReplayError
 
 STORAGE = Path(__file__).parents[3] / "registry" / "storage"
 
@@ -87,6 +88,7 @@ def test_comparison_does_not_accuse_rows_of_an_older_registry() -> None:
     row = {
         "model": "churn", "label": 1, "digest": "ab" * 32, "author": "ann", "size_bytes": 7,
         "status": 1, "standby": 0, "was_production": 0, "outputs": 1, "card_sha256": "cd" * 32,
+        "views": "",
     }  # fmt: skip
     comparison = TableComparison(state, "versions")
 

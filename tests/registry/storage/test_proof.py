@@ -1,6 +1,5 @@
 """Tests that a registry proves its state: every edit is named, and no honest state is accused."""
 
-import json
 import random
 import shutil
 import sqlite3
@@ -10,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.history.chain import entry_digest, head_bytes
-from registry.keys import signing_key
 from registry.storage import proof
 from registry.storage.store import RegistryStore
 from registry.types import (
@@ -23,6 +19,7 @@ from registry.types import (
     VersionRefusedError,
 )
 from tests.registry.honest_registry import START_NS, HonestRegistry
+from tests.registry.old_registry import forget_fields
 from tests.registry.registry_edits import make_random_edit
 
 pytestmark = pytest.mark.walk
@@ -224,32 +221,11 @@ def test_database_of_an_older_registry_is_sealed_and_not_accused(fast_folder: Pa
 def make_old_registry(folder: Path) -> None:
     """Make a registry whose history is as an older version of Turnout wrote it."""
     make_honest(folder, 5, 90)
-    connection = sqlite3.connect(folder / "registry.sqlite")
-    connection.row_factory = sqlite3.Row
-    key = signing_key(folder / "keys")
-    previous, digest = b"", bytes(32)
-    for row in connection.execute("SELECT * FROM history ORDER BY seq").fetchall():
-        entry = pb.HistoryEntry(**dict(row))
-        after = json.loads(entry.after)
-        new_fields = {"card_sha256", "holdout_salt_sha256", "message_sha256"}
-        if entry.action == "register":
-            new_fields |= {"created_unix_ms", "model_contract", "input_contract", "entities"}
-        kept = {name: value for name, value in after.items() if name not in new_fields}
-        entry.after = canonical_json(kept).decode()
-        entry.previous, previous = digest, digest
-        digest = entry_digest(entry)
-        connection.execute(
-            "UPDATE history SET after = ?, previous = ?, digest = ? WHERE seq = ?",
-            (entry.after, previous, digest, entry.seq),
-        )
-    connection.execute(
-        "UPDATE head SET digest = ?, signature = ?",
-        (digest, key.sign(head_bytes(entry.seq, digest))),
-    )
-    connection.execute("DROP TABLE seals")
-    connection.commit()
-    connection.close()
-    (folder / "history.snapshot").unlink(missing_ok=True)
+    registered = {"created_unix_ms", "model_contract", "input_contract", "entities", "views"}
+    newer = {"": {"card_sha256", "holdout_salt_sha256", "message_sha256"}, "register": registered}
+    forget_fields(folder, newer)
+    execute_sql(folder, "DROP TABLE seals")
+    execute_sql(folder, "UPDATE versions SET views = ''")
 
 
 def test_older_copy_of_the_database_contradicts_its_snapshot(fast_folder: Path) -> None:

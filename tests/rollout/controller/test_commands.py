@@ -8,6 +8,7 @@ import pytest
 from protos import registry_pb2, rollout_pb2
 from rollout.api.commands import RolloutCommands
 from rollout.controller.controller import Controller
+from rollout.controller.policy_book import PolicyBook
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
 from rollout.policy.stages import Stage
 from tests.rollout.scripted_parts import POLICIES
@@ -222,10 +223,10 @@ def test_start_is_refused_in_a_freeze_window_and_for_an_exclusive_view() -> None
 
     async def walk() -> None:
         world = ScriptedWorld()
-        world.controller.policies = {**POLICIES, "frozen": frozen, "alone": alone}
+        world.controller.policies = PolicyBook({**POLICIES, "frozen": frozen, "alone": alone})
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         await world.start_rollout("quick-direct")
-        world.registry.card = '{"names": ["churn_profile:age", "amount"]}'
+        world.registry.views.append(registry_pb2.VersionView(name="churn_profile", hash="ab" * 32))
         world.registry.write_deployment(
             replace(world.deployment, model="fraud", rollout_id="", preload=())
         )

@@ -11,6 +11,7 @@ from registry.types import RegistryUnavailableError
 from rollout.api.commands import RolloutCommands
 from rollout.api.explain import explanation_text
 from rollout.checkpoint.codec import to_state
+from rollout.controller.policy_book import PolicyBook
 from rollout.errors import CheckpointError, RolloutRefusedError, UnknownRolloutError
 from rollout.evidence.inbox import source_name
 from rollout.lifecycle.rollout import Rollout
@@ -205,7 +206,7 @@ def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
     assert [entry.standby_bp for entry in world.registry.deployments_written] == [0, 0, 0, 500, 0]
     # Status, explanation and log say that the file differs.
     status = world.rollout.status()
-    message = f"kept from its start; the file now has another edition ({digests[1][:12]})"
+    message = f"kept from its start; there is now another edition ({digests[1][:12]})"
     assert (status.policy_digest, status.policy_note) == (digests[0], message)
     assert message in explanation_text(status, [])
     assert [entry.getMessage().split("goes on ")[1] for entry in caplog.records] == [
@@ -218,7 +219,7 @@ def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
         request = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
         with pytest.raises(RolloutRefusedError, match="starts nothing in '2020-01-01"):
             await commands.start(request, "sam")
-        world.controller.policies = {"quick-direct": replace(OTHER, freeze=())}
+        world.controller.policies = PolicyBook({"quick-direct": replace(OTHER, freeze=())})
         with pytest.raises(RolloutRefusedError, match=r"has no approval under .*quick-direct"):
             await commands.start(request, "sam")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from protos import registry_pb2 as pb
-from registry.types import Deployment, RegistryUnavailableError
+from registry.types import Deployment, ProjectRevision, RegistryUnavailableError
 from tests.rollout.sim.simulated_registry import SimulatedRegistry, WorkerKey
 
 Reply = TypeVar("Reply")
@@ -58,6 +58,11 @@ class SimulatedClient:
     async def _execute_after(work: Callable[[], Reply], there_s: float) -> Reply:
         await asyncio.sleep(there_s)
         return work()
+
+    async def list_projects(self) -> list[ProjectRevision]:
+        """Return no project."""
+        none: list[ProjectRevision] = []
+        return await self._call(lambda: none)
 
     async def list_models(self) -> list[pb.ModelSummary]:
         """Return the one model."""

@@ -12,6 +12,7 @@ from registry.types import Deployment, RegistryError
 from rollout.api.commands import RolloutCommands
 from rollout.controller import leader
 from rollout.controller.controller import Controller
+from rollout.controller.policy_book import PolicyBook
 from rollout.errors import NotLeadingError, UnknownRolloutError
 from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, Policy, ShadowStage
@@ -128,7 +129,7 @@ class SimulatedWorld:
         self._workers = [self._worker(slot) for slot in range(2)]
         await self._start()
         for host in self._hosts:
-            host.controller.policies = self._later_policies
+            host.controller.policies = PolicyBook(self._later_policies)
         for at_s, trouble in sorted(self._faults(), key=lambda worker: worker[0]):
             self._loop.call_at(at_s, trouble)
         self._loop.call_at(FAULTS_END_S, self._end_faults)
