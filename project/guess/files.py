@@ -43,12 +43,16 @@ def _source(guess: Guess, location: str, *, created: bool) -> list[str]:
     ]
 
 
+def _in_triple_quotes(sql: str) -> str:
+    """Return SQL as it stands between triple quotes in Python source."""
+    return sql.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
 def _view(guess: Guess, location: str) -> str:
     entity = identifier(guess.entity)
     columns = [f"{entity}::VARCHAR AS {guess.entity_name}", "event_time_ms", "created_ms"]
     columns += [f"{feature.sql} AS {identifier(feature.name)}" for feature in guess.features]
-    selected = ",\n            ".join(columns)
-    selected = selected.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    selected = _in_triple_quotes(",\n            ".join(columns))
     leaks = [item for item in guess.left_out if item.leaks]
     others = [item for item in guess.left_out if not item.leaks]
     lines = [
@@ -109,9 +113,9 @@ def _labels(guess: Guess, location: str) -> str:
         f'    entities=("{guess.entity_name}",),',
         '    transform="""',
         "        SELECT",
-        f"            {entity}::VARCHAR AS {guess.entity_name},",
+        f"            {_in_triple_quotes(entity)}::VARCHAR AS {guess.entity_name},",
         "            event_time_ms,",
-        f"            {value} AS {guess.label_name}",
+        f"            {_in_triple_quotes(value)} AS {guess.label_name}",
         "        FROM source",
         '    """,',
         f"    # {guess.label}: {guess.label_reason}.",

@@ -160,7 +160,9 @@ def ingress_with_test_service(
     ingress: str, faults: InternalErrorLog
 ) -> GrpcioServer | NativeServer:
     """Return an ingress that serves the test service and no Predict."""
-    settings, clock = Settings(), SystemClock()
+    # Cases of the interop test send 271,828 bytes to methods that score nothing.
+    settings = Settings(unscored_message_bytes_max=4 * 1024 * 1024)
+    clock = SystemClock()
     methods: Mapping[str, Any] = {}
     if ingress == "grpcio":
         return _GrpcioServerWithTestService(settings, clock, faults, _ignore_refusals, methods)

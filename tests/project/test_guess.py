@@ -1,15 +1,19 @@
 """Tests of guessing a view, labels and a recipe from a table."""
 
 import time
+import tomllib
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from features.ingest.load import ingest
+from features.offline import OfflineStore
 from project.errors import ProjectError
 from project.guess.columns import Guess, feature_name, guess_columns
 from project.guess.files import guessed_files
 from project.guess.table import open_table
+from training.label_reader import read_labels
 
 ROWS = 2_000
 NOW_MS = time.time_ns() // 1_000_000
@@ -101,6 +105,35 @@ def test_guessed_files_declare_what_was_guessed(tmp_path: Path) -> None:
     assert view.entities == labels.entities == ("customer_id",)
     assert labels.positive == ("Yes",)
     assert all(len(line) < 200 for text in files.values() for line in text.splitlines())
+
+
+def test_guessed_files_write_odd_names_as_they_are(tmp_path: Path) -> None:
+    """Quotes, commas and backslashes in names and values survive SQL and Python."""
+    from turnout import define
+
+    sql = (
+        'SELECT i AS "cust ""id""", DATE \'2026-01-01\' AS at, '
+        '(hash(i) % 97)::INT AS "we ird, col", '
+        "['a\\b', 'it''s', '\"'][1 + (hash(i + 5) % 3)::INT] AS \"back\\slash\", "
+        '[\'it\'\'s """\', \'no\'][1 + (hash(i + 9) % 2)::INT] AS "la""""""bel" '
+        "FROM range(400) t(i)"
+    )
+    path = written(tmp_path / "odd.parquet", sql)
+    given = {"entity": 'cust "id"', "label": 'la"""bel', "positive": 'it\'s """'}
+    files = guessed_files(guessed(path, **given), path, tmp_path, 'dana "d"')
+    namespace: dict[str, object] = {}
+    exec(files["views/odd.py"], namespace)
+    exec(files["labels/la_bel.py"], namespace)
+    view, labels = namespace["odd"], namespace["la_bel"]
+    assert isinstance(view, define.View)
+    assert isinstance(labels, define.Labels)
+    assert set(view.features[1].dictionary) == {"a\\b", "it's", '"'}
+    # What they declare reads the table.
+    rows = read_labels(labels, root=tmp_path)
+    assert 100 < rows.positive.sum() < 300
+    summary = ingest(view, OfflineStore(tmp_path / "offline"), root=tmp_path)
+    assert (summary.rows, dict(summary.missing), dict(summary.unknown)) == (400, {}, {})
+    assert tomllib.loads(files["models/la_bel.toml"])["owner"] == 'dana "d"'
 
 
 def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
