@@ -93,13 +93,7 @@ def guess_columns(
     # All other columns are features, unless something speaks against it.
     used = {entity_column.name, time_column.name, label_column.name}
     others = [column for name, column in table.columns.items() if name not in used]
-    ordered = {column.name: column.is_number or column.is_instant for column in others}
-    compared = {
-        name: is_ordered
-        for name, is_ordered in ordered.items()
-        if not table.columns[name].is_instant and table.columns[name].distinct
-    }
-    leaks = leaking_columns(table, compared, positive_sql)
+    leaks = leaking_columns(table, [item for item in others if item.distinct], positive_sql)
     features, left_out = _features(table, others, leaks, feature_name(entity_column.name))
     if not features:
         reasons = "; ".join(f"{item.column}: {item.reason}" for item in left_out)
@@ -272,7 +266,7 @@ def _spellings(name: str) -> Iterator[str]:
 def _reason_against(table: Table, column: TableColumn) -> str:
     """Return why a column is no feature; empty if it can be one."""
     if column.distinct < 2:
-        return f"it has {column.distinct} different values"
+        return "it has the same value in every row that has one"
     if column.is_instant:
         return "it is a date; write an age in days into the transform if it says something"
     if column.is_number and not table.number_range(column.name):

@@ -1,39 +1,39 @@
 """Columns that give the label away: they are known only because the outcome is."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.storage.database import identifier
-from project.guess.table import Table
+from project.guess.table import Table, TableColumn
 
 AUC_MAX = 0.98
 """A column that separates the classes better than this by itself is taken for a leak."""
 ROWS_MIN = 50
 
 
-def leaking_columns(table: Table, columns: Mapping[str, bool], positive_sql: str) -> dict[str, str]:
+def leaking_columns(
+    table: Table, columns: Sequence[TableColumn], positive_sql: str
+) -> dict[str, str]:
     """Return column -> why it gives the label away.
 
-    columns       column -> whether its values are ordered (numbers); others are categories.
     positive_sql  SQL of the label, BOOLEAN.
     """
     # Read every column twice: its value, and whether it has one.
     expressions = {"label": f"({positive_sql})::DOUBLE"}
-    for name, ordered in columns.items():
-        quoted = identifier(name)
-        expressions[f"value {name}"] = (
-            f"{quoted}::DOUBLE" if ordered else f"hash({quoted}::VARCHAR)::DOUBLE"
-        )
-        expressions[f"missing {name}"] = f"({quoted} IS NULL)::DOUBLE"
+    for column in columns:
+        quoted = identifier(column.name)
+        expressions[f"value {column.name}"] = _number_sql(column)
+        expressions[f"missing {column.name}"] = f"({quoted} IS NULL)::DOUBLE"
     sample = table.sample(expressions, f"({positive_sql}) IS NOT NULL")
     positive = sample["label"] > 0.5
     if len(positive) < ROWS_MIN or positive.all() or not positive.any():
         return {}
     # A value that is missing may tell as much as one that is there.
     leaks = {}
-    for name, ordered in columns.items():
+    for column in columns:
+        name, ordered = column.name, column.is_number or column.is_instant
         values = sample[f"value {name}"].astype(np.float64)
         missing = sample[f"missing {name}"] > 0.5
         by_missing = _separation(missing.astype(np.float64), positive)
@@ -46,6 +46,14 @@ def leaking_columns(table: Table, columns: Mapping[str, bool], positive_sql: str
         if by_value > AUC_MAX:
             leaks[name] = f"alone it tells the label (AUC {by_value:.3f})"
     return leaks
+
+
+def _number_sql(column: TableColumn) -> str:
+    """Return SQL of a number for each value, in the order of the values if they have one."""
+    quoted = identifier(column.name)
+    if column.is_number:
+        return f"{quoted}::DOUBLE"
+    return f"epoch({quoted})" if column.is_instant else f"hash({quoted}::VARCHAR)::DOUBLE"
 
 
 def _separation(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:

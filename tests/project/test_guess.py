@@ -33,6 +33,7 @@ TABLE = f"""
         ['Yes', 'No', 'No'][1 + (hash(i) % 3)::INT] AS churned,
         CASE WHEN hash(i) % 3 = 0 THEN 'price' END AS churn_reason,
         CASE WHEN hash(i) % 3 = 0 THEN 1.0 + i / 1e6 ELSE 0 END AS exit_fee,
+        CASE WHEN hash(i) % 3 = 0 THEN DATE '2026-01-01' + (i % 90)::INT END AS left_on,
         ['gone', 'here', 'here'][1 + (hash(i) % 3)::INT] AS state,
         'R' || i AS referrer_id,
         i AS "class"
@@ -73,11 +74,11 @@ def test_guess_names_each_column_with_its_reason(tmp_path: Path, suffix: str) ->
     assert "lower(trim" in features["plan"].sql
     left_out = {item.column: item for item in guess.left_out}
     leaks = {name for name, item in left_out.items() if item.leaks}
-    assert leaks == {"churn_reason", "exit_fee", "state"}
+    assert leaks == {"churn_reason", "exit_fee", "left_on", "state"}
     assert "whether it is missing" in left_out["churn_reason"].reason
     assert "alone it tells the label (AUC 1.000)" in left_out["state"].reason
     assert "date" in left_out["signup"].reason
-    assert "1 different values" in left_out["constant"].reason
+    assert "the same value" in left_out["constant"].reason
     assert "2,000 different texts" in left_out["note"].reason
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -136,12 +137,12 @@ def _runner(ctx: typer.Context, context: CommandContext) -> Runner:
 
     def run(*line: str, actor: str = "") -> Any:  # noqa: ANN401  any JSON value
         shown = [*line, *(["--as", actor] if actor else [])]
-        screen.hint(f"$ turnout {' '.join(shown)}")
+        screen.hint(f"$ turnout {shlex.join(shown)}")
         with redirect_stdout(io.StringIO()) as output:
             arguments = [*common, "--as", actor or context.actor, *line]
             code = root.main(args=arguments, prog_name="turnout", standalone_mode=False)
         if code not in (None, 0):
-            raise OperatorError(f"turnout {' '.join(line)} ended with exit code {code}")
+            raise OperatorError(f"turnout {shlex.join(line)} ended with exit code {code}")
         return json.loads(output.getvalue() or "null")
 
     return run

@@ -86,7 +86,7 @@ def init(
         value["left_out"] = [asdict(item) for item in guess.left_out]
         shown |= guess_summary(guess)
     screen.result(value, named_values(shown))
-    screen.hint(f"next: cd {made.root} && turnout up, and in another terminal: turnout plan")
+    screen.hint(f"next: cd {made.root} && turnout try")
 
 
 def guess_table(table: Path, *, entity: str, time: str, label: str, positive: str) -> "Guess":
