@@ -155,7 +155,7 @@ def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
     ("sql", "given", "reason"),
     [
         (TABLE, {"entity": "customer"}, "has no column 'customer'; it has customer_id, snap"),
-        (TABLE, {}, r"has 2 columns with dates or times \(snapshot_at, signup\)"),
+        (TABLE, {}, r"has 3 columns with dates or times \(snapshot_at, signup, left_on\)"),
         (TABLE, {"time": "note"}, "is VARCHAR and holds no instant"),
         (TABLE, {"time": "snapshot_at", "label": "plan"}, "has 3 different values"),
         (TABLE, {"time": "snapshot_at", "positive": "Maybe"}, "is never 'Maybe'; its values are"),
