@@ -20,7 +20,7 @@ MIB = 2**20
 EMPTY_SHADOWS = pb.Deployment(model=MODEL).SerializeToString() + b"\x32\x00" * 2_000_000
 CONNECTIONS = 4
 CALLS = 2
-"""Of each connection at a time."""
+"""Each connection has so many at a time."""
 GROWTH_BYTES_MAX = 96 * MIB
 """Eight messages of 4 MB that gRPC receives at a time, twice. Parsed, one had 170 MB."""
 OTHERS_S_MAX = 0.5
