@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from access.bounds import ITEMS_MAX, MESSAGE_BYTES_MAX, BoundError
 from access.requests import FIELDS_MAX, UNCOUNTED_BYTES_MAX, check_fields, parse_request
 from protos import registry_pb2, window_pb2
+from tests.property_examples import examples
 
 FILLING = b"\x0a" + _VarintBytes(UNCOUNTED_BYTES_MAX) + bytes(UNCOUNTED_BYTES_MAX)
 """Field 1 with so many bytes that the message is counted."""
@@ -115,6 +116,7 @@ def test_malformed_bytes_are_refused(ending: bytes, words: str) -> None:
         check_fields(inner, in_field_1(FILLING + ending))
 
 
+@examples(200)
 @given(st.binary(max_size=40))
 def test_bytes_that_are_parsed_are_counted_or_refused(ending: bytes) -> None:
     """No bytes end the count in another way."""
