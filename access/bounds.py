@@ -1,8 +1,9 @@
 """The bounds of every request to registry and rollout: its texts in bytes, its lists in items.
 
-`check_request` is called once for each request, whatever its RPC, before anything reads it. It
-walks the message by its descriptor, so a new field has a bound before anybody thinks of one:
-NAME_BYTES_MAX for a text, ITEMS_MAX for a list. A field that needs another bound has a row here.
+access/requests.py counts the items of a large request before it is parsed. Then `check_request` is
+called once for each request, whatever its RPC, before anything reads it. It walks the message by
+its descriptor, so a new field has a bound before anybody thinks of one: NAME_BYTES_MAX for a text,
+ITEMS_MAX for a list. A field that needs another bound has a row here.
 docs/limits.md has the same tables; tests/house/test_limits.py compares them.
 """
 

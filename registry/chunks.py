@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from access.bounds import CHUNK_BYTES_MAX, BoundError, check_request
+from access.bounds import CHUNK_BYTES_MAX, BoundError
+from access.requests import parse_request
 from protos import registry_pb2 as pb
 from registry.manifest import FILES_MAX, TOTAL_BYTES_MAX
 from registry.types import BadRequestError, RegistryFullError
@@ -53,15 +54,13 @@ async def join_message(
     """
     content = await join_content(chunks, bytes_max)
     try:
-        message = kind.FromString(content)
-        check_request(message)
+        return parse_request(kind, content)
     except BoundError as error:
         raise BadRequestError(str(error)) from error
     except DecodeError as error:
         raise BadRequestError(
             f"the {len(content)} bytes are not a {kind.DESCRIPTOR.name}"
         ) from error
-    return message
 
 
 async def join_files(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:

@@ -17,9 +17,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from access.bounds import BoundError, check_request
+from access.bounds import BoundError
 from access.identities import ForbiddenError
 from access.interceptor import abort_refused, caller_identity
+from access.requests import parse_request
 from access.streams import OpenStreams, TooManyStreamsError
 from protos import registry_pb2
 from registry.api.service import RegistryService
@@ -84,8 +85,7 @@ def _serialize(message: Message) -> bytes:
 
 def _parse(request_type: type[Message], content: bytes) -> Message:
     try:
-        request = request_type.FromString(content)
-        check_request(request)
+        return parse_request(request_type, content)
     except BoundError as error:
         raise BadRequestError(str(error)) from error
     except DecodeError as error:
@@ -93,7 +93,6 @@ def _parse(request_type: type[Message], content: bytes) -> Message:
             f"the request has {len(content)} bytes that are not a "
             f"{request_type.DESCRIPTOR.full_name}"
         ) from error
-    return request
 
 
 async def _parse_each(

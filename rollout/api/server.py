@@ -16,10 +16,9 @@ from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
-from protos import rollout_pb2_grpc
 from registry.client import RegistryClient
 from rollout.api.commands import RolloutCommands
-from rollout.api.service import RolloutsService
+from rollout.api.service import RolloutsService, rollouts_handlers
 from rollout.api.window_sink import WindowSinkService
 from rollout.controller.controller import Controller
 from rollout.controller.leader import run_leader
@@ -69,9 +68,8 @@ class RolloutComponent:
         The server needs an AccessInterceptor, which gives each call its identity.
         """
         commands = RolloutCommands(self.controller, self._registry, self._clock)
-        rollout_pb2_grpc.add_RolloutsServicer_to_server(  # type: ignore[no-untyped-call]
-            RolloutsService(self.controller, commands), server
-        )
+        rollouts = RolloutsService(self.controller, commands)
+        server.add_generic_rpc_handlers((rollouts_handlers(rollouts),))
         WindowSinkService(self.controller).add_to(server)
 
     async def start(self) -> None:

@@ -4,19 +4,20 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
-from access.bounds import BoundError, check_request, first_page
+from access.bounds import BoundError, first_page
 from access.interceptor import caller_identity
+from access.requests import parse_request
 from access.streams import OpenStreams, TooManyStreamsError
 from protos import rollout_pb2 as pb
-from protos import rollout_pb2_grpc
 from registry.types import (
     BadRequestError,
     FencedError,
@@ -36,6 +37,8 @@ from rollout.errors import (
     UnknownRolloutError,
 )
 
+SERVICE = pb.DESCRIPTOR.services_by_name["Rollouts"]
+
 log = logging.getLogger(__name__)
 
 STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
@@ -46,6 +49,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     GateError: grpc.StatusCode.FAILED_PRECONDITION,
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     TooManyStreamsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RevisionConflictError: grpc.StatusCode.ABORTED,
     NotLeadingError: grpc.StatusCode.UNAVAILABLE,
@@ -73,27 +77,47 @@ async def _abort_with_status(context: Context, error: Exception) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-Request = TypeVar("Request", bound=Message)
-Reply = TypeVar("Reply")
+def rollouts_handlers(service: "RolloutsService") -> grpc.GenericRpcHandler:
+    """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.Rollouts."""
+    return grpc.method_handlers_generic_handler(
+        SERVICE.full_name, {method.name: _handler(method, service) for method in SERVICE.methods}
+    )
 
 
-def errors_to_status(
-    rpc: Callable[["RolloutsService", Request, Context], Awaitable[Reply]],
-) -> Callable[["RolloutsService", Request, Context], Awaitable[Reply]]:
+def _handler(
+    method: MethodDescriptor, service: "RolloutsService"
+) -> "grpc.RpcMethodHandler[Any, Any]":
     """Wrap an RPC: its request is checked, and every error becomes a status of STATUS_BY_ERROR."""
+    request_type: type[Message] = GetMessageClass(method.input_type)
+    behaviour: Any = getattr(service, method.name)
 
-    @wraps(rpc)
-    async def wrapped(self: "RolloutsService", request: Request, context: Context) -> Reply:
+    async def reply_once(content: bytes, context: Context) -> Message:
         try:
-            check_request(request)
-            return await rpc(self, request, context)
+            reply: Message = await behaviour(parse_request(request_type, content), context)
         except Exception as error:  # noqa: BLE001  the one place that turns errors into statuses
             await _abort_with_status(context, error)
+        return reply
 
-    return wrapped
+    async def reply_stream(content: bytes, context: Context) -> None:
+        try:
+            replies = behaviour(parse_request(request_type, content), context)
+            async with aclosing(replies):
+                async for reply in replies:
+                    await context.write(reply)
+        except Exception as error:  # noqa: BLE001  as in reply_once
+            await _abort_with_status(context, error)
+
+    # Requests are parsed above: with a request_deserializer grpcio would parse them unchecked.
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(reply_stream, None, _serialize)
+    return grpc.unary_unary_rpc_method_handler(reply_once, None, _serialize)
 
 
-class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+class RolloutsService:
     """The RPCs, named as in protos/rollout.proto. access/rules.py says who may call which."""
 
     def __init__(self, controller: Controller, commands: RolloutCommands) -> None:
@@ -102,13 +126,11 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         self._watched = WatchedStatuses(controller)
         self._streams = OpenStreams()
 
-    @errors_to_status
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
         rollout = await self._commands.start(request, caller_identity().actor)
         return rollout.status(intervals=True)
 
-    @errors_to_status
     async def GetStatus(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutStatus:
         """Return the status of a rollout."""
         return self._controller.rollout(request.model, request.rollout_id).status(intervals=True)
@@ -117,17 +139,12 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         self, request: pb.RolloutSelector, context: Context
     ) -> AsyncIterator[pb.RolloutStatus]:
         """Yield the status now and after each change, until the rollout has ended."""
-        try:
-            check_request(request)
-            with self._streams.opened(context):
-                statuses = self._watched.watch(request.model, request.rollout_id)
-                async with aclosing(statuses):
-                    async for status in statuses:
-                        yield status
-        except Exception as error:  # noqa: BLE001  as in errors_to_status
-            await _abort_with_status(context, error)
+        with self._streams.opened(context):
+            statuses = self._watched.watch(request.model, request.rollout_id)
+            async with aclosing(statuses):
+                async for status in statuses:
+                    yield status
 
-    @errors_to_status
     async def ListRollouts(
         self, request: pb.ListRolloutsRequest, context: Context
     ) -> pb.ListRolloutsReply:
@@ -135,7 +152,6 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         rollouts, more = await self._commands.list_rollouts(request.model, request.after)
         return pb.ListRolloutsReply(rollouts=rollouts, more=more)
 
-    @errors_to_status
     async def ListPolicies(
         self,
         request: pb.ListPoliciesRequest,
@@ -160,7 +176,6 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
             defaults=book.defaults,
         )
 
-    @errors_to_status
     async def Explain(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutExplanation:
         """Return a rollout's status, decisions and evidence, and a text that explains them."""
         rollout = self._controller.rollout(request.model, request.rollout_id)
@@ -176,13 +191,11 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
             decisions_left_out=len(rollout.decisions) - len(decisions),
         )
 
-    @errors_to_status
     async def Abort(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
         actor = caller_identity().actor
         return await self._commands.abort(request.model, actor, request.reason)
 
-    @errors_to_status
     async def Promote(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Move to the next position, or at once to the watch."""
         rollout = await self._commands.promote(
@@ -190,12 +203,10 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         )
         return rollout.status(intervals=True)
 
-    @errors_to_status
     async def Pause(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Stay at the position. Faults still roll back."""
         return await self._pause(request, context, paused=True)
 
-    @errors_to_status
     async def Resume(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Go on after a pause or a judging error."""
         return await self._pause(request, context, paused=False)
@@ -207,19 +218,16 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         rollout = await self._commands.pause(request.model, actor, request.reason, paused=paused)
         return rollout.status(intervals=True)
 
-    @errors_to_status
     async def Retry(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Roll out again the version that was rolled back or refused."""
         rollout = await self._commands.retry(request.model, caller_identity().actor, request.reason)
         return rollout.status(intervals=True)
 
-    @errors_to_status
     async def Undo(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Give all traffic to an earlier production version."""
         actor = caller_identity().actor
         return await self._commands.undo(request.model, request.to_version, actor, request.reason)
 
-    @errors_to_status
     async def SetWeight(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Move up or down to another share of the policy."""
         rollout = await self._commands.set_weight(
@@ -227,7 +235,6 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         )
         return rollout.status(intervals=True)
 
-    @errors_to_status
     async def Forecast(self, request: pb.ForecastRequest, context: Context) -> pb.ForecastReply:
         """Return how long each step takes at today's traffic, and what it cannot detect."""
         return await self._commands.forecast(request)

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from access.bounds import BoundError, check_request
 from access.interceptor import caller_identity
+from access.requests import check_fields, parse_request
 from access.streams import OpenStreams, TooManyStreamsError
 from protos import window_pb2
 from rollout.api.sender_turns import TIME_SHARE_PCT, SenderTurns
@@ -113,8 +114,7 @@ class WindowSinkService:
                 f"the first message has {len(first)} bytes; it names its source, in at most "
                 f"{OPENING_BYTES_MAX}"
             )
-        opening = window_pb2.WindowBatch.FromString(first)
-        check_request(opening)
+        opening = parse_request(window_pb2.WindowBatch, first)
         if not opening.source.gateway or opening.windows or opening.guards or opening.sequence:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -182,6 +182,7 @@ class WindowSinkService:
             # A worker that waits for its turn is not silent.
             self._controller.note_heartbeat(source)
             async with self._turns.turn(source.gateway, len(message)) as waited_s:
+                check_fields(window_pb2.WindowBatch, message)
                 batch = window_pb2.WindowBatch.FromString(message)
                 _check_sender(batch, source, newest)
                 newest = max(newest or 0, batch.sequence)
