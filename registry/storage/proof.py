@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from host.collector import collector_paused
@@ -29,6 +29,7 @@ from registry.history.replay import (
     Row,
 )
 from registry.storage import seals, tables
+from registry.storage.database import find_foreign_definition, find_undecodable
 from registry.storage.ledger import read_head
 from registry.storage.rows import read_state_rows
 from registry.types import BrokenEntry, RegistryFaultError
@@ -71,12 +72,14 @@ def _prove(
 ) -> DatabaseProof:
     proof = DatabaseProof(state)
     proof.problem = _first_problem(
-        partial(_find_foreign_schema, connection),
+        connection,
+        partial(find_foreign_definition, connection),
         partial(_replay, connection, proof.state, key),
     )
     # A broken chain proves no rows. But an altered deployment must be known in any case.
     compared = ("deployments",) if proof.problem else tuple(PROVEN_TABLES)
     difference = _first_problem(
+        connection,
         *(partial(_compare_table, connection, proof, table) for table in compared),
         partial(seals.find_broken_seal, connection, key, prediction_key),
     )
@@ -84,7 +87,7 @@ def _prove(
     return proof
 
 
-def _first_problem(*checks: Callable[[], str]) -> str:
+def _first_problem(connection: Connection, *checks: Callable[[], str]) -> str:
     """Run checks until one finds a problem; a value that cannot be read is one."""
     for check in checks:
         try:
@@ -92,7 +95,8 @@ def _first_problem(*checks: Callable[[], str]) -> str:
         except (ReplayError, RegistryFaultError) as error:
             return str(error)
         except DBAPIError as error:
-            return f"a value in the database cannot be read: {error.orig}"
+            known = find_undecodable(connection)
+            return known or f"a value in the database cannot be read: {error.orig}"
         if problem:
             return problem
     return ""
@@ -145,19 +149,10 @@ def read_snapshot(path: Path, key: Ed25519PrivateKey) -> ReplayedState | None:
         return ReplayedState.from_json(content)
 
 
-def _find_foreign_schema(connection: Connection) -> str:
-    """Return which trigger or view was added to the database. The registry makes none."""
-    if connection.dialect.name != "sqlite":
-        return ""
-    statement = text("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')")
-    found = connection.execute(statement).first()
-    return "" if found is None else f"the database has the {found[0]} {found[1]!r}; it has none"
-
-
 def _replay(connection: Connection, state: ReplayedState, key: Ed25519PrivateKey) -> str:
     """Verify and apply the entries after the state; return the first problem."""
-    # The snapshot must be of this history.
-    problem = _find_missing_older_entry(connection, state)
+    # Entries have the numbers 1 to n, and the snapshot must be of this history.
+    problem = _find_entry_before_first(connection) or _find_missing_older_entry(connection, state)
     # Verify each entry before it is applied. After a broken one the others are still applied, so
     # that deployments can be compared.
     chain = HistoryChain(state.seq, state.digest)
@@ -178,6 +173,15 @@ def _replay(connection: Connection, state: ReplayedState, key: Ed25519PrivateKey
         return f"table head has {len(rows)} rows, the first with number {rows[0][0]}; it has one, 1"
     broken = chain.check_head(read_head(connection), key.public_key().public_bytes_raw())
     return "" if broken is None else f"history entry {broken.seq} {broken.problem}"
+
+
+def _find_entry_before_first(connection: Connection) -> str:
+    """Return which entry has a number below 1, which no reader of the history would see."""
+    seq: ColumnElement[Any] = literal_column("seq")
+    first = connection.execute(select(func.min(seq)).select_from(tables.history)).scalar()
+    if not isinstance(first, int | float) or first >= 1:
+        return ""
+    return f"history entry {first} was added: entries have the numbers 1 to n"
 
 
 def _find_missing_older_entry(connection: Connection, state: ReplayedState) -> str:

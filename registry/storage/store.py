@@ -195,7 +195,9 @@ class RegistryStore:
 
     def _prove_foreign_changes(self, connection: Connection) -> None:
         if self._database.was_changed_by_others(connection):
+            # A proof that fails is made again before the next write.
             self._take_proof(self._prove(connection))
+            self._database.note_changes(connection)
 
     def older_entries(self) -> Iterator[None]:
         """Verify the entries before the snapshot, a block a step, which no start has time for.
