@@ -43,7 +43,11 @@ BUSY_MS = 1_000
 Definition = tuple[object, object]
 """(table, SQL text without line breaks) of an object in the database."""
 
-READ_DEFINITIONS = text("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name, type")
+READ_DEFINITIONS = text(
+    "SELECT type, name, tbl_name, sql FROM sqlite_master "
+    "WHERE name NOT GLOB 'sqlite_stat*' ORDER BY name, type"
+)
+"""The tables of ANALYZE are left out: SQLite alone can make them, and they change no answer."""
 
 log = logging.getLogger(__name__)
 

@@ -112,3 +112,15 @@ def test_dropped_insert_undoes_the_change(tmp_path: Path, monkeypatch: pytest.Mo
         store.write_finding("ann", FINDING)
     assert store.history(after=0, limit=0, object_prefix="").head.seq == 1
     store.close()
+
+
+def test_statistics_of_sqlite_are_no_foreign_table(tmp_path: Path) -> None:
+    """A person may have run ANALYZE, beside the running registry or before its start."""
+    store = RegistryStore(tmp_path, lambda: 1)
+    store.write_finding("ann", FINDING)
+    execute(tmp_path, "ANALYZE")
+    store.write_finding("ann", FINDING)
+    store.close()
+    store = RegistryStore(tmp_path, lambda: 1)
+    assert not store.stopped_reason
+    store.close()
