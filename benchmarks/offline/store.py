@@ -26,6 +26,7 @@ from features.offline import OfflineStore, Spine
 from features.source import Source
 from features.storage.database import open_duckdb
 from features.views import Feature, View
+from host.processes import peak_rss_bytes
 
 START_MS = 1_765_000_000_000
 SPAN_MS = 180 * 86_400_000
@@ -147,7 +148,8 @@ def run_measured(step: Callable[..., Any], *arguments: object) -> tuple[Any, flo
         result,
         time.monotonic() - began,
         usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss // 1024,
+        # ru_maxrss would have that of the process which started this one.
+        peak_rss_bytes() // 1_000_000,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_window_stream_leaves_no_task_behind_and_says_a_refusal_once(
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         source = window_pb2.Source(gateway="g", slot=0, boot_id=7)
-        stream = WindowStream(f"127.0.0.1:{port}", source, 1_000, lambda _: None)
+        stream = WindowStream(f"127.0.0.1:{port}", source, 1_000, lambda _: None, time.time_ns)
         stream.offer((), (), 1)
         running = asyncio.create_task(stream.run())
         # Refused, then lost behind the first batch, then open.
