@@ -621,9 +621,6 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
         ("grpc.max_allowed_incoming_connections", settings.connections_max),
         ("grpc.max_concurrent_streams", settings.streams_max),
-        # A peer may send this much of a stream before its call has been admitted.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 64 * 1024),
         ("grpc.http2.max_deallocating_streams", 8 * settings.streams_max),
         ("grpc.server.max_pending_requests", settings.calls_waiting_max),
         ("grpc.server.max_pending_requests_hard_limit", settings.calls_waiting_max),
