@@ -119,10 +119,10 @@ class RegistryClient:
         self._now_ms = now_ms
         self._metadata = call_metadata(actor, token)
         self._certificate_content = b""
-        """Of the file, when the channel was opened."""
+        """What the certificate file held when the channel was opened."""
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Future[None]] = set()
-        """Channels of before, whose calls may end."""
+        """Former channels, which close when their calls have ended."""
         self._stub: RegistryStub | None = None
 
     async def __aenter__(self) -> Self:

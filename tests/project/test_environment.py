@@ -151,7 +151,7 @@ def test_production_refuses(before: str, after: str, reason: str, tmp_path: Path
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @pytest.mark.parametrize("file", ["views/_draft.py", "notes.md", "lib/deep/x.sql"])
 def test_production_finds_a_password_in_every_tracked_file(file: str, tmp_path: Path) -> None:
-    """Whoever clones the repository reads it, also where Turnout does not look otherwise."""
+    """A clone of the repository has the secret, also in files that Turnout does not read."""
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("# one\nurl = 'redis://writer:abc@127.0.0.1:6379'\n")
     project = find_project(committed(tmp_path, PRODUCTION))

@@ -166,7 +166,7 @@ def test_name_that_is_declared_twice_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_recipe_of_an_undeclared_view_is_a_problem(tmp_path: Path) -> None:
-    """Nobody could ingest a view that only the recipe has."""
+    """A view that only the recipe has could not be ingested."""
     hidden = RECIPE.replace("from views.usage import usage", "import lib.usage")
     changes = {
         "recipes/churn.py": hidden.replace("view=usage", "view=lib.usage.usage"),

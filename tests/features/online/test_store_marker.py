@@ -78,7 +78,7 @@ def test_second_system_is_refused_by_the_store_of_the_first(store: StoreServer) 
 
 @pytest.mark.parametrize("stored", [b"no JSON", b"{}", b"[]", b"\xff"])
 def test_mark_that_cannot_be_read_is_not_taken_over(store: StoreServer, stored: bytes) -> None:
-    """Somebody else wrote it."""
+    """Another program wrote the value, so the store is not this system's."""
     with opened(store, "odd") as client:
         client.set(marker_key(client), stored)
         with pytest.raises(ForeignStoreError, match="nothing that can be read"):
