@@ -99,6 +99,11 @@ async def _prefetched(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Item,
         await asyncio.gather(following, return_exceptions=True)
 
 
+def _differences(comparison: TableComparison, page: pb.ListStateReply) -> list[RowDifference]:
+    rows = [json.loads(row) for row in page.rows]
+    return list(comparison.differences(rows, last=page.last_page or not rows))
+
+
 class _Audit:
     """One audit in progress."""
 
@@ -239,8 +244,8 @@ class _Audit:
             await self._read_history(page.head.seq)
         self._check_head(page.head)
         self._head = page.head
-        rows = [json.loads(row) for row in page.rows]
-        for difference in comparison.differences(rows, last=page.last_page or not rows):
+        # In a thread, because the request for the next page takes some turns of the event loop.
+        for difference in await asyncio.to_thread(_differences, comparison, page):
             raise ProblemFoundError(await self._to_text(difference))
 
     async def _to_text(self, difference: RowDifference) -> str:

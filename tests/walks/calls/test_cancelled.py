@@ -42,6 +42,7 @@ CALLS = 10_000
 AT_ONCE = 50
 CHECKS = 100_000
 ROWS = 64
+CANCELS_A_CALL = 2
 
 
 @pytest.fixture(scope="module")
@@ -170,26 +171,31 @@ async def check_identity(url: str, checks: int) -> int:
 
         async def call() -> None:
             nonlocal compared
-            while compared < checks:
-                await gateway.predict(rng.randrange(CUSTOMERS), within_s=20.0, rows=ROWS)
-                result = gateway.results[-1]
-                compared += ROWS * (result.code == "OK" and not result.defaulted)
-                assert len(gateway.results) < 2 * checks // ROWS, gateway.results[-3:]
+            await gateway.predict(rng.randrange(CUSTOMERS), within_s=20.0, rows=ROWS)
+            result = gateway.results[-1]
+            compared += ROWS * (result.code == "OK" and not result.defaulted)
+            assert len(gateway.results) < 2 * checks // ROWS, gateway.results[-3:]
 
-        async def cancel() -> None:
+        async def call_beside_cancelled() -> None:
+            # A caller that cancels as fast as it can would, on a slow machine, have hundreds of
+            # ended streams for each call, and the server would refuse more on this connection.
             nonlocal cancelled
             while compared < checks:
-                await cancel_after(gateway, message_for(rng), rng.uniform(0.0, 0.01))
-                cancelled += 1
+                cancels = [
+                    cancel_after(gateway, message_for(rng), rng.uniform(0.0, 0.01))
+                    for _ in range(CANCELS_A_CALL)
+                ]
+                await asyncio.gather(call(), *cancels)
+                cancelled += len(cancels)
 
-        await asyncio.gather(*(call() for _ in range(8)), *(cancel() for _ in range(8)))
+        await asyncio.gather(*(call_beside_cancelled() for _ in range(8)))
         assert gateway.wrong_answers == []
     return cancelled
 
 
 def test_gateway_gives_each_caller_its_own_features(store: StoreServer) -> None:
     """100,000 rows are compared with their customers' own, while other callers cancel."""
-    assert uvloop.run(check_identity(store.url, CHECKS)) > 100
+    assert uvloop.run(check_identity(store.url, CHECKS)) > CHECKS // ROWS
 
 
 @pytest.mark.nightly
@@ -201,4 +207,4 @@ def test_gateway_gives_each_caller_its_own_features_in_a_million_rows(store: Sto
             proxy.piece_bytes = 1_400
             return await check_identity(proxy.url, 10 * CHECKS)
 
-    assert uvloop.run(walk()) > 1_000
+    assert uvloop.run(walk()) > 10 * CHECKS // ROWS
