@@ -7,7 +7,7 @@
 //!
 //! It prints JSON: nanoseconds of one call in the fastest of the rounds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -29,6 +29,7 @@ fn callers() -> Callers {
     let rules = |number: u32| CallerRules {
         name: format!("caller-{number}"),
         models: None,
+        pins: HashSet::new(),
         rates: [0; 3],
         connections: 0,
         streams: 0,

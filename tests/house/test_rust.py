@@ -135,14 +135,17 @@ def test_rust_folders_import_in_one_direction() -> None:
     )
 
 
-@pytest.mark.nightly  # the first time builds every crate: a minute
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not there")
 @pytest.mark.parametrize(
     "command",
     [
-        ["clippy", "--release", "--all-targets", "--", "-D", "warnings"],
+        # `make check` runs clippy, which compiles the tests and benchmarks too; `make unit` need not.
+        pytest.param(
+            ["clippy", "--release", "--all-targets", "--", "-D", "warnings"], marks=pytest.mark.walk
+        ),
         ["fmt", "--check"],
-        ["test", "--release", "--no-default-features"],
+        # The first time builds every crate: a minute.
+        pytest.param(["test", "--release", "--no-default-features"], marks=pytest.mark.nightly),
     ],
     ids=lambda command: command[0],
 )

@@ -31,8 +31,8 @@ const CERTIFICATES_NS: i64 = 1_000_000_000;
 const SUSPENDED_NS_MIN: i64 = 400_000_000;
 /// Time of one turn in which compressed messages are inflated. Then other callers are served.
 const INFLATE_NS_MAX: i64 = 1_000_000;
-/// Connections accepted from one listener in one turn.
-const ACCEPTED_MAX: usize = 64;
+/// Connections accepted from one listener in one turn, so that the calls of others are served between.
+const ACCEPTED_MAX: usize = 16;
 /// Poller token of `Shared::io_waker`. Listeners have the tokens below it, connections the others.
 const WAKER_TOKEN: u64 = u64::MAX;
 

@@ -238,17 +238,22 @@ mod tests {
         let budgets = Budgets::worker(inside_max, 0);
         let held = Held::new(&budgets.inside);
         let mut slices = 0;
-        let result = Inflation::new(message, MessageBound::of(None, MESSAGE_BYTES_MAX), 0, held)
-            .and_then(|mut inflation| {
-                while !inflation.run_slice()? {
-                    slices += 1;
-                    assert!(slices < 100_000);
-                }
-                let (inflated, held) = inflation.finish();
-                assert_eq!(budgets.inside.used(), inflated.capacity());
-                drop(held);
-                Ok(inflated)
-            });
+        let result = Inflation::new(
+            message,
+            MessageBound::of(None, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX),
+            0,
+            held,
+        )
+        .and_then(|mut inflation| {
+            while !inflation.run_slice()? {
+                slices += 1;
+                assert!(slices < 100_000);
+            }
+            let (inflated, held) = inflation.finish();
+            assert_eq!(budgets.inside.used(), inflated.capacity());
+            drop(held);
+            Ok(inflated)
+        });
         assert_eq!(budgets.inside.used(), 0);
         (result, slices)
     }
