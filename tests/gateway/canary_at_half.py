@@ -67,26 +67,26 @@ class HungScorer:
 
 
 class BusyScorer:
-    """A scorer that computes for 12 ms before the real one runs."""
+    """A scorer that computes for 60 ms before the real one runs."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sort until the thread has used 12 ms of processor time, and score."""
-        until_ns = time.thread_time_ns() + 12_000_000
+        """Sort until the thread has used 60 ms of processor time, and score."""
+        until_ns = time.thread_time_ns() + 60_000_000
         while time.thread_time_ns() < until_ns:
             np.sort(np.arange(1_000)[::-1])
         return self._scorer.run(matrix)
 
 
 class SlowScorer:
-    """A scorer that waits for 12 ms before the real one runs."""
+    """A scorer that waits for 60 ms before the real one runs."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Wait for 12 ms without processor time, and score."""
-        threading.Event().wait(0.012)
+        """Wait for 60 ms without processor time, and score."""
+        threading.Event().wait(0.060)
         return self._scorer.run(matrix)

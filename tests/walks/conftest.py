@@ -54,6 +54,8 @@ class PlayedDemo:
     system: RunningSystem
     summary: dict[str, Any]
     """The content of summary.json."""
+    explanation: str
+    """What `turnout rollout explain` said at the end of the demo. Tests begin further rollouts."""
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +75,9 @@ def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo
             running = read_system_file(folder)
             assert running is not None, log.read_text()
             summary = json.loads((folder / "summary.json").read_text())
-            yield PlayedDemo(base, RunningSystem(folder, running), summary)
+            system = RunningSystem(folder, running)
+            explanation = system.turnout("rollout", "explain", "churn")["text"]
+            yield PlayedDemo(base, system, summary, explanation)
         finally:
             program.terminate()
             program.wait(60)
