@@ -139,7 +139,7 @@ def test_rust_folders_import_in_one_direction() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        # `make check` runs clippy, which compiles the tests and benchmarks too; `make unit` need not.
+        # `make check` runs clippy, which compiles tests and benchmarks too. `make unit` need not.
         pytest.param(
             ["clippy", "--release", "--all-targets", "--", "-D", "warnings"], marks=pytest.mark.walk
         ),
