@@ -44,8 +44,9 @@ async def serve_control(
 ) -> None:
     """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
-    address      host:port to listen on. The rollout controller calls the registry over this port
-                 too, so both could run as two processes without a change.
+    address      host:port to listen on; port 0 takes a free one, which is logged. The rollout
+                 controller calls the registry over this port too, so both could run as two
+                 processes without a change.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
     """
@@ -60,11 +61,12 @@ async def serve_control(
     registry = await registry_server.add_registry_to(server, folder)
     # Rollouts call the registry over the port, so they start when it listens, and stop before.
     try:
+        port = add_port(server, address, certificate)
+        address = f"{address.rpartition(':')[0]}:{port}"
         rollouts = rollout_server.add_rollout_to(
             server, address, token=token, certificate=certificate.certificate, policies=policies
         )
         # The controller calls the registry, so the server starts first and stops last.
-        port = add_port(server, address, certificate)
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()
@@ -91,7 +93,7 @@ def main() -> None:
     # Read the command line, and the files that it names.
     parser = argparse.ArgumentParser(prog="python -m turnout.control", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
-    parser.add_argument("--listen", required=True, help="host:port to listen on")
+    parser.add_argument("--listen", required=True, help="host:port; port 0 takes a free port")
     parser.add_argument(
         "--identities",
         type=Path,

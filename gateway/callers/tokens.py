@@ -43,6 +43,8 @@ class TokenVerifier:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._keys: dict[str, Any] = {}
         self._read_s: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
+        """Issuer -> why its keys cannot be used, as it was logged; empty without a problem."""
         self._lacking: set[str] = set()
         """Issuers of tokens whose key is not there."""
         if issuers:
@@ -65,17 +67,19 @@ class TokenVerifier:
                 continue
             self._read_s[issuer.issuer] = now_s
             self._lacking.discard(issuer.issuer)
+            problem = ""
             try:
                 keys = _read_keys(issuer.keys)
-            except (OSError, ValueError) as error:
-                log.warning("issuer_keys_unreadable issuer=%s error=%s", issuer.issuer, error)
-                continue
-            if self._keys.get(issuer.issuer, (None,))[0] != keys:
-                try:
+                if self._keys.get(issuer.issuer, (None,))[0] != keys:
+                    problem = "issuer_keys_invalid"
                     self._keys[issuer.issuer] = (keys, _import_keys(keys))
-                    changed = True
-                except ValueError as error:
-                    log.warning("issuer_keys_invalid issuer=%s error=%s", issuer.issuer, error)
+                    changed, problem = True, ""
+            except (OSError, ValueError) as error:
+                problem = f"{problem or 'issuer_keys_unreadable'} issuer={issuer.issuer} {error=!s}"
+            # A file is read each second, and the same problem is worth one line.
+            if problem and problem != self._problems.get(issuer.issuer):
+                log.warning(problem)
+            self._problems[issuer.issuer] = problem
         return changed
 
     def verify(self, token: str, now_s: float) -> VerifiedToken | None:

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -167,6 +168,12 @@ def problem_of(error: BaseException, root: Path, shown: str) -> dict[str, Any]:
     if isinstance(error, SyntaxError) and error.filename == str(root / shown):
         return {"line": error.lineno or 0, "text": f"SyntaxError: {error.msg}"}
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        megabytes = resource.getrlimit(resource.RLIMIT_AS)[0] // 2**20
+        text = (
+            f"MemoryError: the files of a project may use {megabytes} MiB together; a file only "
+            "declares, so let the view's transform or a source's file hold the data"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name:
         text += _way_out(error.name, root)
     return {"line": _line_in(error, root / shown), "text": text[:TEXT_MAX]}

@@ -11,6 +11,7 @@ The class of a change says what follows from it:
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from project.definitions import SECTIONS, ProjectDefinitions, Section
@@ -200,7 +201,7 @@ def _differences(where: str, old: object, new: object) -> Iterator[str]:
         if list(named[0]) != list(named[1]) and sorted(named[0]) == sorted(named[1]):
             yield f"the order of {where} differs"
         return
-    yield f"{where}: {_short(old)} -> {_short(new)}"
+    yield f"{where}: {' -> '.join(_short_pair(old, new))}"
 
 
 def _by_name(items: object) -> dict[str, Any] | None:
@@ -213,11 +214,21 @@ def _by_name(items: object) -> dict[str, Any] | None:
     return {str(item[key]): item for item in items}
 
 
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
+def _short_pair(old: object, new: object) -> tuple[str, str]:
+    """Return two values in one line each. Long texts are cut around the first difference."""
+    before, after = (" ".join(str(value).split()) for value in (old, new))
+    pairs = enumerate(zip_longest(before, after))
+    same = next((number for number, (one, other) in pairs if one != other), 0)
+    first = max(0, same - VALUE_CHARACTERS_MAX // 2)
+    return _short(before, first), _short(after, first)
+
+
+def _short(text: str, first: int) -> str:
     if len(text) <= VALUE_CHARACTERS_MAX:
         return text
-    return text[: VALUE_CHARACTERS_MAX - 4] + " ..."
+    beginning = "... " if first else ""
+    end = first + VALUE_CHARACTERS_MAX - len(beginning)
+    return beginning + (text[first:] if end >= len(text) else text[first : end - 4] + " ...")
 
 
 def _limited(lines: Iterator[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from features.contract import ViewUse
 from features.source import Source
 from features.views import Feature, View
 from project.definitions import ProjectDefinitions, parse_definitions
-from project.plan.differences import same_sql
+from project.plan.differences import changes_between, same_sql
 from project.plan.fleet import FleetApproval, FleetSnapshot, FleetVersion
 from project.plan.markdown import plan_markdown
 from project.plan.plan import Plan, make_plan
@@ -169,6 +169,20 @@ def test_plan_keeps_every_hash_when_only_the_layout_differs() -> None:
     assert made.is_empty
     assert made.definitions.digest == definitions().digest
     assert made.costs == ()
+
+
+def test_plan_shows_long_sql_around_its_first_difference() -> None:
+    """The texts begin alike, so their beginnings would say nothing."""
+    columns = ", ".join(f"minutes AS minutes_{number}" for number in range(20))
+    texts = [
+        f"SELECT customer, event_time_ms, minutes, topups, {columns} FROM source WHERE {condition}"
+        for condition in ("topups > 1", "topups >= 1")
+    ]
+    old, new = (definitions(replace(USAGE, transform=text)) for text in texts)
+    (change,) = [item for item in changes_between(old, new) if item.section == "views"]
+    (line,) = [text for text in change.details if text.startswith("transform")]
+    assert line.endswith(" source WHERE topups > 1 -> ... _19 FROM source WHERE topups >= 1")
+    assert len(line) < 160
 
 
 def test_plan_of_a_changed_default_names_the_versions_that_read_it() -> None:

@@ -210,3 +210,22 @@ def _part(content: dict[str, object]) -> str:
     """Return one part of a token that nobody signs."""
     encoded = json.dumps(content).encode()
     return base64.urlsafe_b64encode(encoded).rstrip(b"=").decode()
+
+
+def test_unreadable_file_of_keys_is_logged_once_for_each_cause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file is read each second."""
+    file = tmp_path / "keys.json"
+    verifier = TokenVerifier(
+        [Issuer(issuer=ISSUER, audience=AUDIENCE, algorithm="ES256", keys=str(file))]
+    )
+    for content in (b"", b"{}", jwks(new_key()), b"{}"):
+        if content:
+            file.write_bytes(content)
+        for second in range(3):
+            verifier.refresh_keys(NOW_S + second)
+    lines = [record.getMessage() for record in caplog.records]
+    names = [line.split()[0] for line in lines]
+    assert names == ["issuer_keys_unreadable", "issuer_keys_invalid", "issuer_keys_invalid"]
+    assert "No such file" in lines[0]
