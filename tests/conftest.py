@@ -9,9 +9,21 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 SHARED_FIXTURES = ("played_demo", "four_models", "running_system")
 """Session fixtures that take long to build, the longest first."""
+
+DEMO_FILES = frozenset(
+    f"tests/walks/{file}"
+    for file in (
+        "clients/test_pages.py",
+        "system/test_demo_story.py",
+        "system/test_simulate_journal.py",
+        "system/test_store_dies.py",
+    )
+)
+"""Files that use the fixture `played_demo`, which takes a minute."""
 
 FAILURE_CHARS_MAX = 2_000
 """Characters of a failure that are said at once."""
@@ -40,6 +52,24 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
         atexit.register(gc.unfreeze)  # C extensions count what outlives the interpreter
         gc.enable()
+
+
+class LoadFileWithDemoTogether(LoadFileScheduling):
+    """Gives each worker whole files, and the files of the demo to one worker: it plays once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "files of the demo" if file in DEMO_FILES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: object
+) -> LoadFileWithDemoTogether | None:
+    """Schedule `--dist loadfile`."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    return LoadFileWithDemoTogether(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -56,7 +56,8 @@ class RunningSystem:
                 main(arguments)
             except SystemExit as exit_error:
                 code = exit_error.code
-        assert code == exit_code, f"{line}: exit code {code}\n{stderr.getvalue()}"
+        said = f"{stdout.getvalue()}\n{stderr.getvalue()}"
+        assert code == exit_code, f"{line}: exit code {code}\n{said}"
         return json.loads(stdout.getvalue()) if stdout.getvalue() else stderr.getvalue()
 
     def registry_client(self, actor: str, token: str | None = None) -> RegistryClient:

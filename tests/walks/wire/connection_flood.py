@@ -1,7 +1,7 @@
 """`python -m tests.walks.wire.connection_flood PORT` opens connections as fast as it can.
 
-Each connection sends its preface and waits for the server's SETTINGS. When stdin ends, the program
-prints as JSON how often each result came.
+Each connection sends its preface and waits for the server's SETTINGS. The program prints a line
+after its first connection. When stdin ends, it prints as JSON how often each result came.
 """
 
 import json
@@ -29,7 +29,8 @@ def connect_and_greet(port: int) -> str:
 
 def main(port: int) -> None:
     """Connect until stdin ends, then print the results."""
-    results: Counter[str] = Counter()
+    results = Counter([connect_and_greet(port)])
+    print("began", flush=True)  # noqa: T201
     while not select.select([sys.stdin], [], [], 0)[0]:
         results[connect_and_greet(port)] += 1
     print(json.dumps(results))  # noqa: T201

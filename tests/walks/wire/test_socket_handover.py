@@ -42,6 +42,10 @@ def connection_floods(port: int) -> Iterator[Counter[str]]:
     ]
     results: Counter[str] = Counter()
     try:
+        # The native server greets in a thread of its own, so the event loop may wait here.
+        for flood in floods:
+            assert flood.stdout is not None
+            assert flood.stdout.readline() == b"began\n"
         yield results
     finally:
         for flood in floods:
