@@ -30,15 +30,14 @@ from benchmarks.judging.live_aa import (
 from features.materialise import materialise
 from features.online.store_client import store_client
 from features.online.store_users import WRITER
-from features.sources import telco
-from tests.demo_models import demo_store
+from tests.telco import SUBSCRIBERS, labels_of, recipe_of, telco_store, views_of
 from tests.walks.running_system import turnout_up
 from training.recipe import Learner
-from training.recipes import churn
 from training.train import train_version
 
-BETTER_LEARNERS = {
-    "100 small trees": churn.recipe("candidate").learner,
+MODEL = "churn"
+
+OTHER_LEARNERS = {
     "60 larger trees": Learner(
         kind="boosting", parameters={"max_iter": 60, "learning_rate": 0.08, "max_leaf_nodes": 16}
     ),
@@ -87,8 +86,9 @@ def run_better_rollouts(
     # Train the champion, and start a system that serves it.
     policies = policies_in(folder, arguments.scale)
     now_ms = time.time_ns() // 1_000_000
-    store, labels = demo_store(folder, churn.MODEL, now_ms=now_ms), churn.labels(now_ms=now_ms)
-    champion = train_version(churn.recipe("champion"), store, labels)
+    store = telco_store(folder, MODEL, now_ms=now_ms)
+    labels = labels_of(MODEL, folder)
+    champion = train_version(recipe_of(MODEL, "champion"), store, labels)
     sealed = champion.sealed(author="dana", created_unix_ms=now_ms)
     baseline = champion.bundle(author="dana", created_unix_ms=now_ms)
     with turnout_up(
@@ -97,24 +97,24 @@ def run_better_rollouts(
         with store_client(
             system.addresses.store, WRITER, system.addresses.store_passwords
         ) as client:
-            materialise(store, telco.churn_profile, client)
+            for view in views_of(MODEL):
+                materialise(store, view, client)
         files = _write_files(folder / "champion", sealed)
-        line = ("versions", "register", churn.MODEL, str(files))
+        line = ("versions", "register", MODEL, str(files))
         first = system.turnout(*line, actor="dana")["label"]
-        system.approve(churn.MODEL, first, "initial")
-        system.deploy(churn.MODEL, first)
-        with running_callers(
-            system.addresses.gateway, arguments.callers, churn.MODEL, telco.REAL_ROWS
-        ):
+        system.approve(MODEL, first, "initial")
+        system.deploy(MODEL, first)
+        with running_callers(system.addresses.gateway, arguments.callers, MODEL, SUBSCRIBERS):
             # Train, register and roll out each better model; then go back to the champion.
-            for number, (name, learner) in enumerate(BETTER_LEARNERS.items()):
-                recipe = replace(churn.recipe("candidate"), learner=learner, seed=11 + number)
+            learners = {"100 small trees": recipe_of(MODEL).learner, **OTHER_LEARNERS}
+            for number, (name, learner) in enumerate(learners.items()):
+                recipe = replace(recipe_of(MODEL), learner=learner, seed=11 + number)
                 trained = train_version(recipe, store, labels, champion=baseline)
                 files = _write_files(folder / f"better-{number}", trained.files)
-                twin = run_rollout(system, churn.MODEL, files, name)
+                twin = run_rollout(system, MODEL, files, name)
                 yield name, twin
                 if twin.stage == "DONE":
-                    back = ("rollout", "undo", churn.MODEL, "--to", first, "--reason", "the next")
+                    back = ("rollout", "undo", MODEL, "--to", first, "--reason", "the next")
                     retry_while_busy(lambda line=back: system.turnout(*line))
 
 

@@ -46,8 +46,11 @@ CLIENT_FOLDER = "clients/python/src/turnout_client"
 FOLDERS = {**{room: room for room in ROOMS}, "turnout_client": CLIENT_FOLDER}
 """The folder of each package that this repository packs, by import name."""
 
+EXAMPLES = "examples"
+"""Projects as an operator has them. They import `turnout.define` of this repository, no more."""
+
 PACKED = (*ROOMS, CLIENT_FOLDER)
-EVERYWHERE = (*PACKED, "benchmarks", "tests")
+EVERYWHERE = (*PACKED, "benchmarks", EXAMPLES, "tests")
 """All folders with hand-written Python files."""
 
 RUST_CRATES = ("ingress", "benchmarks/loadgen")

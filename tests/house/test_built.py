@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from host.git import tracked_files
 from protos.generate import CLIENT as CLIENT_PROTOS
 from tests.house.sources import CLIENT_FOLDER, MAY_IMPORT, REPOSITORY, ROOMS, fail_on_breaches
 
@@ -48,6 +49,12 @@ def test_wheel_contains_only_the_rooms(tmp_path: Path) -> None:
     tops = {path.parts[0] for path in inside if not path.parts[0].endswith(".dist-info")}
     assert tops == set(ROOMS)
     assert {"predict.proto", "predict_pb2.py", "latency_edges.txt"} <= {p.name for p in inside}
+
+    # The project that the demo plays lies beside the demo, without anything that it has made.
+    example = {path for path in inside if path.is_relative_to("turnout/demo/telco")}
+    files = {path.relative_to("turnout/demo/telco").as_posix() for path in example}
+    tracked = tracked_files(REPOSITORY / "examples" / "telco")
+    assert files == set(tracked)
 
 
 def test_both_wheels_carry_the_same_licence() -> None:
@@ -138,10 +145,10 @@ def test_dependency_has_a_reason() -> None:
 
 
 def _packed_rooms() -> list[str]:
-    """Return the rooms that the wheel packs, in the order of pyproject.toml."""
+    """Return the rooms that the wheel packs, in pyproject.toml's order; an example is no room."""
     tables = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    rooms: list[str] = tables["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    return rooms
+    packages: list[str] = tables["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    return [name for name in packages if "/" not in name]
 
 
 def _project(folder: str) -> dict[str, Any]:

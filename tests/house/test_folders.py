@@ -45,7 +45,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("storage",),
         ("offline",),
         ("materialise",),
-        ("ingest", "online", "replay", "sources"),
+        ("ingest", "online", "replay"),
     ),
     "registry": (
         (
@@ -69,10 +69,10 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "training": (
         ("errors", "fit", "label_reader", "labelled_rows", "labels", "recipe"),
-        ("recipes", "export", "artifacts"),
+        ("export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("champion", "train", "__main__"),
+        ("champion", "train"),
     ),
     "gateway": (
         (
@@ -278,8 +278,7 @@ def test_folder_has_at_most_14_modules() -> None:
 def test_small_module_has_several_importers() -> None:
     """A short module that one other module imports is read together with it, so it belongs there.
 
-    Entry points, modules of errors and recipes, which are loaded by name, are excepted, and so are
-    the files in SMALL_MODULES.
+    Entry points and modules of errors are excepted, and so are the files in SMALL_MODULES.
     """
     importers = defaultdict(set)
     for file in source_files(*ROOMS):
@@ -295,7 +294,7 @@ def test_small_module_has_several_importers() -> None:
             )
             for file in source_files(*ROOMS)
             if len(file.lines) < SMALL_LINES and file.path.stem not in SMALL_ON_PURPOSE
-            if file.shown not in SMALL_MODULES and not file.shown.startswith("training/recipes/")
+            if file.shown not in SMALL_MODULES
             if len(importers[file.shown]) == 1
             for importer in importers[file.shown]
         ),

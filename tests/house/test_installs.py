@@ -31,7 +31,7 @@ PARTS = {
         ["duckdb", "sklearn", "skl2onnx", "onnx", "hiredis"],
     ),
     "training": (
-        ["training.__main__", "training.train", "training.export.convert", "features.materialise"],
+        ["training.champion", "training.train", "training.export.convert", "features.materialise"],
         ["hiredis", "sqlalchemy", "typer"],
     ),
 }

@@ -47,8 +47,6 @@ UNIQUE_IN = (*ROOMS, CLIENT_FOLDER, "benchmarks")
 
 SHARED_NAMES = {
     "main": "the entry point of a process or a program",
-    "recipe": "every module of training/recipes has one; they are loaded by name",
-    "labels": "every module of training/recipes has one; they are loaded by name",
 }
 """Public names that stand several times, and why."""
 

@@ -11,7 +11,7 @@ LINE_CHARS_MAX = 160
 
 PAGES = sorted(
     path
-    for folder in ("docs", "ingress", "benchmarks", "clients")
+    for folder in ("docs", "ingress", "benchmarks", "clients", "examples")
     for path in (REPOSITORY / folder).rglob("*.md")
     if "target" not in path.parts
 ) + sorted(REPOSITORY.glob("*.md"))

@@ -10,6 +10,7 @@ import pytest
 from tests.house.sources import (
     CLIENT_FOLDER,
     EVERYWHERE,
+    EXAMPLES,
     FOLDERS,
     MAY_IMPORT,
     REPOSITORY,
@@ -38,8 +39,33 @@ def test_room_imports_only_rooms_below_it() -> None:
             for room, folder in FOLDERS.items()
             for file in source_files(folder)
             for line, name in file.imports
-            if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
+            if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", EXAMPLES, "tests"}
             and other not in MAY_IMPORT[room] | {room}
+        ]
+    )
+
+
+def test_example_imports_what_a_project_may() -> None:
+    """An operator's files import turnout.define, their own folders and installed packages."""
+    fail_on_breaches(
+        [
+            f"{file.shown}:{line}: an example may not import {name}, only turnout.define"
+            for file in source_files(EXAMPLES)
+            for line, name in file.imports
+            if name.split(".")[0] in {*MAY_IMPORT, "benchmarks", EXAMPLES, "tests"}
+            and not f"{name}.".startswith("turnout.define.")
+        ]
+    )
+
+
+def test_example_is_loaded_and_never_imported() -> None:
+    """Its files are read by path (project/loading), as an operator's are."""
+    fail_on_breaches(
+        [
+            f"{file.shown}:{line}: load the project with project.loading.loader, not by {name!r}"
+            for file in source_files(*ROOMS, CLIENT_FOLDER, "benchmarks", "tests")
+            for line, name in file.imports
+            if name.split(".")[0] == EXAMPLES
         ]
     )
 

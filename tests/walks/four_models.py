@@ -15,19 +15,9 @@ from features.materialise import materialise
 from features.offline import OfflineStore, Spine
 from features.online.store_client import store_client
 from features.online.store_users import WRITER
-from tests.demo_models import VIEWS, demo_store
+from tests.telco import MODELS, labels_of, recipe_of, telco_store, views_of
 from tests.walks.running_system import RunningSystem, turnout_up
-from training.recipe import Recipe
-from training.recipes import churn, credit, nba, propensity
 from training.train import TrainedVersion, train_version
-
-RECIPES: dict[str, Recipe] = {
-    "churn": churn.recipe("candidate"),
-    "propensity": propensity.recipe(),
-    "credit": credit.recipe(),
-    "nba": nba.recipe(),
-}
-LABELS = {"churn": churn, "propensity": propensity, "credit": credit, "nba": nba}
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class FourModels:
 
         rows  N lists of entity ids.
         """
-        contract: ModelContract = RECIPES[model].contract
+        contract: ModelContract = recipe_of(model).contract
         ids = {name: [row[n] for row in rows] for n, name in enumerate(contract.entities)}
         spine = Spine(ids=ids, as_of_ms=np.full(len(rows), self.now_ms))
         matrix = self.store.training_set(contract, spine).values
@@ -59,17 +49,16 @@ class FourModels:
 def running_four_models(base: Path) -> Iterator[FourModels]:
     """Run `turnout up` below *base* with all four models in production and their rows online."""
     now_ms = time.time_ns() // 1_000_000
-    store = demo_store(base, *RECIPES, now_ms=now_ms)
+    store = telco_store(base, *MODELS, now_ms=now_ms)
     versions = {
-        model: train_version(recipe, store, LABELS[model].labels(now_ms=now_ms))
-        for model, recipe in RECIPES.items()
+        model: train_version(recipe_of(model), store, labels_of(model, base)) for model in MODELS
     }
     (base / ".turnout").mkdir()
     with turnout_up(base / ".turnout" / "demo") as system:
         with store_client(
             system.addresses.store, WRITER, system.addresses.store_passwords
         ) as client:
-            for view in (view for views in VIEWS.values() for view in views):
+            for view in (view for model in MODELS for view in views_of(model)):
                 materialise(store, view, client)
         for model, version in versions.items():
             files = base / "versions" / model

@@ -13,6 +13,7 @@ from turnout.processes.local_system import SystemPlan
 from turnout.processes.system_file import SystemAddresses
 
 if TYPE_CHECKING:
+    from project.definitions import ProjectDefinitions
     from registry.client import RegistryClient
     from turnout.cli.rollout_client import RolloutClient
 
@@ -56,6 +57,8 @@ class DemoContext:
     clock_ms: Callable[[], int] = wall_clock_ms
     now_ms: int = 0
     """Unix ms; the features are as known at this moment."""
+    definitions: "ProjectDefinitions | None" = None
+    """What the example project declares; the first act loads it."""
     addresses: SystemAddresses | None = None
     traffic: TrafficProcess | None = None
     files: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
@@ -73,6 +76,12 @@ class DemoContext:
         """The running system. Acts that use it come after the one that starts it."""
         assert self.addresses is not None
         return self.addresses
+
+    @property
+    def example(self) -> "ProjectDefinitions":
+        """What the example project declares. Acts that use it come after the one that loads it."""
+        assert self.definitions is not None
+        return self.definitions
 
     def registry_client(self, actor: str) -> "RegistryClient":
         """Return a client of the system's registry for *actor*; an async context manager."""

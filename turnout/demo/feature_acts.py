@@ -1,7 +1,6 @@
 """The first act: the features of all customers, bit for bit equal offline and online."""
 
 import asyncio
-from pathlib import Path
 
 import numpy as np
 
@@ -12,60 +11,67 @@ from features.offline import OfflineStore, Spine, TrainingSet
 from features.online.store_client import store_client
 from features.online.store_marker import claim_store, system_id
 from features.online.store_users import READER, WRITER, url_for_user
-from features.sources import telco
-from features.sources.public_tables import ENTITY, subscriber_ids
 from features.views import View
+from project.definitions import ProjectDefinitions
 from turnout.cli.online_rows import read_online_rows
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import AUTHOR, DemoContext
+from turnout.demo.example import REAL_ROWS, load_example, make_tables, subscriber_id
 
 SAMPLE_ROWS = 1_000
 """Subscribers whose online row is compared with the offline one."""
 
-VIEW: View = telco.churn_profile
-ALL_FEATURES = ModelContract(
-    entities=VIEW.entities,
-    views=(ViewUse(view=VIEW, features=tuple(feature.name for feature in VIEW.features)),),
-)
-"""A contract with every feature of the view, so that the comparison covers all of them."""
+VIEW = "churn_profile"
 
 
 async def features(context: DemoContext, step: Step) -> None:
     """Build the source, ingest it, materialise it, and compare a sample of rows bit for bit."""
-    source = context.plan.folder / "telco.parquet"
     context.now_ms = context.clock_ms()
-    await asyncio.to_thread(_fill_offline, context, step, source)
+    step.note, step.progress = "cloning real rows into a Parquet file", 0.02
+    context.definitions = definitions = await _load_and_make_tables(context)
+    # Fill both stores.
+    view = definitions.view(VIEW)
+    await asyncio.to_thread(_fill_offline, context, step, view)
     async with context.registry_client(AUTHOR) as client:
         key = (await client.serving_keys()).version_public_key
-    await asyncio.to_thread(_fill_online, context, step, system_id(key))
+    await asyncio.to_thread(_fill_online, context, step, view, system_id(key))
+    # Read a sample from both, and compare.
     ids = _sample_ids(context)
     step.note, step.progress = f"comparing {len(ids):,} rows bit for bit", 0.97
     system = context.system
     url = url_for_user(system.store, READER, system.store_passwords)
-    online = await read_online_rows(url, VIEW, ids, context.now_ms)
+    online = await read_online_rows(url, view, ids, context.now_ms)
     offline = await asyncio.to_thread(
-        _read_as_of, OfflineStore(context.plan.offline_folder), ids, context.now_ms
+        _read_as_of, OfflineStore(context.plan.offline_folder), view, ids, context.now_ms
     )
     require(online.broken == 0, f"{online.broken} online rows carry a wrong hash or id")
     differ = (online.values.view(np.uint32) != offline.values.view(np.uint32)).any(axis=1)
     require(not differ.any(), f"{int(differ.sum())} of {len(ids)} rows differ online from offline")
     require(bool((online.flags == offline.flags).all()), "row flags differ online from offline")
     step.note = (
-        f"{context.subscribers:,} subscribers x {len(VIEW.features)} features, cloned from "
-        f"{telco.REAL_ROWS:,} real rows; {len(ids):,} sampled rows bit-equal offline and online"
+        f"{context.subscribers:,} subscribers x {len(view.features)} features, cloned from "
+        f"{REAL_ROWS:,} real rows; {len(ids):,} sampled rows bit-equal offline and online"
     )
 
 
-def _fill_offline(context: DemoContext, step: Step, source: Path) -> None:
-    step.note, step.progress = "cloning real rows into a Parquet file", 0.02
-    telco.build_telco_source(source, now_ms=context.now_ms, subscribers=context.subscribers)
+async def _load_and_make_tables(context: DemoContext) -> ProjectDefinitions:
+    """Load the example's files in one process, while another one makes its tables."""
+    folder, subscribers = context.plan.folder, context.subscribers
+    definitions, _ = await asyncio.gather(
+        load_example(),
+        asyncio.to_thread(make_tables, folder, subscribers=subscribers, now_ms=context.now_ms),
+    )
+    return definitions
+
+
+def _fill_offline(context: DemoContext, step: Step, view: View) -> None:
     step.note, step.progress = "ingesting the file into the offline store", 0.15
     store = OfflineStore(context.plan.offline_folder)
-    ingested = ingest(VIEW, store, source, created_ms=context.now_ms, now_ms=context.now_ms)
-    context.screen.add_line(f"offline: {ingested.rows:,} rows of {VIEW.name} in Parquet")
+    ingested = ingest(view, store, root=context.plan.folder, now_ms=context.now_ms)
+    context.screen.add_line(f"offline: {ingested.rows:,} rows of {view.name} in Parquet")
 
 
-def _fill_online(context: DemoContext, step: Step, system: str) -> None:
+def _fill_online(context: DemoContext, step: Step, view: View, system: str) -> None:
     def show_progress(done: int, rows: int) -> None:
         step.note = f"materialising: {done:,} of {rows:,} rows online"
         step.progress = 0.35 + 0.6 * done / max(rows, 1)
@@ -73,7 +79,7 @@ def _fill_online(context: DemoContext, step: Step, system: str) -> None:
     with store_client(context.system.store, WRITER, context.system.store_passwords) as client:
         claim_store(client, system)
         written = materialise(
-            OfflineStore(context.plan.offline_folder), VIEW, client, progress=show_progress
+            OfflineStore(context.plan.offline_folder), view, client, progress=show_progress
         )
     context.screen.add_line(f"online: {written.written:,} rows in the store")
 
@@ -82,9 +88,13 @@ def _sample_ids(context: DemoContext) -> list[str]:
     rng = np.random.default_rng(context.now_ms)
     count = min(SAMPLE_ROWS, context.subscribers)
     drawn = rng.choice(context.subscribers, size=count, replace=False)
-    return [subscriber_ids(1, first)[0] for first in sorted(drawn.tolist())]
+    return [subscriber_id(number) for number in sorted(drawn.tolist())]
 
 
-def _read_as_of(store: OfflineStore, ids: list[str], now_ms: int) -> TrainingSet:
-    spine = Spine(ids={ENTITY: ids}, as_of_ms=np.full(len(ids), now_ms, dtype=np.int64))
-    return store.training_set(ALL_FEATURES, spine)
+def _read_as_of(store: OfflineStore, view: View, ids: list[str], now_ms: int) -> TrainingSet:
+    """Return every feature of the view, so that the comparison covers all of them."""
+    names = tuple(feature.name for feature in view.features)
+    contract = ModelContract(entities=view.entities, views=(ViewUse(view=view, features=names),))
+    (entity,) = view.entities
+    spine = Spine(ids={entity: ids}, as_of_ms=np.full(len(ids), now_ms, dtype=np.int64))
+    return store.training_set(contract, spine)

@@ -1,7 +1,6 @@
 """The acts about versions: two are trained, four are made bad, and all are approved."""
 
 import asyncio
-from pathlib import Path
 
 from features.offline import OfflineStore
 from host.git import commit_of
@@ -9,10 +8,11 @@ from registry.client import RegistryClient
 from registry.types import GateError
 from training.drills import bad_versions
 from training.drills.bad_versions import BadVersion
-from training.recipes import churn
+from training.label_reader import read_labels
 from training.train import TrainedVersion, train_version
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import APPROVER, AUTHOR, MODEL, DemoContext
+from turnout.demo.example import example_folder
 from turnout.views.cards import INITIAL, card_of, shift_digest
 
 COLUMN = "churn_profile:tenure"
@@ -78,14 +78,17 @@ def _make_bad_versions(good: TrainedVersion) -> dict[str, BadVersion]:
 
 
 def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, TrainedVersion]:
-    labels = churn.labels(now_ms=context.now_ms)
-    commit = commit_of(Path(__file__).parent)
+    recipes = {name: context.example.recipe(MODEL, name) for name in ("champion", "candidate")}
+    declared = recipes["candidate"].labels
+    assert declared is not None
+    labels = read_labels(declared, root=context.plan.folder)
+    commit = commit_of(example_folder())
 
     def show_progress(text: str) -> None:
         step.note = text
 
     champion = train_version(
-        churn.recipe("champion"),
+        recipes["champion"],
         OfflineStore(context.plan.offline_folder),
         labels,
         commit=commit,
@@ -93,7 +96,7 @@ def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, T
     )
     step.progress = 0.4
     candidate = train_version(
-        churn.recipe("candidate"),
+        recipes["candidate"],
         OfflineStore(context.plan.offline_folder),
         labels,
         champion=champion.bundle(author=AUTHOR, created_unix_ms=context.now_ms),

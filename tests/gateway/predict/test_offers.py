@@ -11,15 +11,13 @@ import redis
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine
 from features.online.reader import OnlineReader
-from features.sources import offers
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PredictRequest, Row
 from registry.types import Deployment
-from tests.demo_models import VIEWS, demo_store
 from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.servers import redis_server
+from tests.telco import OFFER_IDS, labels_of, recipe_of, telco_store, views_of
 from training.export.onnx_model import OnnxModel
-from training.recipes import nba
 from training.train import TrainedVersion, train_version
 
 pytestmark = pytest.mark.walk
@@ -35,7 +33,7 @@ def offline_vectors(
         ids={"subscriber": [customer] * len(names), "offer": names},
         as_of_ms=np.full(len(names), now_ms),
     )
-    return store.training_set(nba.recipe().contract, spine).values
+    return store.training_set(recipe_of("nba").contract, spine).values
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +51,20 @@ def now_ms() -> int:
 @pytest.fixture(scope="module")
 def store(folder: Path, now_ms: int) -> OfflineStore:
     """Return an offline store of 400 customers, 20 offers and 8,000 pairs."""
-    return demo_store(folder, "nba", now_ms=now_ms)
+    return telco_store(folder, "nba", now_ms=now_ms)
 
 
 @pytest.fixture(scope="module")
-def version(store: OfflineStore, now_ms: int) -> TrainedVersion:
+def version(store: OfflineStore, folder: Path) -> TrainedVersion:
     """Return a version that the recipe trained."""
-    return train_version(nba.recipe(), store, nba.labels(now_ms=now_ms))
+    return train_version(recipe_of("nba"), store, labels_of("nba", folder))
 
 
 def test_pipeline_ranks_twenty_offers_with_one_read_and_the_vectors_of_training(
     store: OfflineStore, version: TrainedVersion, now_ms: int
 ) -> None:
     """Scores have the order of the rows, and vectors have the bits of the offline join."""
-    names = offers.offer_ids(20)[::-1]
+    names = OFFER_IDS[::-1]
     customers = [f"S{number:07d}" for number in (1, 17, 400)]
 
     async def walk(url: str, client: redis.Redis) -> None:
@@ -96,7 +94,7 @@ def test_pipeline_ranks_twenty_offers_with_one_read_and_the_vectors_of_training(
         await reader.close()
 
     with redis_server() as server, redis.Redis.from_url(server.url) as client:
-        for view in VIEWS["nba"]:
+        for view in views_of("nba"):
             materialise(store, view, client)
         asyncio.run(walk(server.url, client))
 
@@ -114,7 +112,7 @@ def test_pipeline_scores_each_call_of_a_batch_with_its_own_pairs(
     """Forty customers call at the same time, each with other offers in another order."""
     rng = np.random.default_rng(5)
     calls = {
-        f"S{number:07d}": rng.permutation(offers.offer_ids(20))[: rng.integers(1, 21)].tolist()
+        f"S{number:07d}": rng.permutation(OFFER_IDS)[: rng.integers(1, 21)].tolist()
         for number in range(1, 41)
     }
 
@@ -141,6 +139,6 @@ def test_pipeline_scores_each_call_of_a_batch_with_its_own_pairs(
         await reader.close()
 
     with redis_server() as server, redis.Redis.from_url(server.url) as client:
-        for view in VIEWS["nba"]:
+        for view in views_of("nba"):
             materialise(store, view, client)
         asyncio.run(walk(server.url))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.contract import ModelContract, ViewUse
 from features.offline import OfflineStore
-from tests.training.conftest import NOW_MS
+from tests.telco import recipe_of
 from tests.training.population import (
     ALL_COLUMNS,
     VIEW,
@@ -24,6 +24,7 @@ from training.errors import ConversionError, GateFailedError
 from training.export.edge_rows import edge_rows, threshold_neighbours
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
+from training.labelled_rows import LabelledRows
 from training.recipe import Learner
 
 pytestmark = pytest.mark.walk
@@ -54,12 +55,13 @@ def fitted_and_converted(
 
 
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_convert_is_exact_on_real_churn_rows_and_edge_rows(kind: str, churn_folder: Path) -> None:
+def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
+    kind: str, churn_folder: Path, churn_labels: LabelledRows
+) -> None:
     """For 7,043 customers and all edge rows the difference is below 1e-6, where 1e-5 is allowed."""
     from training.fit import probabilities
-    from training.recipes import churn
 
-    contract, labels = churn.recipe("candidate").contract, churn.labels(now_ms=NOW_MS)
+    contract, labels = recipe_of("churn").contract, churn_labels
     rows = OfflineStore(churn_folder).training_set(contract, labels.spine).values
     model, converted = fitted_and_converted(LEARNERS[kind], contract, rows, labels.positive)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.sources import offers
-from tests.walks.four_models import RECIPES, FourModels
+from tests.telco import MODELS, OFFER_IDS, recipe_of
+from tests.walks.four_models import FourModels
 from turnout_client import PredictClient, Prediction
 
 pytestmark = pytest.mark.walk
@@ -24,11 +24,11 @@ def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
     """Two workers get 200 calls for each model. Scores equal onnxruntime's on the offline rows."""
     # Draw 200 calls for each model, in a random order.
     rng = np.random.default_rng(11)
-    models = rng.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()
+    models = rng.permutation(np.repeat(MODELS, CALLS // 4)).tolist()
     rows: list[list[list[str]]] = []
     for model in models:
         customer = f"S{rng.integers(1, 401):07d}"
-        offer_ids = rng.permutation(offers.offer_ids(20))[:8].tolist()
+        offer_ids = rng.permutation(OFFER_IDS)[:8].tolist()
         rows.append([[customer, offer] for offer in offer_ids] if model == "nba" else [[customer]])
 
     async def walk() -> list[NDArray[np.float32]]:
@@ -50,7 +50,7 @@ def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
 
     # Compare the scores of each model with its own file's.
     scores = asyncio.run(walk())
-    for model in RECIPES:
+    for model in MODELS:
         numbers = [number for number, name in enumerate(models) if name == model]
         model_rows = [row for number in numbers for row in rows[number]]
         model_scores = np.concatenate([scores[number] for number in numbers])
@@ -67,7 +67,8 @@ def test_describe_returns_each_models_own_entities_and_outputs(four_models: Four
 
     async def walk() -> None:
         async with PredictClient(four_models.system.addresses.gateway) as client:
-            for model, recipe in RECIPES.items():
+            for model in MODELS:
+                recipe = recipe_of(model)
                 description = await client.describe(model)
                 assert tuple(description.entities) == recipe.contract.entities
                 assert tuple(description.outputs) == recipe.contract.outputs

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from features.contract import ModelContract, ViewUse
-from features.sources import telco
+from tests.telco import telco
 from tests.tiny_models import linear_weights
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import RunningSystem, poll_system_until, turnout_up
@@ -230,7 +230,7 @@ def test_features_knows_the_views_of_deployed_versions(
     """No project is needed: the version's contract has them. An unknown view is an error."""
     assert running_system.turnout("features", "views") == []
     # A version of another model reads a view, and workers load it.
-    view = telco.churn_profile
+    view = telco().view("churn_profile")
     used = tuple(feature.name for feature in view.features)
     contract = ModelContract(entities=view.entities, views=(ViewUse(view=view, features=used),))
     label = running_system.register("viewed", tmp_path / "viewed", contract=contract)

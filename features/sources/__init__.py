@@ -1,1 +1,0 @@
-"""Views and labels on public tables, for the demo and the tests."""

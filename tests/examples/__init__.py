@@ -1,0 +1,1 @@
+"""Tests of examples/telco, by its own commands and files."""

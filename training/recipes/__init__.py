@@ -1,1 +1,0 @@
-"""The recipes of the demo's models, one file for each model."""
