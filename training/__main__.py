@@ -16,7 +16,7 @@ from registry.bundle import Bundle
 from registry.client import RegistryClient
 from registry.types import RegistryError, VersionRefusedError
 from training import champion
-from training.errors import ConversionError, GateFailedError, RecipeError
+from training.errors import ConversionError, GateFailedError, JoinError, RecipeError
 from training.recipes import churn, credit, nba, propensity
 from training.train import train_version
 
@@ -25,6 +25,7 @@ RECIPES = {recipes.MODEL: recipes for recipes in (churn, propensity, credit, nba
 REPORTED_ERRORS = (
     ConversionError,
     GateFailedError,
+    JoinError,
     PeerError,
     RecipeError,
     RegistryError,

@@ -72,7 +72,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("champion", "train", "__main__"),
+        ("champion", "joined"),
+        ("train", "__main__"),
     ),
     "gateway": (
         (
