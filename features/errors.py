@@ -33,3 +33,7 @@ class OnlineStoreError(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+
+class ReplayRecordError(ValueError):
+    """A record of a replay cannot be read, or is not of the version that it names."""

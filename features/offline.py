@@ -43,6 +43,7 @@ from features.storage.queries import (
     stored_sql,
     valid_columns,
 )
+from features.storage.unjoined import Unjoined, find_reasons
 from features.storage.writing import write_files
 from features.views import View
 
@@ -87,10 +88,16 @@ class TrainingSet:
     values: NDArray[np.float32]
     """(N, F) in C order: the used features of all views, in the contract's order. Request inputs
     are not among them; the recipe gives those."""
-    flags: NDArray[np.uint32]
-    """(N,) turnout.v1.RowFlag bits, the same as online."""
+    view_flags: NDArray[np.uint32]
+    """(N, V) turnout.v1.RowFlag bits of each view, in the contract's order."""
     names: tuple[str, ...]
     """The F column names, `view:feature`."""
+
+    @property
+    def flags(self) -> NDArray[np.uint32]:
+        """(N,) RowFlag bits over all views, the same as online."""
+        flags: NDArray[np.uint32] = np.bitwise_or.reduce(self.view_flags, axis=1)
+        return flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +206,21 @@ class OfflineStore:
         """
         count = len(spine.as_of_ms)
         width = sum(len(use.features) for use in contract.views)
-        flags = np.zeros(count, dtype=np.uint32)
+        flags = np.zeros((count, len(contract.views)), dtype=np.uint32)
         values = np.empty((count, width), dtype=np.float32)
         start = 0
-        for use in contract.views:
+        for number, use in enumerate(contract.views):
             end = start + len(use.features)
-            flags |= self._as_of(use.view, use.columns, spine, values[:, start:end])
+            flags[:, number] = self._as_of(use.view, use.columns, spine, values[:, start:end])
             start = end
         return TrainingSet(values, flags, contract.names[:width])
+
+    def unjoined(self, view: View, spine: Spine) -> Unjoined:
+        """Return why the rows of *spine* found no fresh row: give only rows that found none."""
+        with self._duckdb() as connection:
+            ids = np.array([item.decode() for item in spine.joined(view)], dtype=object)
+            connection.register("wanted", {"entity_id": ids, "as_of_ms": spine.as_of_ms})
+            return find_reasons(connection, view, self._files(view))
 
     @contextmanager
     def open_newest(self, view: View, *, as_of_ms: int | None = None) -> Iterator[NewestRows]:

@@ -9,6 +9,10 @@ class LabelsError(ValueError):
     """Labels, ids and instants differ in length, or there is one class only. The data is wrong."""
 
 
+class JoinError(ValueError):
+    """Too many labels found no fresh row in a view. Ids, instants or ingests must be corrected."""
+
+
 class ConversionError(Exception):
     """The fitted model cannot be converted to a graph from `inputs` to `scores`."""
 

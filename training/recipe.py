@@ -54,12 +54,22 @@ class GateSettings:
     held_out_rows_min   smallest number of held-out rows.
     difference_max      largest difference of a probability between scikit-learn and ONNX, on every
                         certified row.
+    without_row_max     largest share of the labels, 0 to 1, for which a view may have no fresh row.
+                        Above one half, most of what a model learns of the view is its defaults.
     """
 
     auc_min: float = 0.7
     auc_gain_low_min: float = 0.0
     held_out_rows_min: int = 500
     difference_max: float = 1e-5
+    without_row_max: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.without_row_max <= 1.0:
+            raise RecipeError(
+                f"a gate allows {self.without_row_max} of the labels without a row of a view; "
+                "without_row_max is a share, from 0 to 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
+from features.storage.unjoined import Unjoined
 from features.views import View
 from registry import bundle, scoring
 from registry.bundle import Bundle
@@ -26,6 +27,7 @@ from training.export.edge_rows import edge_rows
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
+from training.joined import JoinedView, joined_views, require_joined
 from training.labelled_rows import LabelledRows, is_held_out
 from training.recipe import Recipe
 
@@ -39,6 +41,9 @@ class FeatureSource(Protocol):
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
         """Return the features as they were known at each instant of *spine*."""
 
+    def unjoined(self, view: View, spine: Spine) -> Unjoined:
+        """Return why no row of *spine* found a fresh row of *view*."""
+
     def digest(self, views: Sequence[View]) -> str:
         """Return the SHA-256 (hex) of the data that *views* are read from."""
 
@@ -50,6 +55,7 @@ class TrainedVersion:
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
     model     the fitted scikit-learn classifier.
     rows      (N, F) float32, the model inputs of all labelled rows.
+    joined    what the labelled rows found in each view.
     held_out  (N,) bool, True for rows that the model was not fitted on.
     scores    (N,) float32, P(positive) of *rows* by ONNX Runtime.
     gain      AUC(candidate) - AUC(champion); None without a champion.
@@ -60,6 +66,7 @@ class TrainedVersion:
     files: dict[str, bytes]
     model: Any
     rows: NDArray[np.float32]
+    joined: list[JoinedView]
     held_out: NDArray[np.bool_]
     scores: NDArray[np.float32]
     metrics: dict[str, Estimate]
@@ -108,12 +115,12 @@ def train_version(
     commit    git commit of the code, for the card (`host.git.commit_of`).
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
-    RecipeError before any data is read, LabelsError, ConversionError or GateFailedError.
+    RecipeError before any data is read, LabelsError, JoinError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
-    rows = _read_rows(store, recipe.contract, labels)
+    rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
     held_out = _held_out(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
@@ -134,10 +141,9 @@ def train_version(
     # The card says how the version was made.
     facts = {
         **card.recipe_facts(recipe),
-        "commit": commit,
-        "packages": card.package_versions(),
+        **card.code_facts(commit),
         "data": _data_facts(recipe, store, labels, held_out),
-        **_evaluation_facts(fitted, metrics, gain, shift),
+        **_evaluation_facts(joined, fitted, metrics, gain, shift),
         "fairness": _fairness(recipe, store, held_out_labels, scores),
         "gate": checks,
     }
@@ -146,6 +152,7 @@ def train_version(
         files={**files, "card.json": canonical_json(facts)},
         model=fitted.model,
         rows=rows,
+        joined=joined,
         held_out=held_out,
         scores=fitted.scores,
         metrics=metrics,
@@ -156,13 +163,15 @@ def train_version(
 
 
 def _evaluation_facts(
+    joined: list[JoinedView],
     fitted: _Fitted,
     metrics: dict[str, Estimate],
     gain: Estimate | None,
     shift: ExpectedShift | None,
 ) -> dict[str, Any]:
-    """Return the card's facts about metrics, parity and the comparison with the champion."""
+    """Return the card's facts about joined features, metrics, parity and the champion."""
     return {
+        "joined": {view.view: view.definition() for view in joined},
         "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
         "auc_gain": None if gain is None else gain.definition(),
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
@@ -175,10 +184,30 @@ def _held_out(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
     return is_held_out(recipe.model, keys, recipe.held_out_share)
 
 
-def _read_rows(
-    store: FeatureSource, contract: ModelContract, labels: LabelledRows
-) -> NDArray[np.float32]:
-    return store.training_set(contract, labels.spine).values
+def _joined_rows(
+    recipe: Recipe,
+    store: FeatureSource,
+    contract: ModelContract,
+    labels: LabelledRows,
+    *,
+    whose: str = "",
+) -> tuple[NDArray[np.float32], list[JoinedView]]:
+    """Return the features of the labelled rows, (N, F), and what the rows found in each view.
+
+    whose  who reads them, for the error, when it is not the recipe's own version.
+
+    Raises JoinError if too many labels found no fresh row.
+    """
+    rows = store.training_set(contract, labels.spine)
+    require_joined(
+        f"{recipe.model}/{recipe.setting}{whose}",
+        store,
+        contract,
+        labels.spine,
+        rows,
+        without_row_max=recipe.gate.without_row_max,
+    )
+    return rows.values, joined_views(contract, rows)
 
 
 def _pass_gate(
@@ -263,7 +292,10 @@ def _compare(
         return None, None
     # The champion scores the same rows, with the features of its own contract.
     session = scoring.load_session(champion)
-    champion_scores = session.run(_read_rows(store, champion.contract, held_out_labels))[:, 0]
+    # With defaults instead of features it would lose every comparison.
+    whose = f", champion {champion.digest[:16]}"
+    rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, whose=whose)
+    champion_scores = session.run(rows)[:, 0]
     unusable = int((~np.isfinite(champion_scores)).sum())
     if unusable:
         text = (
@@ -312,7 +344,7 @@ def _fairness(
         return {}
     # The audited features are read here, because the model need not read them.
     audit = ModelContract(entities=recipe.contract.entities, views=recipe.audit)
-    columns = _read_rows(store, audit, held_out_labels)
+    columns = store.training_set(audit, held_out_labels.spine).values
     return {
         name: fairness.compare_groups(
             columns[:, index] == 1.0,

@@ -75,6 +75,10 @@ class ReplayReport:
     """Rows that were compared."""
     degraded: int = 0
     """Rows that were left out: the store had not answered in time."""
+    from_ms: int = 0
+    """The first instant of the rows that were compared, Unix ms; 0 without rows."""
+    to_ms: int = 0
+    """The last of these instants."""
     late_ms: dict[str, list[NDArray[np.int64]]] = field(default_factory=dict)
     """View -> for each late row, how long the newer stored row had been known, in ms."""
 
@@ -97,6 +101,8 @@ class ReplayReport:
         return {
             "rows": self.rows,
             "degraded": self.degraded,
+            "from_ms": self.from_ms,
+            "to_ms": self.to_ms,
             "features": [
                 {
                     "feature": result.name,
@@ -134,6 +140,11 @@ def compare_served(
         # Rows for which the store did not answer say nothing about features.
         kept = (chunk.flags & DEGRADED) == 0
         report.degraded += int((~kept).sum())
+        if kept.any():
+            instants = chunk.spine.as_of_ms[kept]
+            first_ms = int(instants.min())
+            report.from_ms = min(report.from_ms, first_ms) if report.rows else first_ms
+            report.to_ms = max(report.to_ms, int(instants.max()))
         report.rows += int(kept.sum())
         offline = store.training_set(contract, chunk.spine)
         # Each view is compared by itself, since its rows are written by themselves.

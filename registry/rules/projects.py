@@ -54,6 +54,16 @@ class Definitions:
         texts = {key: definition.get(key, "") for key in MODEL_TEXTS}
         return pb.ProjectModel(project=self.name, **texts)
 
+    def replay_days(self, policy: str) -> float:
+        """Return `replay_days` of a policy, or of an edition such as "careful@churn"; 0: none."""
+        name, _, model = policy.partition("@")
+        tables = self.sections["policies"].get(name, {})
+        editions = tables.get("models")
+        edition = editions.get(model) if isinstance(editions, dict) else None
+        # An edition has what it does not say from its policy.
+        days = {**tables, **(edition if isinstance(edition, dict) else {})}.get("replay_days")
+        return max(0.0, float(days)) if isinstance(days, int | float) else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingVersion:

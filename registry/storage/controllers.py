@@ -6,9 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from features.errors import ReplayRecordError
+from features.replay.record import REPLAY, check_record
 from protos import registry_pb2 as pb
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
+from registry.storage.versions import get_row
 from registry.types import (
     TOKEN_SECRET_BITS,
     BadRequestError,
@@ -155,8 +158,8 @@ def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
 def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
     """Write a finding and return it with its sequence number.
 
-    Raises BadRequestError for a bad kind, no model, or a too long text, and FencedError for an old
-    lease token.
+    Raises BadRequestError for a bad kind, no model, a too long text, or a replay that is not of
+    the version that it names; NotFoundError for such a version; FencedError for an old lease token.
     """
     if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
         raise BadRequestError(
@@ -170,6 +173,8 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
         )
     if finding.lease_token:
         check_lease(change, ROLLOUT_LEASE, finding.lease_token)
+    if finding.kind == REPLAY:
+        _check_replay(change, finding)
     # Write it with its history entry. The database gives the sequence number.
     fields: dict[str, Any] = {
         "model": finding.model,
@@ -192,6 +197,21 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
     return pb.Finding(sequence=sequence, **fields)
 
 
+def _check_replay(change: LedgerChange, finding: pb.Finding) -> None:
+    """Require that a replay is of the registered version that it names, as policies ask for it."""
+    version = get_row(change.connection, finding.model, finding.version)
+    try:
+        check_record(
+            finding,
+            label=str(version.label),
+            version_digest=version.digest,
+            model_contract=version.model_contract,
+            now_ms=change.at_unix_ms,
+        )
+    except ReplayRecordError as error:
+        raise BadRequestError(str(error)) from error
+
+
 def findings_after(connection: Connection, after: int) -> list[pb.Finding]:
     """Return up to 1,000 findings with a larger sequence than *after*, oldest first."""
     rows = connection.execute(
@@ -201,3 +221,17 @@ def findings_after(connection: Connection, after: int) -> list[pb.Finding]:
         .limit(FINDINGS_PER_READ)
     )
     return [pb.Finding(**row._mapping) for row in rows]
+
+
+def newest_finding(
+    connection: Connection, model: str, version: str, kind: str
+) -> pb.Finding | None:
+    """Return the newest finding of a kind about the version with the label *version*, or None."""
+    table = tables.findings
+    row = connection.execute(
+        select(table)
+        .where(table.c.model == model, table.c.version == version, table.c.kind == kind)
+        .order_by(table.c.sequence.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else pb.Finding(**row._mapping)

@@ -173,6 +173,18 @@ def settings_of(connection: Connection, model: str) -> ModelSettings | None:
     return None
 
 
+def replay_days_of(connection: Connection, policy: str) -> float:
+    """Return how old a replay may be that a policy or edition of a project asks for; 0: none.
+
+    A policy that no project has is the controller's own. The controller knows what it asks for.
+    """
+    for definitions in map(_definitions, _newest_of_all(connection)):
+        days = definitions.replay_days(policy)
+        if days:
+            return days
+    return 0.0
+
+
 def models_of_projects(connection: Connection) -> dict[str, pb.ProjectModel]:
     """Return model -> what its project says about it."""
     return {

@@ -13,6 +13,7 @@ from threading import Lock
 from sqlalchemy import URL, Connection
 
 from access.bounds import first_page
+from features.replay.record import REPLAY, replay_refusal
 from host.files import make_private_folder
 from protos import registry_pb2 as pb
 from registry.bundle import (
@@ -51,7 +52,13 @@ from registry.storage.ledger import (
     read_head,
 )
 from registry.storage.rows import read_state_page
-from registry.types import Deployment, RegistryFaultError, VersionRefusedError
+from registry.types import (
+    FIRST_POLICY,
+    Deployment,
+    GateError,
+    RegistryFaultError,
+    VersionRefusedError,
+)
 
 
 class RegistryStore:
@@ -317,7 +324,9 @@ class RegistryStore:
     def approve(self, actor: str, request: pb.ApproveRequest) -> pb.Approval:
         """Write an approval, and return it."""
         with self._change(actor) as change:
-            return approvals.write_approval(change, request)
+            approval = approvals.write_approval(change, request)
+            _require_replay(change, approval)
+            return approval
 
     def reject(self, actor: str, request: pb.ApproveRequest) -> rejections.WrittenRejection:
         """Write a rejection, and take the version out of the deployment if it runs there."""
@@ -478,3 +487,26 @@ class RegistryStore:
         """Return one history entry as it was written."""
         with self._database.read_transaction() as connection:
             return read_entry(connection, seq)
+
+
+def _require_replay(change: LedgerChange, approval: pb.Approval) -> None:
+    """Refuse an approval if its policy asks for a replay that production does not have.
+
+    Raises GateError.
+    """
+    connection, model = change.connection, approval.model
+    days = projects.replay_days_of(connection, approval.policy_name)
+    if not days:
+        return
+    label = deployments.current_deployment(connection, model).production
+    if not label:
+        raise GateError(
+            f"policy {approval.policy_name!r} asks for a replay of what production was served, and "
+            f"{model!r} has no production version yet; approve its first version with --policy "
+            f"{FIRST_POLICY}"
+        )
+    production = versions.get_version(connection, model, label)
+    newest = controllers.newest_finding(connection, model, label, REPLAY)
+    refusal = replay_refusal(approval.policy_name, days, production, newest, change.at_unix_ms)
+    if refusal:
+        raise GateError(refusal)

@@ -5,6 +5,7 @@ import secrets
 from dataclasses import replace
 
 from access.bounds import PAGE_BYTES_MAX
+from features.replay.record import replay_refusal
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
 from registry.types import (
@@ -61,8 +62,9 @@ class RolloutCommands:
         await self._check_exclusive_views(policy, version)
         approvals = await self._registry.approvals(request.model, version.label)
         approval = find_approval(approvals, policy, version, request.approval_id)
-        # Make the rollout.
         baseline = await self._registry.get_version(current.model, current.production)
+        await self._check_replay(policy, baseline)
+        # Make the rollout.
         started_unix_ms = self._clock.now().unix_ns // 1_000_000
         rollout = Rollout(
             spec=RolloutSpec(
@@ -126,6 +128,19 @@ class RolloutCommands:
             raise RolloutRefusedError(
                 f"policy {policy.name!r} starts nothing in {window!r} (UTC); wait, or take another"
             )
+
+    async def _check_replay(self, policy: Policy, baseline: registry_pb2.Version) -> None:
+        """Refuse if the policy asks for a replay of production that there is not."""
+        if not policy.replay_days:
+            return
+        # The watch may be a moment behind a replay that was recorded just now.
+        findings = self._controller.findings
+        await findings.load_all(self._registry)
+        newest = findings.newest_replay(baseline.model, baseline.label)
+        now_ms = self._clock.now().unix_ns // 1_000_000
+        refusal = replay_refusal(policy.name, policy.replay_days, baseline, newest, now_ms)
+        if refusal:
+            raise RolloutRefusedError(refusal)
 
     async def _check_exclusive_views(self, policy: Policy, version: registry_pb2.Version) -> None:
         """Refuse if another model rolls out over a view that the policy wants exclusively."""

@@ -1,8 +1,9 @@
-"""The newest findings of monitoring about each model and version."""
+"""The newest findings about each model and version: of monitoring, and of replays."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from features.replay.record import REPLAY
 from protos import registry_pb2
 
 HOLD, CLEAR = "hold", "clear"
@@ -19,11 +20,13 @@ class FindingsReader(Protocol):
 class Findings:
     """Findings of the kinds "hold", which holds a rollout, and "clear", which ends the hold.
 
-    Findings of other kinds neither hold nor clear.
+    Findings of other kinds neither hold nor clear. Those of replays are kept for policies that ask
+    for one.
     """
 
     def __init__(self) -> None:
         self._newest: dict[tuple[str, str], registry_pb2.Finding] = {}
+        self._replays: dict[tuple[str, str], registry_pb2.Finding] = {}
         self.sequence = 0
         """Sequence number of the newest finding seen."""
 
@@ -37,6 +40,12 @@ class Findings:
         self.sequence = max(self.sequence, finding.sequence)
         if finding.kind in (HOLD, CLEAR):
             self._newest[finding.model, finding.version] = finding
+        if finding.kind == REPLAY:
+            self._replays[finding.model, finding.version] = finding
+
+    def newest_replay(self, model: str, version: str) -> registry_pb2.Finding | None:
+        """Return the newest finding of a replay of *version*, or None."""
+        return self._replays.get((model, version))
 
     def hold_reason(self, model: str, version: str) -> str:
         """Return why *version* must be held; an empty text if it need not be."""

@@ -143,6 +143,9 @@ class Policy:
     """Freeze windows, as rollout.policy.freeze reads them."""
     exclusive_views: tuple[str, ...] = ()
     """Views over which only one model may roll out at a time; "*": every view of the candidate."""
+    replay_days: float = 0.0
+    """A rollout, and an approval, needs a replay of production's features without a difference
+    whose last row is at most so many days old. 0: none is needed."""
     keys_max: int = 20_000
     """Keys remembered of each kind. More keys would need memory and not change the verdict."""
 
@@ -160,6 +163,11 @@ class Policy:
             )
         for window in self.freeze:
             parse_freeze_window(window)
+        if not (math.isfinite(self.replay_days) and self.replay_days >= 0):
+            raise ValueError(
+                f"policy {self.name!r} has replay_days {self.replay_days}; a number of days, or 0 "
+                "for none"
+            )
         if not math.isclose(math.fsum(weight for _, weight in self.weights), 1.0):
             raise ValueError(f"the weights of policy {self.name!r} do not add up to 1")
         self._check_bounds()
@@ -194,8 +202,15 @@ class Policy:
 
     @cached_property
     def json(self) -> bytes:
-        """The canonical JSON, of which the digest is taken."""
-        return canonical_json(asdict(self))
+        """The canonical JSON, of which the digest is taken.
+
+        A policy that needs no replay has no field for it, as before there were replays. So the
+        approvals and checkpoints of that time go on.
+        """
+        values = asdict(self)
+        if not self.replay_days:
+            del values["replay_days"]
+        return canonical_json(values)
 
     @cached_property
     def digest(self) -> str:

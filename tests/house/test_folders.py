@@ -72,7 +72,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("champion", "train"),
+        ("champion", "joined"),
+        ("train",),
     ),
     "gateway": (
         (

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from features.contract import ModelContract, ViewUse
 from features.offline import Spine, TrainingSet
+from features.storage.unjoined import Unjoined
 from features.views import Feature, View
 from training.labelled_rows import LabelledRows
 from training.recipe import GateSettings, Learner, Recipe
@@ -68,7 +69,12 @@ class PopulationStore:
         indices = [int(name[1:]) for name in spine.ids["subscriber"]]
         columns = [column for use in contract.views for column in use.columns]
         values = np.ascontiguousarray(profile_matrix()[indices][:, columns])
-        return TrainingSet(values, np.zeros(len(values), dtype=np.uint32), contract.names)
+        flags = np.zeros((len(values), len(contract.views)), dtype=np.uint32)
+        return TrainingSet(values, flags, contract.names)
+
+    def unjoined(self, view: View, spine: Spine) -> Unjoined:
+        """Never asked: every subscriber has a row."""
+        raise NotImplementedError
 
     def digest(self, views: Sequence[View]) -> str:
         """Some 64 hex digits."""

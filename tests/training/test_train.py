@@ -93,6 +93,9 @@ def test_train_writes_every_fact_into_the_card(churn_versions: ChurnVersions) ->
     card = read_card(churn_versions.candidate.files)
     assert card["data"]["rows"] == 7_043
     assert len(card["data"]["snapshot"]) == 64
+    joined = card["joined"]["churn_profile"]
+    assert (joined["missing"], joined["stale"]) == (0.0, 0.0)
+    assert 0 < joined["defaulted"] < 0.01, "eleven customers have no total charges"
     assert card["learner"]["hyperparameters"]["max_iter"] == 100
     assert card["seed"] == 7
     assert {"scikit-learn", "skl2onnx", "onnxruntime", "numpy", "python"} <= set(card["packages"])

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from protos import registry_pb2, rollout_pb2
-from turnout.views.cards import flatten_card, shift_digest
+from turnout.views.cards import change_summary, flatten_card, shift_digest
 from turnout.views.json_values import message_to_json
 from turnout.views.rollout_view import four_times, status_view
 from turnout.views.terminal import EscapingConsole, Terminal, named_values, text_table
@@ -121,3 +121,13 @@ def test_json_output_has_escapes_for_control_characters() -> None:
     shown = screen.file.getvalue()
     assert not [character for character in "\x1b\x9b\x7f\u202e" if character in shown]
     assert json.loads(shown.splitlines()[-1]) == value
+
+
+def test_change_summary_says_what_training_joined() -> None:
+    """An approver sees the shares of each view; a card with other values breaks nothing."""
+    shares = {"missing": 0.0125, "stale": 0.0, "defaulted": 0.5}
+    shown = rendered(change_summary({"joined": {"usage": shares}}))
+    assert "joined: usage" in shown
+    assert "missing 1.2%, stale 0.0%, defaulted 50.0%" in shown
+    for written in ("all", ["usage"], {"usage": None}, {"usage": {"missing": "none"}}):
+        assert "%" not in rendered(change_summary({"joined": written}))

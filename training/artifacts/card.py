@@ -39,6 +39,11 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def code_facts(commit: str) -> dict[str, Any]:
+    """Return the facts about the code: its git commit and its packages."""
+    return {"commit": commit, "packages": package_versions()}
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that could change a score."""
     versions = {"python": platform.python_version()}

@@ -19,7 +19,13 @@ from registry.types import (
     RegistryUnavailableError,
     VersionRefusedError,
 )
-from training.errors import ConversionError, GateFailedError, LabelsError, RecipeError
+from training.errors import (
+    ConversionError,
+    GateFailedError,
+    JoinError,
+    LabelsError,
+    RecipeError,
+)
 from turnout.errors import ExitCode, OperatorError
 
 START_HINT = "is the system up? Start it with: turnout up"
@@ -51,7 +57,9 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(str(error), ExitCode.FAILED)
         case ProjectError() | ViewError() | ContractError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case LabelsError() | RecipeError() | ConversionError() | GateFailedError():
+        case LabelsError() | RecipeError():
+            return ExitMessage(str(error), ExitCode.FAILED)
+        case JoinError() | ConversionError() | GateFailedError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case _:
             return _store_error_message(error) or _call_error_message(error)

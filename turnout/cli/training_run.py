@@ -49,7 +49,8 @@ async def train_and_register(
     """Train a version from the project's recipe of a model.
 
     Return it, and what the registry made of it; None when it was only written to a folder. Raises
-    LabelsError, SourceError, RecipeError, ConversionError or GateFailedError, and RegistryError.
+    LabelsError, SourceError, RecipeError, JoinError, ConversionError or GateFailedError, and
+    RegistryError.
     """
     if not order.register and order.champion == NO_CHAMPION:
         trained = await asyncio.to_thread(_train, context, definitions, order, None, progress)

@@ -20,6 +20,7 @@ from turnout.views.terminal import Terminal, terminal, text_table
 if TYPE_CHECKING:
     from features.contract import ModelContract
     from features.replay.compare import ReplayReport
+    from protos import registry_pb2
     from protos.journal_pb2 import ServedBatch
 
 CHUNK_ROWS = 100_000
@@ -48,6 +49,12 @@ def replay(
     rows: Annotated[
         int, typer.Option(min=1, help="Compare at most about so many rows.")
     ] = 1_000_000,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Write the result into the registry, for policies that ask for it."
+        ),
+    ] = False,
 ) -> None:
     """Compare served features with what training would have had, and name the causes of skew.
 
@@ -56,7 +63,7 @@ def replay(
     """
     # Find the version's contract, the journal and the offline store.
     context: CommandContext = ctx.obj
-    label, contract = asyncio.run(_contract(context, model, version))
+    found, contract = asyncio.run(_version(context, model, version))
     since_ms = time.time_ns() // 1_000_000 - _span_ms(since) if since else 0
     journals = journal or context.running_folder()
     store = offline or context.offline_folder()
@@ -68,12 +75,17 @@ def replay(
     report = _compare(screen, contract, journals, store, since_ms, rows)
     if not report.rows:
         raise OperatorError(
-            f"{journals} has no served row of version {label} of {model!r}, or of another version "
-            "with its contract; see --since and --journal"
+            f"{journals} has no served row of version {found.label} of {model!r}, or of another "
+            "version with its contract; see --since and --journal"
         )
+    # The registry keeps what was found, whether or not features differ.
+    finding = asyncio.run(_record(context, found, report)) if record else None
+    number = None if finding is None else finding.sequence
+    value = {"model": model, "version": found.label, "finding": number, **report.as_json()}
+    screen.result(value, *_text(model, found.label, report))
+    if finding is not None:
+        screen.hint(f"Recorded as finding {number} of {model}, by {finding.who}.")
     # A script sees the difference in the exit code.
-    value = {"model": model, "version": label, **report.as_json()}
-    screen.result(value, *_text(model, label, report))
     if report.skewed:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -134,23 +146,50 @@ def _text(model: str, label: str, report: "ReplayReport") -> list[Any]:
     return [text_table(COLUMNS, lines), counted, *lags]
 
 
-async def _contract(
+async def _version(
     context: CommandContext, model: str, version: str
-) -> "tuple[str, ModelContract]":
-    """Return label and contract of the version, or of the one that is in production."""
+) -> "tuple[registry_pb2.Version, ModelContract]":
+    """Return the version, or the one that is in production, and its contract."""
     from registry.bundle import verify_bundle
 
     async with open_registry(context) as client:
         label = version or (await client.deployment(model)).production
         if not label:
             raise UsageError(f"{model!r} has no production version; name one with --version")
-        files = await client.fetch(model, label)
+        found = await client.get_version(model, label)
+        files = await client.fetch(model, found.label)
     contract = verify_bundle(files, trusted_key=None).contract
     if not contract.views:
         raise OperatorError(
-            f"version {label} of {model!r} reads no view; there is nothing to replay"
+            f"version {found.label} of {model!r} reads no view; there is nothing to replay"
         )
-    return label, contract
+    return found, contract
+
+
+async def _record(
+    context: CommandContext, version: "registry_pb2.Version", report: "ReplayReport"
+) -> "registry_pb2.Finding":
+    """Write the report into the registry as a finding, and return it."""
+    from features.replay.record import REPLAY, SKEWED_NAMED_MAX, ReplayRecord
+    from protos import registry_pb2
+
+    skewed = report.skewed
+    replayed = ReplayRecord(
+        version_digest=version.digest,
+        model_contract=version.model_contract,
+        from_ms=report.from_ms,
+        to_ms=report.to_ms,
+        rows=report.rows,
+        degraded_rows=report.degraded,
+        late_values=sum(result.late for result in report.features),
+        skewed_features=len(skewed),
+        skewed={result.name: result.skew for result in skewed[:SKEWED_NAMED_MAX]},
+    )
+    finding = registry_pb2.Finding(
+        model=version.model, version=version.label, kind=REPLAY, text=replayed.text()
+    )
+    async with open_registry(context) as client:
+        return await client.write_finding(finding)
 
 
 def _span_ms(text: str) -> int:

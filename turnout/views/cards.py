@@ -30,12 +30,27 @@ def shift_digest(card: Mapping[str, Any]) -> str:
 
 
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
-    """Return a table of the metrics and the expected shift, as shown before an approval."""
-    shown: dict[str, object] = {}
+    """Return a table of features, metrics and expected shift, as shown before an approval."""
+    shown: dict[str, object] = joined_lines(card.get("joined"))
     for group in ("metrics", "score_tolerance", "expected_shift", "drill"):
         for name, value in flatten_card(card.get(group) or {}):
             shown[f"{group}: {name}".replace("_", " ")] = value
     return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
+
+
+def joined_lines(joined: object) -> dict[str, object]:
+    """Return `joined: VIEW` -> the shares of the labels that the view had no values for.
+
+    joined  what a card says of it. Its author may have written anything.
+    """
+    views = joined if isinstance(joined, Mapping) else {}
+    lines: dict[str, object] = {}
+    for view, shares in views.items():
+        found = shares.items() if isinstance(shares, Mapping) else ()
+        lines[f"joined: {view}"] = ", ".join(
+            f"{name} {share:.1%}" for name, share in found if isinstance(share, int | float)
+        )
+    return lines
 
 
 def flatten_card(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from features.replay.record import REPLAY, ReplayRecord
 from protos import registry_pb2, rollout_pb2
 from rollout.api.commands import RolloutCommands
 from rollout.controller.controller import Controller
 from rollout.controller.policy_book import PolicyBook
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
 from rollout.policy.stages import Stage
-from tests.rollout.scripted_parts import POLICIES
+from tests.rollout.scripted_parts import POLICIES, SCRIPT_START_S
 from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
@@ -86,6 +87,57 @@ def test_start_is_refused_with_the_reason() -> None:
         await refused("set by hand")
 
     asyncio.run(walk())
+
+
+def test_start_waits_for_a_clean_replay_of_production() -> None:
+    """A replay that was recorded just now counts, also before the watch has brought it."""
+
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        asking = replace(POLICIES["quick-direct"], name="asking", replay_days=2.0)
+        world.policies["asking"] = asking
+        await world.restart()
+        with pytest.raises(RolloutRefusedError, match=r"version 1 of 'churn'.*there is none"):
+            await world.start_rollout("asking")
+        # Of the candidate, of two days ago, and of now.
+        now_ms = SCRIPT_START_S * 1_000
+        for sequence, version, to_ms, why in (
+            (1, "2", now_ms, "there is none"),
+            (2, "1", now_ms - 200_000_000, "the rows of the newest"),
+        ):
+            world.registry.findings_written.append(replay_of(version, to_ms, sequence))
+            with pytest.raises(RolloutRefusedError, match=why):
+                await world.start_rollout("asking")
+        world.registry.findings_written.append(replay_of("1", now_ms, 3))
+        await world.start_rollout("asking")
+        return world
+
+    world = asyncio.run(walk())
+    assert world.rollout.spec.policy.replay_days == 2.0
+
+
+def replay_of(version: str, to_ms: int, sequence: int) -> registry_pb2.Finding:
+    """The finding of a replay without a difference, whose last row was served at *to_ms*."""
+    record = ReplayRecord(
+        version_digest=version,
+        model_contract="",
+        from_ms=0,
+        to_ms=to_ms,
+        rows=1_000,
+        degraded_rows=0,
+        late_values=0,
+        skewed_features=0,
+        skewed={},
+    )
+    return registry_pb2.Finding(
+        sequence=sequence,
+        model="churn",
+        version=version,
+        kind=REPLAY,
+        text=record.text(),
+        who="olga",
+        at_unix_ms=SCRIPT_START_S * 1_000,
+    )
 
 
 def test_set_weight_takes_only_shares_of_the_policy() -> None:

@@ -24,6 +24,7 @@ FROZEN = replace(
     freeze=("fri 16:00 - mon 07:00",),
     exclusive_views=("*",),
     guards=(),
+    replay_days=7.0,
 )
 ALL = [*POLICIES.values(), QUICK, FROZEN]
 

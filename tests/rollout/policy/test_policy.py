@@ -38,3 +38,14 @@ def test_policy_refuses_contradictory_fields(change: dict[str, object], message:
     """The author learns it before the approval."""
     with pytest.raises(ValueError, match=message):
         replace(DEMO, **change)  # type: ignore[arg-type]
+
+
+def test_policy_without_a_replay_keeps_its_digest() -> None:
+    """Approvals from before there were replays go on; asking for one needs new approvals."""
+    assert b"replay_days" not in STANDARD.json
+    asking = replace(STANDARD, replay_days=7.0)
+    assert b'"replay_days":7,' in asking.json
+    assert asking.digest != STANDARD.digest
+    for days in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="has replay_days"):
+            replace(STANDARD, replay_days=days)

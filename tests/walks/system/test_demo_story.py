@@ -2,6 +2,7 @@
 
 import pytest
 
+from features.replay.record import read_record
 from tests.walks.conftest import PlayedDemo
 
 pytestmark = pytest.mark.walk
@@ -64,8 +65,13 @@ def test_registry_has_the_rollouts_of_the_demo(played_demo: PlayedDemo) -> None:
 
 def test_features_that_the_demo_served_are_what_training_sees(played_demo: PlayedDemo) -> None:
     """The replay joins the journaled rows of the promoted version, and no bit differs."""
-    replayed = played_demo.system.turnout("features", "replay", "churn")
+    replayed = played_demo.system.turnout("features", "replay", "churn", "--record")
     assert replayed["rows"] > 1_000
     assert len(replayed["features"]) == 19
     assert {result["cause"] for result in replayed["features"]} == {""}
     assert replayed["views"]["churn_profile"]["late"] == 0
+    # The registry has it, for policies that ask for a replay.
+    (entry,) = played_demo.system.turnout("audit", "list", "--object", "model/churn/finding")
+    record = read_record(entry["reason"])
+    assert (record.rows, record.skewed) == (replayed["rows"], {})
+    assert entry["object"].endswith(f"/{replayed['finding']}")

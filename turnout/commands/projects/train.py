@@ -9,6 +9,7 @@ import typer
 from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
+from turnout.views.cards import joined_lines
 from turnout.views.terminal import named_values, terminal
 
 if TYPE_CHECKING:
@@ -86,12 +87,14 @@ def _report(
     version: "registry_pb2.Version | None",
     out: Path | None,
 ) -> None:
-    """Print the version and its metrics."""
+    """Print the version, what its labels were joined with, and its metrics."""
     # Scripts get every metric, people those that have a value.
     model, screen = trained.recipe.model, terminal(context.json)
+    joined = {view.view: view.definition() for view in trained.joined}
     shown = {
         "version": "not registered" if version is None else f"{model} {version.label}",
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
+        **joined_lines(joined),
         **{
             name: f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
             for name, estimate in trained.metrics.items()
@@ -102,6 +105,7 @@ def _report(
         "model": model,
         "version": None if version is None else version.label,
         "digest": None if version is None else version.digest,
+        "joined": joined,
         "metrics": {name: item.definition() for name, item in trained.metrics.items()},
         "out": None if out is None else str(out),
     }
