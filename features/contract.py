@@ -1,6 +1,7 @@
 """The model contract: the views, request inputs and outputs of a model, and their hashes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,15 @@ class RequestInput:
     def definition(self) -> dict[str, Any]:
         """Return the input as JSON values, for contract.json and for the hashes."""
         return {"name": self.name, "dictionary": list(self.dictionary), "default": self.default}
+
+    @staticmethod
+    def from_definition(definition: Mapping[str, Any]) -> "RequestInput":
+        """Rebuild an input from the return value of `definition`. KeyError: a field is missing."""
+        return RequestInput(
+            name=definition["name"],
+            dictionary=tuple(definition["dictionary"]),
+            default=definition["default"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +168,7 @@ class ModelContract:
                     )
                     for item in definition["views"]
                 ),
-                inputs=tuple(
-                    RequestInput(
-                        name=item["name"],
-                        dictionary=tuple(item["dictionary"]),
-                        default=item["default"],
-                    )
-                    for item in definition["inputs"]
-                ),
+                inputs=tuple(RequestInput.from_definition(item) for item in definition["inputs"]),
                 outputs=tuple(definition["outputs"]),
             )
             # Compare the hashes that the file states with the hashes of what it holds.

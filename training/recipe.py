@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
 from features.views import View
 from training.errors import RecipeError
@@ -69,7 +69,9 @@ class Recipe:
     model            name in the registry. It also salts the split, so that every version of a
                      model is evaluated on rows that no version of it was fitted on.
     setting          name of the recipe among the model's recipes ("champion", "candidate", ...).
-    features         the features that the model reads, in the order of its input columns.
+    features         the stored features that the model reads, in the order of its input columns.
+    inputs           the request inputs that callers send; their columns come after the features.
+                     The labels have a column of each.
     label            name of the event whose probability is the score.
     entities         the entities that a caller names, in order. Empty: those of the views, in the
                      order in which the views name them.
@@ -93,6 +95,7 @@ class Recipe:
     threshold: float = 0.5
     gate: GateSettings = field(default_factory=GateSettings)
     audit: tuple[ViewUse, ...] = ()
+    inputs: tuple[RequestInput, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_share < 1.0:
@@ -109,24 +112,47 @@ class Recipe:
             self.contract  # noqa: B018  it raises here, not in the middle of training
         except ContractError as error:
             raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
+        if not self.contract.entities:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} reads no stored feature and names no entity; "
+                "name the entities whose ids the labels have, by which rows are held out"
+            )
         if self.labels is not None:
-            missing = [name for name in self.contract.entities if name not in self.labels.entities]
-            if missing:
-                raise RecipeError(
-                    f"recipe {self.model}/{self.setting} is keyed by {missing}, which the labels "
-                    f"{self.labels.name!r} do not have; they name {list(self.labels.entities)}"
-                )
+            self._check_labels(self.labels)
+
+    def _check_labels(self, labels: Labels) -> None:
+        """Refuse labels without the ids or the request inputs that the model needs."""
+        missing = [name for name in self.contract.entities if name not in labels.entities]
+        if missing:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} is keyed by {missing}, which the labels "
+                f"{labels.name!r} do not have; they name {list(labels.entities)}"
+            )
+        names = [item.name for item in self.inputs]
+        missing = [name for name in names if name not in labels.inputs]
+        if missing:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} reads the request inputs {missing}, and "
+                f"the labels {labels.name!r} have inputs={labels.inputs!r}; declare "
+                "a column of each, with what the caller would have sent at the label's instant"
+            )
 
     @cached_property
     def contract(self) -> ModelContract:
         """The contract of every version that is trained from the recipe."""
         keyed_by = dict.fromkeys(name for use in self.features for name in use.view.entities)
         return ModelContract(
-            entities=self.entities or tuple(keyed_by), views=self.features, outputs=(self.label,)
+            entities=self.entities or tuple(keyed_by),
+            views=self.features,
+            inputs=self.inputs,
+            outputs=(self.label,),
         )
 
     def definition(self) -> dict[str, Any]:
-        """Return the recipe as JSON values. Views are named, each with its hash."""
+        """Return the recipe as JSON values. Views are named, each with its hash.
+
+        What was added to recipes later is there only where it is used, so older digests stay.
+        """
         return {
             "model": self.model,
             "setting": self.setting,
@@ -140,6 +166,7 @@ class Recipe:
             "threshold": self.threshold,
             "gate": asdict(self.gate),
             "audit": [_use_definition(use) for use in self.audit],
+            **({"inputs": [item.definition() for item in self.inputs]} if self.inputs else {}),
         }
 
     @staticmethod
@@ -167,6 +194,9 @@ class Recipe:
                 threshold=definition["threshold"],
                 gate=GateSettings(**definition["gate"]),
                 audit=tuple(_use_of(item, views) for item in definition["audit"]),
+                inputs=tuple(
+                    RequestInput.from_definition(item) for item in definition.get("inputs", ())
+                ),
             )
         except (KeyError, TypeError, AttributeError, ContractError) as error:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error

@@ -28,6 +28,7 @@ from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
 from training.labelled_rows import LabelledRows, is_held_out
 from training.recipe import Recipe
+from training.request_inputs import encode_inputs
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
@@ -178,7 +179,11 @@ def _held_out(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
 def _read_rows(
     store: FeatureSource, contract: ModelContract, labels: LabelledRows
 ) -> NDArray[np.float32]:
-    return store.training_set(contract, labels.spine).values
+    """Return the (N, F) matrix that a gateway would make for calls at the labels' instants."""
+    stored = store.training_set(contract, labels.spine).values
+    if not contract.inputs:
+        return stored
+    return np.concatenate([stored, encode_inputs(contract.inputs, labels.inputs)], axis=1)
 
 
 def _pass_gate(

@@ -4,7 +4,7 @@ A project imports nothing else of Turnout. The signatures are kept in
 `tests/turnout/define_signatures.txt`; a change of one is a change for every project.
 """
 
-from features.contract import ViewUse
+from features.contract import RequestInput, ViewUse
 from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import Feature, View
@@ -19,6 +19,7 @@ __all__ = [
     "Labels",
     "Learner",
     "Recipe",
+    "RequestInput",
     "Source",
     "View",
     "ViewUse",

@@ -68,7 +68,15 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("probe", "__main__"),
     ),
     "training": (
-        ("errors", "fit", "label_reader", "labelled_rows", "labels", "recipe"),
+        (
+            "errors",
+            "fit",
+            "label_reader",
+            "labelled_rows",
+            "labels",
+            "recipe",
+            "request_inputs",
+        ),
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),
