@@ -9,6 +9,7 @@ from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import Feature, View
 from training.labels import Labels
+from training.on_demand import OnDemand
 from training.recipe import GateSettings, Learner, Recipe
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "GateSettings",
     "Labels",
     "Learner",
+    "OnDemand",
     "Recipe",
     "RequestInput",
     "Source",

@@ -74,6 +74,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "label_reader",
             "labelled_rows",
             "labels",
+            "on_demand",
             "recipe",
             "request_inputs",
         ),

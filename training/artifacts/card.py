@@ -34,8 +34,17 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "threshold": recipe.threshold,
         "names": list(recipe.contract.names),
+        **({} if not recipe.on_demand else _on_demand_facts(recipe)),
         "model_contract": recipe.contract.model_contract,
         "score_tolerance": PROBABILITY_TOLERANCE,
+    }
+
+
+def _on_demand_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return what stands in front of the model, and the columns that the learner was fitted on."""
+    return {
+        "on_demand": [feature.definition() for feature in recipe.on_demand],
+        "learner_columns": list(recipe.learner_columns),
     }
 
 
