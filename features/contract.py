@@ -217,3 +217,9 @@ def time_columns(unix_ms: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (N, 2) float32 for (N,) instants: days since 1970-01-01 UTC, seconds of the day."""
     days, left_ms = np.divmod(unix_ms, DAY_MS)
     return np.stack([days, left_ms // 1_000], axis=1).astype(np.float32)
+
+
+def request_time(unix_ms: int) -> tuple[int, int]:
+    """Return the time columns of one instant as numbers that float32 holds exactly."""
+    day, left_ms = divmod(unix_ms, DAY_MS)
+    return day, left_ms // 1_000

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import time_columns
+from features.contract import TIME_NAMES, request_time
 from features.errors import OnlineStoreError
 from gateway.batch import FeatureRows
 from gateway.columns import Calls
@@ -84,10 +84,14 @@ def _join_columns(
     """Return the (R, W) matrix of a batch: stored features, request inputs, the request's time."""
     if calls.inputs.shape[1] or not blocks:
         blocks = [*blocks, calls.inputs]
-    if routes.request_time:
-        time = time_columns(np.array([now_unix_ms], dtype=np.int64))
-        blocks = [*blocks, np.broadcast_to(time, (calls.rows, time.shape[1]))]
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
+    if not routes.request_time:
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
+    # Filled in place, because every call of a batch has the same time.
+    width = sum([block.shape[1] for block in blocks])
+    matrix = np.empty((calls.rows, width + len(TIME_NAMES)), dtype=np.float32)
+    np.concatenate(blocks, axis=1, out=matrix[:, :width])
+    matrix[:, width:] = request_time(now_unix_ms)
+    return matrix
 
 
 def _default_rows(routes: Routes, calls: Calls, now_unix_ms: int, reason: str) -> FeatureRows:

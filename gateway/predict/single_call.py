@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import time_columns
+from features.contract import request_time
 from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
 from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
@@ -92,8 +92,8 @@ class StartedCall(NamedTuple):
         if inputs or not blocks:
             blocks = [*blocks, np.array([inputs], dtype=np.float32)]
         if self.routes.request_time:
-            instant = np.array([self.read_unix_ns // 1_000_000], dtype=np.int64)
-            blocks = [*blocks, time_columns(instant)]
+            time = request_time(self.read_unix_ns // 1_000_000)
+            blocks = [*blocks, np.array([time], dtype=np.float32)]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
