@@ -1,13 +1,25 @@
 """The model contract: the views, request inputs and outputs of a model, and their hashes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ContractError
 from features.views import View
+
+TIME_NAMES = ("now:day", "now:second")
+"""The model inputs that are the time of a request, as `time_columns` gives them.
+
+One float32 has 24 bits, which are 194 days of seconds. Whole days since 1970 and whole seconds of
+the day are exact each, and the nodes in front of a model make exact seconds of both in float64.
+"""
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +43,15 @@ class RequestInput:
     def definition(self) -> dict[str, Any]:
         """Return the input as JSON values, for contract.json and for the hashes."""
         return {"name": self.name, "dictionary": list(self.dictionary), "default": self.default}
+
+    @staticmethod
+    def from_definition(definition: Mapping[str, Any]) -> "RequestInput":
+        """Rebuild an input from the return value of `definition`. KeyError: a field is missing."""
+        return RequestInput(
+            name=definition["name"],
+            dictionary=tuple(definition["dictionary"]),
+            default=definition["default"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +84,12 @@ class ViewUse:
 class ModelContract:
     """Everything that fixes a model's input matrix: (B, F) float32, C order.
 
-    The columns are the used features of *views* in order, then *inputs*.
+    The columns are the used features of *views* in order, then *inputs*, then TIME_NAMES if the
+    model reads the time.
 
-    entities   the entities that a caller names in Row.keys, in order. The entities of each view
-               are among them.
+    entities      the entities that a caller names in Row.keys, in order. The entities of each view
+                  are among them.
+    request_time  whether the model reads the time of the request.
 
     Raises ContractError when these contradict each other.
     """
@@ -75,6 +98,7 @@ class ModelContract:
     views: tuple[ViewUse, ...] = ()
     inputs: tuple[RequestInput, ...] = ()
     outputs: tuple[str, ...] = ("score",)
+    request_time: bool = False
 
     def __post_init__(self) -> None:
         for use in self.views:
@@ -87,29 +111,35 @@ class ModelContract:
         names = [item.name for item in self.inputs]
         if len(set(names)) != len(names):
             raise ContractError(f"request inputs are named twice: {names}")
+        if self.request_time and len(set(self.names)) != len(self.names):
+            raise ContractError(
+                f"{TIME_NAMES} are the request's time; give the view or input of that name another"
+            )
         if self.width == 0 or not self.outputs:
             raise ContractError("a model needs at least one input and one output")
 
     @property
     def width(self) -> int:
         """F, the number of float32 columns of the model's input matrix."""
-        return sum(len(use.features) for use in self.views) + len(self.inputs)
+        return len(self.names)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The F column names: `view:feature` for features, then the names of the inputs."""
+        """The F column names: `view:feature` for features, then inputs, then TIME_NAMES."""
         stored = [f"{use.view.name}:{name}" for use in self.views for name in use.features]
-        return (*stored, *(item.name for item in self.inputs))
+        time = TIME_NAMES if self.request_time else ()
+        return (*stored, *(item.name for item in self.inputs), *time)
 
     @cached_property
     def model_contract(self) -> str:
-        """SHA-256 (hex) over views with hashes and used features, request inputs and outputs."""
+        """SHA-256 (hex) over views with hashes and used features, inputs, outputs and time."""
         return sha256_hex(
             canonical_json(
                 [
                     [[use.view.name, use.view.view_hash, list(use.features)] for use in self.views],
                     [item.definition() for item in self.inputs],
                     list(self.outputs),
+                    *(["request_time"] if self.request_time else []),
                 ]
             )
         )
@@ -138,6 +168,7 @@ class ModelContract:
             ],
             "inputs": [item.definition() for item in self.inputs],
             "outputs": list(self.outputs),
+            **({"request_time": True} if self.request_time else {}),
             "model_contract": self.model_contract,
             "input_contract": self.input_contract,
         }
@@ -158,15 +189,9 @@ class ModelContract:
                     )
                     for item in definition["views"]
                 ),
-                inputs=tuple(
-                    RequestInput(
-                        name=item["name"],
-                        dictionary=tuple(item["dictionary"]),
-                        default=item["default"],
-                    )
-                    for item in definition["inputs"]
-                ),
+                inputs=tuple(RequestInput.from_definition(item) for item in definition["inputs"]),
                 outputs=tuple(definition["outputs"]),
+                request_time=definition.get("request_time", False) is True,
             )
             # Compare the hashes that the file states with the hashes of what it holds.
             stated = [
@@ -186,3 +211,15 @@ class ModelContract:
                 "a hash in contract.json differs from the hash of the views and inputs in it"
             )
         return contract
+
+
+def time_columns(unix_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (N, 2) float32 for (N,) instants: days since 1970-01-01 UTC, seconds of the day."""
+    days, left_ms = np.divmod(unix_ms, DAY_MS)
+    return np.stack([days, left_ms // 1_000], axis=1).astype(np.float32)
+
+
+def request_time(unix_ms: int) -> tuple[int, int]:
+    """Return the time columns of one instant as numbers that float32 holds exactly."""
+    day, left_ms = divmod(unix_ms, DAY_MS)
+    return day, left_ms // 1_000

@@ -23,7 +23,7 @@ GOLDEN_TOLERANCE = ScoreTolerance(absolute=1e-5, relative=0.0)
 less."""
 CONTRACT_PROPERTY = "turnout.contract"
 RUNTIMES_REFUSED = {"1.26.0": "it scores forests wrongly (microsoft/onnxruntime#28557)"}
-SCORES = ["scores"]
+SCORES = "scores"
 NOWHERE = "/dev/null/nowhere"
 """Where ONNX Runtime looks for external tensors: a folder below a file, which cannot exist."""
 
@@ -31,11 +31,12 @@ NOWHERE = "/dev/null/nowhere"
 class Session:
     """A version that is loaded in ONNX Runtime: (B, F) float32 in, (B, K) float32 out."""
 
-    def __init__(self, session: Any, width: int, outputs: int) -> None:  # noqa: ANN401  _runtime
+    def __init__(self, session: Any, width: int, outputs: int, output: str = SCORES) -> None:  # noqa: ANN401  _runtime
         # The package's Python wrapper would repeat checks of `load_session`, for 10 us a run.
         self._run = getattr(session, "_sess", session).run
         self.width = width
         self.outputs = outputs
+        self._output = [output]
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*, (B, F) float32 in C order, and return (B, K) float32.
@@ -43,7 +44,7 @@ class Session:
         Raises ScoringError for any error of ONNX Runtime. One bad row fails the whole batch.
         """
         try:
-            scores: NDArray[np.float32] = self._run(SCORES, {"inputs": matrix}, None)[0]
+            scores: NDArray[np.float32] = self._run(self._output, {"inputs": matrix}, None)[0]
         except Exception as error:
             raise ScoringError(f"ONNX Runtime: {error}") from error
         if scores.shape != (len(matrix), self.outputs):
@@ -73,6 +74,22 @@ def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
     `inputs` float32 (B, F) to `scores` float32 (B, K) under its contract.
     """
     refuse_runtime(onnxruntime.__version__)
+    session = open_onnx(bundle.onnx, threads=threads)
+    # The model must have been converted for the contract beside it, and have its shapes.
+    stated = session.get_modelmeta().custom_metadata_map.get(CONTRACT_PROPERTY, "")
+    if stated != bundle.contract.model_contract:
+        raise VersionRefusedError(
+            f"model.onnx was made for contract {stated[:16] or 'none'!r}; contract.json is "
+            f"{bundle.contract.model_contract[:16]!r}"
+        )
+    width, outputs = bundle.contract.width, len(bundle.contract.outputs)
+    _check_tensors("input", session.get_inputs(), "inputs", width)
+    _check_tensors("output", session.get_outputs(), "scores", outputs)
+    return Session(session, width, outputs)
+
+
+def open_onnx(onnx: bytes, *, threads: int = 1) -> Any:  # noqa: ANN401  _runtime
+    """Return ONNX Runtime's session of a file. Raises VersionRefusedError when it does not load."""
     # Load without spinning, without external files and without a memory arena.
     options = _runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -87,22 +104,9 @@ def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
         "session.model_external_initializers_file_folder_path", NOWHERE
     )
     try:
-        session = _runtime.InferenceSession(
-            bundle.onnx, options, providers=["CPUExecutionProvider"]
-        )
+        return _runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise VersionRefusedError(f"model.onnx does not load: {error}") from error
-    # The model must have been converted for the contract beside it, and have its shapes.
-    stated = session.get_modelmeta().custom_metadata_map.get(CONTRACT_PROPERTY, "")
-    if stated != bundle.contract.model_contract:
-        raise VersionRefusedError(
-            f"model.onnx was made for contract {stated[:16] or 'none'!r}; contract.json is "
-            f"{bundle.contract.model_contract[:16]!r}"
-        )
-    width, outputs = bundle.contract.width, len(bundle.contract.outputs)
-    _check_tensors("input", session.get_inputs(), "inputs", width)
-    _check_tensors("output", session.get_outputs(), "scores", outputs)
-    return Session(session, width, outputs)
 
 
 def _check_tensors(kind: str, tensors: Sequence[Any], name: str, width: int) -> None:

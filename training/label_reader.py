@@ -51,6 +51,7 @@ def read_labels(
         ids={entity: columns[entity].tolist() for entity in labels.entities},
         as_of_ms=_int64(columns[INSTANT]),
         positive=np.asarray(columns[labels.value]).astype(np.bool_),
+        inputs={name: columns[name] for name in labels.inputs},
     )
 
 
@@ -62,7 +63,7 @@ def _kinds(labels: Labels, connection: duckdb.DuckDBPyConnection) -> dict[str, s
     """Return column -> DuckDB type. Raises LabelsError when a column is absent."""
     described = connection.execute("DESCRIBE labelled").fetchall()
     kinds = {str(row[0]): str(row[1]) for row in described}
-    needed = (*labels.entities, INSTANT, labels.value)
+    needed = (*labels.entities, INSTANT, labels.value, *labels.inputs)
     absent = [name for name in needed if name not in kinds]
     if absent:
         raise LabelsError(
@@ -74,7 +75,7 @@ def _kinds(labels: Labels, connection: duckdb.DuckDBPyConnection) -> dict[str, s
 def _rows_sql(
     labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
 ) -> str:
-    """Return SQL for ids, instant and the outcome as BOOLEAN."""
+    """Return SQL for ids, instant, the outcome as BOOLEAN, and the request inputs."""
     value = identifier(labels.value)
     known = f"{value} IS NOT NULL"
     # A row without an id or an instant would be joined with nothing, in silence.
@@ -88,10 +89,14 @@ def _rows_sql(
             )
     columns = [f"{identifier(name)}::VARCHAR AS {identifier(name)}" for name in labels.entities]
     outcome = _outcome_sql(labels, connection, kinds[labels.value])
-    return (
-        f"SELECT {', '.join(columns)}, {INSTANT}::BIGINT AS {INSTANT}, {outcome} AS {value} "
-        f"FROM labelled WHERE {known}"
-    )
+    columns += [f"{INSTANT}::BIGINT AS {INSTANT}", f"{outcome} AS {value}"]
+    # An input is a text, or a number as a double, of which float32 is made as of a caller's.
+    for name in labels.inputs:
+        number = kinds[name].removeprefix("U").startswith((*NUMBERS, "BOOLEAN"))
+        columns.append(
+            f"{identifier(name)}::{'DOUBLE' if number else 'VARCHAR'} AS {identifier(name)}"
+        )
+    return f"SELECT {', '.join(columns)} FROM labelled WHERE {known}"
 
 
 def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: str) -> str:

@@ -1,7 +1,8 @@
 """Labelled rows for training, and the split into held-out rows and rows to fit on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,8 @@ class LabelledRows:
     ids        entity -> its N ids, for each entity of the model.
     as_of_ms   (N,) int64, Unix ms. Features are taken as they were known at this instant.
     positive   (N,) bool, the labels. Numbers that are all 0 or 1 are taken as bool.
+    inputs     request input -> its N values at the instants: texts of a category, or numbers.
+               None, NaN and what is masked are missing.
 
     Raises LabelsError when lengths differ, an id is no text, a label is neither true nor false, or
     all labels are equal.
@@ -28,6 +31,7 @@ class LabelledRows:
     ids: Mapping[str, Sequence[str]]
     as_of_ms: NDArray[np.int64]
     positive: NDArray[np.bool_]
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positive", _as_bool(self.positive))
@@ -35,6 +39,7 @@ class LabelledRows:
             **{name: len(ids) for name, ids in self.ids.items()},
             "as_of_ms": len(self.as_of_ms),
             "positive": len(self.positive),
+            **{name: len(values) for name, values in self.inputs.items()},
         }
         if len(set(sizes.values())) != 1 or not self.ids:
             raise LabelsError(
@@ -80,6 +85,7 @@ class LabelledRows:
             ids={name: [ids[index] for index in indices] for name, ids in self.ids.items()},
             as_of_ms=self.as_of_ms[chosen],
             positive=self.positive[chosen],
+            inputs={name: values[chosen] for name, values in self.inputs.items()},
         )
 
 

@@ -23,7 +23,9 @@ class Labels:
     positive   the values of the column that are positive; every other value is negative. Empty: the
                column is BOOLEAN, or has the numbers 0 and 1 only.
     transform  DuckDB SQL over a table named `source`. It returns the entity columns,
-               `event_time_ms` and the column *value*.
+               `event_time_ms`, the column *value* and the columns *inputs*.
+    inputs     columns with what a caller would have sent at the instant, one for each request
+               input of the recipes that learn from the labels, under the input's name.
 
     Raises LabelsError when these contradict each other.
     """
@@ -34,6 +36,7 @@ class Labels:
     value: str
     positive: tuple[str | int | float | bool, ...] = ()
     transform: str = "SELECT * FROM source"
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -43,11 +46,16 @@ class Labels:
                 f"labels {self.name!r} have entities {self.entities!r}; give a tuple with the name "
                 "of at least one column"
             )
-        columns = (*self.entities, self.value)
+        if isinstance(self.inputs, str):
+            raise LabelsError(
+                f"labels {self.name!r} have inputs={self.inputs!r}; give a tuple: "
+                f"({self.inputs!r},)"
+            )
+        columns = (*self.entities, self.value, *self.inputs)
         if len(set(columns)) != len(columns) or not all(columns):
             raise LabelsError(
-                f"labels {self.name!r} name the columns {list(columns)}; entities and value must "
-                "be different columns"
+                f"labels {self.name!r} name the columns {list(columns)}; entities, value and "
+                "inputs must be different columns"
             )
         if isinstance(self.positive, str):
             raise LabelsError(
@@ -60,7 +68,7 @@ class Labels:
             raise LabelsError(f"labels {self.name!r}: {error}") from error
 
     def definition(self) -> dict[str, Any]:
-        """Return the labels as JSON values."""
+        """Return the labels as JSON values; `inputs` is there only where there are some."""
         return {
             "name": self.name,
             "entities": list(self.entities),
@@ -68,6 +76,7 @@ class Labels:
             "value": self.value,
             "positive": list(self.positive),
             "transform": self.transform,
+            **({"inputs": list(self.inputs)} if self.inputs else {}),
         }
 
     @property
@@ -89,6 +98,7 @@ class Labels:
                 value=definition["value"],
                 positive=tuple(definition["positive"]),
                 transform=definition["transform"],
+                inputs=tuple(definition.get("inputs", ())),
             )
         except (KeyError, TypeError, ViewError) as error:
             raise LabelsError(f"not a definition of labels: {error!r}") from error

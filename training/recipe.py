@@ -2,15 +2,24 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from features.contract import ModelContract, ViewUse
+from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
 from features.views import View
 from training.errors import RecipeError
 from training.labels import Labels
+from training.on_demand import (
+    NOW,
+    ON_DEMAND_MAX,
+    OnDemand,
+    Term,
+    find_column,
+    parse_on_demand,
+    used_columns,
+)
 
 LearnerKind = Literal["logistic", "forest", "boosting"]
 Calibration = Literal["none", "sigmoid", "isotonic"]
@@ -79,7 +88,12 @@ class Recipe:
     model            name in the registry. It also salts the split, so that every version of a
                      model is evaluated on rows that no version of it was fitted on.
     setting          name of the recipe among the model's recipes ("champion", "candidate", ...).
-    features         the features that the model reads, in the order of its input columns.
+    features         the stored features that the model reads, in the order of its input columns.
+    inputs           the request inputs that callers send; their columns come after the features.
+                     The labels have a column of each.
+    on_demand        features that are computed from features, inputs and the request's time; their
+                     columns come last.
+    withheld         features and inputs that expressions read and the learner is not given.
     label            name of the event whose probability is the score.
     entities         the entities that a caller names, in order. Empty: those of the views, in the
                      order in which the views name them.
@@ -103,6 +117,9 @@ class Recipe:
     threshold: float = 0.5
     gate: GateSettings = field(default_factory=GateSettings)
     audit: tuple[ViewUse, ...] = ()
+    inputs: tuple[RequestInput, ...] = ()
+    on_demand: tuple[OnDemand, ...] = ()
+    withheld: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_share < 1.0:
@@ -116,27 +133,98 @@ class Recipe:
                 "must be above 0 and below 1"
             )
         try:
-            self.contract  # noqa: B018  it raises here, not in the middle of training
-        except ContractError as error:
+            # These raise here, not in the middle of training.
+            self.contract  # noqa: B018
+            self._check_columns()
+        except (ContractError, RecipeError) as error:
             raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
+        if not self.contract.entities:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} reads no stored feature and names no entity; "
+                "name the entities whose ids the labels have, by which rows are held out"
+            )
         if self.labels is not None:
-            missing = [name for name in self.contract.entities if name not in self.labels.entities]
-            if missing:
-                raise RecipeError(
-                    f"recipe {self.model}/{self.setting} is keyed by {missing}, which the labels "
-                    f"{self.labels.name!r} do not have; they name {list(self.labels.entities)}"
-                )
+            self._check_labels(self.labels)
+
+    def _check_columns(self) -> None:
+        """Refuse on-demand features that are too many or named twice, and useless *withheld*."""
+        names = [feature.name for feature in self.on_demand]
+        taken = [name for name in names if names.count(name) > 1 or name in self.contract.names]
+        if taken or len(names) > ON_DEMAND_MAX:
+            raise RecipeError(
+                f"on-demand feature {taken[0]!r} has the name of another column; rename it"
+                if taken
+                else f"{len(names)} on-demand features; the most is {ON_DEMAND_MAX}"
+            )
+        used = set().union(*(used_columns(term) for _, term in self.on_demand_terms))
+        unused = [name for name in self._withheld_columns if name not in used]
+        if unused:
+            raise RecipeError(
+                f"{unused[0]!r} is withheld from the learner, and no expression reads it; leave it "
+                "out of the recipe"
+            )
+        if not self.learner_columns:
+            raise RecipeError("every column is withheld; the learner needs one")
+
+    def _check_labels(self, labels: Labels) -> None:
+        """Refuse labels without the ids or the request inputs that the model needs."""
+        missing = [name for name in self.contract.entities if name not in labels.entities]
+        if missing:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} is keyed by {missing}, which the labels "
+                f"{labels.name!r} do not have; they name {list(labels.entities)}"
+            )
+        names = [item.name for item in self.inputs]
+        missing = [name for name in names if name not in labels.inputs]
+        if missing:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} reads the request inputs {missing}, and "
+                f"the labels {labels.name!r} have inputs={labels.inputs!r}; declare "
+                "a column of each, with what the caller would have sent at the label's instant"
+            )
 
     @cached_property
     def contract(self) -> ModelContract:
         """The contract of every version that is trained from the recipe."""
         keyed_by = dict.fromkeys(name for use in self.features for name in use.view.entities)
-        return ModelContract(
-            entities=self.entities or tuple(keyed_by), views=self.features, outputs=(self.label,)
+        without_time = ModelContract(
+            entities=self.entities or tuple(keyed_by),
+            views=self.features,
+            inputs=self.inputs,
+            outputs=(self.label,),
         )
+        reads_time = any(
+            NOW in used_columns(parse_on_demand(feature, without_time.names))
+            for feature in self.on_demand
+        )
+        return replace(without_time, request_time=reads_time)
+
+    @cached_property
+    def on_demand_terms(self) -> tuple[tuple[OnDemand, Term], ...]:
+        """The on-demand features with what their expressions mean."""
+        names = [name for name in self.contract.names if name not in TIME_NAMES]
+        return tuple((feature, parse_on_demand(feature, names)) for feature in self.on_demand)
+
+    @cached_property
+    def learner_inputs(self) -> tuple[str, ...]:
+        """The model inputs that the learner is given, which never has the bare time."""
+        withheld = {*self._withheld_columns, *TIME_NAMES}
+        return tuple(name for name in self.contract.names if name not in withheld)
+
+    @property
+    def learner_columns(self) -> tuple[str, ...]:
+        """What the learner is fitted on: *learner_inputs*, then the on-demand features."""
+        return (*self.learner_inputs, *(feature.name for feature in self.on_demand))
+
+    @property
+    def _withheld_columns(self) -> list[str]:
+        return [find_column(name, self.contract.names) for name in self.withheld]
 
     def definition(self) -> dict[str, Any]:
-        """Return the recipe as JSON values. Views are named, each with its hash."""
+        """Return the recipe as JSON values. Views are named, each with its hash.
+
+        What was added to recipes later is there only where it is used, so older digests stay.
+        """
         return {
             "model": self.model,
             "setting": self.setting,
@@ -150,6 +238,15 @@ class Recipe:
             "threshold": self.threshold,
             "gate": asdict(self.gate),
             "audit": [_use_definition(use) for use in self.audit],
+            **{name: value for name, value in self._later_definition().items() if value},
+        }
+
+    def _later_definition(self) -> dict[str, list[Any]]:
+        """Return the fields that are left out of a definition where they are empty."""
+        return {
+            "inputs": [item.definition() for item in self.inputs],
+            "on_demand": [feature.definition() for feature in self.on_demand],
+            "withheld": list(self.withheld),
         }
 
     @staticmethod
@@ -164,6 +261,13 @@ class Recipe:
         Raises RecipeError when a field is missing or wrong, or a view is absent.
         """
         try:
+            # What older definitions lack was added later, with an empty default.
+            later = {
+                "inputs": tuple(map(RequestInput.from_definition, definition.get("inputs", ()))),
+                "on_demand": tuple(OnDemand(**item) for item in definition.get("on_demand", ())),
+                "withheld": tuple(definition.get("withheld", ())),
+            }
+            # The rest is in every definition.
             return Recipe(
                 model=definition["model"],
                 setting=definition["setting"],
@@ -177,6 +281,7 @@ class Recipe:
                 threshold=definition["threshold"],
                 gate=GateSettings(**definition["gate"]),
                 audit=tuple(_use_of(item, views) for item in definition["audit"]),
+                **later,
             )
         except (KeyError, TypeError, AttributeError, ContractError) as error:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error

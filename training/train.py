@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from features.contract import ModelContract
+from features.contract import ModelContract, time_columns
 from features.offline import Spine, TrainingSet
 from features.storage.unjoined import Unjoined
 from features.views import View
@@ -23,13 +23,14 @@ from training.errors import GateFailedError
 from training.evaluation import fairness, gate
 from training.evaluation.expected_shift import ExpectedShift, expected_shift
 from training.evaluation.metrics import Estimate, auc_gain, evaluate_scores
-from training.export.edge_rows import edge_rows
+from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
 from training.joined import JoinedView, joined_views, require_joined
 from training.labelled_rows import LabelledRows, is_held_out
 from training.recipe import Recipe
+from training.request_inputs import encode_inputs
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
@@ -207,7 +208,13 @@ def _joined_rows(
         rows,
         without_row_max=recipe.gate.without_row_max,
     )
-    return rows.values, joined_views(contract, rows)
+    blocks = [rows.values]
+    if contract.inputs:
+        blocks.append(encode_inputs(contract.inputs, labels.inputs))
+    if contract.request_time:
+        blocks.append(time_columns(labels.as_of_ms))
+    matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+    return matrix, joined_views(contract, rows)
 
 
 def _pass_gate(
@@ -239,23 +246,37 @@ def _fit(
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
     from training.export.convert import convert_to_onnx
+    from training.export.on_demand_graph import on_demand_front
     from training.fit import fit_recipe, probabilities
 
-    # Fit on the rows that are not held out, and convert.
-    model = fit_recipe(recipe, rows[~held_out], positive[~held_out])
-    onnx = convert_to_onnx(
+    # Compute the on-demand features, fit on the rows that are not held out, and convert.
+    front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)
+    columns = front.columns(rows)
+    model = fit_recipe(recipe, columns[~held_out], positive[~held_out])
+    learner = convert_to_onnx(
         model,
         name=recipe.model,
-        width=recipe.contract.width,
+        width=len(recipe.learner_columns),
         model_contract=recipe.contract.model_contract,
     )
-    # Compare scikit-learn and ONNX on the held-out rows and the edge rows.
+    onnx = front.before(learner)
     onnx_model = OnnxModel(onnx)
-    edges = edge_rows(recipe.contract, rows[held_out], onnx)
+    # Compare scikit-learn with the whole graph, on the held-out rows and the edges of the contract.
+    edges = contract_edges(recipe.contract, base_rows(rows[held_out]))
     certified = np.concatenate([rows[held_out], edges])
+    fitted = [probabilities(model, front.columns(certified))]
+    converted = [onnx_model.scores(certified)[:, 0]]
+    # Thresholds of trees are values of the learner's columns, which are model inputs as well only
+    # where nothing is computed.
+    neighbours = threshold_neighbours(learner, base_rows(columns[held_out]))
+    if len(neighbours):
+        fitted.append(probabilities(model, neighbours))
+        converted.append(OnnxModel(learner).scores(neighbours)[:, 0])
+    if not recipe.on_demand:
+        edges = np.concatenate([edges, neighbours])
     parity = certify_parity(
-        probabilities(model, certified),
-        onnx_model.scores(certified)[:, 0],
+        np.concatenate(fitted),
+        np.concatenate(converted),
         held_out_rows=int(held_out.sum()),
         threshold=recipe.threshold,
         difference_allowed=recipe.gate.difference_max,

@@ -4,11 +4,12 @@ A project imports nothing else of Turnout. The signatures are kept in
 `tests/turnout/define_signatures.txt`; a change of one is a change for every project.
 """
 
-from features.contract import ViewUse
+from features.contract import RequestInput, ViewUse
 from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import Feature, View
 from training.labels import Labels
+from training.on_demand import OnDemand
 from training.recipe import GateSettings, Learner, Recipe
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "GateSettings",
     "Labels",
     "Learner",
+    "OnDemand",
     "Recipe",
+    "RequestInput",
     "Source",
     "View",
     "ViewUse",

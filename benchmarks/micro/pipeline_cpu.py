@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gateway_folder import read_deployments
 from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
-from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
+from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ON_DEMAND, ROLLING
 from features.rows import ViewRows
 from gateway.build import Surroundings, build_serving_parts
 from gateway.columns import Calls, Replies
@@ -54,6 +54,9 @@ SHAPES = (
     (BY_KEY, 64, 1),
     (BY_KEY, 256, 1),
     (BY_KEY, 8, 64),
+    (ON_DEMAND, 32, 1),
+    (ON_DEMAND, 64, 1),
+    (ON_DEMAND, 256, 1),
     (ROLLING, 32, 1),
     (ROLLING, 64, 1),
     (ROLLING, 256, 1),
@@ -207,7 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="only models whose name contains this")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="turnout-core-") as folder:
-        uvloop.run(measure_pipeline_cpu(BenchModel.prepare(Path(folder), ENTITIES), arguments.only))
+        bench_model = BenchModel.prepare(Path(folder), ENTITIES)
+        bench_model.add_on_demand()
+        uvloop.run(measure_pipeline_cpu(bench_model, arguments.only))
     return 0
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load import rust_generator
-from benchmarks.serving.bench_model import CONTRACTS, BenchModel
+from benchmarks.serving.bench_model import BenchModel
 from benchmarks.serving.report import figure_values, promise_results, report_table, targets
 from benchmarks.serving.servers import (
     CARGO_MISSING,
@@ -56,7 +56,8 @@ def check_answers(server: RunningServer, bench_model: BenchModel, workload: Work
     """Raise AssertionError unless the server's scores equal the model's own within 1e-6."""
     order = np.arange(workload.rows * CHECKED_CALLS) % bench_model.entities
     session = bench_model.session(workload.model)
-    expected = session.run(bench_model.values[order])[:, 0].reshape(CHECKED_CALLS, workload.rows)
+    rows = bench_model.inputs(workload.model, order)
+    expected = session.run(rows)[:, 0].reshape(CHECKED_CALLS, workload.rows)
     with SyncPredictClient(server.target, connections=1) as client:
         for call, request in enumerate(bench_model.requests(workload.model, workload.rows, order)):
             keys = [list(row.keys) for row in request.rows]
@@ -125,10 +126,9 @@ def time_round(
 
 def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     """Fit the models, start the store and both servers, check their answers, run all rounds."""
-    print_progress(
-        f"fitting {len(CONTRACTS)} models, writing {arguments.entities} requests of each kind ..."
-    )
+    print_progress(f"fitting the models, writing {arguments.entities} requests of each kind ...")
     bench_model = BenchModel.prepare(folder, arguments.entities)
+    bench_model.add_on_demand()
     kinds = [w for w in WORKLOADS if arguments.only in w.name]
     bodies = {(w.model, w.rows): bench_model.write_requests(w.model, w.rows) for w in kinds}
     # This process, the generator and the store share one core.

@@ -22,9 +22,9 @@ from benchmarks.gateway_folder import (
     write_signed_deployment,
     write_signed_version,
 )
-from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
+from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ON_DEMAND, ROLLING
 from features.canonical import canonical_json
-from features.contract import ModelContract, RequestInput, ViewUse
+from features.contract import ModelContract, RequestInput, ViewUse, time_columns
 from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.models.disk_cache import DiskCache
@@ -35,6 +35,8 @@ from registry.types import Deployment
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from training.export.on_demand_graph import NoOnDemandFront, OnDemandFront
 
 FEATURES = 20
 TREES = 100
@@ -69,6 +71,16 @@ CONTRACTS = {
     ),
     ROLLING: BY_VIEW,
 }
+ON_DEMAND_CONTRACT = replace(BY_VIEW, request_time=True)
+EXPRESSIONS = (
+    "floor(now / 86400) - f0 * 30",
+    "f1 / f2",
+    "f3 > f4 and f5 > 0",
+    "clip(f6 * 10, -5, 5)",
+    "where(is_missing(f7), 0, log1p(abs(f8)))",
+)
+"""The on-demand features of ON_DEMAND. The first is the same all day, so that a check of answers
+knows it."""
 ROLLING_BP = 1_000
 """Basis points of the keys that go to the canary, and of the copies that go to the shadow."""
 
@@ -80,7 +92,7 @@ def entity_id(number: int) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BenchModel:
-    """One model under three names, its stored rows and its requests, in one folder."""
+    """One model under several names, its stored rows and its requests, in one folder."""
 
     folder: Path
     entities: int
@@ -94,6 +106,31 @@ class BenchModel:
         bench_model = BenchModel(folder, entities, values)
         bench_model._write_models(seed)
         return bench_model
+
+    def add_on_demand(self, seed: int = 7) -> None:
+        """Add the model with features on demand, which gateways of earlier releases do not load."""
+        from training.export.on_demand_graph import on_demand_front
+        from training.on_demand import OnDemand, parse_on_demand
+
+        # The learner is given the stored features and five more.
+        names = ON_DEMAND_CONTRACT.names
+        features = [OnDemand(name=f"d{at}", expression=text) for at, text in enumerate(EXPRESSIONS)]
+        terms = [(feature, parse_on_demand(feature, names[:FEATURES])) for feature in features]
+        front = on_demand_front(names, names[:FEATURES], terms)
+        stored = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES))
+        columns = front.columns(with_time(stored.astype(np.float32)))
+        learner = fit_trees(columns, columns[:, -4] + columns[:, -2] + columns[:, 0] > 0.8, seed)
+        # It is written as the others are.
+        rows = with_time(stored[:16].astype(np.float32))
+        files = version_files(ON_DEMAND, ON_DEMAND_CONTRACT, rows, learner, front)
+        write_signed_deployment(
+            self.gateway_folder, write_versions(self.gateway_folder, ON_DEMAND, files)
+        )
+
+    def inputs(self, model: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the model inputs (N, F) of the entities numbered by *order*, for a call now."""
+        stored = self.values[order]
+        return with_time(stored) if model == ON_DEMAND else stored
 
     def onnx(self, model: str) -> Path:
         """Return the path of a model's ONNX file."""
@@ -158,6 +195,12 @@ class BenchModel:
         return load_session(verify_bundle(files, trusted_key=None))
 
 
+def with_time(stored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return *stored* (N, FEATURES) with the columns of the present time."""
+    now_ms = np.full(len(stored), time.time_ns() // 1_000_000, dtype=np.int64)
+    return np.concatenate([stored, time_columns(now_ms)], axis=1)
+
+
 def write_bodies(path: Path, bodies: Iterable[bytes]) -> None:
     """Write messages as the Rust generator reads them: four bytes of length, then the message."""
     with path.open("wb") as stream:
@@ -212,15 +255,23 @@ def version_files(
     contract: ModelContract,
     rows: NDArray[np.float32],
     learner: "HistGradientBoostingClassifier",
+    front: "OnDemandFront | NoOnDemandFront | None" = None,
 ) -> dict[str, bytes]:
-    """Return the five files of a version; its golden rows are the learner's own predictions."""
+    """Return the five files of a version; its golden rows are the learner's own predictions.
+
+    front  its on-demand features; None: it has none.
+    """
     from training.export.convert import convert_to_onnx
 
+    # The graph, with its on-demand features in front.
+    columns = rows if front is None else front.columns(rows)
     onnx = convert_to_onnx(
-        learner, name=model, width=rows.shape[1], model_contract=contract.model_contract
+        learner, name=model, width=columns.shape[1], model_contract=contract.model_contract
     )
+    onnx = onnx if front is None else front.before(onnx)
+    # Golden rows and a reference.
     golden = io.BytesIO()
-    outputs = learner.predict_proba(rows)[:, 1:].astype(np.float32)
+    outputs = learner.predict_proba(columns)[:, 1:].astype(np.float32)
     np.savez(golden, inputs=rows, outputs=outputs)
     reference = {
         "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},

@@ -5,7 +5,8 @@ cost 3.2 us a row. `ingress/src/accel/trees.rs` evaluates each node for 16 rows 
 branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32
 leaves a tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version
 only after both have given the same bits for comparison rows in this process. In every other case
-ONNX Runtime scores.
+ONNX Runtime scores. On-demand features in front of the trees are run by ONNX Runtime, for all rows
+of a batch at once, and only the trees natively.
 """
 
 import logging
@@ -17,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
+from gateway.models.on_demand import COLUMNS, SplitModel, split_on_demand
 from gateway.native_library import load_native_library
 from registry.bundle import Bundle
-from registry.scoring import Session
-from registry.types import ScoringError
+from registry.scoring import Session, open_onnx
+from registry.types import ScoringError, VersionRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +64,18 @@ def load_tree_reader() -> Callable[[bytes], Ensemble] | None:
 class NativeTrees:
     """Scores with one version's trees: (B, F) float32 in, (B, 1) float32 out (Scorer)."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
+    def __init__(self, ensemble: Ensemble, front: Session | None = None) -> None:
+        """Take the trees, and what computes their inputs from the model's; None: nothing does."""
         self._run = ensemble.run
+        self._front = front
         self.short_runs = False
         """Whether runs are so short that the event loop may score a candidate's rows itself. Every
         row costs the same, and no content of a file can make a run hang."""
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*; the result is read-only. ScoringError for another width or type."""
+        if self._front is not None:
+            matrix = self._front.run(matrix)
         try:
             return np.frombuffer(self._run(matrix), np.float32).reshape(-1, 1)
         except (ValueError, BufferError) as error:
@@ -81,21 +87,49 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     read = load_tree_reader()
     if read is None:
         return session
+    split = split_on_demand(bundle.onnx)
     try:
-        ensemble = read(bundle.onnx)
-    except ValueError as error:
+        ensemble = read(bundle.onnx if split is None else split.model)
+        front = None if split is None else _open_front(split, session, ensemble)
+    except (ValueError, VersionRefusedError) as error:
         log.info("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], error)
         return session
     # The file can be read; compare shapes, then the bits of scores.
-    trees = NativeTrees(ensemble)
-    if (ensemble.width, 1) != (session.width, session.outputs):
+    trees = NativeTrees(ensemble, front)
+    if ((ensemble.width if front is None else front.width), 1) != (session.width, session.outputs):
         return session
-    rows = draw_comparison_rows(bundle.golden_inputs, ensemble.thresholds())
-    if not same_bits(trees, session, rows):
+    rows = draw_comparison_rows(
+        bundle.golden_inputs, ensemble.thresholds() if front is None else ()
+    )
+    if not same_bits(trees, session, rows) or not _same_trees(bundle, ensemble, front, split):
         log.warning("onnxruntime_scores version=%s reason=other_bits", bundle.digest[:16])
         return session
     trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
     return trees
+
+
+def _open_front(split: SplitModel, session: Session, ensemble: Ensemble) -> Session:
+    """Open the on-demand features in front of *ensemble*. Raises VersionRefusedError."""
+    return Session(open_onnx(split.front), session.width, ensemble.width, COLUMNS)
+
+
+def _same_trees(
+    bundle: Bundle, ensemble: Ensemble, front: Session | None, split: SplitModel | None
+) -> bool:
+    """Whether trees behind on-demand features give ONNX Runtime's bits for their own columns.
+
+    Thresholds are values of these columns, to which drawn model inputs seldom lead.
+    """
+    if front is None or split is None:
+        return True
+    try:
+        columns = front.run(bundle.golden_inputs)
+    except ScoringError:
+        return False
+    alone = Session(open_onnx(split.model), ensemble.width, 1)
+    return same_bits(
+        NativeTrees(ensemble), alone, draw_comparison_rows(columns, ensemble.thresholds())
+    )
 
 
 def draw_comparison_rows(

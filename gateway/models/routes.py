@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import ModelContract
+from features.contract import TIME_NAMES, ModelContract
 from features.rows import ViewRows
 from gateway.columns import ModelShape
 from gateway.models.executor import CanaryBreaker, ModelExecutor
@@ -91,6 +91,8 @@ class Routes:
     breaker: CanaryBreaker
     score_edges: NDArray[np.float32]
     """Bin edges of the baseline's reference. All arms use them, so that counts can be compared."""
+    request_time: bool
+    """Whether a version reads the time of the request."""
     quarantined: QuarantineCauses
     """The worker's quarantined versions at this moment (RouteTable.quarantined)."""
 
@@ -151,9 +153,12 @@ def build_routes(
     labels = [label for label in deployment.versions if label in loaded]
     contracts = [loaded[label].bundle.contract for label in labels]
     reads, positions, width = _view_reads(contracts, settings.store_namespace)
+    request_time = any(contract.request_time for contract in contracts)
+    inputs = len(contracts[0].inputs) + (len(TIME_NAMES) if request_time else 0)
     participants = {
-        label: Participant(loaded[label], _columns(loaded[label].bundle.contract, positions, width))
-        for label in labels
+        label: Participant(version, _columns(contract, positions, width, width + inputs))
+        for label, contract in zip(labels, contracts, strict=True)
+        for version in [loaded[label]]
     }
     # Give each role its version.
     production = participants[deployment.production]
@@ -170,6 +175,7 @@ def build_routes(
         shadows=tuple((participants[v], bp) for v, bp in deployment.shadows if v in participants),
         breaker=CanaryBreaker(settings.breaker_faulty_runs, settings.breaker_faulty_keys),
         score_edges=baseline.version.bundle.reference.score_edges,
+        request_time=request_time,
         quarantined={} if quarantined is None else quarantined,
     )
 
@@ -196,13 +202,17 @@ def _view_reads(
 
 
 def _columns(
-    contract: ModelContract, positions: Mapping[tuple[str, str], int], stored_width: int
+    contract: ModelContract,
+    positions: Mapping[tuple[str, str], int],
+    stored_width: int,
+    matrix_width: int,
 ) -> NDArray[np.intp] | None:
     stored = [positions[(u.view.view_hash, name)] for u in contract.views for name in u.features]
-    inputs = range(stored_width, stored_width + len(contract.inputs))
-    columns = np.array([*stored, *inputs], dtype=np.intp)
-    all_columns = np.arange(stored_width + len(contract.inputs))
-    return None if np.array_equal(columns, all_columns) else columns
+    # Behind the stored features are the inputs, which all versions have, and the request's time.
+    time = TIME_NAMES if contract.request_time else ()
+    rest = range(stored_width, stored_width + len(contract.inputs) + len(time))
+    columns = np.array([*stored, *rest], dtype=np.intp)
+    return None if np.array_equal(columns, np.arange(matrix_width)) else columns
 
 
 def _shape(deployment: Deployment, contract: ModelContract, settings: Settings) -> ModelShape:

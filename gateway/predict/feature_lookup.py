@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.contract import TIME_NAMES, request_time
 from features.errors import OnlineStoreError
 from gateway.batch import FeatureRows
 from gateway.columns import Calls
@@ -42,11 +43,14 @@ async def look_up_features(
 ) -> FeatureRows:
     """Read every view that the model's versions use, for every row of the batch, in one MGET.
 
+    now_unix_ms  the instant of the read: of the age of rows, and of the time that models read.
+
     If the store does not answer within the budget, every row gets its views' defaults and the flag
     DEGRADED. The model's policy decides whether such rows are scored.
     """
     if not routes.reads:
-        return FeatureRows(calls.inputs, np.zeros(calls.rows, dtype=np.uint32), 0, "")
+        matrix = _join_columns([], routes, calls, now_unix_ms)
+        return FeatureRows(matrix, np.zeros(calls.rows, dtype=np.uint32), 0, "")
     # Build the store keys of every view, view by view.
     ids, entities = KeyColumn.from_entity_ids(calls), routes.shape.entities
     requests = [read.request(ids, entities) for read in routes.reads]
@@ -59,7 +63,7 @@ async def look_up_features(
     try:
         replies = await (store or NoOnlineStore()).mget(keys, budget_s)
     except OnlineStoreError as error:
-        return _default_rows(routes, calls, error.reason)
+        return _default_rows(routes, calls, now_unix_ms, error.reason)
     # Decode each view's replies and join the columns.
     rows = calls.rows
     views = [
@@ -70,18 +74,27 @@ async def look_up_features(
     for decoded in views[1:]:
         flags = flags | decoded.flags
     broken = sum([decoded.broken for decoded in views])
-    return FeatureRows(
-        _join_columns([decoded.values for decoded in views], calls), flags, broken, ""
-    )
+    matrix = _join_columns([decoded.values for decoded in views], routes, calls, now_unix_ms)
+    return FeatureRows(matrix, flags, broken, "")
 
 
-def _join_columns(blocks: list[NDArray[np.float32]], calls: Calls) -> NDArray[np.float32]:
-    if len(blocks) == 1 and calls.inputs.shape[1] == 0:
-        return blocks[0]
-    return np.concatenate([*blocks, calls.inputs], axis=1, dtype=np.float32)
+def _join_columns(
+    blocks: list[NDArray[np.float32]], routes: Routes, calls: Calls, now_unix_ms: int
+) -> NDArray[np.float32]:
+    """Return the (R, W) matrix of a batch: stored features, request inputs, the request's time."""
+    if calls.inputs.shape[1] or not blocks:
+        blocks = [*blocks, calls.inputs]
+    if not routes.request_time:
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
+    # Filled in place, because every call of a batch has the same time.
+    width = sum([block.shape[1] for block in blocks])
+    matrix = np.empty((calls.rows, width + len(TIME_NAMES)), dtype=np.float32)
+    np.concatenate(blocks, axis=1, out=matrix[:, :width])
+    matrix[:, width:] = request_time(now_unix_ms)
+    return matrix
 
 
-def _default_rows(routes: Routes, calls: Calls, reason: str) -> FeatureRows:
+def _default_rows(routes: Routes, calls: Calls, now_unix_ms: int, reason: str) -> FeatureRows:
     blocks = [read.rows.default_rows(calls.rows).values for read in routes.reads]
     flags = np.full(calls.rows, DEFAULTED | DEGRADED, dtype=np.uint32)
-    return FeatureRows(_join_columns(blocks, calls), flags, 0, reason)
+    return FeatureRows(_join_columns(blocks, routes, calls, now_unix_ms), flags, 0, reason)

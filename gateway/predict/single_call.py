@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.contract import request_time
 from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
 from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
@@ -71,7 +72,7 @@ class StartedCall(NamedTuple):
     queued: QueuedCall
     read: PendingRead | OnlineStoreError
     read_unix_ns: int
-    """Wall clock at which the age of the stored features is checked."""
+    """Wall clock at which the age of the stored features is checked, and of the request's time."""
     key_hash: int
     """The evidence key."""
     holdout: bool
@@ -83,7 +84,17 @@ class StartedCall(NamedTuple):
         """The row of a model that reads no view; None if stored features must be awaited."""
         if self.read is not None:
             return None
-        return SingleRow(np.array([self.queued.call.inputs], dtype=np.float32), 0, 0, "")
+        return SingleRow(self.with_inputs([]), 0, 0, "")
+
+    def with_inputs(self, stored: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the (1, W) row: *stored* features, request inputs, the request's time."""
+        blocks, inputs = stored, self.queued.call.inputs
+        if inputs or not blocks:
+            blocks = [*blocks, np.array([inputs], dtype=np.float32)]
+        if self.routes.request_time:
+            time = request_time(self.read_unix_ns // 1_000_000)
+            blocks = [*blocks, np.array([time], dtype=np.float32)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
 class SingleAnswer(NamedTuple):
@@ -249,12 +260,10 @@ class SingleCallPath:
         except OnlineStoreError as error:
             values, broken, read_failure = view_read.rows.default_rows(1).values, 0, error.reason
             flags = DEFAULTED | DEGRADED
-        if call.inputs:
-            values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
         if read_failure and routes.limits.features_required:
             self._recorder.record_single_read(routes, flags, broken, read_failure)
             raise self._refuse(routes, NO_FEATURES)
-        return SingleRow(values, flags, broken, read_failure)
+        return SingleRow(started.with_inputs([values]), flags, broken, read_failure)
 
     def answer(self, started: StartedCall, row: SingleRow) -> PredictReply | None:
         """Score the row, leave a record and return the reply.

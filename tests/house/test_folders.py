@@ -68,7 +68,16 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("probe", "__main__"),
     ),
     "training": (
-        ("errors", "fit", "label_reader", "labelled_rows", "labels", "recipe"),
+        (
+            "errors",
+            "fit",
+            "label_reader",
+            "labelled_rows",
+            "labels",
+            "on_demand",
+            "recipe",
+            "request_inputs",
+        ),
         ("export", "artifacts"),
         ("evaluation",),
         ("drills",),

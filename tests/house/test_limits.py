@@ -42,7 +42,7 @@ def test_limits_page_has_every_setting_with_its_default() -> None:
 
 def test_limits_page_has_the_constants_of_registry_and_rollouts() -> None:
     """Their names begin with the room."""
-    rows = rows_below("Of the registry and the rollouts")
+    rows = rows_below("Of the registry, the rollouts and recipes")
     assert len(rows) > 10
     fail_on_breaches(
         [

@@ -34,6 +34,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "threshold": recipe.threshold,
         "names": list(recipe.contract.names),
+        **({} if not recipe.on_demand else _on_demand_facts(recipe)),
         "model_contract": recipe.contract.model_contract,
         "score_tolerance": PROBABILITY_TOLERANCE,
     }
@@ -42,6 +43,14 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
 def code_facts(commit: str) -> dict[str, Any]:
     """Return the facts about the code: its git commit and its packages."""
     return {"commit": commit, "packages": package_versions()}
+
+
+def _on_demand_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return what stands in front of the model, and the columns that the learner was fitted on."""
+    return {
+        "on_demand": [feature.definition() for feature in recipe.on_demand],
+        "learner_columns": list(recipe.learner_columns),
+    }
 
 
 def package_versions() -> dict[str, str]:

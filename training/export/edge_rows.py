@@ -10,23 +10,17 @@ from features.contract import ModelContract
 from features.views import Feature
 
 LARGE_VALUE = np.float32(1e30)
+TIME_EDGES = [[0.0, 24_855.0], [0.0, 86_399.0]]
+"""Days since 1970, up to 2038, and seconds of the day."""
 BASE_ROWS = 4
 """Real rows that carry the edge values."""
 NEIGHBOURS_MAX = 6_000
 """Most rows at thresholds of trees."""
 
 
-def edge_rows(
-    contract: ModelContract, rows: NDArray[np.float32], onnx_bytes: bytes
-) -> NDArray[np.float32]:
-    """Return (E, F) float32 edge rows: first from the contract, then from the trees' thresholds.
-
-    rows  (N, F) real rows. In a few of them one column at a time gets an edge value.
-    """
-    bases = rows[np.linspace(0, len(rows) - 1, min(BASE_ROWS, len(rows))).astype(np.int64)]
-    return np.concatenate(
-        [contract_edges(contract, bases), threshold_neighbours(onnx_bytes, bases)]
-    )
+def base_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a few of *rows* (N, F), evenly spaced, to carry edge values."""
+    return rows[np.linspace(0, len(rows) - 1, min(BASE_ROWS, len(rows))).astype(np.int64)]
 
 
 def contract_edges(contract: ModelContract, bases: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,7 +68,7 @@ def _edge_values(contract: ModelContract) -> list[list[float]]:
             else [float(LARGE_VALUE), -float(LARGE_VALUE)]
         )
         columns.append([item.default_value, *beyond])
-    return columns
+    return columns + (TIME_EDGES if contract.request_time else [])
 
 
 def _feature_edge_values(feature: Feature) -> list[float]:

@@ -6,6 +6,7 @@ onnxruntime 1.32. docs/training.md has the table.
 
 from features.contract import ModelContract
 from training.errors import RecipeError
+from training.on_demand import is_truth
 from training.recipe import Recipe
 
 
@@ -25,14 +26,21 @@ def recipe_problems(recipe: Recipe) -> list[str]:
             ".23 on real churn data); leave it out, because trees need no scaling"
         )
     # Missing values.
-    missing = nan_columns(recipe.contract)
+    missing = [name for name in nan_columns(recipe.contract) if name in recipe.learner_inputs]
+    missing += [
+        feature.name
+        for feature, term in recipe.on_demand_terms
+        if feature.default is None and not is_truth(term)
+    ]
     if missing and learner.kind == "forest":
         problems.append(
             f"a forest fed NaN scores up to .78 differently in ONNX (sklearn-onnx#1253); give "
-            f"{missing} a default in the view, or use boosting"
+            f"{missing} a default in the view or the recipe, or use boosting"
         )
     if missing and learner.kind == "logistic":
-        problems.append(f"logistic regression takes no NaN; give {missing} a default in the view")
+        problems.append(
+            f"logistic regression takes no NaN; give {missing} a default in the view or the recipe"
+        )
     # Parameters of the learner.
     if learner.parameters.get("categorical_features") is not None:
         problems.append(
@@ -69,6 +77,10 @@ def nan_columns(contract: ModelContract) -> list[str]:
 
 
 def column_defaults(contract: ModelContract) -> list[float | None]:
-    """Return the declared default of each model input, in order. None means NaN."""
+    """Return the declared default of each model input, in order. None means NaN.
+
+    The time is always there; it begins in 1970.
+    """
     stored = [use.view.features[index].default for use in contract.views for index in use.columns]
-    return [*stored, *(item.default for item in contract.inputs)]
+    time = [0.0, 0.0] if contract.request_time else []
+    return [*stored, *(item.default for item in contract.inputs), *time]

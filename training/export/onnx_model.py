@@ -11,9 +11,10 @@ _runtime: Any = onnxruntime
 
 
 class OnnxModel:
-    """A loaded graph from `inputs` (B, F) to `scores` (B, K), both float32. It uses one thread."""
+    """A loaded graph from `inputs` (B, F) to an output (B, K), both float32. It uses one thread."""
 
-    def __init__(self, onnx: bytes) -> None:
+    def __init__(self, onnx: bytes, output: str = "scores") -> None:
+        self._output = output
         options = _runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -23,5 +24,5 @@ class OnnxModel:
     def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *rows*, (N, F), and return (N, K) float32. ONNX Runtime's errors are not caught."""
         matrix = np.ascontiguousarray(rows, dtype=np.float32)
-        scores: NDArray[np.float32] = self._session.run(["scores"], {"inputs": matrix})[0]
+        scores: NDArray[np.float32] = self._session.run([self._output], {"inputs": matrix})[0]
         return scores

@@ -21,7 +21,7 @@ from tests.training.population import (
     profile_recipe,
 )
 from training.errors import ConversionError, GateFailedError
-from training.export.edge_rows import edge_rows, threshold_neighbours
+from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.labelled_rows import LabelledRows
@@ -65,7 +65,9 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
     rows = OfflineStore(churn_folder).training_set(contract, labels.spine).values
     model, converted = fitted_and_converted(LEARNERS[kind], contract, rows, labels.positive)
 
-    rows_and_edges = np.concatenate([rows, edge_rows(contract, rows, converted)])
+    bases = base_rows(rows)
+    edges = [contract_edges(contract, bases), threshold_neighbours(converted, bases)]
+    rows_and_edges = np.concatenate([rows, *edges])
     certificate = certify_parity(
         probabilities(model, rows_and_edges),
         OnnxModel(converted).scores(rows_and_edges)[:, 0],
@@ -91,7 +93,9 @@ def test_convert_of_boosting_is_exact_on_nan() -> None:
         LEARNERS["boosting"], contract, rows, profile_labels().positive
     )
 
-    rows_and_edges = np.concatenate([rows, edge_rows(contract, rows, converted)])
+    bases = base_rows(rows)
+    edges = [contract_edges(contract, bases), threshold_neighbours(converted, bases)]
+    rows_and_edges = np.concatenate([rows, *edges])
 
     assert np.isnan(rows_and_edges[len(rows) :]).any()
     differences = np.abs(

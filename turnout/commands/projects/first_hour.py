@@ -44,6 +44,8 @@ class FirstPrediction:
     model: str
     version: str
     keys: tuple[str, ...]
+    inputs: Mapping[str, float | str]
+    """Request inputs that were sent, by name."""
     prediction: Mapping[str, Any]
     seconds: float
 
@@ -176,9 +178,11 @@ def _make_prediction(
     run("splits", "set", recipe.model, "--production", version, "--reason", REASON)
     for view in views:
         run("features", "materialise", view)
-    keys = _some_keys(environment, recipe)
-    prediction = run("predict", recipe.model, *keys)
-    return FirstPrediction(recipe.model, version, keys, prediction, time.monotonic() - began)
+    keys, inputs = _some_row(environment, recipe)
+    named = [f"--input={name}={value}" for name, value in inputs.items()]
+    prediction = run("predict", recipe.model, *keys, *named)
+    seconds = time.monotonic() - began
+    return FirstPrediction(recipe.model, version, keys, inputs, prediction, seconds)
 
 
 async def _production(context: CommandContext, model: str) -> str:
@@ -186,25 +190,31 @@ async def _production(context: CommandContext, model: str) -> str:
         return (await client.deployment(model)).production
 
 
-def _some_keys(environment: "Environment", recipe: "Recipe") -> tuple[str, ...]:
-    """Return the ids of one labelled row, in the order of the model's entities."""
+def _some_row(
+    environment: "Environment", recipe: "Recipe"
+) -> tuple[tuple[str, ...], dict[str, float | str]]:
+    """Return the ids of one labelled row, in the order of the model's entities, and its inputs."""
     from training.label_reader import read_labels
 
     assert recipe.labels is not None
     connections = environment.connections() if recipe.labels.source.kind == "table" else {}
     root: Path = environment.project.root
     rows = read_labels(recipe.labels, root=root, connections=connections)
-    return tuple(rows.ids[entity][0] for entity in recipe.contract.entities)
+    keys = tuple(rows.ids[entity][0] for entity in recipe.contract.entities)
+    # A caller leaves out what is missing; the gateway then takes the input's default.
+    values = {item.name: rows.inputs[item.name][:1].tolist()[0] for item in recipe.inputs}
+    return keys, {name: value for name, value in values.items() if value is not None}
 
 
 def _report(context: CommandContext, made: FirstPrediction, started: int) -> None:
     """Print the prediction and the code that asks for it again."""
     address = context.gateway_address()
-    code = client_code(address, made.model, made.keys)
+    code = client_code(address, made.model, made.keys, made.inputs)
     value = {
         "model": made.model,
         "version": made.version,
         "keys": list(made.keys),
+        "inputs": dict(made.inputs),
         "prediction": made.prediction,
         "seconds": round(made.seconds, 1),
         "client_code": code,
@@ -222,12 +232,15 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
         screen.hint(f"The system goes on running; stop it with: kill {started}")
 
 
-def client_code(address: str, model: str, keys: Sequence[str]) -> str:
+def client_code(
+    address: str, model: str, keys: Sequence[str], inputs: Mapping[str, float | str]
+) -> str:
     """Return five lines of Python that ask for the same prediction."""
     row = repr(keys[0]) if len(keys) == 1 else repr([list(keys)])
+    named = f", named={dict(inputs)!r}" if inputs else ""
     return (
         "from turnout_client import SyncPredictClient\n\n"
         f'with SyncPredictClient("{address}") as client:\n'
-        f'    prediction = client.predict("{model}", keys={row})\n'
+        f'    prediction = client.predict("{model}", keys={row}{named})\n'
         "    print(prediction.scores[0][0], prediction.version)\n"
     )
