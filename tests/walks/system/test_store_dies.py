@@ -34,6 +34,16 @@ def test_gateway_without_its_store_answers_with_flagged_defaults(
     assert "defaulted" in row_flags
     poll_system_until(lambda: "missing" in flags(system), 15.0, "the store is back, and empty")
 
-    written = system.turnout("features", "materialise", "churn_profile")
+    # The empty store has no record of rows, so all of them are written.
+    materialise = ("features", "materialise", "churn_profile")
+    planned = system.turnout(*materialise, "--dry-run")
+    assert (planned["rows"], planned["by_edition"][0]["incremental"]) == (SUBSCRIBERS, False)
+    assert planned["bytes"] > SUBSCRIBERS * 100
+    assert "missing" in flags(system)
+    written = system.turnout(*materialise)
     assert written["written"] == SUBSCRIBERS
     assert flags(system) == []
+    again = system.turnout(*materialise)
+    assert (again["written"], again["incremental"]) == (0, [True])
+    whole = system.turnout(*materialise, "--full", "--rows-per-second", "1000000")
+    assert (whole["written"], whole["incremental"]) == (SUBSCRIBERS, [False])
