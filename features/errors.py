@@ -24,6 +24,13 @@ class ForeignStoreError(Exception):
     """The online store belongs to another system. The operator must give this one its own."""
 
 
+class StoreChangedError(Exception):
+    """The online store was emptied, replaced or written by another process while rows came.
+
+    Whoever wrote the rows must write them again.
+    """
+
+
 class OnlineStoreError(Exception):
     """The online store did not give the values. `reason` is one word, used as a metric label.
 

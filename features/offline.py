@@ -20,9 +20,9 @@ from features.encode import Column, encode_columns
 from features.entity_ids import check_entity_id, join_ids
 from features.errors import SourceError
 from features.pushed import PushedRow, pushed_columns
-from features.rows import EVENT_MS_MAX, pack_valid, row_flags, unpack_valid
+from features.rows import EVENT_MS_MAX, pack_valid, row_flags
 from features.staleness import FORGET_AFTER_TTLS
-from features.storage.database import MEMORY_MB, Columns, fetch_columns, open_duckdb
+from features.storage.database import MEMORY_MB, fetch_columns, open_duckdb
 from features.storage.ingests import (
     StoredIngest,
     delete_replaced,
@@ -31,8 +31,16 @@ from features.storage.ingests import (
     publish_compacted,
     stored_ingests,
 )
+from features.storage.newest_rows import (
+    LatestRows,
+    NewestRows,
+    assemble_rows,
+    default_values,
+    valid_of,
+)
 from features.storage.queries import (
     AGE_ORDER,
+    NewestPart,
     as_of_tables_sql,
     chosen_rows_sql,
     count_after_sql,
@@ -47,8 +55,7 @@ from features.storage.unjoined import Unjoined, find_reasons
 from features.storage.writing import write_files
 from features.views import View
 
-BATCH_ROWS = 50_000
-"""Rows that `NewestRows.batches` gives at once."""
+ALL_ROWS = NewestPart()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,44 +105,6 @@ class TrainingSet:
         """(N,) RowFlag bits over all views, the same as online."""
         flags: NDArray[np.uint32] = np.bitwise_or.reduce(self.view_flags, axis=1)
         return flags
-
-
-@dataclass(frozen=True, slots=True)
-class LatestRows:
-    """The newest row of each entity of one view, ordered by id."""
-
-    ids: list[bytes]
-    event_times_ms: NDArray[np.int64]
-    values: NDArray[np.float32]
-    """(N, F): all features of the view. Invalid features hold the default."""
-    valid: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-class NewestRows:
-    """The newest row of each entity, in a table of DuckDB. `OfflineStore.open_newest` gives it."""
-
-    def __init__(self, view: View, connection: duckdb.DuckDBPyConnection, count: int) -> None:
-        self._view = view
-        self._connection = connection
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def batches(self, rows: int = BATCH_ROWS) -> Iterator[LatestRows]:
-        """Yield all rows in batches of at most *rows*, ordered by id."""
-        for start in range(0, self._count, rows):
-            columns = fetch_columns(
-                self._connection,
-                f"SELECT * FROM newest WHERE rowid >= {start:d} AND rowid < {start + rows:d} "
-                "ORDER BY rowid",
-            )
-            ids = [text.encode() for text in columns["entity_id"]]
-            values, valid = _assemble_rows(self._view, columns, len(ids))
-            yield LatestRows(ids, columns["event_time_ms"].astype(np.int64), values, valid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +192,18 @@ class OfflineStore:
             return find_reasons(connection, view, self._files(view))
 
     @contextmanager
-    def open_newest(self, view: View, *, as_of_ms: int | None = None) -> Iterator[NewestRows]:
-        """Give the newest row of each entity as known at *as_of_ms*, Unix ms; None takes all."""
+    def open_newest(
+        self, view: View, *, as_of_ms: int | None = None, part: NewestPart = ALL_ROWS
+    ) -> Iterator[NewestRows]:
+        """Give the newest row of each entity as known at *as_of_ms*, Unix ms; None takes all.
+
+        part  gives only some of these rows.
+        """
         files = self._files(view)
         with self._duckdb() as connection:
             count = 0
             if files:
-                sql = newest_sql(view, files, as_of_ms)
+                sql = newest_sql(view, files, as_of_ms, part)
                 connection.execute(f"CREATE TEMP TABLE newest AS {sql}").fetchall()
                 count = connection.execute("SELECT count(*) FROM newest").fetchall()[0][0]
             yield NewestRows(view, connection, count)
@@ -239,7 +213,7 @@ class OfflineStore:
         with self.open_newest(view, as_of_ms=as_of_ms) as newest:
             for batch in newest.batches(max(1, len(newest))):
                 return batch
-        values, valid = _assemble_rows(view, {}, 0)
+        values, valid = assemble_rows(view, {}, 0)
         return LatestRows([], np.empty(0, dtype=np.int64), values, valid)
 
     def history(self, view: View, ids: Sequence[str]) -> History:
@@ -251,7 +225,7 @@ class OfflineStore:
                 columns = fetch_columns(connection, history_sql(view, files))
         known_ms = np.asarray(columns.get("known_ms", np.empty(0)), dtype=np.int64)
         stored = np.asarray(columns.get("entity_id", np.empty(0)), dtype=object)
-        return History(stored, known_ms, _assemble_rows(view, columns, len(stored))[0])
+        return History(stored, known_ms, assemble_rows(view, columns, len(stored))[0])
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""
@@ -269,10 +243,22 @@ class OfflineStore:
         """
         digest = hashlib.sha256()
         for folder in sorted({self.folder(view) for view in views}):
-            for ingest in stored_ingests(folder):
-                for number, content in enumerate(ingest.digests, start=ingest.first):
-                    digest.update(f"{folder.name}/{number:06d} {content}\n".encode())
+            for number, content in _numbered_digests(folder):
+                digest.update(f"{folder.name}/{number:06d} {content}\n".encode())
         return digest.hexdigest()
+
+    def ingested(self, view: View, until: int | None = None) -> tuple[int, str]:
+        """Return the number of the view's last ingest, 0 without one, and the SHA-256 of all.
+
+        until  looks at the ingests up to this number only. A store of the same history gives the
+               same digest then, whatever was ingested or compacted since.
+        """
+        digest, last = hashlib.sha256(), 0
+        for number, content in _numbered_digests(self.folder(view)):
+            if until is None or number <= until:
+                digest.update(f"{number:06d} {content}\n".encode())
+                last = number
+        return last, digest.hexdigest()
 
     def compact(self, view: View) -> int:
         """Join the view's ingests to one, so that many small files become few large ones.
@@ -328,7 +314,7 @@ class OfflineStore:
             files = self._files(view, oldest_ms, int(instants.max()))
         missing, stale = np.ones(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
         defaulted = np.zeros(count, dtype=np.bool_)
-        values[:] = _default_values(view)[list(used)]
+        values[:] = default_values(view)[list(used)]
         if not files:
             return row_flags(missing, stale, defaulted)
         # Join in DuckDB. The result has a row for each row of the spine that had a stored row.
@@ -347,7 +333,7 @@ class OfflineStore:
             columns = fetch_columns(connection, chosen_rows_sql(view, files, wanted))
         # Spread the joined rows over the spine. Rows that may not be used keep the defaults.
         positions = np.asarray(columns["position"])
-        valid = _valid(view, columns)
+        valid = valid_of(view, columns)
         missing[positions] = columns["forgotten"]
         stale[positions] = columns["stale"]
         stale &= ~missing
@@ -359,27 +345,10 @@ class OfflineStore:
         return row_flags(missing, stale, defaulted)
 
 
-def _default_values(view: View) -> NDArray[np.float32]:
-    return np.array([feature.default_value for feature in view.features], dtype=np.float32)
-
-
-def _valid(view: View, columns: Columns) -> NDArray[np.bool_]:
-    """Return validity (N, F) from the validity words of stored rows."""
-    words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
-    return unpack_valid(words, len(view.features))
-
-
-def _assemble_rows(
-    view: View, columns: Columns, count: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return values and validity, each (*count*, F), from the columns of stored rows."""
-    shape = (count, len(view.features))
-    if count == 0:
-        return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
-    valid = _valid(view, columns)
-    # DuckDB may return NULL for NaN, so the defaults come from the view, not from the file.
-    raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
-    return np.where(valid, raw, _default_values(view)).astype(np.float32, copy=False), valid
+def _numbered_digests(folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the digest of each ingest in a view's folder, in order."""
+    for ingest in stored_ingests(folder):
+        yield from enumerate(ingest.digests, start=ingest.first)
 
 
 def _joined_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_]:

@@ -31,6 +31,7 @@ from gateway.status import Refusal
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_windows import OutcomeWindows
 from gateway.telemetry.recorder import JournalWriter, Recorder
+from gateway.telemetry.view_ages import ViewAges
 from gateway.telemetry.windows import Windows
 from gateway.transport.grpcio.server import GrpcioServer
 from gateway.transport.native.server import NativeServer
@@ -73,6 +74,8 @@ class ServingParts:
     recorder: Recorder
     server: IngressServer
     pipeline: PredictPipeline
+    view_ages: ViewAges | None
+    """None if the gateway has no online store."""
 
 
 def build_serving_parts(
@@ -131,9 +134,17 @@ def build_serving_parts(
         settings,
         error_log,
     )
+    ages = _view_ages(around, route_table, metrics)
     return ServingParts(
-        metrics, route_table, windows, outcome_windows, shadows, recorder, server, pipeline
+        metrics, route_table, windows, outcome_windows, shadows, recorder, server, pipeline, ages
     )
+
+
+def _view_ages(around: Surroundings, route_table: RouteTable, metrics: Metrics) -> ViewAges | None:
+    if around.store is None:
+        return None
+    namespace = around.settings.store_namespace
+    return ViewAges(around.store, namespace, route_table, metrics, around.clock)
 
 
 def create_server(

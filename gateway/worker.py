@@ -147,6 +147,8 @@ class GatewayWorker:
         self.identity.slot = slot
         self._start_window_streams()
         self._start_task(self._watch_certificates())
+        if self._parts.view_ages is not None:
+            self._start_task(self._parts.view_ages.watch())
         self._quarantine.report_all()
         self._start_task(self._parts.pipeline.run())
         self._start_task(self._close_windows_each_second())
@@ -251,6 +253,8 @@ class GatewayWorker:
         }
         parts.shadows.set_active_versions(shadows)
         self._quarantine.open_breakers()
+        if self._parts.view_ages is not None:
+            self._parts.view_ages.look_soon()
         self._registry_watch.report_soon()
         self._start_task(self._publish_health())
 

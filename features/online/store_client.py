@@ -7,9 +7,9 @@ from typing import Any
 from redis import ConnectionPool, UnixDomainSocketConnection
 from redis.sentinel import Sentinel
 
-from features.materialise import StoreClient
 from features.online.store_url import parse_store_url
 from features.online.store_users import url_for_user
+from features.writes.row_scripts import StoreClient
 from host.unix_sockets import check_peer
 
 SENTINEL_TIMEOUT_S = 1.0

@@ -5,6 +5,7 @@ are read at the end. So a join needs memory for the keys of the rows and not for
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from features.rows import WORD_BITS
@@ -18,6 +19,19 @@ KEYS = "entity_id, event_time_ms, created_ms, known_ms, ingest, slice, file_row_
 AGE_ORDER = "event_time_ms, created_ms, ingest, file_row_number"
 """The order of an entity's rows from oldest to newest. Rows of one ingest with equal event times
 are in one file, so the row's number in the file decides last."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewestPart:
+    """The part of the newest rows that a query gives. By default it is all of them.
+
+    since     (ingest, instant in Unix ms): only rows that came in a later ingest, or became known
+              later.
+    after_id  only entities whose joined id comes after this one.
+    """
+
+    since: tuple[int, int] | None = None
+    after_id: str = ""
 
 
 def feature_columns(view: View) -> list[str]:
@@ -53,23 +67,32 @@ def stored_sql(files: Sequence[Path]) -> str:
                           hive_partitioning = false)"""
 
 
-def newest_sql(view: View, files: Sequence[Path], known_by_ms: int | None) -> str:
-    """Return SQL for the newest row of each entity, ordered by id.
+def newest_sql(view: View, files: Sequence[Path], known_by_ms: int | None, part: NewestPart) -> str:
+    """Return SQL for the newest row of each entity in *part*, ordered by id.
 
     Its columns are entity_id, event_time_ms, the validity words and the features.
     """
     known = "true" if known_by_ms is None else f"known_ms <= {known_by_ms:d}"
+    after = f"entity_id > {quoted(part.after_id)}" if part.after_id else "true"
     descending = ", ".join(f"{column} DESC" for column in AGE_ORDER.split(", "))
     values = ", ".join(f"stored.{column}" for column in stored_columns(view)[3:])
+    # Entities without a new row are not ranked. The others are ranked among all of their rows,
+    # because a row that arrived late may be older than one that was there before.
+    entities, new = "", "true"
+    if part.since is not None:
+        ingest, known_ms = part.since
+        new = f"(ingest > {ingest:d} OR known_ms > {known_ms:d})"
+        entities = f"WHERE entity_id IN (SELECT entity_id FROM stored WHERE {new})"
     return f"""
-        WITH stored AS ({stored_sql(files)}),
+        WITH stored AS (SELECT * FROM ({stored_sql(files)}) WHERE {known} AND {after}),
         newest AS (
-            SELECT {KEYS} FROM stored WHERE {known}
+            SELECT {KEYS} FROM stored {entities}
             QUALIFY row_number() OVER (PARTITION BY entity_id ORDER BY {descending}) = 1
-        )
-        SELECT newest.entity_id, newest.event_time_ms, {values}
-        FROM stored JOIN newest USING (ingest, slice, file_row_number)
-        ORDER BY newest.entity_id"""
+        ),
+        wanted AS (SELECT * FROM newest WHERE {new})
+        SELECT wanted.entity_id, wanted.event_time_ms, {values}
+        FROM stored JOIN wanted USING (ingest, slice, file_row_number)
+        ORDER BY wanted.entity_id"""
 
 
 def history_sql(view: View, files: Sequence[Path]) -> str:

@@ -5,7 +5,7 @@ not use prometheus_client. A count costs a dict lookup (about .3 us), a latency 
 addition of 693 numbers (about 1 us). Touched by the event loop's thread only.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,17 @@ FAMILIES: dict[str, Family] = {
     "turnout_worker_fds": Family("gauge", (), "Open file descriptors of the worker."),
     "turnout_feature_store_state": Family(
         "gauge", (), "Breaker of the feature store: 0 closed (reads are sent), 1 half open, 2 open."
+    ),
+    "turnout_view_materialised_seconds": Family(
+        "gauge", ("view", "edition"), "Age of the newest complete materialise of a view."
+    ),
+    "turnout_view_newest_row_seconds": Family(
+        "gauge", ("view", "edition"), "Age of the newest row of a view that was materialised."
+    ),
+    "turnout_view_old": Family(
+        "gauge",
+        ("view", "edition"),
+        "1: the newest row has four fifths of the TTL behind it, or no rows were materialised.",
     ),
     "turnout_registry_alarms": Family(
         "gauge", ("kind",), "What the worker does not accept from the registry at present, by kind."
@@ -217,6 +228,15 @@ class Metrics:
             raise ValueError(f"{name} takes labels {FAMILIES[name].labels}, not {labels}")
         series = self._gauges[name]
         series[self._bounded_key(series, labels)] = value
+
+    def replace_gauge(self, name: str, values: Mapping[LabelValues, float]) -> None:
+        """Set the series of gauge *name* of FAMILIES to *values*, and drop its other series.
+
+        Raises as `set_gauge`.
+        """
+        self._gauges[name].clear()
+        for labels, value in values.items():
+            self.set_gauge(name, value, *labels)
 
     def snapshot(self) -> dict[str, Any]:
         """Return all metrics as JSON values: {family: [[labels, value], ...]}.

@@ -10,13 +10,14 @@ import redis
 from features.contract import ModelContract, ViewUse
 from features.entity_ids import id_hashes
 from features.errors import EntityIdError, SourceError
-from features.materialise import EXPIRY_SLACK_MS, expiries_ms, materialise, push_rows
+from features.materialise import materialise, push_rows
 from features.offline import OfflineStore, Spine
 from features.online.store_server import StoreServer
 from features.pushed import PushedRow
 from features.rows import DEFAULTED, MISSING, ViewRows
 from features.staleness import CLOCK_SKEW_MS_MAX
 from features.views import View
+from features.writes.row_scripts import EXPIRY_SLACK_MS, expiries_ms
 from tests.features.small_views import DAY_MS, plan_view
 
 pytestmark = pytest.mark.walk
@@ -73,7 +74,8 @@ def test_materialise_loads_its_script_again_when_the_store_lost_it(
     with FlushedClient.from_url(store.url) as client:
         summary = materialise(offline, VIEW, client, batch_rows=20)
         assert (summary.written, summary.older_than_stored) == (50, 0)
-        assert client.dbsize() == 50
+        assert len(client.keys("{S*")) == 50
+        assert client.dbsize() == 51  # the rows and their record
 
 
 def test_materialise_names_a_stored_file_that_it_cannot_read(

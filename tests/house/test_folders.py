@@ -43,7 +43,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "views",
         ),
         ("storage",),
-        ("offline",),
+        ("offline", "writes"),
         ("materialise",),
         ("ingest", "online", "replay"),
     ),

@@ -9,6 +9,7 @@ from features.errors import (
     ForeignStoreError,
     OnlineStoreError,
     SourceError,
+    StoreChangedError,
     ViewError,
 )
 from features.online.store_url import StoreUrlError
@@ -53,7 +54,9 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(f"the online store: {error}", ExitCode.NOT_REACHABLE)
         case RegistryError() | VersionRefusedError() | DeploymentError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case SourceError() | EntityIdError() | ForeignStoreError() | StoreUrlError():
+        case SourceError() | EntityIdError() | StoreUrlError():
+            return ExitMessage(str(error), ExitCode.FAILED)
+        case ForeignStoreError() | StoreChangedError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case ProjectError() | ViewError() | ContractError():
             return ExitMessage(str(error), ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""Online rows of a view, which are read exactly as a gateway reads them."""
+"""Online rows of a view, read exactly as a gateway reads them, and how old the rows are."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from features.online.reader import OnlineReader
 from features.online.store_url import parse_store_url
 from features.rows import DecodedRows, ViewRows
 from features.views import View
+from features.writes.materialise_record import MaterialiseRecord, parse_record, record_key
 
 READ_S_MAX = 2.0
 
@@ -21,13 +22,29 @@ async def read_online_rows(url: str, view: View, keys: Sequence[str], now_ms: in
     """
     layout = ViewRows(view, parse_store_url(url).namespace)
     ids = [joined_id(key) for key in keys]
+    return layout.decode(await _read(url, layout.store_keys(ids)), id_hashes(ids), now_ms)
+
+
+async def read_records(
+    url: str, editions: Sequence[tuple[str, str]]
+) -> list[MaterialiseRecord | None]:
+    """Return what the store at *url* says of the rows of each edition, (view's name, hash).
+
+    Raises OnlineStoreError when the store does not answer within 2 s.
+    """
+    namespace = parse_store_url(url).namespace
+    keys = [record_key(name, view_hash, namespace) for name, view_hash in editions]
+    return [parse_record(value) for value in await _read(url, keys)]
+
+
+async def _read(url: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    """Return the values of *keys*, over a connection that is made for them."""
     reader = OnlineReader(url)
     await reader.start()
     try:
-        replies = await reader.mget(layout.store_keys(ids), READ_S_MAX)
+        return await reader.mget(keys, READ_S_MAX)
     finally:
         await reader.close()
-    return layout.decode(replies, id_hashes(ids), now_ms)
 
 
 def joined_id(key: str) -> bytes:

@@ -22,8 +22,10 @@ from turnout.views.row_flags import row_flag_names
 from turnout.views.terminal import Terminal, named_values, terminal, text_table
 
 if TYPE_CHECKING:
-    from features.materialise import WriteSummary
+    from features.materialise import MaterialisePlan, WriteSummary
+    from features.offline import OfflineStore
     from features.views import View
+    from features.writes.row_scripts import StoreClient
 
 app = typer.Typer(help="Feature views, and their rows in the online store.", no_args_is_help=True)
 
@@ -182,17 +184,28 @@ def materialise(
     ctx: typer.Context,
     view: ViewName,
     offline: OfflineFolder = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Write all rows, whatever was written before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count rows and bytes, and write nothing.")
+    ] = False,
+    rows_per_second: Annotated[
+        int | None, typer.Option(min=1, help="Rows a second, over all editions. Default: no bound.")
+    ] = None,
 ) -> None:
     """Copy the newest offline row of every entity to the online store.
 
-    Each edition that a deployed version reads is copied, and that of the project. Online rows that
-    are newer stay as they are. A store that another system writes to is refused.
+    Rows that came since the last time are copied, or all rows if the store has none of them. A copy
+    that was killed is continued. Each edition that a deployed version reads is copied, and that of
+    the project. Online rows that are newer stay as they are. A store that another system writes to
+    is refused.
     """
     # DuckDB and redis-py are imported here because `turnout --help` does not need them.
-    from features.materialise import materialise as write_online
+    from features.materialise import plan_materialise
     from features.offline import OfflineStore
     from features.online.store_client import store_client
-    from features.online.store_marker import claim_store, system_id
+    from features.online.store_marker import check_store, claim_store, system_id
     from features.online.store_users import WRITER
     from turnout.cli.known_views import editions_of
 
@@ -210,19 +223,81 @@ def materialise(
             f"no row of {view!r} is stored in {root}; store some with `turnout features ingest`"
         )
     system = system_id(asyncio.run(_version_public_key(context)))
-    # Rows are written in batches, and each batch moves the progress bar.
-    summaries = []
+    # The store of another system is neither written nor counted for.
     began = time.monotonic()
-    with screen.progress() as progress, store_client(context.store_url(WRITER)) as client:
+    with store_client(context.store_url(WRITER)) as client:
+        if dry_run:
+            check_store(client, system)
+            plans = [plan_materialise(store, edition, client, full=full) for edition in editions]
+            _report_plans(screen, editions, plans)
+            return
         claim_store(client, system)
+        summaries = _write(screen, store, editions, client, full, rows_per_second)
+    _report_materialised(screen, view, editions, summaries, time.monotonic() - began)
+
+
+def _write(
+    screen: Terminal,
+    store: "OfflineStore",
+    editions: "Sequence[View]",
+    client: "StoreClient",
+    full: bool,
+    rows_per_second: int | None,
+) -> "list[WriteSummary]":
+    """Write the editions one after the other, with a progress bar each and one pace for all."""
+    from features.materialise import materialise as write_online
+    from features.writes.row_pace import RowPace
+
+    summaries, pace = [], RowPace(rows_per_second)
+    with screen.progress() as progress:
         for edition in editions:
-            bar = progress.add_task(f"materialising {view}", total=None, note="")
+            bar = progress.add_task(f"materialising {edition.name}", total=None, note="")
 
             def show_progress(done: int, rows: int, bar: TaskID = bar) -> None:
                 progress.update(bar, completed=done, total=rows, note=f"{done:,} of {rows:,}")
 
-            summaries.append(write_online(store, edition, client, progress=show_progress))
-    _report_materialised(screen, view, editions, summaries, time.monotonic() - began)
+            summaries.append(
+                write_online(store, edition, client, full=full, pace=pace, progress=show_progress)
+            )
+    return summaries
+
+
+def _report_plans(
+    screen: Terminal, editions: "Sequence[View]", plans: "Sequence[MaterialisePlan]"
+) -> None:
+    """Print what would be sent, an edition a row."""
+    value = {
+        "rows": sum(plan.rows for plan in plans),
+        "bytes": sum(plan.bytes for plan in plans),
+        "by_edition": [
+            {
+                "view_hash": edition.view_hash,
+                "rows": plan.rows,
+                "bytes": plan.bytes,
+                "incremental": plan.is_incremental,
+                "resumed": plan.is_resumed,
+            }
+            for edition, plan in zip(editions, plans, strict=True)
+        ],
+    }
+    rows = [
+        (
+            edition.view_hash[:16],
+            f"{plan.rows:,}",
+            f"{plan.bytes:,}",
+            _way(plan.is_incremental, plan.is_resumed),
+        )
+        for edition, plan in zip(editions, plans, strict=True)
+    ]
+    screen.result(value, text_table(("edition", "rows", "bytes", "which"), rows))
+    screen.hint("Nothing was written. Without --dry-run these rows are sent to the online store.")
+
+
+def _way(is_incremental: bool, is_resumed: bool) -> str:
+    """Return which rows are sent, in words."""
+    if is_resumed:
+        return "the rest of one that did not end, and what came since"
+    return "what came since the last one" if is_incremental else "all"
 
 
 def _report_materialised(
@@ -241,8 +316,13 @@ def _report_materialised(
         "stale": sum(done.stale for done in summaries),
         "forgotten": sum(done.forgotten for done in summaries),
         "editions": [edition.view_hash for edition in editions],
+        "incremental": [done.is_incremental for done in summaries],
+        "resumed": [done.is_resumed for done in summaries],
     }
-    screen.result(value, f"{view}: {value['written']:,} rows in {took_s:.1f} s.")
+    ways = {_way(done.is_incremental, done.is_resumed) for done in summaries}
+    screen.result(
+        value, f"{view}: {value['written']:,} rows in {took_s:.1f} s ({'; '.join(sorted(ways))})."
+    )
     if value["from_future"]:
         screen.note(
             f"{value['from_future']:,} offline rows are dated more than an hour in the future and "
@@ -251,9 +331,10 @@ def _report_materialised(
     # Rows that no gateway would use are no success, whatever was written.
     if not any(done.is_readable for done in summaries):
         raise OperatorError(
-            f"a gateway can use none of the rows of {view}: {value['stale']:,} are older than its "
-            f"TTL and {value['forgotten']:,} older than two TTLs. Ingest newer rows, or correct "
-            "their event times"
+            f"a gateway can use none of the rows of {view}: the newest is older than its TTL. Of "
+            f"the rows of this time, {value['stale']:,} are older than the TTL and "
+            f"{value['forgotten']:,} older than two TTLs. Ingest newer rows, or correct their "
+            "event times"
         )
 
 

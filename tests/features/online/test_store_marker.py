@@ -9,7 +9,7 @@ import pytest
 
 from features.entity_ids import id_hashes
 from features.errors import ForeignStoreError
-from features.materialise import StoreClient, push_rows
+from features.materialise import push_rows
 from features.online.store_client import store_client
 from features.online.store_marker import claim_store, marker_key, system_id
 from features.online.store_server import (
@@ -19,6 +19,7 @@ from features.online.store_server import (
 from features.online.store_users import READER, WRITER, make_passwords, url_for_user
 from features.pushed import PushedRow
 from features.rows import ViewRows
+from features.writes.row_scripts import StoreClient
 from tests.features.small_views import plan_view
 from turnout.cli.online_rows import read_online_rows
 

@@ -87,6 +87,8 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_registry_refusal("KEY_CHANGED")
     metrics.set_gauge("turnout_certificate_days_left", 12.5, "registry")
     metrics.set_gauge("turnout_registry_alarms", 1, "KEY_CHANGED")
+    for name in ("materialised_seconds", "newest_row_seconds", "old"):
+        metrics.set_gauge(f"turnout_view_{name}", 1, "usage", "0123456789abcdef")
 
     exposed = samples(("1", (metrics.snapshot(),)))
 
@@ -140,6 +142,16 @@ def test_metrics_bound_the_series_that_callers_can_create() -> None:
         "turnout_calls"
     ]
     assert len(snapshot["turnout_call_seconds"]) == SERIES_MAX + 1
+
+
+def test_replaced_gauge_drops_the_series_that_are_not_among_the_new_ones() -> None:
+    """A view that no version reads any more leaves /metrics."""
+    metrics = Metrics()
+    metrics.replace_gauge("turnout_view_old", {("usage", "a"): 1.0, ("offers", "b"): 0.0})
+    metrics.replace_gauge("turnout_view_old", {("offers", "b"): 1.0})
+    assert metrics.snapshot()["turnout_view_old"] == [[["offers", "b"], 1.0]]
+    with pytest.raises(ValueError, match="takes labels"):
+        metrics.replace_gauge("turnout_view_old", {("usage",): 1.0})
 
 
 def test_set_gauge_raises_for_an_undeclared_gauge_or_missing_labels() -> None:

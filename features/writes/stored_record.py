@@ -1,0 +1,49 @@
+"""Reads and writes the record of a view in the online store."""
+
+import numpy as np
+import redis
+
+from features.errors import StoreChangedError
+from features.views import View
+from features.writes.materialise_record import (
+    BegunMaterialise,
+    Materialised,
+    MaterialiseRecord,
+    key_of,
+    parse_record,
+)
+from features.writes.row_scripts import (
+    SET_IF_UNCHANGED,
+    expiries_ms,
+    latest_event_ms,
+    namespace_of,
+    run_script,
+)
+
+
+class StoredRecord:
+    """The record of one view in the store, as this process wrote it last.
+
+    Raises redis.RedisError.
+    """
+
+    def __init__(self, client: redis.Redis, view: View) -> None:
+        self._client, self._view = client, view
+        self._key = key_of(view, namespace_of(client))
+        stored = client.get(self._key)
+        self._bytes = stored if isinstance(stored, bytes) else b""
+        self.value = parse_record(self._bytes) or MaterialiseRecord(view.ttl_ms)
+
+    def save(self, complete: Materialised | None, begun: BegunMaterialise | None) -> None:
+        """Write the record. StoreChangedError when the store has another one than this process."""
+        value = MaterialiseRecord(self._view.ttl_ms, complete, begun)
+        written = value.to_bytes()
+        (expiry,) = expiries_ms(self._view, np.array([latest_event_ms()]))
+        calls = [(self._key, self._bytes, written, expiry)]
+        if not run_script(self._client, SET_IF_UNCHANGED, calls)[0]:
+            raise StoreChangedError(
+                f"the online store was emptied or replaced while rows of view {self._view.name!r} "
+                "were written, or another process materialises the view; rows that are there are "
+                "valid. Run it again when the store is up and the other process has ended"
+            )
+        self.value, self._bytes = value, written
