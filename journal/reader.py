@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from host.files import folder_lock
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
@@ -45,10 +46,13 @@ class JournalReader:
         self.offsets: dict[str, int] = dict(offsets or {})
 
     def __iter__(self) -> Iterator[tuple[bytes, JournalPosition]]:
-        names = list_segments(self._folder, self._kind)
-        newest = {name.boot_id: name.number for name in names}
-        for name in names:
-            yield from self._read(name, growing=name.number == newest[name.boot_id])
+        if not self._folder.is_dir():
+            return
+        with folder_lock(self._folder, shared=True):
+            names = list_segments(self._folder, self._kind)
+            newest = {name.boot_id: name.number for name in names}
+            for name in names:
+                yield from self._read(name, growing=name.number == newest[name.boot_id])
 
     def _read(self, name: SegmentName, *, growing: bool) -> Iterator[tuple[bytes, JournalPosition]]:
         segment = str(name)
