@@ -27,11 +27,20 @@ def claim_store(client: redis.Redis, system: str) -> None:
 
     Raises ForeignStoreError when the store belongs to another system, redis.RedisError.
     """
-    key = marker_key(client)
     value = json.dumps({"system": system, "since_unix_ms": time.time_ns() // 1_000_000})
-    if client.set(key, value, nx=True):
-        return
+    if not client.set(marker_key(client), value, nx=True):
+        check_store(client, system)
+
+
+def check_store(client: redis.Redis, system: str) -> None:
+    """Refuse a store whose namespace another system has taken. It needs GET.
+
+    Raises ForeignStoreError when the store belongs to another system, redis.RedisError.
+    """
+    key = marker_key(client)
     stored = client.get(key)
+    if stored is None:
+        return
     owner = _owner(stored) if isinstance(stored, bytes) else "nothing that can be read"
     if owner != system:
         raise ForeignStoreError(

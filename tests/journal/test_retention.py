@@ -114,6 +114,7 @@ def test_days_left_are_endless_when_nothing_is_written(tmp_path: Path) -> None:
     assert delete_old_segments(tmp_path, Bounds(days_max=7), NOW_S).days_left == 7
 
 
+@pytest.mark.walk
 def test_worker_ends_a_segment_when_it_is_old(tmp_path: Path) -> None:
     """So that a quiet worker's records are deleted too. A segment without records goes on."""
     now_ns = [0]
