@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from journal.prediction_id import BODY, FORMAT, LENGTH, hash_model_name
+from journal.prediction_id import LENGTH, PredictionIdError, hash_model_name, read_prediction_id
 from protos.journal_pb2 import OutcomeRecord, ServedBatch
 
 
@@ -17,14 +17,16 @@ from protos.journal_pb2 import OutcomeRecord, ServedBatch
 class Person:
     """The person whose records are looked for.
 
-    ids         entity -> id. A row must have all of them.
-    entities    (model, model contract in hex) -> the entities of its rows, in order.
-    key_hashes  model -> evidence keys that the id alone makes. Prediction ids and calls have them.
+    ids                entity -> id. A row must have all of them.
+    entities           (model, model contract in hex) -> the entities of its rows, in order.
+    key_hashes         model -> evidence keys that the id alone makes. Prediction ids have them.
+    prediction_id_key  the cluster's 32 bytes.
     """
 
     ids: Mapping[str, str]
     entities: Mapping[tuple[str, str], tuple[str, ...]]
     key_hashes: Mapping[str, frozenset[int]]
+    prediction_id_key: bytes
 
     @cached_property
     def marks(self) -> list[bytes]:
@@ -99,8 +101,8 @@ def is_outcome_of(payload: bytes, person: Person, prediction_ids: Collection[byt
 
     prediction_ids  of the person's served calls.
 
-    A prediction id that is not sealed also has the evidence key, which the person's id makes. A
-    record with the id that cannot be parsed counts as the person's.
+    A prediction id has an evidence key, which the person's id makes, so that calls that no journal
+    has any more are found. A record with the id that cannot be parsed counts as the person's.
     """
     try:
         record = OutcomeRecord.FromString(payload)
@@ -117,10 +119,11 @@ def is_outcome_of(payload: bytes, person: Person, prediction_ids: Collection[byt
         )
     if prediction_id in prediction_ids:
         return True
-    if len(prediction_id) != LENGTH or prediction_id[0] != FORMAT:
-        return False
-    _, _, _, _, model, _, _, _, key_hash, _ = BODY.unpack_from(prediction_id)
-    return key_hash in person.hashes_by_model.get(model, ())
+    try:
+        prediction = read_prediction_id(prediction_id, person.prediction_id_key)
+    except PredictionIdError:
+        return False  # of another system
+    return prediction.key_hash in person.hashes_by_model.get(prediction.model_hash, ())
 
 
 def _rows_of(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ PERSON = Person(
     ids={"customer": "A"},
     entities={("churn", CONTRACT): ("customer",), ("offers", "c1"): ("customer", "offer")},
     key_hashes={"churn": frozenset({HASHES["A"]})},
+    prediction_id_key=KEY,
 )
 
 
@@ -124,31 +126,33 @@ def test_calls_with_a_row_of_the_person_leave_their_record(tmp_path: Path) -> No
 
 
 def test_outcomes_leave_by_keys_by_call_and_by_evidence_key(tmp_path: Path) -> None:
-    """Sealed ids are known by the served call alone. Outcomes of others stay."""
+    """Ids of calls that the journal does not have are found by their key, sealed or not."""
     write(tmp_path, JournalKind.SERVED, served((1, "A"), (2, "B")), served((3, "CA")))
     gone = [
         outcome(prediction_id(1, "A", sealed=True)),
         outcome(prediction_id(3, "C", sealed=True)),
         outcome(prediction_id(99, "A")),
+        outcome(prediction_id(97, "A", sealed=True)),
         outcome(model="churn", keys=["A"]),
         outcome(model="offers", keys=["A", "x"]),
     ]
     stay = [
         outcome(prediction_id(2, "B", sealed=True)),
         outcome(prediction_id(98, "B")),
+        outcome(bytes(64)),
         outcome(model="churn", keys=["B"]),
         outcome(model="offers", keys=["x", "A"]),
     ]
     write(tmp_path, JournalKind.OUTCOMES, gone[0], *stay, *gone[1:])
 
-    assert (done := forget(tmp_path)).outcomes == 5
+    assert (done := forget(tmp_path)).outcomes == 6
     assert (done.calls, done.rows) == (2, 3)
     assert read(tmp_path, JournalKind.OUTCOMES) == stay
 
 
 def test_calls_of_a_model_without_entities_leave_by_their_sticky_key(tmp_path: Path) -> None:
     """Only the evidence key says whose they are."""
-    person = Person({"customer": "A"}, {("churn", CONTRACT): ()}, PERSON.key_hashes)
+    person = replace(PERSON, entities={("churn", CONTRACT): ()})
     batch = ServedBatch.FromString(served((1, "A"), (2, "B")))
     del batch.entity_ids[:]
     write(tmp_path, JournalKind.SERVED, batch.SerializeToString())
@@ -219,10 +223,9 @@ def test_segment_that_a_worker_writes_is_ended_first(tmp_path: Path) -> None:
 
 def test_segment_that_a_worker_does_not_end_is_told(tmp_path: Path) -> None:
     """Its calls stay and can be found again, so the outcomes of these calls stay as well."""
-    report = outcome(prediction_id(1, "A", sealed=True))
-    write(tmp_path, JournalKind.OUTCOMES, report)
+    write(tmp_path, JournalKind.OUTCOMES, outcome(prediction_id(1, "C", sealed=True)))
     with JournalAppender(tmp_path, JournalKind.SERVED) as writer:
-        writer.append(served((1, "A")))
+        writer.append(served((1, "CA")))
         poll_until(lambda: writer.written == 1)
         done = forget_in_journals([tmp_path], PERSON, end_s_max=0)
         assert (done.still_written, done.calls, done.outcomes) == (1, 0, 0)

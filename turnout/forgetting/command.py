@@ -1,8 +1,7 @@
 """`turnout features forget`: removes a person's rows, and writes a receipt that names nobody."""
 
 import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +9,17 @@ from typing import Annotated
 import typer
 
 from host.files import replace_file
+from protos.registry_pb2 import Finding
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError
 from turnout.forgetting.entities import KnownEntities, known_entities, named_entities
-from turnout.forgetting.receipt import RECEIPT_KEY, make_receipt, read_receipt_key
+from turnout.forgetting.receipt import make_receipt, receipt_digest, receipt_key, receipt_text
 from turnout.forgetting.removals import Removal, Removed
 from turnout.views.terminal import Terminal, terminal, text_table
+
+FINDING = "forgotten"
+"""The kind of the finding that the history has of a removal."""
 
 
 class Storage(StrEnum):
@@ -50,9 +53,6 @@ def forget(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and remove nothing.")] = False,
     receipt: Annotated[Path | None, typer.Option(help="File for the receipt, as JSON.")] = None,
-    receipt_key: Annotated[
-        Path | None, typer.Option(help="File with the receipts' key. Default: of the state folder.")
-    ] = None,
 ) -> None:
     """Remove a person's rows from the stores, and calls and outcomes from the journals.
 
@@ -69,7 +69,7 @@ def forget(
     folders = journal or [context.running_folder()]
     _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
     _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
-    key = read_receipt_key(receipt_key or context.running_folder() / RECEIPT_KEY)
+    key = receipt_key(known.prediction_id_key)
     # Remove.
     removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
     removals: dict[Storage, Callable[[], Removed]] = {
@@ -83,8 +83,10 @@ def forget(
     counts = {item.value: done.counts for item, done in removed.items()}
     written = make_receipt(key, context.actor, named, counts, left, dry_run=dry_run)
     if receipt is not None:
-        replace_file(receipt, json.dumps(written, indent=1) + "\n")
+        replace_file(receipt, receipt_text(written))
     _show(screen, written)
+    if not dry_run:
+        asyncio.run(_note_in_history(context, known.models_with(named), receipt_digest(written)))
     if left:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -116,6 +118,14 @@ def _show(screen: Terminal, receipt: dict[str, object]) -> None:
     assert isinstance(left, list)
     for text in left:
         screen.note(text)
+
+
+async def _note_in_history(context: CommandContext, models: Sequence[str], digest: str) -> None:
+    """Write a finding about each model: the history proves the receipt, and names nobody."""
+    async with open_registry(context) as client:
+        for model in models:
+            text = f"rows of one entity were removed; SHA-256 of the receipt: {digest}"
+            await client.write_finding(Finding(model=model, kind=FINDING, text=text))
 
 
 async def _known(context: CommandContext) -> KnownEntities:

@@ -6,7 +6,7 @@ deployed ones only.
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.contract import ModelContract
@@ -33,10 +33,16 @@ class KnownEntities:
     """Model -> the salt of its split at present."""
     version_public_key: bytes
     """The key that identifies the system."""
+    prediction_id_key: bytes
+    """The key of prediction ids; empty for a caller whose roles do not see it."""
 
     def of_edition(self, edition: str) -> tuple[str, ...] | None:
         """Return the entities of `<view>@<hash>`, or of the view if nobody has this edition."""
         return self.views.get(edition) or self.views.get(edition.partition("@")[0])
+
+    def models_with(self, named: Collection[str]) -> list[str]:
+        """Return the models whose rows have all these entities, by name."""
+        return sorted({model for (model, _), own in self.models.items() if set(named) <= set(own)})
 
     def combinations(self) -> list[tuple[str, ...]]:
         """Return each combination of entities once, in order of their names."""
@@ -61,6 +67,7 @@ async def known_entities(context: CommandContext, client: RegistryClient) -> Kno
     contracts = await asyncio.gather(
         *(contract_of(model, label) for (model, _), label in labels.items())
     )
+    keys = await client.serving_keys()
     # The project's views may have rows that no version reads.
     views = [use.view for contract in contracts for use in contract.views]
     if context.project is not None:
@@ -74,7 +81,8 @@ async def known_entities(context: CommandContext, client: RegistryClient) -> Kno
             for summary in summaries
             if summary.deployment.split_salt
         },
-        version_public_key=(await client.serving_keys()).version_public_key,
+        version_public_key=keys.version_public_key,
+        prediction_id_key=keys.prediction_id_key,
     )
 
 

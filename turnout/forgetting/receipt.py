@@ -1,33 +1,29 @@
-"""The receipt of a removal: what was removed where, by whom and when, and a name for nobody."""
+"""The receipt of a removal: what was removed where, by whom and when, and no name of a person."""
 
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from host.files import create_file_once
 from turnout.errors import OperatorError
 
 RECEIPT_FORMAT = 1
-RECEIPT_KEY = "receipts.key"
-"""File in the state folder: 32 bytes that only this system has, made at the first removal. The keys
-of the registry do not serve: who removes rows is not given them, and gateways have no use for it.
-"""
+DOMAIN = b"turnout receipts of removed rows"
 
 
-def read_receipt_key(path: Path) -> bytes:
-    """Return the 32 bytes of the key of receipts, which are made if the file is absent.
+def receipt_key(prediction_id_key: bytes) -> bytes:
+    """Return the 32 bytes with which receipts name a person, derived from the registry's own key.
 
-    Raises OperatorError for another file.
+    The key of prediction ids fits: it is secret, of one system, and never changes.
+    Raises OperatorError when it is empty, because the caller's roles do not see it.
     """
-    create_file_once(path, secrets.token_bytes(32))
-    key = path.read_bytes()
-    if len(key) != 32:
-        raise OperatorError(f"{path} is no key of receipts: it has {len(key)} bytes, not 32")
-    return key
+    if not prediction_id_key:
+        raise OperatorError(
+            "the registry shows the key of receipts to operators only, and nothing was removed; "
+            "use the token of one (--token-file)"
+        )
+    return hashlib.blake2s(DOMAIN, key=prediction_id_key).digest()
 
 
 def make_receipt(
@@ -55,6 +51,16 @@ def make_receipt(
         "removed": {where: dict(counts) for where, counts in removed.items()},
         "left": list(left),
     }
+
+
+def receipt_text(receipt: Mapping[str, Any]) -> str:
+    """Return the receipt as it is written to a file, and printed with --json."""
+    return json.dumps(receipt, indent=1, ensure_ascii=False) + "\n"
+
+
+def receipt_digest(receipt: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of the receipt's file, which the history has."""
+    return hashlib.sha256(receipt_text(receipt).encode()).hexdigest()
 
 
 def subject_digest(key: bytes, named: Mapping[str, str]) -> str:

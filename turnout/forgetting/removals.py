@@ -78,7 +78,8 @@ class Removal:
         from journal.person import Person
         from journal.served import journals_below
 
-        person = Person(self.named, self.known.models, self._key_hashes())
+        known = self.known
+        person = Person(self.named, known.models, self._key_hashes(), known.prediction_id_key)
         journals = sorted({path for folder in folders for path in journals_below(folder)})
         counts = asdict(forget_in_journals(journals, person, dry_run=self.dry_run))
         unknown, written = counts.pop("unknown_records"), counts.pop("still_written")

@@ -1,5 +1,6 @@
 """`turnout features forget` on a running system: nothing on the disk names the person any more."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -86,6 +87,10 @@ def test_forget_removes_a_person_from_a_running_system(
     assert (receipt["entities"], receipt["actor"]) == (["subscriber"], "sam")
     assert (receipt["dry_run"], receipt["left"]) == (False, [])
     assert json.loads(file.read_text()) == receipt
+    # The history proves the receipt by its digest.
+    (entry,) = system.turnout("audit", "list", "--object", "model/who/finding/1")
+    assert entry["reason"].endswith(hashlib.sha256(file.read_bytes()).hexdigest())
+    assert system.turnout("audit", "verify")["problem"] is None
 
     # No file has the id of the person or of the prediction; the receipt names nobody.
     for content in (named, ids[PERSON]):
