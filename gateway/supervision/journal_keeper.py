@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from pathlib import Path
 
+from host.clock import NS_PER_SECOND, Clock
 from journal.retention import Bounds, JournalUse, delete_old_segments
 
 CHECK_S = 60
@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 class JournalKeeper:
     """Keeps the bounds of the journal in *folder*, and knows what it takes and what was deleted."""
 
-    def __init__(self, folder: Path, bounds: Bounds) -> None:
+    def __init__(self, folder: Path, bounds: Bounds, clock: Clock) -> None:
         self._folder = folder
         self._bounds = bounds
+        self._clock = clock
         self.use: JournalUse | None = None
         """The journal at the last look; None before the first."""
         self.deleted: Counter[tuple[str, str]] = Counter()
@@ -32,8 +33,9 @@ class JournalKeeper:
         """
         while True:
             try:
+                now_s = self._clock.unix_ns() / NS_PER_SECOND
                 self.use = await asyncio.to_thread(
-                    delete_old_segments, self._folder, self._bounds, time.time()
+                    delete_old_segments, self._folder, self._bounds, now_s
                 )
             except OSError:
                 log.exception("old segments in %s cannot be deleted", self._folder)

@@ -111,10 +111,11 @@ class Supervisor:
         self._exiting: list[WorkerProcess] = []
         self._past_snapshots: dict[str, Snapshot] = {}
         self._restarts: Counter[tuple[str, str]] = Counter()
-        self._journal = JournalKeeper(Path(settings.folder) / "journal", settings.journal_bounds)
         self._stop_requests = 0
         self._suspects = Suspects()
         self._clock = SystemClock()
+        journal = Path(settings.folder) / "journal"
+        self._journal = JournalKeeper(journal, settings.journal_bounds, self._clock)
         self._slots = Slots(
             settings.workers,
             heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
