@@ -176,6 +176,7 @@ def test_forget_waits_for_a_running_materialise_which_writes_nothing_back(
     """The rows that it read are written before they are deleted, in both stores."""
     offline, now_ms = OfflineStore(tmp_path), time.time_ns() // 1_000_000
     add_rows(offline, VIEW, ("S1",), ("S2",), event_ms=now_ms)
+    # A materialise stops after its first batch, and the removal begins.
     order: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -198,6 +199,7 @@ def test_forget_waits_for_a_running_materialise_which_writes_nothing_back(
     threads[1].start()
     threads[1].join(0.5)
     assert threads[1].is_alive()
+    # It ends after the materialise, whose rows are then deleted online; the next writes none back.
     go_on.set()
     for thread in threads:
         thread.join(20)

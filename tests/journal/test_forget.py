@@ -221,7 +221,7 @@ def test_segment_that_a_worker_writes_is_ended_first(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_segment_that_a_worker_does_not_end_is_told(tmp_path: Path) -> None:
+def test_segment_that_a_worker_does_not_end_stays_and_is_counted(tmp_path: Path) -> None:
     """Its calls stay and can be found again, so the outcomes of these calls stay as well."""
     write(tmp_path, JournalKind.OUTCOMES, outcome(prediction_id(1, "C", sealed=True)))
     with JournalAppender(tmp_path, JournalKind.SERVED) as writer:
@@ -251,10 +251,12 @@ def test_killed_removal_leaves_whole_segments_and_may_be_repeated(
     tmp_path: Path, renames: int
 ) -> None:
     """The process ends before the first or the second segment is renamed."""
+    # Two segments with the person's calls, and one with an outcome.
     stay = served((2, "B"))
     for _ in range(2):
         write(tmp_path, JournalKind.SERVED, served((1, "A")), stay)
     write(tmp_path, JournalKind.OUTCOMES, outcome(prediction_id(1, "A", sealed=True)), outcome())
+    # A process forgets the person and ends in the middle of it.
     script = f"""
 import os
 from pathlib import Path
@@ -273,8 +275,8 @@ forget(Path({str(tmp_path)!r}))
     assert len(read(tmp_path, JournalKind.SERVED)) == 4
     assert len(read(tmp_path, JournalKind.OUTCOMES)) == 2 - renames
 
+    # The next removal does the rest.
     done = forget(tmp_path)
-
     assert (done.calls, done.outcomes) == (2, 1 - renames)
     assert read(tmp_path, JournalKind.SERVED) == [stay, stay]
     assert read(tmp_path, JournalKind.OUTCOMES) == [outcome()]

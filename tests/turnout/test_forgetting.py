@@ -1,4 +1,4 @@
-"""Whose ids they are must be clear, and a receipt names a person only to who has the key."""
+"""The entity of ids must be clear, and a receipt names a person only to those with the key."""
 
 import pytest
 
