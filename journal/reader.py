@@ -29,7 +29,7 @@ class JournalReader:
 
     offsets  segment name -> offset read so far. With the `offsets` of an earlier reader, this one
              goes on after it. There is one offset for each segment, because several workers may
-             write at the same time.
+             write at the same time. They do not fit a segment that was rewritten meanwhile.
 
     An iteration ends at the last intact record. It leaves out a tail that is torn or still being
     written. Iterate again for newer records.
