@@ -1,7 +1,7 @@
 """Checks entity ids, joins the ids of a composite, and hashes them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,17 @@ def check_entity_ids(entity_ids: Sequence[str]) -> list[bytes] | None:
 def join_ids(ids: Sequence[bytes]) -> bytes:
     """Return the id of a composite: checked ids in the order of the view's entities, with 0x1F."""
     return SEPARATOR.join(ids)
+
+
+def named_positions(entities: Sequence[str], named: Mapping[str, str]) -> dict[int, str]:
+    """Return position -> id of the *named* entities among *entities*.
+
+    named  entity -> id. It is of no row of these entities unless they have all that it names: then
+           the result is empty.
+    """
+    if not named.keys() <= set(entities):
+        return {}
+    return {position: named[name] for position, name in enumerate(entities) if name in named}
 
 
 def id_hashes(ids: Sequence[bytes]) -> NDArray[np.uint64]:

@@ -29,6 +29,7 @@ from features.storage.ingests import (
     new_folder,
     publish,
     publish_compacted,
+    reading,
     stored_ingests,
 )
 from features.storage.newest_rows import (
@@ -180,13 +181,14 @@ class OfflineStore:
         start = 0
         for number, use in enumerate(contract.views):
             end = start + len(use.features)
-            flags[:, number] = self._as_of(use.view, use.columns, spine, values[:, start:end])
+            with reading(self.folder(use.view)):
+                flags[:, number] = self._as_of(use.view, use.columns, spine, values[:, start:end])
             start = end
         return TrainingSet(values, flags, contract.names[:width])
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
         """Return why the rows of *spine* found no fresh row: give only rows that found none."""
-        with self._duckdb() as connection:
+        with reading(self.folder(view)), self._duckdb() as connection:
             ids = np.array([item.decode() for item in spine.joined(view)], dtype=object)
             connection.register("wanted", {"entity_id": ids, "as_of_ms": spine.as_of_ms})
             return find_reasons(connection, view, self._files(view))
@@ -199,9 +201,8 @@ class OfflineStore:
 
         part  gives only some of these rows.
         """
-        files = self._files(view)
-        with self._duckdb() as connection:
-            count = 0
+        with reading(self.folder(view)), self._duckdb() as connection:
+            files, count = self._files(view), 0
             if files:
                 sql = newest_sql(view, files, as_of_ms, part)
                 connection.execute(f"CREATE TEMP TABLE newest AS {sql}").fetchall()
@@ -218,22 +219,25 @@ class OfflineStore:
 
     def history(self, view: View, ids: Sequence[str]) -> History:
         """Return all rows of the entities with these joined ids."""
-        files, columns = self._files(view), dict[str, NDArray[Any]]()
-        if files and ids:
-            with self._duckdb() as connection:
-                connection.register("wanted", {"entity_id": np.array(ids, dtype=object)})
-                columns = fetch_columns(connection, history_sql(view, files))
+        columns = dict[str, NDArray[Any]]()
+        with reading(self.folder(view)):
+            files = self._files(view)
+            if files and ids:
+                with self._duckdb() as connection:
+                    connection.register("wanted", {"entity_id": np.array(ids, dtype=object)})
+                    columns = fetch_columns(connection, history_sql(view, files))
         known_ms = np.asarray(columns.get("known_ms", np.empty(0)), dtype=np.int64)
         stored = np.asarray(columns.get("entity_id", np.empty(0)), dtype=object)
         return History(stored, known_ms, assemble_rows(view, columns, len(stored))[0])
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""
-        files = self._files(view)
-        if not files:
-            return 0
-        with self._duckdb() as connection:
-            rows = connection.execute(count_after_sql(files, instant_ms)).fetchall()
+        with reading(self.folder(view)):
+            files = self._files(view)
+            if not files:
+                return 0
+            with self._duckdb() as connection:
+                rows = connection.execute(count_after_sql(files, instant_ms)).fetchall()
         return int(rows[0][0])
 
     def digest(self, views: Sequence[View]) -> str:
@@ -269,15 +273,17 @@ class OfflineStore:
         folder = self.folder(view)
         if not folder.is_dir():
             return 0
-        delete_replaced(folder)
-        ingests = stored_ingests(folder)
-        if len(ingests) < 2:
-            return 0
-        # Sorted by entity, the files are smaller; ties keep their order.
-        rows = f"SELECT * FROM ({stored_sql(self._files(view))}) ORDER BY entity_id, {AGE_ORDER}"
-        with new_folder(folder) as part, self._duckdb() as connection:
-            files = write_files(connection, rows, stored_columns(view), part)
-            publish_compacted(part, files, ingests)
+        with reading(folder):
+            delete_replaced(folder)
+            ingests = stored_ingests(folder)
+            if len(ingests) < 2:
+                return 0
+            # Sorted by entity, the files are smaller; ties keep their order.
+            rows = stored_sql(self._files(view))
+            ordered = f"SELECT * FROM ({rows}) ORDER BY entity_id, {AGE_ORDER}"
+            with new_folder(folder) as part, self._duckdb() as connection:
+                files = write_files(connection, ordered, stored_columns(view), part)
+                publish_compacted(part, files, ingests)
         return len(ingests)
 
     @contextmanager

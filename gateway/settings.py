@@ -8,6 +8,7 @@ from pathlib import Path
 from features.online.store_url import StoreUrlError, parse_store_url, url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
+from journal.retention import Bounds
 from registry.types import UnknownActorError, read_token
 
 
@@ -156,7 +157,7 @@ class Settings:
     without an identity are one caller."""
     outcome_journal_mb_max: int = 4_096
     """Outcome segments of the host's journal, some 20 million reports. Beyond it reports are
-    refused until old segments are archived. A report that was acknowledged is not deleted here."""
+    refused until old segments are archived or deleted (journal_days_max, journal_mb_max)."""
 
     # Features
     feature_budget_ms: int = 30
@@ -195,6 +196,11 @@ class Settings:
     """Window batches kept for a sink that does not answer, one hour; then the oldest is dropped."""
     journal_bytes_waiting_max: int = 64 * 1024 * 1024
     """Bytes of journal records that wait for the disk."""
+    journal_days_max: int = 0
+    """Age at which segments of the host's journal are deleted, served calls and outcomes alike;
+    0: at no age."""
+    journal_mb_max: int = 0
+    """Segments of the host's journal, of both kinds. Beyond it the oldest are deleted; 0: none."""
 
     def __post_init__(self) -> None:
         self._check_bounds()
@@ -249,6 +255,12 @@ class Settings:
             min(self.outcome_caller_bytes_s, self.outcome_journal_mb_max) < 1,
             f"outcome_caller_bytes_s={self.outcome_caller_bytes_s} and outcome_journal_mb_max="
             f"{self.outcome_journal_mb_max} are each at least 1; without room no outcome is kept",
+        )
+
+        self._refuse_if(
+            min(self.journal_days_max, self.journal_mb_max) < 0,
+            f"journal_days_max={self.journal_days_max} and journal_mb_max={self.journal_mb_max} "
+            "are each at least 0; 0 is no bound",
         )
 
     def _check_choices(self) -> None:
@@ -330,6 +342,11 @@ class Settings:
     def version_key(self) -> bytes | None:
         """The 32 bytes of version_public_key; None when it is empty."""
         return bytes.fromhex(self.version_public_key) or None
+
+    @property
+    def journal_bounds(self) -> Bounds:
+        """How much of the journal is kept."""
+        return Bounds(self.journal_days_max, self.journal_mb_max * 1024 * 1024)
 
     @property
     def certificate_of_registry(self) -> Path | None:

@@ -7,6 +7,7 @@ the parent folder after it.
 """
 
 import errno
+import fcntl
 import logging
 import os
 import secrets
@@ -175,6 +176,29 @@ def fsync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def folder_lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of an existing folder (flock), and yield whether it is held.
+
+    The kernel releases it when the process ends, however it ends. It keeps nobody out who does not
+    take it.
+
+    shared  several processes may hold it at once, while nobody holds it alone.
+    wait    False yields False at once when another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        held = True
+        try:
+            fcntl.flock(descriptor, operation if wait else operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        yield held
     finally:
         os.close(descriptor)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from host.files import folder_lock
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
@@ -28,7 +29,7 @@ class JournalReader:
 
     offsets  segment name -> offset read so far. With the `offsets` of an earlier reader, this one
              goes on after it. There is one offset for each segment, because several workers may
-             write at the same time.
+             write at the same time. They do not fit a segment that was rewritten meanwhile.
 
     An iteration ends at the last intact record. It leaves out a tail that is torn or still being
     written. Iterate again for newer records.
@@ -45,10 +46,13 @@ class JournalReader:
         self.offsets: dict[str, int] = dict(offsets or {})
 
     def __iter__(self) -> Iterator[tuple[bytes, JournalPosition]]:
-        names = list_segments(self._folder, self._kind)
-        newest = {name.boot_id: name.number for name in names}
-        for name in names:
-            yield from self._read(name, growing=name.number == newest[name.boot_id])
+        if not self._folder.is_dir():
+            return
+        with folder_lock(self._folder, shared=True):
+            names = list_segments(self._folder, self._kind)
+            newest = {name.boot_id: name.number for name in names}
+            for name in names:
+                yield from self._read(name, growing=name.number == newest[name.boot_id])
 
     def _read(self, name: SegmentName, *, growing: bool) -> Iterator[tuple[bytes, JournalPosition]]:
         segment = str(name)

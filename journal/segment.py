@@ -72,6 +72,15 @@ def list_segments(folder: Path, kind: JournalKind) -> list[SegmentName]:
     return sorted(name for name in names if name is not None and name.kind == kind)
 
 
+def end_request(folder: Path, name: SegmentName) -> Path:
+    """Return the file whose presence asks the writer of a segment to end it within seconds.
+
+    Who needs a segment that is still being written makes the file, waits for the segment's lock,
+    and removes the file.
+    """
+    return folder / f".{name}.end"
+
+
 def segment_header(kind: JournalKind) -> bytes:
     """Return the 16 bytes with which a segment of *kind* begins."""
     return HEADER.pack(MAGIC, kind, 0)

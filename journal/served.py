@@ -8,8 +8,13 @@ from journal.segment import JournalKind
 from protos.journal_pb2 import ServedBatch
 
 
+def journals_below(folder: Path) -> list[Path]:
+    """Return the folders in *folder* and below it that may be journals."""
+    return sorted({folder, *folder.rglob("journal")})
+
+
 def read_served_batches(folder: Path) -> Iterator[ServedBatch]:
     """Yield the served batches of every journal in *folder* and below it."""
-    for journal in sorted({folder, *folder.rglob("journal")}):
+    for journal in journals_below(folder):
         for payload, _ in JournalReader(journal, JournalKind.SERVED):
             yield ServedBatch.FromString(payload)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from host.files import fsync_folder, make_private_folder
@@ -11,12 +12,16 @@ from journal.segment import (
     HEADER,
     JournalKind,
     SegmentName,
+    end_request,
     find_next_record,
     intact_records,
     list_segments,
     segment_header,
 )
 
+NS_PER_MS = 1_000_000
+SEGMENT_MS_MAX = 86_400_000
+"""A day. A record can be deleted this much later than it would be in a segment of its own."""
 SPACE_CHECK_BYTES = 64 << 10
 
 
@@ -33,6 +38,7 @@ class SegmentWriter:
     segment_bytes_max  a new segment begins before a record would make this one longer.
     clock_ns           returns Unix ns, for the names of segments.
     boot_id            64 bits that name this start of the process.
+    segment_ms_max     a segment with records is ended when it is this old.
     """
 
     def __init__(
@@ -42,13 +48,17 @@ class SegmentWriter:
         segment_bytes_max: int,
         clock_ns: Callable[[], int],
         boot_id: int,
+        segment_ms_max: int = SEGMENT_MS_MAX,
     ) -> None:
         self._folder = folder
         self._kind = kind
         self._segment_bytes_max = segment_bytes_max
+        self._segment_ms_max = segment_ms_max
         self._clock_ns = clock_ns
         self._boot_id = boot_id
         self._number = 0
+        self._name: SegmentName | None = None
+        """The newest segment; None before the first."""
         self._file: int | None = None
         self._size = 0
         self.write_error: OSError | None = None
@@ -61,8 +71,12 @@ class SegmentWriter:
         """
         make_private_folder(self._folder)
         last = {name.boot_id: name for name in list_segments(self._folder, self._kind)}
-        damages = (self._recover_segment(name) for name in last.values())
-        return [damage for damage in damages if damage is not None]
+        damages: list[SegmentDamagedError] = []
+        for name in last.values():
+            with suppress(FileNotFoundError):  # it was deleted meanwhile (journal.retention)
+                damage = self._recover_segment(name)
+                damages += [] if damage is None else [damage]
+        return damages
 
     def _recover_segment(self, name: SegmentName) -> SegmentDamagedError | None:
         path = self._folder / str(name)
@@ -102,7 +116,7 @@ class SegmentWriter:
             os.close(self._file)
             self._file = None
         make_private_folder(self._folder)
-        name = SegmentName(self._clock_ns() // 1_000_000, self._boot_id, self._number, self._kind)
+        name = SegmentName(self._clock_ns() // NS_PER_MS, self._boot_id, self._number, self._kind)
         path = self._folder / str(name)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -114,8 +128,20 @@ class SegmentWriter:
             os.close(file)
             path.unlink(missing_ok=True)
             raise
-        self._file, self._size = file, HEADER.size
+        self._name, self._file, self._size = name, file, HEADER.size
         self._number += 1
+
+    def roll_if_due(self) -> None:
+        """Begin a new segment if this one has records and is old, or is asked to end.
+
+        Old records can then be deleted, and records of a person be removed, although the process
+        writes little and for long. Raises as `roll` does.
+        """
+        if self._file is None or self._name is None or self._size == HEADER.size:
+            return
+        age_ms = self._clock_ns() // NS_PER_MS - self._name.unix_ms
+        if age_ms >= self._segment_ms_max or end_request(self._folder, self._name).exists():
+            self.roll()
 
     def write_frames(self, frames: list[bytes]) -> int:
         """Append *frames* in order and return how many are stored; `write_error` says why not all.

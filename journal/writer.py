@@ -21,18 +21,19 @@ from typing import Self
 
 from journal.errors import JournalRefusedError
 from journal.segment import JournalKind, check_payload, frame_record
-from journal.tape import SegmentWriter, SyncFailedError
+from journal.tape import SEGMENT_MS_MAX, SegmentWriter, SyncFailedError
 
 log = logging.getLogger(__name__)
 
-SPACE_CHECK_S = 1.0
-"""Seconds between two space checks while the disk refuses records."""
+CHECK_S = 1.0
+"""Seconds between two looks at the segment's end and, while the disk refuses records, at space."""
 
 
 class JournalAppender:
     """The journal of one process and kind. A new segment in *folder* begins at each start.
 
     segment_bytes_max  a new segment begins before a record would make this one longer.
+    segment_ms_max     a segment with records is ended when it is this old.
     commit_ms_max      a record is synced at most this long after it was written.
     bytes_waiting_max  bytes that may wait for the thread. Beyond it records are dropped.
     clock_ns           returns Unix ns, for the names of segments.
@@ -45,14 +46,22 @@ class JournalAppender:
         kind: JournalKind,
         *,
         segment_bytes_max: int = 64 << 20,
+        segment_ms_max: int = SEGMENT_MS_MAX,
         commit_ms_max: int = 50,
         bytes_waiting_max: int = 32 << 20,
         clock_ns: Callable[[], int] = time.time_ns,
         boot_id: int | None = None,
     ) -> None:
+        # Where the records go.
         self._segment_writer = SegmentWriter(
-            folder, kind, segment_bytes_max, clock_ns, boot_id or secrets.randbits(64)
+            folder,
+            kind,
+            segment_bytes_max,
+            clock_ns,
+            boot_id or secrets.randbits(64),
+            segment_ms_max,
         )
+        # What waits for the thread, and how the disk is.
         self._commit_s = commit_ms_max / 1e3
         self._bytes_waiting_max = bytes_waiting_max
         self._changed = threading.Condition()
@@ -138,8 +147,9 @@ class JournalAppender:
         """Write groups of records until the appender is closed. This is the thread's function."""
         self._open_segment()
         sync_at = float("inf")
+        check_at = time.monotonic() + CHECK_S
         while True:
-            group = self._next_group(sync_at)
+            group = self._next_group(min(sync_at, check_at))
             if group is None:
                 break
             if group:
@@ -153,17 +163,18 @@ class JournalAppender:
                 sync_at = float("inf")
             if self._disk_refuses and not group:
                 self._check_space()
+            if time.monotonic() >= check_at:
+                self._roll_if_due()
+                check_at = time.monotonic() + CHECK_S
         self._sync()
         self._segment_writer.close()
 
-    def _next_group(self, sync_at: float) -> list[tuple[bytes, Future[None] | None]] | None:
-        """Wait for records, or for the next sync or space check. Return None at the end."""
+    def _next_group(self, until_s: float) -> list[tuple[bytes, Future[None] | None]] | None:
+        """Wait for records, at most until a monotonic time. Return None at the end."""
         with self._changed:
-            wait_s = min(
-                sync_at - time.monotonic(), SPACE_CHECK_S if self._disk_refuses else float("inf")
-            )
+            wait_s = until_s - time.monotonic()
             if not self._waiting and not self._closing and wait_s > 0:
-                self._changed.wait(None if wait_s == float("inf") else wait_s)
+                self._changed.wait(wait_s)
             group, self._waiting = self._waiting, []
             return group if group or not self._closing else None
 
@@ -172,6 +183,16 @@ class JournalAppender:
             for damage in self._segment_writer.recover():
                 log.error("journal: %s", damage)
             self._segment_writer.roll()
+        except OSError as error:
+            self._note_disk_error(error)
+
+    def _roll_if_due(self) -> None:
+        if self._sync_failed:
+            return
+        try:
+            self._segment_writer.roll_if_due()
+        except SyncFailedError as error:
+            self._stop_after_failed_sync(error)
         except OSError as error:
             self._note_disk_error(error)
 

@@ -33,9 +33,9 @@ def claim_store(client: redis.Redis, system: str) -> None:
 
 
 def check_store(client: redis.Redis, system: str) -> None:
-    """Refuse a store whose namespace is taken for another system. Nothing is written.
+    """Refuse a store whose namespace another system has taken. It needs GET.
 
-    Raises ForeignStoreError, redis.RedisError.
+    Raises ForeignStoreError when the store belongs to another system, redis.RedisError.
     """
     key = marker_key(client)
     stored = client.get(key)

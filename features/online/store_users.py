@@ -1,4 +1,4 @@
-"""The two users of a store that Turnout starts, and the files with their passwords."""
+"""The users of a store that Turnout starts, and the files with their passwords."""
 
 import secrets
 from pathlib import Path
@@ -10,14 +10,20 @@ READER = "reader"
 """May read rows: gateways."""
 WRITER = "writer"
 """May read rows, and write rows that are newer: materialise and push."""
+ERASER = "eraser"
+"""May list keys and delete rows: `turnout features forget`."""
 
 EVERY_USER = "+get +mget +hello +ping +select +role"
-"""The commands of both users, as the store's access list has them."""
-COMMANDS = {READER: EVERY_USER, WRITER: f"{EVERY_USER} +set +evalsha +script|load"}
+"""The commands of every user, as the store's access list has them."""
+COMMANDS = {
+    READER: EVERY_USER,
+    WRITER: f"{EVERY_USER} +set +evalsha +script|load",
+    ERASER: f"{EVERY_USER} +scan +del",
+}
 
 
 def make_passwords(folder: Path) -> None:
-    """Write new passwords of both users to *folder*, in files that only this user can read."""
+    """Write new passwords of all users to *folder*, in files that only this user can read."""
     make_private_folder(folder)
     for user in COMMANDS:
         text = secrets.token_urlsafe(32) + "\n"

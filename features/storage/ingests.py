@@ -2,7 +2,11 @@
 
 `<view>@<first 16 hex digits of the view hash>/` has the folders `000001`, `000002` ... in the order
 of ingestion. A folder appears under its number when it is complete, by one rename, and never
-changes. `compact` joins the first N folders to one, which is called `000001-<N>`.
+changes, unless a person's rows are removed (features.storage.forget). `compact` joins the first N
+folders to one, which is called `000001-<N>`.
+
+Who reads or adds files holds the lock of the view's folder together with others; who removes a
+person's rows holds it alone.
 """
 
 import hashlib
@@ -20,7 +24,7 @@ from typing import Any
 
 from features.errors import SourceError
 from features.storage.database import SPILL_PREFIX
-from host.files import fsync_folder
+from host.files import folder_lock, fsync_folder, replace_file
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -88,11 +92,23 @@ def new_folder(folder: Path) -> Iterator[Path]:
     part = folder / f".{secrets.token_hex(8)}.part"
     part.mkdir(parents=True)
     try:
-        yield part
+        with folder_lock(folder, shared=True):
+            part.mkdir(exist_ok=True)  # who held the lock alone has deleted it as a leftover
+            yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):  # the view has other folders
             folder.rmdir()
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Hold the lock of a view's folder together with other readers. The folder may be absent."""
+    if not folder.is_dir():
+        yield
+        return
+    with folder_lock(folder, shared=True):
+        yield
 
 
 def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
@@ -129,15 +145,41 @@ def publish_compacted(
     return StoredIngest(path, first, last, tuple(files), digests)
 
 
-def delete_replaced(folder: Path) -> None:
-    """Delete what a compacted folder replaces, and what a killed process left a day ago."""
+def replace_files(ingest: StoredIngest, files: Sequence[StoredFile]) -> None:
+    """Make *files*, which lie in the ingest's folder, its only ones. The caller holds the lock.
+
+    The digests change with the rows. After a crash the old or the new files count;
+    `delete_unnamed_files` deletes the others.
+    """
+    for file in files:
+        with (ingest.path / file.name).open("rb") as stream:
+            os.fsync(stream.fileno())
+    digests = (_digest(files),) * len(ingest.digests)
+    replace_file(ingest.path / MANIFEST, _manifest(files, digests))
+    delete_unnamed_files(ingest.path, files)
+
+
+def delete_unnamed_files(path: Path, files: Sequence[StoredFile]) -> None:
+    """Delete the Parquet files in an ingest's folder that its manifest does not name."""
+    named = {file.name for file in files}
+    for found in path.glob("*.parquet"):
+        if found.name not in named:
+            found.unlink()
+    fsync_folder(path)
+
+
+def delete_replaced(folder: Path, leftover_s: float = LEFTOVER_S) -> None:
+    """Delete what a compacted folder replaces, and what a killed process left.
+
+    leftover_s  age from which an unfinished folder belongs to no process.
+    """
     current = {path for path, _, _ in _current_folders(folder)}
     for path, _ in _folders(folder):
         if path not in current:
             shutil.rmtree(path)
     for pattern in (".*.part", f"{SPILL_PREFIX}*"):
         for path in folder.glob(pattern):
-            if time.time() - path.stat().st_mtime > LEFTOVER_S:
+            if time.time() - path.stat().st_mtime >= leftover_s:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -185,12 +227,16 @@ def _digest(files: Sequence[StoredFile]) -> str:
 
 def _write_manifest(part: Path, files: Sequence[StoredFile], digests: Sequence[str]) -> None:
     """Write the manifest, and bring it and the Parquet files to the disk."""
-    manifest = {"format": FORMAT, "files": [asdict(file) for file in files], "digests": digests}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (part / MANIFEST).write_text(_manifest(files, digests), encoding="utf-8")
     for name in [*(file.name for file in files), MANIFEST]:
         with (part / name).open("rb") as file:
             os.fsync(file.fileno())
     fsync_folder(part)
+
+
+def _manifest(files: Sequence[StoredFile], digests: Sequence[str]) -> str:
+    manifest = {"format": FORMAT, "files": [asdict(file) for file in files], "digests": digests}
+    return json.dumps(manifest, indent=1)
 
 
 def _renamed(part: Path, path: Path) -> bool:

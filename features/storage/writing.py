@@ -28,25 +28,38 @@ def write_files(
     columns  SQL of the stored columns (features.storage.queries.stored_columns), from *rows*.
     folder   an existing empty folder.
     """
-    files: list[StoredFile] = []
+    return [
+        write_file(
+            connection,
+            f"SELECT {', '.join(columns)} FROM ({rows}) "
+            f"WHERE event_time_ms >= {start_ms:d} AND event_time_ms < {end_ms:d}",
+            folder / f"{number:04d}.parquet",
+            len(columns),
+        )
+        for number, (start_ms, end_ms) in enumerate(_periods(connection, rows), start=1)
+    ]
+
+
+def write_file(
+    connection: duckdb.DuckDBPyConnection, rows: str, path: Path, width: int
+) -> StoredFile:
+    """Write the rows of a SELECT, in its order, to one file. It has at least one row.
+
+    width  the number of its columns.
+    """
     # Parquet is written by groups of rows, which lie in memory. Wide rows make small groups.
-    group_rows = max(2_048, min(122_880, GROUP_VALUES_MAX // len(columns)))
-    for number, (start_ms, end_ms) in enumerate(_periods(connection, rows), start=1):
-        # Write the rows of a period, and read back what the manifest says of them.
-        path = folder / f"{number:04d}.parquet"
-        connection.execute(
-            f"COPY (SELECT {', '.join(columns)} FROM ({rows}) "
-            f"WHERE event_time_ms >= {start_ms:d} AND event_time_ms < {end_ms:d}) "
-            f"TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, "
-            f"ROW_GROUP_SIZE {group_rows:d})"
-        ).fetchall()
-        count, *instants = connection.execute(
-            "SELECT count(*), min(event_time_ms), max(event_time_ms), "
-            "min(greatest(event_time_ms, created_ms)) "
-            f"FROM read_parquet({quoted(glob_escaped(path))}, hive_partitioning = false)"
-        ).fetchall()[0]
-        files.append(StoredFile(path.name, count, file_digest(path), *instants))
-    return files
+    group_rows = max(2_048, min(122_880, GROUP_VALUES_MAX // width))
+    connection.execute(
+        f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+        f"ROW_GROUP_SIZE {group_rows:d})"
+    ).fetchall()
+    # Read back what the manifest says of them.
+    count, *instants = connection.execute(
+        "SELECT count(*), min(event_time_ms), max(event_time_ms), "
+        "min(greatest(event_time_ms, created_ms)) "
+        f"FROM read_parquet({quoted(glob_escaped(path))}, hive_partitioning = false)"
+    ).fetchall()[0]
+    return StoredFile(path.name, count, file_digest(path), *instants)
 
 
 def _periods(connection: duckdb.DuckDBPyConnection, rows: str) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.metrics import FAMILIES, ROW_EDGES, SECONDS_EDGES, SERIES_MAX, Family
+from journal.retention import JournalUse
 
 Snapshot = Mapping[str, Any]
 """The return value of Metrics.snapshot: {family: [[labels, value], ...]}.
@@ -38,9 +39,23 @@ SUPERVISOR_FAMILIES: dict[str, Family] = {
     ),
     "turnout_worker_rss_bytes": Family("gauge", (), "Resident memory."),
     "turnout_worker_restarts": Family("counter", ("cause",), "Workers replaced, by cause."),
-    "turnout_workers": Family("gauge", ("state",), "Workers by state; without `worker`."),
 }
-"""Families whose values the supervisor measures itself."""
+"""Families whose values the supervisor measures itself, for each worker."""
+
+HOST_FAMILIES: dict[str, Family] = {
+    "turnout_workers": Family("gauge", ("state",), "Workers by state."),
+    "turnout_journal_bytes": Family("gauge", ("kind",), "Bytes of the journal's segments."),
+    "turnout_journal_days_left": Family(
+        "gauge",
+        (),
+        "Days until the journal's bound of bytes, or the end of the disk, is reached at the pace "
+        "of the last day; the days kept, where age deletes before that.",
+    ),
+    "turnout_journal_segments_deleted": Family(
+        "counter", ("kind", "cause"), "Segments of the journal that were deleted, by age or size."
+    ),
+}
+"""Families of the host, without the label `worker`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,10 @@ class Report:
     """worker label -> longest loop lag of the last LAG_SAMPLES heartbeats, in seconds."""
     restarts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(worker label, cause) -> number of workers replaced."""
+    journal: JournalUse | None = None
+    """The journal at the last look; None before the first."""
+    segments_deleted: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(kind, cause) -> segments of the journal that this supervisor deleted."""
 
 
 def sum_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
@@ -127,29 +146,42 @@ class Exposition(Collector):
                 for labels, value in snapshot.get(name, ()):
                     _add_samples(name, metric, [*labels, worker], value)
             yield metric
-        yield from self._supervisor_metrics(report)
+        yield from self._worker_metrics(report)
+        yield from self._host_metrics(report)
 
     @staticmethod
-    def _supervisor_metrics(report: Report) -> Iterable[Metric]:
-        lag, rss, restarts, workers = (
-            _metric(name, family) for name, family in SUPERVISOR_FAMILIES.items()
-        )
+    def _worker_metrics(report: Report) -> Iterable[Metric]:
+        lag, rss, restarts = (_metric(name, family) for name, family in SUPERVISOR_FAMILIES.items())
         for worker, seconds in report.lags_s.items():
             lag.add_metric([worker], seconds)
-        states: dict[str, int] = dict.fromkeys(("starting", "spare", "serving", "draining"), 0)
         for row in report.workers:
-            states[row["state"]] += 1
             if row["state"] == "serving":
                 rss.add_metric([str(row["slot"])], row["rss_bytes"])
         for (worker, cause), count in report.restarts.items():
             restarts.add_metric([cause, worker], count)
+        return [lag, rss, restarts]
+
+    @staticmethod
+    def _host_metrics(report: Report) -> Iterable[Metric]:
+        workers, size, days_left, deleted = (
+            _metric(name, family) for name, family in HOST_FAMILIES.items()
+        )
+        states: dict[str, int] = dict.fromkeys(("starting", "spare", "serving", "draining"), 0)
+        for row in report.workers:
+            states[row["state"]] += 1
         for state, count in states.items():
             workers.add_metric([state], count)
-        return [lag, rss, restarts, workers]
+        if report.journal is not None:
+            for kind, total in report.journal.kind_bytes.items():
+                size.add_metric([kind], total)
+            days_left.add_metric([], report.journal.days_left)
+        for (kind, cause), count in report.segments_deleted.items():
+            deleted.add_metric([kind, cause], count)
+        return [workers, size, days_left, deleted]
 
 
 def _metric(name: str, family: Family) -> Any:  # noqa: ANN401  no add_metric in common
-    labels = [*family.labels] if name == "turnout_workers" else [*family.labels, "worker"]
+    labels = [*family.labels] if name in HOST_FAMILIES else [*family.labels, "worker"]
     kinds = {
         "counter": CounterMetricFamily,
         "gauge": GaugeMetricFamily,

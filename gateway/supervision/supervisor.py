@@ -28,6 +28,7 @@ from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read
 from gateway.settings import Settings
 from gateway.supervision.channel import ControlConnection, Message
 from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
+from gateway.supervision.journal_keeper import JournalKeeper
 from gateway.supervision.metrics_endpoint import MetricsEndpoint
 from gateway.supervision.slots import (
     Drain,
@@ -113,6 +114,8 @@ class Supervisor:
         self._stop_requests = 0
         self._suspects = Suspects()
         self._clock = SystemClock()
+        journal = Path(settings.folder) / "journal"
+        self._journal = JournalKeeper(journal, settings.journal_bounds, self._clock)
         self._slots = Slots(
             settings.workers,
             heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
@@ -135,6 +138,7 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._start_rolling_restart)
         self._settings_file = self._write_settings()
+        keeping_journal = loop.create_task(self._journal.run())
         try:
             while not (self._slots.stopping and not self._children and not self._exiting):
                 await self._execute_due()
@@ -142,6 +146,7 @@ class Supervisor:
                 self._check_processes()
         finally:
             # Nothing may outlive the supervisor, even when the loop above raised.
+            keeping_journal.cancel()
             for child in [*self._children.values(), *self._exiting]:
                 child.process.kill()
                 child.process.wait()
@@ -364,6 +369,8 @@ class Supervisor:
             counts={label: tuple(snapshots) for label, snapshots in counts.items()},
             lags_s=lags_s,
             restarts=dict(self._restarts),
+            journal=self._journal.use,
+            segments_deleted=dict(self._journal.deleted),
         )
         if self.report.serving != serving_before and self._on_change is not None:
             self._on_change(self.report)

@@ -134,6 +134,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
+        ("forgetting",),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),

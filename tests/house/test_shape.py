@@ -25,6 +25,7 @@ LONG_FILES = {
     "tests/features/online/test_reader.py": "the reader's cases, beside one store server",
     "gateway/transport/grpcio/server.py": "one server: its options, methods, batches and end",
     "gateway/predict/dispatch.py": "every way in which a batch is answered, in one table of cases",
+    "gateway/settings.py": "one field for each setting, and what contradicts what",
     "registry/storage/store.py": "one method for each transaction of the registry",
     "registry/api/service.py": "one method for each RPC of the registry",
     "registry/types.py": "the types and errors that the registry shares with other rooms",

@@ -14,7 +14,7 @@ from features.entity_ids import check_entity_id
 from features.materialise import PushedRow, push_rows
 from features.online.store_client import store_client
 from features.online.store_url import parse_store_url, url_with_credentials
-from features.online.store_users import READER, WRITER
+from features.online.store_users import ERASER, READER, WRITER
 from features.rows import ViewRows
 from tests.features.small_views import plan_view
 from tests.walks.identified_system import IdentifiedSystem
@@ -54,14 +54,18 @@ def test_store_answers_no_stranger(attacked_system: IdentifiedSystem) -> None:
 
 
 @pytest.mark.attack("F13")
-@pytest.mark.parametrize("user", [READER, WRITER])
+@pytest.mark.parametrize("user", [READER, WRITER, ERASER])
 def test_users_of_the_store_have_their_own_commands_only(
     attacked_system: IdentifiedSystem, user: str
 ) -> None:
     """A gateway or a writer that was taken over sends commands that its work does not need."""
     addresses = attacked_system.system.addresses
     key = ROWS.store_key(check_entity_id("S1")).decode()
-    refused = [*COMMANDS, ("SET", key, "x")] if user == READER else [*COMMANDS]
+    refused = [*COMMANDS]
+    if user != WRITER:
+        refused += [("SET", key, "x"), ("EVALSHA", "0" * 40, "1", key)]
+    if user != ERASER:
+        refused += [("DEL", key), ("SCAN", "0")]
     with store_client(addresses.store, user, addresses.store_passwords) as client:
         for command in refused:
             with pytest.raises(NoPermissionError):

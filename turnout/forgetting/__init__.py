@@ -1,0 +1,1 @@
+"""The command that removes a person's rows, and its receipt."""

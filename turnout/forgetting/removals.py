@@ -1,0 +1,107 @@
+"""Removes a person's rows from the offline store, the online store and the journals.
+
+DuckDB and redis-py take long to import, so each removal imports what it needs by itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from registry.types import evidence_key
+from turnout.cli.context import CommandContext
+from turnout.errors import OperatorError
+from turnout.forgetting.entities import KnownEntities
+
+
+@dataclass(slots=True)
+class Removed:
+    """What was removed, or would be."""
+
+    counts: dict[str, int]
+    left: list[str] = field(default_factory=list)
+    """What could not be searched, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Removes the rows of one person. Each method may be repeated."""
+
+    context: CommandContext
+    known: KnownEntities
+    named: Mapping[str, str]
+    """The person: entity -> id."""
+    dry_run: bool
+    """Whether rows are only counted."""
+
+    def from_offline_store(self, root: Path) -> Removed:
+        """Remove the rows of every edition of every view. Running readers and loads end first."""
+        from features.storage.forget import ForgottenOffline, forget_offline
+
+        total, left = ForgottenOffline(), []
+        for folder in sorted(root.glob("*@*")):
+            entities = self.known.of_edition(folder.name)
+            if entities is None:
+                left.append(f"offline: nobody knows the entities of {folder}; delete the folder")
+            else:
+                total += forget_offline(folder, entities, self.named, dry_run=self.dry_run)
+        return Removed(asdict(total), left)
+
+    def from_online_store(self) -> Removed:
+        """Remove the rows of every edition of every view.
+
+        Raises ForeignStoreError when the store belongs to another system.
+        """
+        import redis
+
+        from features.online.forget import forget_online
+        from features.online.store_client import store_client
+        from features.online.store_marker import check_store, system_id
+        from features.online.store_users import COMMANDS, ERASER
+
+        with store_client(self.context.store_url(ERASER)) as client:
+            try:
+                check_store(client, system_id(self.known.version_public_key))
+                done = forget_online(
+                    client, self.known.of_edition, self.named, dry_run=self.dry_run
+                )
+            except redis.exceptions.NoPermissionError as error:
+                raise OperatorError(
+                    f"the store's user may not list and delete keys ({error}); give it the "
+                    f"commands {COMMANDS[ERASER]}, and run this again"
+                ) from error
+        left = [f"online: nobody knows the entities of {view}" for view in done.unknown]
+        return Removed({"rows": done.rows}, left)
+
+    def from_journals(self, folders: Sequence[Path]) -> Removed:
+        """Remove calls and outcomes from all journals in *folders* and below them."""
+        from journal.forget import forget_in_journals
+        from journal.person import Person
+        from journal.served import journals_below
+
+        known = self.known
+        person = Person(self.named, known.models, self._key_hashes(), known.prediction_id_key)
+        journals = sorted({path for folder in folders for path in journals_below(folder)})
+        counts = asdict(forget_in_journals(journals, person, dry_run=self.dry_run))
+        unknown, written = counts.pop("unknown_records"), counts.pop("still_written")
+        left = []
+        if unknown:
+            left.append(f"journals: {unknown} records with the id have an unknown contract")
+        if written:
+            left.append(f"journals: {written} segments are still being written; run this again")
+        return Removed(counts, left)
+
+    def _key_hashes(self) -> dict[str, frozenset[int]]:
+        """Return model -> the evidence keys that the split makes of the id alone.
+
+        Without a sticky key the split takes the first entity. A model without entities has sticky
+        keys only.
+        """
+        hashes: dict[str, frozenset[int]] = {}
+        if len(self.named) > 1:
+            return hashes
+        ((entity, text),) = self.named.items()
+        for (model, _), entities in self.known.models.items():
+            salt = self.known.split_salts.get(model)
+            if salt is not None and entities[:1] in ((), (entity,)):
+                hashes[model] = frozenset({evidence_key(salt, text.encode())})
+        return hashes
