@@ -98,7 +98,7 @@ class RawConnection:
         self.ended_streams: dict[int, Headers] = {}
         """Stream -> the headers that ended it."""
         self.window = 65_535
-        """Bytes of DATA that the server takes on this connection. A test that sends many subtracts them."""
+        """Bytes of DATA that the server takes. A test that sends many subtracts them."""
         self._acknowledges = greet
         if greet:
             self.send(PREFACE + raw_frame(SETTINGS, 0, 0, settings))
