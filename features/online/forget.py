@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import redis
 
 from features.entity_ids import SEPARATOR, named_positions
-from features.materialise import StoreClient
+from features.writes.row_scripts import StoreClient
 
 SCAN_KEYS = 1_000
 """Keys that one SCAN command looks at, some 0.2 ms of the store's time."""
