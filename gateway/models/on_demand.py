@@ -20,7 +20,7 @@ SPLIT_BYTES_MAX = 32 * 2**20
 OPERATORS = {
     *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Floor", "Log", "Min", "Max"),
     *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
-    *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat"),
+    *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
 }
 """Operators of on-demand features. None can loop, so no content of a row makes a run long."""
 
