@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
 def test_features_page_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All snippets run in one namespace, one after the other, in an empty folder."""
     snippets = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for snippet in snippets:
