@@ -1,22 +1,26 @@
-"""`turnout features forget`: removes a person's rows, and writes a receipt that names nobody."""
+"""`turnout features forget`: removes a person's rows, and writes a receipt that names nobody.
+
+Numpy and grpc take long to import, so the command imports what it needs by itself.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from host.files import replace_file
-from protos.registry_pb2 import Finding
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError
-from turnout.forgetting.entities import KnownEntities, known_entities, named_entities
 from turnout.forgetting.receipt import make_receipt, receipt_digest, receipt_key, receipt_text
-from turnout.forgetting.removals import Removal, Removed
 from turnout.views.terminal import Terminal, terminal, text_table
+
+if TYPE_CHECKING:
+    from turnout.forgetting.entities import KnownEntities
+    from turnout.forgetting.removals import Removed
 
 FINDING = "forgotten"
 """The kind of the finding that the history has of a removal."""
@@ -59,6 +63,9 @@ def forget(
     All editions of all views with the entity are searched. Rows that are loaded again come back.
     Exit code 1: something could not be searched; the receipt says what.
     """
+    from turnout.forgetting.entities import named_entities
+    from turnout.forgetting.removals import Removal
+
     # What is known decides which entity the ids belong to.
     context: CommandContext = ctx.obj
     known = asyncio.run(_known(context))
@@ -92,8 +99,8 @@ def forget(
 
 
 def _run(
-    screen: Terminal, removals: dict[Storage, Callable[[], Removed]]
-) -> dict[Storage, Removed]:
+    screen: Terminal, removals: "dict[Storage, Callable[[], Removed]]"
+) -> "dict[Storage, Removed]":
     """Run the removals in order, and show which one runs."""
     removed = {}
     with screen.progress() as progress:
@@ -122,13 +129,17 @@ def _show(screen: Terminal, receipt: dict[str, object]) -> None:
 
 async def _note_in_history(context: CommandContext, models: Sequence[str], digest: str) -> None:
     """Write a finding about each model: the history proves the receipt, and names nobody."""
+    from protos.registry_pb2 import Finding
+
     async with open_registry(context) as client:
         for model in models:
             text = f"rows of one entity were removed; SHA-256 of the receipt: {digest}"
             await client.write_finding(Finding(model=model, kind=FINDING, text=text))
 
 
-async def _known(context: CommandContext) -> KnownEntities:
+async def _known(context: CommandContext) -> "KnownEntities":
+    from turnout.forgetting.entities import known_entities
+
     async with open_registry(context) as client:
         return await known_entities(context, client)
 
