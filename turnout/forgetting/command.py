@@ -1,4 +1,7 @@
-"""`turnout features forget`: removes a person's rows, and writes a receipt that names nobody."""
+"""`turnout features forget`: removes a person's rows, and writes a receipt that names nobody.
+
+Numpy and grpc take long to import, so the command imports what it needs by itself.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from host.files import replace_file
+from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError
 from turnout.forgetting.receipt import make_receipt, receipt_digest, receipt_key, receipt_text
@@ -59,7 +63,6 @@ def forget(
     All editions of all views with the entity are searched. Rows that are loaded again come back.
     Exit code 1: something could not be searched; the receipt says what.
     """
-    # They take long to import, and other commands do not need them.
     from turnout.forgetting.entities import named_entities
     from turnout.forgetting.removals import Removal
 
@@ -96,8 +99,8 @@ def forget(
 
 
 def _run(
-    screen: Terminal, removals: dict[Storage, Callable[[], "Removed"]]
-) -> dict[Storage, "Removed"]:
+    screen: Terminal, removals: "dict[Storage, Callable[[], Removed]]"
+) -> "dict[Storage, Removed]":
     """Run the removals in order, and show which one runs."""
     removed = {}
     with screen.progress() as progress:
@@ -127,7 +130,6 @@ def _show(screen: Terminal, receipt: dict[str, object]) -> None:
 async def _note_in_history(context: CommandContext, models: Sequence[str], digest: str) -> None:
     """Write a finding about each model: the history proves the receipt, and names nobody."""
     from protos.registry_pb2 import Finding
-    from turnout.cli.clients import open_registry
 
     async with open_registry(context) as client:
         for model in models:
@@ -136,7 +138,6 @@ async def _note_in_history(context: CommandContext, models: Sequence[str], diges
 
 
 async def _known(context: CommandContext) -> "KnownEntities":
-    from turnout.cli.clients import open_registry
     from turnout.forgetting.entities import known_entities
 
     async with open_registry(context) as client:
