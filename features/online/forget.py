@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import redis
 
 from features.entity_ids import SEPARATOR, named_positions
+from features.writes.materialise_record import parse_record, record_key
 from features.writes.row_scripts import StoreClient
 
 SCAN_KEYS = 1_000
@@ -39,7 +40,8 @@ def forget_online(
 
     Raises redis.RedisError when the store refuses a command.
     """
-    prefix = f"{client.namespace}:" if isinstance(client, StoreClient) and client.namespace else ""
+    namespace = client.namespace if isinstance(client, StoreClient) else ""
+    prefix = f"{namespace}:" if namespace else ""
     # The store compares bytes; what matches the pattern is looked at exactly.
     longest = max(named.values(), key=len)
     pattern = f"{{*{_escaped(longest)}*}}:{_escaped(prefix)}*@*"
@@ -62,7 +64,24 @@ def forget_online(
         for key in keys[start : start + SCAN_KEYS]:
             pipeline.delete(key)
         pipeline.execute()
+    if not dry_run:
+        _forget_begun(client, namespace, named)
     return ForgottenOnline(len(keys), tuple(sorted(unknown)))
+
+
+def _forget_begun(client: redis.Redis, namespace: str, named: Mapping[str, str]) -> None:
+    """Delete the record of each killed materialise that stopped at one of these ids.
+
+    The next materialise of its view writes all rows.
+    """
+    for key in client.scan_iter(match=record_key("*", "*", _escaped(namespace))):
+        stored = client.get(key)
+        record = parse_record(stored if isinstance(stored, bytes) else None)
+        if record is None or record.begun is None:
+            continue
+        ids = record.begun.after_id.encode().split(SEPARATOR)
+        if any(text.encode() in ids for text in named.values()):
+            client.delete(key)
 
 
 def _is_of(ids: Sequence[bytes], positions: Mapping[int, str]) -> bool:

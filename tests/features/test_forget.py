@@ -25,7 +25,7 @@ from features.storage import forget as storage_forget
 from features.storage.forget import ForgottenOffline, forget_offline
 from features.storage.ingests import stored_ingests
 from features.views import View
-from features.writes.materialise_record import key_of
+from features.writes.materialise_record import key_of, parse_record
 from tests.features.small_views import DAY_MS, NOW_MS, plan_view, wide_view
 
 pytestmark = pytest.mark.walk
@@ -257,3 +257,29 @@ def test_folder_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (stored_ingests(offline.folder(VIEW))[0].path / "manifest.json").write_text("{")
     with pytest.raises(SourceError, match="manifest"):
         forget(offline, VIEW, subscriber="S1")
+
+
+def test_forget_removes_the_place_at_which_a_materialise_ended_early(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """The record of what is written names the last id, until the next materialise."""
+    offline = OfflineStore(tmp_path)
+    add_rows(offline, VIEW, ("S1",), ("S2",), event_ms=time.time_ns() // 1_000_000)
+
+    def stop(_done: int, _rows: int) -> None:
+        raise InterruptedError
+
+    with redis.Redis.from_url(store.url) as client:
+        for other, left in (("S2", True), ("S1", False)):
+            with pytest.raises(InterruptedError):
+                materialise(offline, VIEW, client, batch_rows=1, progress=stop)
+            record = parse_record(client.get(key_of(VIEW, "")))
+            assert record is not None
+            assert record.begun is not None
+            assert record.begun.after_id == "S1"
+            forget_online(client, entities_of(VIEW), {"subscriber": other}, dry_run=True)
+            assert client.exists(key_of(VIEW, ""))
+            forget_online(client, entities_of(VIEW), {"subscriber": other})
+            assert client.exists(key_of(VIEW, "")) == left
+            client.delete(key_of(VIEW, ""))
+        assert materialise(offline, VIEW, client).written >= 1
