@@ -148,6 +148,7 @@ class Recipe:
 
     def _check_columns(self) -> None:
         """Refuse on-demand features that are too many or named twice, and useless *withheld*."""
+        # Names are those of the learner's columns, so each is there once.
         names = [feature.name for feature in self.on_demand]
         taken = [name for name in names if names.count(name) > 1 or name in self.contract.names]
         if taken or len(names) > ON_DEMAND_MAX:
@@ -156,6 +157,12 @@ class Recipe:
                 if taken
                 else f"{len(names)} on-demand features; the most is {ON_DEMAND_MAX}"
             )
+        if names and NOW in self.contract.names:
+            raise RecipeError(
+                f"a request input is named {NOW!r}, which is the request's time in expressions; "
+                "rename the input"
+            )
+        # What is withheld is there for an expression, and something is left for the learner.
         used = set().union(*(used_columns(term) for _, term in self.on_demand_terms))
         unused = [name for name in self._withheld_columns if name not in used]
         if unused:

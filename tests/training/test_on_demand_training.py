@@ -137,6 +137,7 @@ def test_a_recipe_on_demand_survives_its_definition() -> None:
     ("changes", "reason"),
     [
         ({"withheld": ("profile.plan",)}, "'profile:plan' is withheld from the learner, and no"),
+        ({"inputs": (TOP_UP, AMOUNT, RequestInput(name="now"))}, "named 'now', which is the"),
         ({"withheld": ("fee",)}, "`fee`: no such column"),
         ({"on_demand": FEATURES + FEATURES[:1]}, "'days_quiet' has the name of another column"),
         ({"on_demand": (OnDemand(name="amount", expression="amount"),)}, "'amount' has the name"),

@@ -1,7 +1,5 @@
 """Trees behind on-demand features are scored natively, with the bits of the whole file."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
@@ -9,10 +7,11 @@ from onnx import helper
 
 from gateway.models.native_trees import NativeTrees, choose_scorer, load_tree_reader
 from gateway.models.on_demand import COLUMNS, OPERATORS, split_on_demand
-from registry.bundle import Bundle
+from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
 from tests.training.population import PopulationStore
 from tests.training.test_on_demand_training import labels, recipe
+from training.drills.bad_versions import nan_version
 from training.export import on_demand_graph
 from training.train import train_version
 
@@ -24,11 +23,6 @@ def bundle() -> Bundle:
     """A version with five features on demand in front of boosted trees."""
     trained = train_version(recipe(), PopulationStore(), labels())
     return trained.bundle(author="ada", created_unix_ms=1)
-
-
-def with_onnx(bundle: Bundle, content: bytes) -> Bundle:
-    """Return the version with another model in it."""
-    return replace(bundle, onnx=content)
 
 
 @NATIVE
@@ -103,3 +97,17 @@ def test_files_that_training_does_not_write_are_not_cut(bundle: Bundle) -> None:
     assert split_on_demand(no_end.SerializeToString()) is None
     assert split_on_demand(b"\xff" + COLUMNS.encode()) is None
     assert split_on_demand(b"") is None
+
+
+@NATIVE
+def test_nodes_behind_the_trees_are_scored_by_onnxruntime(bundle: Bundle) -> None:
+    """A bad version of a drill reads the model's inputs behind its trees."""
+    trained = train_version(recipe(), PopulationStore(), labels())
+    bad = nan_version(trained.files, trained.rows, column="amount", share=0.05)
+    sealed = seal_files(bad.files, model="churn", author="ada", created_unix_ms=1)
+    drilled = verify_bundle(sealed, trusted_key=None)
+    session = load_session(drilled)
+    assert choose_scorer(drilled, session) is session
+    scores = session.run(trained.rows)
+    assert 0.0 < np.isnan(scores).mean() < 0.2
+    assert drilled.contract == bundle.contract

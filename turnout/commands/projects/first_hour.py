@@ -200,10 +200,18 @@ def _some_row(
     connections = environment.connections() if recipe.labels.source.kind == "table" else {}
     root: Path = environment.project.root
     rows = read_labels(recipe.labels, root=root, connections=connections)
-    keys = tuple(rows.ids[entity][0] for entity in recipe.contract.entities)
-    # A caller leaves out what is missing; the gateway then takes the input's default.
-    values = {item.name: rows.inputs[item.name][:1].tolist()[0] for item in recipe.inputs}
-    return keys, {name: value for name, value in values.items() if value is not None}
+    # The first row in which most inputs are known; a caller leaves out what is missing.
+    inputs = {item.name: rows.inputs[item.name].tolist() for item in recipe.inputs}
+    known = [sum(_is_known(values[at]) for values in inputs.values()) for at in range(len(rows))]
+    chosen = known.index(max(known))
+    keys = tuple(rows.ids[entity][chosen] for entity in recipe.contract.entities)
+    values = {name: column[chosen] for name, column in inputs.items()}
+    return keys, {name: value for name, value in values.items() if _is_known(value)}
+
+
+def _is_known(value: float | str | None) -> bool:
+    """Whether a label has this input: NULL and NaN are missing."""
+    return value is not None and value == value
 
 
 def _report(context: CommandContext, made: FirstPrediction, started: int) -> None:
