@@ -57,6 +57,7 @@ def forget_online(
                 unknown.add(view)
         elif _is_of(ids, named_positions(known, named)):
             found.add(key)
+    # Delete what was found.
     keys = sorted(found)
     for start in range(0, 0 if dry_run else len(keys), SCAN_KEYS):
         # One command for each key, because a composite's keys may lie on several nodes.
@@ -64,6 +65,7 @@ def forget_online(
         for key in keys[start : start + SCAN_KEYS]:
             pipeline.delete(key)
         pipeline.execute()
+    # A killed materialise has left the id at which it stopped.
     if not dry_run:
         _forget_begun(client, namespace, named)
     return ForgottenOnline(len(keys), tuple(sorted(unknown)))
