@@ -117,9 +117,9 @@ def on_demand_front(
 ) -> OnDemandFront | NoOnDemandFront:
     """Return the nodes of *features*.
 
-    names     the F model inputs (ModelContract.names).
-    learner_inputs      those of them that the learner is given, in order.
-    features  the on-demand features with their terms.
+    names           the F model inputs (ModelContract.names).
+    learner_inputs  those of them that the learner is given, in order.
+    features        the on-demand features with their terms; empty: the front changes nothing.
     """
     if not features:
         return NoOnDemandFront()
