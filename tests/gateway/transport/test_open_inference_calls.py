@@ -14,6 +14,7 @@ from journal.prediction_id import read_prediction_id
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import CANARY, PredictRequest, Row
 from registry.types import Deployment
+from tests.gateway.canary_at_half import closed_windows
 from tests.gateway.gateway_fixture import (
     KEY,
     SALT,
@@ -217,6 +218,6 @@ def test_model_infer_and_predict_count_into_the_same_window() -> None:
             await infer(gateway, "S1")
             row = Row(keys=["S1"], inputs=[1, 2, 3])
             await gateway.predict(PredictRequest(model="churn", rows=[row]))
-            assert gateway.window("PRODUCTION").calls.answered == 2
+            assert closed_windows(gateway)["PRODUCTION"].calls.answered == 2
 
     asyncio.run(walk())
