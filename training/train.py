@@ -191,17 +191,17 @@ def _joined_rows(
     contract: ModelContract,
     labels: LabelledRows,
     *,
-    whose: str = "",
+    suffix: str = "",
 ) -> tuple[NDArray[np.float32], list[JoinedView]]:
     """Return the features of the labelled rows, (N, F), and what the rows found in each view.
 
-    whose  who reads them, for the error, when it is not the recipe's own version.
+    suffix  follows the recipe's name in the error, when another version reads the rows.
 
     Raises JoinError if too many labels found no fresh row.
     """
     rows = store.training_set(contract, labels.spine)
     require_joined(
-        f"{recipe.model}/{recipe.setting}{whose}",
+        f"{recipe.model}/{recipe.setting}{suffix}",
         store,
         contract,
         labels.spine,
@@ -314,8 +314,8 @@ def _compare(
     # The champion scores the same rows, with the features of its own contract.
     session = scoring.load_session(champion)
     # With defaults instead of features it would lose every comparison.
-    whose = f", champion {champion.digest[:16]}"
-    rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, whose=whose)
+    suffix = f", champion {champion.digest[:16]}"
+    rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, suffix=suffix)
     champion_scores = session.run(rows)[:, 0]
     unusable = int((~np.isfinite(champion_scores)).sum())
     if unusable:
