@@ -45,7 +45,7 @@ def supervisor_page(status: int, snapshots: list[dict[str, Any]]) -> Iterator[st
             """Print no line for a request."""
 
     with HTTPServer(("127.0.0.1", 0), Page) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/metrics"
         finally:

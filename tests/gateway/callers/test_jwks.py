@@ -65,7 +65,7 @@ def served(content: bytes) -> Iterator[tuple[Issuance, str]]:
     """Serve *content* on loopback; yield the server and its address."""
     with Issuance(("127.0.0.1", 0), _Answer) as server:
         server.content = content
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server, f"http://127.0.0.1:{server.server_port}/jwks"
         finally:

@@ -215,7 +215,7 @@ def webhook_server() -> Iterator[tuple[str, list[object]]]:
             """Replace the log line of the HTTP server."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", bodies
