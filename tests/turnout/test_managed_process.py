@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from host.processes import start_ticks
 from turnout.errors import StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
 from turnout.processes.port_checks import (
+    FIRST_PORT,
+    PORTS,
     accepts_connections,
     answers_http,
     free_tcp_port,
@@ -144,6 +147,15 @@ def test_end_leftover_process_does_not_signal_a_reused_pid() -> None:
         sleeper.wait(0.3)
     asyncio.run(end_leftover_process(sleeper.pid, ticks, 5.0))
     assert sleeper.wait(5) == -signal.SIGTERM
+
+
+def test_free_port_is_none_that_outgoing_connections_take() -> None:
+    """A port of the system's own range may be taken before a server listens on it."""
+    ports = {free_tcp_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert all(FIRST_PORT <= port < FIRST_PORT + PORTS for port in ports)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert FIRST_PORT + PORTS < server.getsockname()[1]
 
 
 def test_port_checks_are_false_when_nothing_listens() -> None:

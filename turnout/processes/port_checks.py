@@ -1,19 +1,31 @@
 """Checks over plain sockets whether something answers on a port. They need no gRPC."""
 
 import asyncio
+import secrets
 import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 ANSWER_TIMEOUT_S = 1.0
+FIRST_PORT, PORTS = 20_000, 12_000
+"""Ports below those from which systems take the ports of outgoing connections."""
+PORT_TRIES = 100
 
 
 def free_tcp_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now; another process may take it at any time."""
-    with socket.socket() as unbound:
-        unbound.bind(("127.0.0.1", 0))
-        port: int = unbound.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that is free now; another process may take it at any time.
+
+    No outgoing connection takes it, as happens to ports that the system chooses.
+    """
+    for _ in range(PORT_TRIES):
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as unbound, suppress(OSError):
+            unbound.bind(("127.0.0.1", port))
+            return port
+    raise OSError(
+        f"{PORT_TRIES} ports from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} were tried, and all are "
+        "taken; name a free one"
+    )
 
 
 async def accepts_connections(address: str) -> bool:
