@@ -42,6 +42,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if unwanted else None
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep grpc.aio's poller for the whole run, in a process whose tests use it.
+
+    Otherwise the garbage collector ends it with the last channel of an event loop that is closed,
+    and waits for ever if a call of that loop has not ended: a run stood still in that wait.
+    """
+    del session
+    if "grpc.aio" in sys.modules:
+        sys.modules["grpc.aio"].init_grpc_aio()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Spare the garbage collector what was imported: it stays, and is most of the heap."""
