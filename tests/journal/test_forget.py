@@ -171,7 +171,7 @@ def test_segment_without_records_left_is_deleted(tmp_path: Path) -> None:
 
 
 def test_record_of_an_unknown_contract_stays_and_is_counted(tmp_path: Path) -> None:
-    """Nobody knows which of its ids is the customer."""
+    """The entities of the ids of an outcome are unknown, so any of them may be the customer."""
     write(
         tmp_path,
         JournalKind.SERVED,
