@@ -171,7 +171,7 @@ def test_segment_without_records_left_is_deleted(tmp_path: Path) -> None:
 
 
 def test_record_of_an_unknown_contract_stays_and_is_counted(tmp_path: Path) -> None:
-    """The entities of the ids of an outcome are unknown, so any of them may be the customer."""
+    """No contract says which of the record's ids is the customer's."""
     write(
         tmp_path,
         JournalKind.SERVED,
