@@ -52,7 +52,7 @@ class ForgottenJournals:
     segments: int = 0
     """Segments that were rewritten, or deleted because nothing was left."""
     unreadable_bytes: int = 0
-    """Damaged or torn bytes. Nobody can search them for the person, so they are removed too."""
+    """Damaged or torn bytes. They cannot be searched for the person, so they are removed too."""
     unknown_records: int = 0
     """Served records with the id, of a contract that nobody knows. They stay."""
     still_written: int = 0

@@ -19,7 +19,7 @@ class ForgottenOnline:
 
     rows: int
     unknown: tuple[str, ...]
-    """`<view>@<hash>` of views whose entities nobody knows. Their rows stay; they hold the id."""
+    """`<view>@<hash>` of views whose entities are unknown. Their rows stay; they hold the id."""
 
 
 def forget_online(
