@@ -53,6 +53,10 @@ TEXT_BYTES_MAX = {
     "ProjectEffect.text": 512,
     "ApplyProjectRequest.definitions": PROJECT_BYTES_MAX,
     "Finding.text": 4_096,
+    "BeginRunRequest.inputs_json": 2**18,
+    "EndRunRequest.result_json": 2**18,
+    "EndRunRequest.error": 4_096,
+    "RunLogPart.text": 2**16,
     "StartRolloutRequest.reason": 1_024,
     "RolloutCommand.reason": 1_024,
     "HardGuard.reason": 1_024,
@@ -86,6 +90,7 @@ MACHINE_TEXTS = frozenset(
         "VersionLoad.reason",
         "RegistryAlarm.reason",
         "ProjectEffect.text",
+        "EndRunRequest.error",
     }
 )
 """Texts that a program wrote. They are escaped and cut, because a refusal would

@@ -697,6 +697,142 @@ class ListProjectsReply(_message.Message):
     more: bool
     def __init__(self, revisions: _Optional[_Iterable[_Union[ProjectRevision, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
+class Run(_message.Message):
+    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[Run.State]
+        RUNNING: _ClassVar[Run.State]
+        REGISTERED: _ClassVar[Run.State]
+        WRITTEN: _ClassVar[Run.State]
+        CHAMPION_KEPT: _ClassVar[Run.State]
+        GATE_FAILED: _ClassVar[Run.State]
+        FAILED: _ClassVar[Run.State]
+    UNSPECIFIED: Run.State
+    RUNNING: Run.State
+    REGISTERED: Run.State
+    WRITTEN: Run.State
+    CHAMPION_KEPT: Run.State
+    GATE_FAILED: Run.State
+    FAILED: Run.State
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTING_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    HEARD_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    key: str
+    model: str
+    setting: str
+    cause: str
+    actor: str
+    attempt: int
+    state: Run.State
+    begun_unix_ms: int
+    ended_unix_ms: int
+    version: str
+    version_digest: str
+    error: str
+    inputs_json: bytes
+    result_json: bytes
+    heard_unix_ms: int
+    log_bytes: int
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ...) -> None: ...
+
+class BeginRunRequest(_message.Message):
+    __slots__ = ("model", "setting", "key", "cause", "inputs_json")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTING_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    setting: str
+    key: str
+    cause: str
+    inputs_json: bytes
+    def __init__(self, model: _Optional[str] = ..., setting: _Optional[str] = ..., key: _Optional[str] = ..., cause: _Optional[str] = ..., inputs_json: _Optional[bytes] = ...) -> None: ...
+
+class BeginRunReply(_message.Message):
+    __slots__ = ("run", "begun")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    begun: bool
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., begun: _Optional[bool] = ...) -> None: ...
+
+class EndRunRequest(_message.Message):
+    __slots__ = ("id", "attempt", "state", "version", "version_digest", "error", "result_json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    attempt: int
+    state: Run.State
+    version: str
+    version_digest: str
+    error: str
+    result_json: bytes
+    def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., result_json: _Optional[bytes] = ...) -> None: ...
+
+class RunName(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ("model", "before")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    before: int
+    def __init__(self, model: _Optional[str] = ..., before: _Optional[int] = ...) -> None: ...
+
+class ListRunsReply(_message.Message):
+    __slots__ = ("runs", "more", "next")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[Run]
+    more: bool
+    next: int
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., more: _Optional[bool] = ..., next: _Optional[int] = ...) -> None: ...
+
+class RunLogRequest(_message.Message):
+    __slots__ = ("id", "follow")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    follow: bool
+    def __init__(self, id: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class RunLogPart(_message.Message):
+    __slots__ = ("id", "attempt", "text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    attempt: int
+    text: bytes
+    def __init__(self, id: _Optional[str] = ..., attempt: _Optional[int] = ..., text: _Optional[bytes] = ...) -> None: ...
+
 class EntryNumber(_message.Message):
     __slots__ = ("seq",)
     SEQ_FIELD_NUMBER: _ClassVar[int]

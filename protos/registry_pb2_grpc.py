@@ -154,6 +154,36 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListProjectsReply.FromString,
                 _registered_method=True)
+        self.BeginRun = channel.unary_unary(
+                '/turnout.v1.Registry/BeginRun',
+                request_serializer=protos_dot_registry__pb2.BeginRunRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.BeginRunReply.FromString,
+                _registered_method=True)
+        self.AppendRunLog = channel.unary_unary(
+                '/turnout.v1.Registry/AppendRunLog',
+                request_serializer=protos_dot_registry__pb2.RunLogPart.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Empty.FromString,
+                _registered_method=True)
+        self.EndRun = channel.unary_unary(
+                '/turnout.v1.Registry/EndRun',
+                request_serializer=protos_dot_registry__pb2.EndRunRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Run.FromString,
+                _registered_method=True)
+        self.GetRun = channel.unary_unary(
+                '/turnout.v1.Registry/GetRun',
+                request_serializer=protos_dot_registry__pb2.RunName.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Run.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/turnout.v1.Registry/ListRuns',
+                request_serializer=protos_dot_registry__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListRunsReply.FromString,
+                _registered_method=True)
+        self.ReadRunLog = channel.unary_stream(
+                '/turnout.v1.Registry/ReadRunLog',
+                request_serializer=protos_dot_registry__pb2.RunLogRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.RunLogPart.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/turnout.v1.Registry/ListHistory',
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
@@ -335,6 +365,45 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginRun(self, request, context):
+        """Training runs: begun before the first step, so that a run that fails or is killed is kept too
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppendRunLog(self, request, context):
+        """a sign of life, also without text
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """newest first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRunLog(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """History
         """
@@ -485,6 +554,36 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListProjects,
                     request_deserializer=protos_dot_registry__pb2.ListProjectsRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListProjectsReply.SerializeToString,
+            ),
+            'BeginRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginRun,
+                    request_deserializer=protos_dot_registry__pb2.BeginRunRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.BeginRunReply.SerializeToString,
+            ),
+            'AppendRunLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendRunLog,
+                    request_deserializer=protos_dot_registry__pb2.RunLogPart.FromString,
+                    response_serializer=protos_dot_registry__pb2.Empty.SerializeToString,
+            ),
+            'EndRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRun,
+                    request_deserializer=protos_dot_registry__pb2.EndRunRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Run.SerializeToString,
+            ),
+            'GetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRun,
+                    request_deserializer=protos_dot_registry__pb2.RunName.FromString,
+                    response_serializer=protos_dot_registry__pb2.Run.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=protos_dot_registry__pb2.ListRunsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListRunsReply.SerializeToString,
+            ),
+            'ReadRunLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRunLog,
+                    request_deserializer=protos_dot_registry__pb2.RunLogRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.RunLogPart.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -1155,6 +1254,168 @@ class Registry:
             '/turnout.v1.Registry/ListProjects',
             protos_dot_registry__pb2.ListProjectsRequest.SerializeToString,
             protos_dot_registry__pb2.ListProjectsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/BeginRun',
+            protos_dot_registry__pb2.BeginRunRequest.SerializeToString,
+            protos_dot_registry__pb2.BeginRunReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendRunLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/AppendRunLog',
+            protos_dot_registry__pb2.RunLogPart.SerializeToString,
+            protos_dot_registry__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/EndRun',
+            protos_dot_registry__pb2.EndRunRequest.SerializeToString,
+            protos_dot_registry__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/GetRun',
+            protos_dot_registry__pb2.RunName.SerializeToString,
+            protos_dot_registry__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListRuns',
+            protos_dot_registry__pb2.ListRunsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListRunsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRunLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/ReadRunLog',
+            protos_dot_registry__pb2.RunLogRequest.SerializeToString,
+            protos_dot_registry__pb2.RunLogPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,7 @@ NO_ENTRY_AFTER = 2**62
 """A number above that of any entry."""
 REOPEN_GRACE_S = 30.0
 """How long calls may go on over a channel that was replaced."""
+RUN_LOG_PART_BYTES = 2**16
 PROVE_S = 120.0
 """Timeout of a page of rows, before which the registry may prove its whole database."""
 
@@ -488,6 +489,62 @@ class RegistryClient:
             request.after, request.before = revisions[-1].name, revisions[-1].revision
 
     # History
+
+    # Training runs
+
+    async def begin_run(
+        self, model: str, setting: str, *, key: str, cause: str, inputs: bytes
+    ) -> pb.BeginRunReply:
+        """Begin a run. `begun` is False if a run with this key has ended or is under way.
+
+        key     the same key begins no second run of the model; empty: the run has none.
+        cause   such as "by hand" or "schedule weekly".
+        inputs  canonical JSON of what the run is made from.
+
+        Raises BadRequestError.
+        """
+        request = pb.BeginRunRequest(
+            model=model, setting=setting, key=key, cause=cause, inputs_json=inputs
+        )
+        return await self._call(self._rpc.BeginRun, request)
+
+    async def append_run_log(self, run: pb.Run, text: str) -> None:
+        """Append to the log of a run, and give a sign of life.
+
+        Raises FencedError when another attempt has taken the run over.
+        """
+        content = text.encode()
+        for start in range(0, max(len(content), 1), RUN_LOG_PART_BYTES):
+            part = content[start : start + RUN_LOG_PART_BYTES]
+            message = pb.RunLogPart(id=run.id, attempt=run.attempt, text=part)
+            await self._call(self._rpc.AppendRunLog, message)
+
+    async def end_run(self, request: pb.EndRunRequest) -> pb.Run:
+        """Write the end of a run; raise FencedError when another attempt has taken it over."""
+        return await self._call(self._rpc.EndRun, request)
+
+    async def get_run(self, run_id: str) -> pb.Run:
+        """Return a run by its id or at least its first 8 digits; raise NotFoundError."""
+        return await self._call(self._rpc.GetRun, pb.RunName(id=run_id))
+
+    async def list_runs(self, model: str = "", limit: int = 200) -> list[pb.Run]:
+        """Return the newest runs of a model, or of all models, without inputs and results."""
+        runs: list[pb.Run] = []
+        request = pb.ListRunsRequest(model=model)
+        while len(runs) < limit:
+            reply = await self._call(self._rpc.ListRuns, request)
+            runs.extend(reply.runs)
+            if not reply.more:
+                break
+            request.before = reply.next
+        return runs[:limit]
+
+    async def read_run_log(self, run_id: str, *, follow: bool = False) -> AsyncIterator[bytes]:
+        """Yield the log of a run in parts; with *follow* until the run has ended."""
+        request = pb.RunLogRequest(id=run_id, follow=follow)
+        stream = self._stream(self._rpc.ReadRunLog, request, None if follow else CALL_S)
+        async for part in stream:
+            yield part.text
 
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""

@@ -1,5 +1,8 @@
 """Errors of training. Each type of error is for one person to correct."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class RecipeError(ValueError):
     """A recipe contradicts itself, or is known to convert wrongly. Its author must correct it."""
@@ -18,11 +21,24 @@ class ConversionError(Exception):
 
 
 class GateFailedError(Exception):
-    """A trained version did not pass its gate. `checks` has the texts of the failed checks."""
+    """A trained version did not pass its gate. `checks` has the texts of the failed checks.
 
-    def __init__(self, text: str, checks: tuple[str, ...]) -> None:
+    report       all checks as JSON values, passed or not, as the card has them.
+    only_better  whether the version lacks nothing but a gain over its champion.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        checks: tuple[str, ...],
+        report: Sequence[Mapping[str, Any]] = (),
+        *,
+        only_better: bool = False,
+    ) -> None:
         super().__init__(text)
         self.checks = checks
+        self.report = tuple(report)
+        self.only_better = only_better
 
 
 class DrillError(ValueError):

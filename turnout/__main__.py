@@ -23,7 +23,7 @@ from turnout.commands import (
     versions,
 )
 from turnout.commands.drill import drill
-from turnout.commands.projects import plan, project
+from turnout.commands.projects import plan, project, runs
 from turnout.commands.projects.first_hour import try_project
 from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
@@ -128,6 +128,7 @@ app.add_typer(project.env_app, name="env")
 app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(runs.app, name="runs")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")

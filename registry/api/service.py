@@ -13,6 +13,7 @@ from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
 from registry.chunks import file_chunks, join_message, message_chunks
+from registry.runs.run_store import RunStore
 from registry.signed import SignedDeployment
 from registry.storage.deployments import DeployCommand, deployment_message
 from registry.storage.store import RegistryStore
@@ -33,6 +34,8 @@ APPLIES_MAX = 4
 """Projects that are received at one time."""
 RECEIVE_S = 30.0
 """Time for the definitions of a project to arrive."""
+RUN_LOG_POLL_S = 0.5
+"""How often the log of a run is looked at for a reader that follows it."""
 END = object()
 
 
@@ -72,6 +75,7 @@ class RegistryService:
     ) -> None:
         """Serve *store*. Registrations says what *prove* is for."""
         self._store = store
+        self._runs = RunStore(store)
         self._presence = Presence(monotonic_s)
         self._deployed = {
             deployment.model: store.sign(deployment) for deployment in store.list_deployments()
@@ -403,6 +407,53 @@ class RegistryService:
     ) -> pb.ListProjectsReply:
         """Return a page of all projects, or of the revisions of one, without definitions."""
         return await asyncio.to_thread(self._store.list_projects, request)
+
+    # Training runs
+
+    async def BeginRun(self, request: pb.BeginRunRequest, identity: Identity) -> pb.BeginRunReply:  # noqa: N802
+        """Begin a run, or return the run that has its key."""
+        return await asyncio.to_thread(self._runs.begin_run, identity.actor, request)
+
+    async def AppendRunLog(self, request: pb.RunLogPart, identity: Identity) -> pb.Empty:  # noqa: N802
+        """Append to the log of a run, and note a sign of life."""
+        await asyncio.to_thread(self._runs.append_log, identity.actor, request)
+        return pb.Empty()
+
+    async def EndRun(self, request: pb.EndRunRequest, identity: Identity) -> pb.Run:  # noqa: N802
+        """Write the end of a run."""
+        return await asyncio.to_thread(self._runs.end_run, identity.actor, request)
+
+    async def GetRun(self, request: pb.RunName, _identity: Identity) -> pb.Run:  # noqa: N802
+        """Return a run with its inputs and its result."""
+        return await asyncio.to_thread(self._runs.get_run, request.id)
+
+    async def ListRuns(  # noqa: N802
+        self, request: pb.ListRunsRequest, _identity: Identity
+    ) -> pb.ListRunsReply:
+        """Return a page of runs, newest first."""
+        return await asyncio.to_thread(self._runs.list_runs, request)
+
+    async def ReadRunLog(  # noqa: N802
+        self, request: pb.RunLogRequest, _identity: Identity
+    ) -> AsyncIterator[pb.RunLogPart]:
+        """Yield the log of a run; with follow, also what is appended until the run has ended.
+
+        A run that fell silent ends the stream, because nothing more may ever come.
+        """
+        run = await asyncio.to_thread(self._runs.get_run, request.id)
+        start = 0
+        while True:
+            # The state is read before the log, so that the last lines of a run are not missed.
+            text = await asyncio.to_thread(self._runs.read_log, run.id, start)
+            start += len(text)
+            if text:
+                yield pb.RunLogPart(id=run.id, attempt=run.attempt, text=text)
+            elif not request.follow or run.ended_unix_ms or self._runs.is_silent(run):
+                return
+            else:
+                await asyncio.sleep(RUN_LOG_POLL_S)
+                self._end_when_closing()
+                run = await asyncio.to_thread(self._runs.get_run, run.id)
 
     # History
 

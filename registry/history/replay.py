@@ -33,6 +33,7 @@ PROVEN_TABLES: dict[str, str] = {
     "settings_approvals": "place",
     "reviews": "place",
     "projects": "place",
+    "runs": "id",
 }
 """The tables that a replay gives -> their key column."""
 
@@ -263,6 +264,11 @@ def _lease(state: ReplayedState, entry: HistoryRecord) -> None:
     state.rows["leases"][name] = (entry.seq, {"name": name, "number": number})
 
 
+def _run(state: ReplayedState, entry: HistoryRecord) -> None:
+    values = json.loads(entry.after)
+    state.rows["runs"][values["id"]] = (entry.seq, values)
+
+
 def _finding(state: ReplayedState, entry: HistoryRecord) -> None:
     digest = hashlib.sha256(entry.after.encode()).hexdigest()
     state.rows["findings"][_number_of(entry)] = (entry.seq, digest)
@@ -284,5 +290,7 @@ ACTIONS: Mapping[str, Callable[[ReplayedState, HistoryRecord], None]] = {
     "close review": _close_review,
     "lease": _lease,
     "finding": _finding,
+    "begin run": _run,
+    "end run": _run,
 }
 """Action of an entry -> what it does to the rows."""

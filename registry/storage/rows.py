@@ -18,7 +18,7 @@ from registry.storage import tables
 from registry.storage.deployments import deployment_json
 from registry.types import BadRequestError, Deployment, DeploymentError, lease_number
 
-BY_DIGEST = frozenset({"card_json"})
+BY_DIGEST = frozenset({"card_json", "inputs_json", "result_json"})
 """Text columns that are large, so that rows have their SHA-256 only, as of every binary column."""
 
 

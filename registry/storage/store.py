@@ -6,7 +6,7 @@ uses the network.
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -74,6 +74,7 @@ class RegistryStore:
 
     def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
         make_private_folder(folder)
+        self.folder = folder
         self._now_ns = now_ns
         self._files = Lock()
         self._folder_lock = FolderLock(folder / "lock")
@@ -108,13 +109,25 @@ class RegistryStore:
             self._database.close()
             raise
 
+    def now_ms(self) -> int:
+        """Return the time of the registry's clock, Unix milliseconds."""
+        return self._now_ns() // 1_000_000
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a connection whose queries all see one state of the database."""
+        return self._database.read_transaction()
+
     def close(self) -> None:
         """Close the database and release the folder for other processes."""
         self._database.close()
         self._folder_lock.release()
 
     @contextmanager
-    def _change(self, actor: str) -> Iterator[LedgerChange]:
+    def change(self, actor: str) -> Iterator[LedgerChange]:
+        """Yield a change, which is durable when the block ends. An error in the block undoes it.
+
+        Raises RegistryUnavailableError when writing has stopped.
+        """
         with self._database.write_transaction() as connection:
             # What the change builds upon must be what this registry wrote.
             self._prove_foreign_changes(connection)
@@ -262,7 +275,7 @@ class RegistryStore:
                     return versions.get_version(connection, bundle.model, bundle.digest)
             signed = {**files, SIGNATURE: sign_manifest(files[MANIFEST], self._key)}
             write_version_folder(self._versions / bundle.digest, signed)
-            with self._change(actor) as change:
+            with self.change(actor) as change:
                 size = sum(map(len, signed.values()))
                 return versions.register_version(change, bundle, files["card.json"].decode(), size)
 
@@ -313,7 +326,7 @@ class RegistryStore:
 
     def set_status(self, actor: str, request: pb.SetStatusRequest) -> pb.Version:
         """Move a version to another status, if lifecycle.ALLOWED_STEPS lets a person do that."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             current = deployments.current_deployment(change.connection, request.model)
             return versions.set_status_by_hand(
                 change, request.model, request.version, request.status, request.reason, current
@@ -323,19 +336,19 @@ class RegistryStore:
 
     def approve(self, actor: str, request: pb.ApproveRequest) -> pb.Approval:
         """Write an approval, and return it."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             approval = approvals.write_approval(change, request)
             _require_replay(change, approval)
             return approval
 
     def reject(self, actor: str, request: pb.ApproveRequest) -> rejections.WrittenRejection:
         """Write a rejection, and take the version out of the deployment if it runs there."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             return rejections.write_rejection(change, request)
 
     def approve_settings(self, actor: str, request: pb.SettingsRequest) -> pb.SettingsApproval:
         """Write an approval of settings in place of the model's current ones, and return it."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             current = deployments.current_deployment(change.connection, request.model)
             return approvals.write_settings_approval(change, request, current)
 
@@ -346,7 +359,7 @@ class RegistryStore:
 
     def close_review(self, actor: str, request: pb.CloseReviewRequest) -> pb.Review:
         """Close a review, and return it."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             return reviews.close_review(change, request)
 
     def list_approvals(
@@ -378,7 +391,7 @@ class RegistryStore:
         self, actor: str, command: deployments.DeployCommand, workers: Sequence[pb.GatewayState]
     ) -> Deployment:
         """Write a deployment by compare-and-set, and return it as it was written."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             return deployments.write_deployment(change, command, workers)
 
     def sign(self, deployment: Deployment) -> SignedDeployment:
@@ -401,7 +414,7 @@ class RegistryStore:
         """
         # The definitions are parsed before other writers have to wait.
         definitions = read_definitions(request.name, request.definitions)
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             in_use = self._versions_in_use(change.connection)
             revision = projects.write_revision(
                 change, request, definitions, in_use, operator=operator
@@ -440,14 +453,14 @@ class RegistryStore:
 
     def acquire_lease(self, actor: str, request: pb.LeaseRequest) -> pb.Lease:
         """Take a lease, or renew it with its token."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             lease = controllers.acquire_lease(change, request)
             seals.seal_row(change, "leases", lease.name)
             return lease
 
     def save_checkpoint(self, actor: str, checkpoint: pb.Checkpoint) -> None:
         """Store the newest checkpoint of a rollout."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             controllers.save_checkpoint(change, checkpoint)
             seals.seal_row(change, "checkpoints", checkpoint.rollout_id)
 
@@ -458,7 +471,7 @@ class RegistryStore:
 
     def write_finding(self, actor: str, finding: pb.Finding) -> pb.Finding:
         """Write a finding, and return it with its sequence number."""
-        with self._change(actor) as change:
+        with self.change(actor) as change:
             return controllers.write_finding(change, finding)
 
     def findings_after(self, after: int) -> list[pb.Finding]:

@@ -133,6 +133,28 @@ projects = Table(
     UniqueConstraint("name", "revision"),
 )
 
+runs = Table(
+    "runs",
+    schema,
+    Column("id", String(32), primary_key=True),
+    Column("place", Integer, nullable=False, unique=True),  # order of all runs
+    Column("key", String(128), nullable=False),
+    Column("model", String(64), nullable=False, index=True),
+    Column("setting", String(128), nullable=False),
+    Column("cause", String(128), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("begun_unix_ms", BigInteger, nullable=False),
+    Column("ended_unix_ms", BigInteger, nullable=False),
+    Column("version", String(16), nullable=False),
+    Column("version_digest", String(64), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("inputs_json", Text, nullable=False),
+    Column("result_json", Text, nullable=False),
+    UniqueConstraint("model", "key"),
+)
+
 leases = Table(
     "leases",
     schema,

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle, seal_files, verify_bundle
+from registry.runs.run_store import RunStore
 from registry.storage.deployments import DeployCommand
 from registry.storage.store import RegistryStore
 from registry.types import DeploymentError, RegistryError
@@ -47,6 +48,7 @@ class HonestRegistry:
         self._random = generator
         self._now_ns = START_NS
         self.store = RegistryStore(folder, self._clock)
+        self.runs = RunStore(self.store)
         self._numbers = dict.fromkeys(MODELS, 0)
         self._token = 0
         self._checkpoints: dict[str, int] = {}
@@ -71,6 +73,8 @@ class HonestRegistry:
             self._checkpoint,
             self._finding,
             self._apply_project,
+            self._run,
+            self._run,
         )
         for model in MODELS[:2]:
             self._register(model)
@@ -172,6 +176,28 @@ class HonestRegistry:
             break_glass=self._random.random() < 0.2,
         )
         self.store.deploy(self._random.choice(PEOPLE), command, workers)
+
+    def _run(self, model: str) -> None:
+        """Begin a run, of which some have a key; end some of those that run."""
+        actor = self._random.choice(PEOPLE)
+        request = pb.BeginRunRequest(
+            model=model,
+            setting="small",
+            key=self._random.choice(["", "nightly-1"]),
+            cause="by hand",
+            inputs_json=b'{"commit":"4f2a"}',
+        )
+        reply = self.runs.begin_run(actor, request)
+        if reply.begun and self._random.random() < 0.7:
+            ending = pb.EndRunRequest(
+                id=reply.run.id,
+                attempt=reply.run.attempt,
+                state=self._random.choice([pb.Run.GATE_FAILED, pb.Run.REGISTERED]),
+                version=self._label(model),
+                error="AUC 0.51 ü",
+                result_json=b'{"seconds":{"fit":1.5}}',
+            )
+            self.runs.end_run(actor, ending)
 
     def _lease(self, _model: str) -> None:
         renew = self._token if self._random.random() < 0.5 else 0

@@ -11,6 +11,9 @@ from training.evaluation.metrics import Estimate
 from training.export.parity import ParityCertificate
 from training.recipe import GateSettings
 
+GAIN_CHECK = "auc_gain"
+"""Name of the check that a version is better than its champion."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateCheck:
@@ -64,7 +67,7 @@ def quality_checks(
         )
         checks.append(
             GateCheck(
-                "auc_gain",
+                GAIN_CHECK,
                 low > settings.auc_gain_low_min,
                 f"AUC gain over the champion {gain_text}; the low end must be above "
                 f"{settings.auc_gain_low_min}",
@@ -93,10 +96,13 @@ def servable_check(files: Mapping[str, bytes], *, model: str) -> GateCheck:
 
 def enforce_gate(name: str, checks: list[GateCheck]) -> None:
     """Raise GateFailedError with the texts of the failed checks; return if all checks passed."""
-    failed = tuple(check.text for check in checks if not check.passed)
+    failed = [check for check in checks if not check.passed]
     if failed:
+        texts = tuple(check.text for check in failed)
         raise GateFailedError(
             f"{name} failed {len(failed)} of {len(checks)} checks and is not registered: "
-            + "; ".join(failed),
-            failed,
+            + "; ".join(texts),
+            texts,
+            [check.definition() for check in checks],
+            only_better=all(check.name == GAIN_CHECK for check in failed),
         )

@@ -11,7 +11,7 @@ from protos import registry_pb2 as pb
 from registry.history.comparison import TableComparison
 from registry.history.replay import ACTIONS, ReplayedState, ReplayError
 
-STORAGE = Path(__file__).parents[3] / "registry" / "storage"
+REGISTRY = Path(__file__).parents[3] / "registry"
 
 
 def texts_in(tree: ast.AST) -> set[str]:
@@ -29,7 +29,8 @@ def texts_in(tree: ast.AST) -> set[str]:
 
 def recorded_actions() -> set[str]:
     """Every action that the code of the registry writes into the history."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in STORAGE.glob("*.py")]
+    files = [*REGISTRY.glob("storage/*.py"), *REGISTRY.glob("runs/*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
     actions: set[str] = set()

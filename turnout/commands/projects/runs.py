@@ -1,0 +1,161 @@
+"""`turnout runs`: lists, shows and compares training runs, and prints their logs."""
+
+import asyncio
+import datetime as dt
+import json
+from typing import Annotated, Any
+
+import typer
+
+from protos import registry_pb2 as pb
+from turnout.cli import clients
+from turnout.cli.context import CommandContext
+from turnout.views.runs import differences, duration, run_json, run_result, state_name
+from turnout.views.terminal import named_values, terminal, text_table
+
+app = typer.Typer(
+    help="List, show and compare training runs; print their logs.", no_args_is_help=True
+)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or 8 digits of it.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Only runs of this model.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most runs that are listed.")] = 30,
+) -> None:
+    """List training runs, newest first: also those that failed, and those that run now."""
+    context: CommandContext = ctx.obj
+
+    async def read() -> list[pb.Run]:
+        async with clients.open_registry(context) as client:
+            return await client.list_runs(model, limit)
+
+    runs = asyncio.run(read())
+    # People see a table, scripts get every field but inputs and results.
+    columns = ("run", "model", "state", "result", "cause", "by", "begun", "took")
+    rows = [
+        (
+            run.id[:8],
+            f"{run.model}/{run.setting}",
+            state_name(run),
+            run_result(run),
+            run.cause,
+            run.actor,
+            _local_time(run.begun_unix_ms),
+            duration(run),
+        )
+        for run in runs
+    ]
+    # A new system has no runs.
+    screen = terminal(context.json)
+    screen.result([run_json(run, whole=False) for run in runs], text_table(columns, rows))
+    if not runs:
+        screen.hint("There is no run yet. Next: turnout train MODEL")
+
+
+@app.command()
+def show(ctx: typer.Context, run: RunId) -> None:
+    """Show one run: why it ran, what it was made from, each number of its gate, what came of it."""
+    context: CommandContext = ctx.obj
+    found = asyncio.run(_get_runs(context, run))[0]
+    value = run_json(found, whole=True)
+    inputs, result = value["inputs"], value["result"]
+    shown = {
+        "run": f"{found.id} ({state_name(found)})",
+        "key": found.key if found.key != found.id else "-",
+        "model": f"{found.model}/{found.setting}",
+        "cause": f"{found.cause}, by {found.actor}",
+        "begun": f"{_local_time(found.begun_unix_ms)}, attempt {found.attempt}",
+        "took": duration(found),
+        "commit": inputs.get("commit", "-"),
+        "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
+        "champion": str(inputs.get("champion") or "none")[:12],
+        "result": run_result(found) or "-",
+        **_measured(result),
+    }
+    checks = [
+        ("passed" if check["passed"] else "FAILED", check["name"], check["text"])
+        for check in result.get("gate", [])
+    ]
+    screen = terminal(context.json)
+    screen.result(value, named_values(shown), text_table(("gate", "check", "numbers"), checks))
+    screen.hint(f"Its log: turnout runs logs {found.id[:8]}")
+
+
+@app.command()
+def compare(ctx: typer.Context, run: RunId, other: RunId) -> None:
+    """Show in what two runs differ: recipe, data, packages, metrics, seconds."""
+    context: CommandContext = ctx.obj
+    pair = asyncio.run(_get_runs(context, run, other))
+    first, second = (
+        {"state": state_name(one), "setting": one.setting, **_contents(one)} for one in pair
+    )
+    found = differences(first, second)
+    value = [{"field": field, "first": left, "second": right} for field, left, right in found]
+    columns = ("field", pair[0].id[:8], pair[1].id[:8])
+    terminal(context.json).result(value, text_table(columns, found))
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    run: RunId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+) -> None:
+    """Print the log of a run."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
+
+    async def copy() -> None:
+        # A part may end within a character or a line.
+        left = b""
+        # With --follow the stream ends with the run.
+        async with clients.open_registry(context) as client:
+            found = await client.get_run(run)
+            async for part in client.read_run_log(found.id, follow=follow):
+                *lines, left = (left + part).split(b"\n")
+                for line in lines:
+                    _print_line(line)
+        if left:
+            _print_line(left)
+
+    def _print_line(line: bytes) -> None:
+        text = line.decode(errors="replace")
+        if context.json:
+            screen.line({"run": run, "line": text})
+        else:
+            screen.stdout.print(text, markup=False, highlight=False)
+
+    asyncio.run(copy())
+
+
+async def _get_runs(context: CommandContext, *ids: str) -> list[pb.Run]:
+    async with clients.open_registry(context) as client:
+        return [await client.get_run(run_id) for run_id in ids]
+
+
+def _contents(run: pb.Run) -> dict[str, Any]:
+    return {**json.loads(run.inputs_json or b"{}"), **json.loads(run.result_json or b"{}")}
+
+
+def _measured(result: dict[str, Any]) -> dict[str, str]:
+    """Return the metrics, seconds and memory of a run for display."""
+    shown = {
+        name: f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+        for name, metric in result.get("metrics", {}).items()
+        if isinstance(metric, dict) and isinstance(metric.get("low"), float)
+    }
+    if result.get("seconds"):
+        shown["seconds"] = ", ".join(f"{name} {s:.1f}" for name, s in result["seconds"].items())
+    if "memory_mb" in result:
+        shown["memory"] = f"{result['memory_mb']:,} MB at most"
+    return shown
+
+
+def _local_time(unix_ms: int) -> str:
+    return dt.datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006
