@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput
+from training.artifacts.reference import write_reference
 
 DEFAULT_WIDTH = 3
 
@@ -115,10 +116,12 @@ def tiny_files(
     nan_when: float | None = None,
     golden_rows: int = 8,
     card: Mapping[str, object] | None = None,
+    task: str = "",
 ) -> dict[str, bytes]:
     """Return the five files of a version that verifies and passes its golden test.
 
     weights  (F, K) float32. Other weights than the default make another version of the model.
+    task     that the version states, with bins of random rows. Empty: it states none.
     The manifest is not among the files. No first input of the golden rows is above *fault_when*
     or *nan_when*.
     """
@@ -141,6 +144,17 @@ def tiny_files(
         ],
         "decision_threshold": 0.5,
     }
+    described = canonical_json(reference)
+    if task:
+        rows = np.random.default_rng(8).random((2_000, width), dtype=np.float32)
+        described = write_reference(
+            names=contract.names,
+            rows=rows,
+            scores=rows @ table,
+            outputs=contract.outputs,
+            task=task,
+            threshold=0.5,
+        )
     # The files by name.
     return {
         "model.onnx": linear_model(
@@ -153,6 +167,6 @@ def tiny_files(
         ),
         "contract.json": canonical_json(contract.definition()),
         "golden.npz": golden.getvalue(),
-        "reference.json": canonical_json(reference),
+        "reference.json": described,
         "card.json": json.dumps({"model": model, **(card or {})}, sort_keys=True).encode(),
     }
