@@ -148,7 +148,7 @@ def verify_bundle(
         onnx=files["model.onnx"],
         golden_inputs=inputs,
         golden_outputs=outputs,
-        reference=_read_reference(files["reference.json"], contract),
+        reference=read_reference(files["reference.json"], contract),
         card=card,
         tolerance=read_tolerance(card),
     )
@@ -161,7 +161,7 @@ def _read_contract(content: bytes) -> ModelContract:
         raise VersionRefusedError(f"contract.json contradicts itself: {error}") from error
 
 
-def _read_reference(content: bytes, contract: ModelContract) -> Reference:
+def read_reference(content: bytes, contract: ModelContract) -> Reference:
     """Return what reference.json says of a version with *contract*.
 
     Raises VersionRefusedError if it is malformed or does not fit the contract.

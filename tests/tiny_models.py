@@ -136,25 +136,6 @@ def tiny_files(
     scores = inputs @ table
     golden = io.BytesIO()
     np.savez(golden, inputs=inputs, outputs=scores)
-    # Edges of the reference distribution.
-    reference = {
-        "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
-        "features": [
-            {"name": name, "edges": np.linspace(0.1, 0.9, 9).tolist()} for name in contract.names
-        ],
-        "decision_threshold": 0.5,
-    }
-    described = canonical_json(reference)
-    if task:
-        rows = np.random.default_rng(8).random((2_000, width), dtype=np.float32)
-        described = write_reference(
-            names=contract.names,
-            rows=rows,
-            scores=rows @ table,
-            outputs=contract.outputs,
-            task=task,
-            threshold=0.5,
-        )
     # The files by name.
     return {
         "model.onnx": linear_model(
@@ -167,6 +148,28 @@ def tiny_files(
         ),
         "contract.json": canonical_json(contract.definition()),
         "golden.npz": golden.getvalue(),
-        "reference.json": described,
+        "reference.json": _reference(contract, table, task),
         "card.json": json.dumps({"model": model, **(card or {})}, sort_keys=True).encode(),
     }
+
+
+def _reference(contract: ModelContract, weights: NDArray[np.float32], task: str) -> bytes:
+    """Return reference.json: round edges or, with a task, the bins of 2,000 random rows."""
+    if not task:
+        inputs = np.linspace(0.1, 0.9, 9).tolist()
+        return canonical_json(
+            {
+                "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
+                "features": [{"name": name, "edges": inputs} for name in contract.names],
+                "decision_threshold": 0.5,
+            }
+        )
+    rows = np.random.default_rng(8).random((2_000, contract.width), dtype=np.float32)
+    return write_reference(
+        names=contract.names,
+        rows=rows,
+        scores=rows @ weights,
+        outputs=contract.outputs,
+        task=task,
+        threshold=0.5,
+    )

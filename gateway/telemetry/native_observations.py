@@ -64,7 +64,7 @@ LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS
 
 @lru_cache(maxsize=256)
 def native_scale(scale: ScoreScale) -> object:
-    """Return *scale* as the library takes it. Each deployment has its own for as long as it lasts."""
+    """Return *scale* as the library takes it. A baseline has one for as long as it is loaded."""
     edges = [edges.tobytes() for edges in scale.edges]
     units = (scale.centers.tobytes(), scale.spreads.tobytes()) if scale.scaled else None
     return _LIBRARY.ScoreScale(edges, scale.first_bins.tolist(), scale.size, units)

@@ -11,7 +11,7 @@ pub const SCORE_BINS: usize = 64;
 pub struct Unit {
     /// The median of the output.
     pub center: f32,
-    /// Above 0.
+    /// What a distance is measured in, above 0.
     pub spread: f32,
 }
 
@@ -50,7 +50,7 @@ impl ScoreScale {
         })
     }
 
-    /// K.
+    /// K, the number of outputs.
     pub fn outputs(&self) -> usize {
         self.edges.len()
     }
