@@ -25,5 +25,9 @@ class GateFailedError(Exception):
         self.checks = checks
 
 
+class CertifyError(ValueError):
+    """A version cannot be compared with production on served rows."""
+
+
 class DrillError(ValueError):
     """The requested bad version cannot be made from the given version."""
