@@ -299,18 +299,30 @@ def read_version_folder(path: Path) -> dict[str, bytes]:
 def read_views(path: Path, digest: str) -> list[tuple[str, str]]:
     """Return (name, hash) of each view that the version in a folder reads.
 
-    digest  the version's id, by which manifest.json and contract.json are proven.
+    digest  the version's id, by which the files are proven.
 
     Raises VersionRefusedError when one of them is not as it was registered.
     """
-    content = read_version_file(path / envelope.MANIFEST, envelope.MANIFEST_BYTES_MAX)
-    contract = read_version_file(path / "contract.json", envelope.TOTAL_BYTES_MAX)
-    manifest = envelope.read_json(envelope.MANIFEST, content)
-    if sha256_hex(content) != digest or (
-        sha256_hex(contract) != manifest["files"]["contract.json"]["sha256"]
-    ):
-        raise VersionRefusedError(f"contract.json of version {digest[:16]} was changed")
+    (contract,) = _proven_files(path, digest, "contract.json")
     return [(use.view.name, use.view.view_hash) for use in _read_contract(contract).views]
+
+
+def read_scale(path: Path, digest: str) -> ScoreScale:
+    """Return the task and outputs of the version in a folder. *digest* and errors as above."""
+    contract, reference = _proven_files(path, digest, "contract.json", "reference.json")
+    return read_reference(reference, _read_contract(contract)).scale
+
+
+def _proven_files(path: Path, digest: str, *names: str) -> list[bytes]:
+    manifest_bytes = read_version_file(path / envelope.MANIFEST, envelope.MANIFEST_BYTES_MAX)
+    manifest = envelope.read_json(envelope.MANIFEST, manifest_bytes)
+    contents = [read_version_file(path / name, envelope.TOTAL_BYTES_MAX) for name in names]
+    for name, content in zip(names, contents, strict=True):
+        if sha256_hex(manifest_bytes) != digest or (
+            sha256_hex(content) != manifest["files"][name]["sha256"]
+        ):
+            raise VersionRefusedError(f"{name} of version {digest[:16]} was changed")
+    return contents
 
 
 def write_version_folder(path: Path, files: Mapping[str, bytes]) -> None:

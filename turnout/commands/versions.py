@@ -82,6 +82,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
                 "author": found.author,
                 "model contract": found.model_contract,
                 "input contract": found.input_contract,
+                "task": task_text(found),
                 "views": ", ".join(f"{view.name} {view.hash[:12]}" for view in found.views) or "-",
                 **_about_model(about),
             }
@@ -183,7 +184,10 @@ def approve(
         if context.json:
             raise OperatorError("--json asks no question: accept the change with --yes")
         about = asyncio.run(_project_model(context, model))
-        screen.result(None, named_values(_about_model(about)), change_summary(card_of(found)))
+        task = {"task": task_text(found)}
+        screen.result(
+            None, named_values({**_about_model(about), **task}), change_summary(card_of(found))
+        )
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
     # The approval names the policy's digest and the shift's digest: neither can change later.
     approval = asyncio.run(_approve(context, found, policy, reason, direct))
@@ -252,6 +256,15 @@ def status_name(version: registry_pb2.Version) -> str:
     """Return the status of *version* for display, such as `production, standby`."""
     name = STATUS_BY_PROTO.get(version.status, "unknown")
     return f"{name}, standby" if version.standby else name
+
+
+def task_text(version: registry_pb2.Version) -> str:
+    """Return the task of *version* and its outputs, for example `regression: spend (spread 9)`."""
+    outputs = [
+        output.name if output.spread == 1.0 else f"{output.name} (spread {output.spread:,.6g})"
+        for output in version.outputs
+    ]
+    return f"{version.task}: {', '.join(outputs)}" if version.task else "-"
 
 
 def _set_status(
