@@ -12,7 +12,7 @@ from rollout.evidence.approved_shift import ApprovedShift
 from rollout.policy.policy import ShadowStage
 from stats.betting import Wealth, bet, log_e_above
 from stats.departure import Expectation
-from stats.score_scale import MOVED_PART
+from stats.score_scale import BINS_MAX, MOVED_PART
 
 JOINT_STRIDE = 64
 """PairCounts.joint_index is production's bin * 64 + the shadow's bin."""
@@ -80,8 +80,10 @@ class ShadowPairs:
 
     def _add_outputs(self, outputs: Iterable[window_pb2.OutputDifference]) -> None:
         for output in outputs:
-            known = self.outputs.setdefault(output.name, OutputDifference(output.spread))
-            known.absolute_sum += output.absolute_sum
+            # A version has as many names. More would be invented ones, which take memory.
+            if output.name in self.outputs or len(self.outputs) < BINS_MAX:
+                known = self.outputs.setdefault(output.name, OutputDifference(output.spread))
+                known.absolute_sum += output.absolute_sum
 
     @property
     def flips_text(self) -> str:

@@ -51,9 +51,7 @@ def test_pairs_of_classes_count_other_largest_classes() -> None:
     """The first output is equal on all rows, and the second and third are swapped."""
     outputs = [OutputReference(name, NO_EDGES, spread=1.0) for name in ("low", "middle", "high")]
     expected = np.array([[0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.2, 0.1, 0.7]])
-    window = pairs_window(
-        ScoreScale(outputs, "multiclass", 0.5), expected[:, [0, 2, 1]], expected
-    )
+    window = pairs_window(ScoreScale(outputs, "multiclass", 0.5), expected[:, [0, 2, 1]], expected)
     pairs = window.pairs
     assert (pairs.pairs, pairs.flips, pairs.task) == (3, 2, "multiclass")
     assert pairs.absolute_sum == pytest.approx(0.2 + 0.5 + 0.6)
