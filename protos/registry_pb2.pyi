@@ -45,7 +45,7 @@ class VersionName(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes", "card_bytes", "views", "views_unknown")
+    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes", "card_bytes", "views", "views_unknown", "task", "outputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,8 @@ class Version(_message.Message):
     CARD_BYTES_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     VIEWS_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     label: str
     digest: str
@@ -74,7 +76,17 @@ class Version(_message.Message):
     card_bytes: int
     views: _containers.RepeatedCompositeFieldContainer[VersionView]
     views_unknown: bool
-    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ..., card_bytes: _Optional[int] = ..., views: _Optional[_Iterable[_Union[VersionView, _Mapping]]] = ..., views_unknown: _Optional[bool] = ...) -> None: ...
+    task: str
+    outputs: _containers.RepeatedCompositeFieldContainer[VersionOutput]
+    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ..., card_bytes: _Optional[int] = ..., views: _Optional[_Iterable[_Union[VersionView, _Mapping]]] = ..., views_unknown: _Optional[bool] = ..., task: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[VersionOutput, _Mapping]]] = ...) -> None: ...
+
+class VersionOutput(_message.Message):
+    __slots__ = ("name", "spread")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    spread: float
+    def __init__(self, name: _Optional[str] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class VersionView(_message.Message):
     __slots__ = ("name", "hash")

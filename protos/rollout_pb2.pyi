@@ -1,3 +1,4 @@
+from protos import window_pb2 as _window_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -118,7 +119,7 @@ class ForecastStep(_message.Message):
     def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., detectable_failure_rate: _Optional[float] = ..., detectable_slow_rate: _Optional[float] = ..., failing_keys_min: _Optional[int] = ...) -> None: ...
 
 class RolloutStatus(_message.Message):
-    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "waiting_for", "calls", "forecast", "approved_shift_text", "dropped_windows", "refused_senders", "policy_note")
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "waiting_for", "calls", "forecast", "approved_shift_text", "dropped_windows", "refused_senders", "policy_note", "score_differences")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +144,7 @@ class RolloutStatus(_message.Message):
     DROPPED_WINDOWS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_SENDERS_FIELD_NUMBER: _ClassVar[int]
     POLICY_NOTE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     rollout_id: str
     model: str
     version: str
@@ -167,7 +169,8 @@ class RolloutStatus(_message.Message):
     dropped_windows: int
     refused_senders: _containers.RepeatedScalarFieldContainer[str]
     policy_note: str
-    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., waiting_for: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., forecast: _Optional[str] = ..., approved_shift_text: _Optional[str] = ..., dropped_windows: _Optional[int] = ..., refused_senders: _Optional[_Iterable[str]] = ..., policy_note: _Optional[str] = ...) -> None: ...
+    score_differences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., waiting_for: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., forecast: _Optional[str] = ..., approved_shift_text: _Optional[str] = ..., dropped_windows: _Optional[int] = ..., refused_senders: _Optional[_Iterable[str]] = ..., policy_note: _Optional[str] = ..., score_differences: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CallTotals(_message.Message):
     __slots__ = ("canary", "production", "shadow_pairs", "fallbacks", "failed")
@@ -521,7 +524,7 @@ class LatencyEdge(_message.Message):
     def __init__(self, metric: _Optional[str] = ..., bin: _Optional[int] = ...) -> None: ...
 
 class PredictionState(_message.Message):
-    __slots__ = ("candidate_keys", "standby_keys", "paired_counts", "same_bin_count", "watch_counts", "shadow_counts", "expected_counts", "departure", "constant_log_s", "constant_prior_spent")
+    __slots__ = ("candidate_keys", "standby_keys", "paired_counts", "same_bin_count", "watch_counts", "shadow_counts", "expected_counts", "departure", "constant_log_s", "constant_prior_spent", "output_bins", "swapped_log_s", "swapped_prior_spent")
     CANDIDATE_KEYS_FIELD_NUMBER: _ClassVar[int]
     STANDBY_KEYS_FIELD_NUMBER: _ClassVar[int]
     PAIRED_COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -532,6 +535,9 @@ class PredictionState(_message.Message):
     DEPARTURE_FIELD_NUMBER: _ClassVar[int]
     CONSTANT_LOG_S_FIELD_NUMBER: _ClassVar[int]
     CONSTANT_PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BINS_FIELD_NUMBER: _ClassVar[int]
+    SWAPPED_LOG_S_FIELD_NUMBER: _ClassVar[int]
+    SWAPPED_PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
     candidate_keys: KeySet
     standby_keys: KeySet
     paired_counts: _containers.RepeatedScalarFieldContainer[int]
@@ -542,7 +548,10 @@ class PredictionState(_message.Message):
     departure: EProcessState
     constant_log_s: _containers.RepeatedScalarFieldContainer[float]
     constant_prior_spent: float
-    def __init__(self, candidate_keys: _Optional[_Union[KeySet, _Mapping]] = ..., standby_keys: _Optional[_Union[KeySet, _Mapping]] = ..., paired_counts: _Optional[_Iterable[int]] = ..., same_bin_count: _Optional[int] = ..., watch_counts: _Optional[_Iterable[int]] = ..., shadow_counts: _Optional[_Iterable[int]] = ..., expected_counts: _Optional[_Iterable[int]] = ..., departure: _Optional[_Union[EProcessState, _Mapping]] = ..., constant_log_s: _Optional[_Iterable[float]] = ..., constant_prior_spent: _Optional[float] = ...) -> None: ...
+    output_bins: _containers.RepeatedScalarFieldContainer[int]
+    swapped_log_s: _containers.RepeatedScalarFieldContainer[float]
+    swapped_prior_spent: float
+    def __init__(self, candidate_keys: _Optional[_Union[KeySet, _Mapping]] = ..., standby_keys: _Optional[_Union[KeySet, _Mapping]] = ..., paired_counts: _Optional[_Iterable[int]] = ..., same_bin_count: _Optional[int] = ..., watch_counts: _Optional[_Iterable[int]] = ..., shadow_counts: _Optional[_Iterable[int]] = ..., expected_counts: _Optional[_Iterable[int]] = ..., departure: _Optional[_Union[EProcessState, _Mapping]] = ..., constant_log_s: _Optional[_Iterable[float]] = ..., constant_prior_spent: _Optional[float] = ..., output_bins: _Optional[_Iterable[int]] = ..., swapped_log_s: _Optional[_Iterable[float]] = ..., swapped_prior_spent: _Optional[float] = ...) -> None: ...
 
 class ValidityState(_message.Message):
     __slots__ = ("counted_keys", "split_count", "canary_features", "baseline_features", "ordinary_keys", "ordinary_failed", "baseline_alarm_second", "newest_second", "detector_log_m")
@@ -603,7 +612,7 @@ class StageEvidenceState(_message.Message):
     def __init__(self, non_inferiority: _Optional[_Union[EProcessState, _Mapping]] = ..., clean_keys: _Optional[bytes] = ..., baseline_clean_keys: _Optional[bytes] = ..., failed_keys: _Optional[bytes] = ..., failed_in_sample: _Optional[int] = ..., shadow: _Optional[_Union[ShadowPairsState, _Mapping]] = ...) -> None: ...
 
 class ShadowPairsState(_message.Message):
-    __slots__ = ("pairs", "flips", "faulty", "bin_differs", "binned_pairs", "absolute_sum", "wealth")
+    __slots__ = ("pairs", "flips", "faulty", "bin_differs", "binned_pairs", "absolute_sum", "wealth", "task", "outputs")
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     FLIPS_FIELD_NUMBER: _ClassVar[int]
     FAULTY_FIELD_NUMBER: _ClassVar[int]
@@ -611,6 +620,8 @@ class ShadowPairsState(_message.Message):
     BINNED_PAIRS_FIELD_NUMBER: _ClassVar[int]
     ABSOLUTE_SUM_FIELD_NUMBER: _ClassVar[int]
     WEALTH_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     pairs: int
     flips: int
     faulty: int
@@ -618,7 +629,9 @@ class ShadowPairsState(_message.Message):
     binned_pairs: int
     absolute_sum: float
     wealth: WealthState
-    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., faulty: _Optional[int] = ..., bin_differs: _Optional[int] = ..., binned_pairs: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., wealth: _Optional[_Union[WealthState, _Mapping]] = ...) -> None: ...
+    task: str
+    outputs: _containers.RepeatedCompositeFieldContainer[_window_pb2.OutputDifference]
+    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., faulty: _Optional[int] = ..., bin_differs: _Optional[int] = ..., binned_pairs: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., wealth: _Optional[_Union[WealthState, _Mapping]] = ..., task: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_window_pb2.OutputDifference, _Mapping]]] = ...) -> None: ...
 
 class WealthState(_message.Message):
     __slots__ = ("log_e", "log_e_max", "looks", "total", "squares")

@@ -72,7 +72,7 @@ class WindowAck(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class Window(_message.Message):
-    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "sampled_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")
+    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "sampled_of_65536", "output_bins", "first_bad_unix_ns", "last_bad_unix_ns")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class Window(_message.Message):
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BINS_FIELD_NUMBER: _ClassVar[int]
     FIRST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     LAST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -109,9 +110,10 @@ class Window(_message.Message):
     outcomes: _containers.RepeatedCompositeFieldContainer[OutcomeReports]
     records: _containers.RepeatedCompositeFieldContainer[KeyRecords]
     sampled_of_65536: int
+    output_bins: _containers.RepeatedScalarFieldContainer[int]
     first_bad_unix_ns: int
     last_bad_unix_ns: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[CallCounts, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[FeatureCounts, _Mapping]] = ..., latency: _Optional[_Union[SparseHistogram, _Mapping]] = ..., scores: _Optional[_Union[SparseHistogram, _Mapping]] = ..., pairs: _Optional[_Union[PairCounts, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeReports, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[KeyRecords, _Mapping]]] = ..., sampled_of_65536: _Optional[int] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[CallCounts, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[FeatureCounts, _Mapping]] = ..., latency: _Optional[_Union[SparseHistogram, _Mapping]] = ..., scores: _Optional[_Union[SparseHistogram, _Mapping]] = ..., pairs: _Optional[_Union[PairCounts, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeReports, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[KeyRecords, _Mapping]]] = ..., sampled_of_65536: _Optional[int] = ..., output_bins: _Optional[_Iterable[int]] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
 
 class CallCounts(_message.Message):
     __slots__ = ("answered", "refused", "faulty", "fallbacks", "late", "nan", "holdout", "dropped")
@@ -184,7 +186,7 @@ class OutcomeReports(_message.Message):
     def __init__(self, role: _Optional[int] = ..., name: _Optional[str] = ..., key_hash: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ..., caller: _Optional[str] = ...) -> None: ...
 
 class PairCounts(_message.Message):
-    __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty")
+    __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty", "task", "outputs")
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     FLIPS_FIELD_NUMBER: _ClassVar[int]
     ABSOLUTE_SUM_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +195,8 @@ class PairCounts(_message.Message):
     JOINT_INDEX_FIELD_NUMBER: _ClassVar[int]
     JOINT_COUNT_FIELD_NUMBER: _ClassVar[int]
     FAULTY_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     pairs: int
     flips: int
     absolute_sum: float
@@ -201,7 +205,19 @@ class PairCounts(_message.Message):
     joint_index: _containers.RepeatedScalarFieldContainer[int]
     joint_count: _containers.RepeatedScalarFieldContainer[int]
     faulty: int
-    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., square_sum: _Optional[float] = ..., production_bins: _Optional[_Union[SparseHistogram, _Mapping]] = ..., joint_index: _Optional[_Iterable[int]] = ..., joint_count: _Optional[_Iterable[int]] = ..., faulty: _Optional[int] = ...) -> None: ...
+    task: str
+    outputs: _containers.RepeatedCompositeFieldContainer[OutputDifference]
+    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., square_sum: _Optional[float] = ..., production_bins: _Optional[_Union[SparseHistogram, _Mapping]] = ..., joint_index: _Optional[_Iterable[int]] = ..., joint_count: _Optional[_Iterable[int]] = ..., faulty: _Optional[int] = ..., task: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[OutputDifference, _Mapping]]] = ...) -> None: ...
+
+class OutputDifference(_message.Message):
+    __slots__ = ("name", "absolute_sum", "spread")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ABSOLUTE_SUM_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    absolute_sum: float
+    spread: float
+    def __init__(self, name: _Optional[str] = ..., absolute_sum: _Optional[float] = ..., spread: _Optional[float] = ...) -> None: ...
 
 class HardGuard(_message.Message):
     __slots__ = ("model", "version", "revision", "kind", "reason", "at_unix_ns", "first_bad_unix_ns")

@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput
+from training.artifacts.reference import write_reference
 
 DEFAULT_WIDTH = 3
 
@@ -115,10 +116,12 @@ def tiny_files(
     nan_when: float | None = None,
     golden_rows: int = 8,
     card: Mapping[str, object] | None = None,
+    task: str = "",
 ) -> dict[str, bytes]:
     """Return the five files of a version that verifies and passes its golden test.
 
     weights  (F, K) float32. Other weights than the default make another version of the model.
+    task     that the version states, with bins of random rows. Empty: it states none.
     The manifest is not among the files. No first input of the golden rows is above *fault_when*
     or *nan_when*.
     """
@@ -133,14 +136,6 @@ def tiny_files(
     scores = inputs @ table
     golden = io.BytesIO()
     np.savez(golden, inputs=inputs, outputs=scores)
-    # Edges of the reference distribution.
-    reference = {
-        "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
-        "features": [
-            {"name": name, "edges": np.linspace(0.1, 0.9, 9).tolist()} for name in contract.names
-        ],
-        "decision_threshold": 0.5,
-    }
     # The files by name.
     return {
         "model.onnx": linear_model(
@@ -153,6 +148,28 @@ def tiny_files(
         ),
         "contract.json": canonical_json(contract.definition()),
         "golden.npz": golden.getvalue(),
-        "reference.json": canonical_json(reference),
+        "reference.json": _reference(contract, table, task),
         "card.json": json.dumps({"model": model, **(card or {})}, sort_keys=True).encode(),
     }
+
+
+def _reference(contract: ModelContract, weights: NDArray[np.float32], task: str) -> bytes:
+    """Return reference.json: round edges or, with a task, the bins of 2,000 random rows."""
+    if not task:
+        inputs = np.linspace(0.1, 0.9, 9).tolist()
+        return canonical_json(
+            {
+                "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
+                "features": [{"name": name, "edges": inputs} for name in contract.names],
+                "decision_threshold": 0.5,
+            }
+        )
+    rows = np.random.default_rng(8).random((2_000, contract.width), dtype=np.float32)
+    return write_reference(
+        names=contract.names,
+        rows=rows,
+        scores=rows @ weights,
+        outputs=contract.outputs,
+        task=task,
+        threshold=0.5,
+    )

@@ -41,5 +41,9 @@ class GateFailedError(Exception):
         self.only_better = only_better
 
 
+class CertifyError(ValueError):
+    """A version cannot be compared with production on served rows."""
+
+
 class DrillError(ValueError):
     """The requested bad version cannot be made from the given version."""

@@ -294,8 +294,9 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
         "reference.json": reference.write_reference(
             names=recipe.contract.names,
             rows=fitted.rows[~fitted.held_out],
-            scores=fitted.scores[fitted.held_out],
-            score_name=recipe.contract.outputs[0],
+            scores=fitted.scores[fitted.held_out, np.newaxis],
+            outputs=recipe.contract.outputs,
+            task="binary",
             threshold=recipe.threshold,
         ),
     }
@@ -316,8 +317,8 @@ def _compare(
     # With defaults instead of features it would lose every comparison.
     suffix = f", champion {champion.digest[:16]}"
     rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, suffix=suffix)
-    champion_scores = session.run(rows)[:, 0]
-    unusable = int((~np.isfinite(champion_scores)).sum())
+    champion_scores = session.run(rows)
+    unusable = int((~np.isfinite(champion_scores).all(axis=1)).sum())
     if unusable:
         text = (
             f"the champion {champion.digest[:16]} scores {unusable} of {len(champion_scores)} "
@@ -328,16 +329,15 @@ def _compare(
     # Both comparisons are paired: they use the same rows.
     gain = auc_gain(
         held_out_labels.positive,
-        champion_scores.astype(np.float64),
+        champion_scores[:, 0].astype(np.float64),
         scores.astype(np.float64),
         seed=recipe.seed,
     )
     shift = expected_shift(
         champion_scores,
-        scores,
+        scores[:, np.newaxis],
         champion=champion.digest,
-        edges=champion.reference.score_edges,
-        champion_threshold=champion.reference.decision_threshold,
+        scale=champion.reference.scale,
         candidate_threshold=recipe.threshold,
     )
     return gain, shift

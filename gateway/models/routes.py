@@ -18,6 +18,7 @@ from gateway.models.view_reads import ViewRead, load_native_rows
 from gateway.settings import Settings
 from registry.bundle import Bundle
 from registry.types import Deployment
+from stats.score_scale import ScoreScale
 
 QuarantineCauses = Mapping[str, tuple[str, int]]
 """Version id (hex) of a quarantined version -> (reason, Unix ns of the first death)."""
@@ -89,8 +90,8 @@ class Routes:
     canary: Participant | None
     shadows: tuple[tuple[Participant, int], ...]
     breaker: CanaryBreaker
-    score_edges: NDArray[np.float32]
-    """Bin edges of the baseline's reference. All arms use them, so that counts can be compared."""
+    scale: ScoreScale
+    """The scale of the baseline's reference. All arms use it, so that counts can be compared."""
     request_time: bool
     """Whether a version reads the time of the request."""
     quarantined: QuarantineCauses
@@ -174,7 +175,7 @@ def build_routes(
         canary=canary,
         shadows=tuple((participants[v], bp) for v, bp in deployment.shadows if v in participants),
         breaker=CanaryBreaker(settings.breaker_faulty_runs, settings.breaker_faulty_keys),
-        score_edges=baseline.version.bundle.reference.score_edges,
+        scale=baseline.version.bundle.reference.scale,
         request_time=request_time,
         quarantined={} if quarantined is None else quarantined,
     )

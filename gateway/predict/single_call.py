@@ -138,7 +138,7 @@ class SingleAnswer(NamedTuple):
         """Count the answers as if they had been a batch, and encode those of sampled keys."""
         routes, version = records[0].routes, records[0].version
         counts = count_observations(
-            _observations(records), routes.score_edges, evidence_sampled(routes, ARM_PRODUCTION)
+            _observations(records), routes.scale, evidence_sampled(routes, ARM_PRODUCTION)
         )
         reads = [
             (record.row.flags, record.row.broken, record.row.read_failure) for record in records
@@ -161,7 +161,7 @@ def _observations(answers: Sequence[SingleAnswer]) -> Observations:
         faults=np.full(len(answers), NO_FAULT, dtype=np.uint8),
         holdout=holdout,
         latency_ns=np.array([answer.latency_ns for answer in answers], dtype=np.int64),
-        scores=np.array([answer.scores[0] for answer in answers], dtype=np.float32),
+        scores=np.array([answer.scores for answer in answers], dtype=np.float32),
         expected=None,
         row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
         flags=np.array([answer.flags for answer in answers], dtype=np.uint32),

@@ -179,14 +179,13 @@ class Shadows:
             faults=scored.faults,
             holdout=None,
             latency_ns=np.full(calls, self._clock.now_ns() - started_ns, dtype=np.int64),
-            scores=scored.scores[:, 0],
+            scores=scored.scores,
             expected=copies.production_scores,
             row_offsets=copies.row_offsets,
             flags=copies.flags,
         )
-        threshold = copies.routes.deployment.policy.decision_threshold or 0.5
         self._windows.add_shadow_pairs(
-            copies.routes, copies.version, observations, self._clock.unix_ns(), threshold
+            copies.routes, copies.version, observations, self._clock.unix_ns()
         )
 
     def _executor(self, version: LoadedVersion) -> ShadowExecutor:

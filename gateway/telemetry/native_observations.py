@@ -8,6 +8,7 @@ forty times, and most of them have left the processor's cache by then.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,13 +31,14 @@ from protos.window_pb2 import (
     METRIC_TIMEOUT,
 )
 from stats.latency import EDGES_NS
+from stats.score_scale import ScoreScale
 
 
 class NativeBatches(Protocol):
     """The class of the native library that folds batches (ingress/src/python)."""
 
     def count_observations(
-        self, canary: bool, latencies: object, edges: object, sampled: int | None
+        self, canary: bool, latencies: object, scale: object, sampled: int | None
     ) -> tuple[Any, ...] | None:
         """Count the calls of one arm. None if the arm has no calls."""
         ...
@@ -58,6 +60,14 @@ _LIBRARY: Any = load_native_library()
 NATIVE_BATCHES: Any = getattr(_LIBRARY, "FaultFreeBatches", None)
 """None if the library is not built. Then every batch takes the reference path."""
 LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS)
+
+
+@lru_cache(maxsize=256)
+def native_scale(scale: ScoreScale) -> object:
+    """Return *scale* as the library takes it. A baseline has one for as long as it is loaded."""
+    edges = [edges.tobytes() for edges in scale.edges]
+    units = (scale.centers.tobytes(), scale.spreads.tobytes()) if scale.scaled else None
+    return _LIBRARY.ScoreScale(edges, scale.first_bins.tolist(), scale.size, units)
 
 
 class VersionResult(NamedTuple):
@@ -127,11 +137,11 @@ class _Batches:
         self._native: NativeBatches = NATIVE_BATCHES(columns, self._outputs, entities, self._width)
 
     def counts_by_arm(self) -> Iterator[tuple[LoadedVersion, int, ObservationCounts]]:
+        scale = native_scale(self._routes.scale)
         for participant, arm, _ in self._arms():
             sampled = evidence_sampled(self._routes, arm)
-            edges = self._routes.score_edges
             counts = self._native.count_observations(
-                arm == ARM_CANARY, LATENCY_BINS, edges, sampled
+                arm == ARM_CANARY, LATENCY_BINS, scale, sampled
             )
             if counts is not None:
                 yield participant.version, arm, self._observation_counts(arm, *counts)
@@ -163,7 +173,7 @@ class _Batches:
                 matrix=np.frombuffer(matrix, np.float32).reshape(-1, width),
                 row_offsets=np.frombuffer(row_offsets, np.uint32),
                 key_hash=np.frombuffer(key_hash, np.uint64),
-                production_scores=np.frombuffer(scores, np.float32),
+                production_scores=np.frombuffer(scores, np.float32).reshape(-1, self._outputs),
                 flags=np.frombuffer(flags, np.uint32),
             )
 

@@ -1,7 +1,8 @@
 """What a version did with some calls, and how that is counted: counts that add, and evidence.
 
 `Observations` has one item for each call or row. `count_observations` counts them in about a dozen
-numpy calls, however many there are. C is the number of calls, R the number of their rows.
+numpy calls, however many there are. C is the number of calls, R the number of their rows, K the
+number of outputs.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from gateway.models.routes import Routes
 from gateway.telemetry import packed_fields
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS, latency_bins
+from stats.score_scale import ScoreScale
 
 JOINT_STRIDE = 64
 """PairCounts.joint_index is production bin * 64 + shadow bin. There is room for 60 bins, NaN, +inf
@@ -60,9 +62,9 @@ class Observations:
     latency_ns: NDArray[np.int64]
     """(C,) time from arrival to answer."""
     scores: NDArray[np.float32]
-    """(R,) first output of every row. NaN in calls that raised or came late."""
+    """(R, K) scores of every row. NaN in calls that raised or came late."""
     expected: NDArray[np.float32] | None
-    """(R,) production's first output on the same rows. None if production did not score them."""
+    """(R, K) production's scores of the same rows. None if production did not score them."""
     row_offsets: NDArray[np.uint32]
     """(C + 1,) where the rows of each call begin."""
     flags: NDArray[np.uint32]
@@ -110,20 +112,6 @@ class Observations:
         return self.latency_ns if compared_ns is None else compared_ns
 
 
-def reference_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the reference bin of each score: 0 to J-1, J for NaN, J+1 for +inf, J+2 for -inf.
-
-    edges  (J - 1,) between the bins.
-    """
-    bins = np.searchsorted(edges, scores, side="left")
-    if not np.isfinite(scores).all():
-        after = len(edges) + 1
-        bins = np.where(np.isnan(scores), after, bins)
-        bins = np.where(np.isposinf(scores), after + 1, bins)
-        bins = np.where(np.isneginf(scores), after + 2, bins)
-    return bins.astype(np.int64)
-
-
 @dataclass(slots=True)
 class ObservationCounts:
     """The numbers that observations add up to, and the evidence in them."""
@@ -147,15 +135,15 @@ class ObservationCounts:
 
 
 def count_observations(
-    observations: Observations, edges: NDArray[np.float32], sampled: int | None
+    observations: Observations, scale: ScoreScale, sampled: int | None
 ) -> ObservationCounts:
     """Count what one version did.
 
-    edges    (J - 1,) between the reference bins of scores.
+    scale    the bins of scores.
     sampled  evidence holds scores and latencies of the keys whose hash modulo 65,536 is below
              this. None: no evidence, because no arms are compared.
     """
-    binned = reference_bins(observations.scores, edges)
+    binned = scale.bins(observations.scores)
     scores = all_scores = np.bincount(binned, minlength=JOINT_STRIDE)
     answered_ns = observations.latency_ns
     faults = np.bincount(observations.faults, minlength=len(Fault))
@@ -171,7 +159,7 @@ def count_observations(
     holdout = observations.holdout
     records: dict[int, bytes] = {}
     if sampled is not None:
-        records = _encode_evidence(observations, binned, edges, sampled)
+        records = _encode_evidence(observations, binned, scale, sampled)
     return ObservationCounts(
         faults=faults,
         rows=len(observations.scores),
@@ -198,12 +186,12 @@ def evidence_sampled(routes: Routes, arm: int) -> int | None:
 def _encode_evidence(
     observations: Observations,
     binned: NDArray[np.int64],
-    edges: NDArray[np.float32],
+    scale: ScoreScale,
     sampled: int,
 ) -> dict[int, bytes]:
     """Return every error-like event, and scores and latencies of the sampled keys.
 
-    binned  (R,) reference bins of the scores.
+    binned  (R,) bins of the scores.
     """
     records: dict[int, bytes] = {}
     gives_evidence = True if observations.holdout is None else ~observations.holdout
@@ -230,7 +218,7 @@ def _encode_evidence(
     bins[(observations.flags[first_rows] & INCOMPLETE_FLAGS) != 0] = NOT_COMPARED
     production_bins = None
     if observations.expected is not None:
-        production_bins = reference_bins(observations.expected[first_rows], edges)
+        production_bins = scale.bins(observations.expected[first_rows])
     records[window_pb2.METRIC_SCORE] = _encode_records(keys, bins, production_bins, None)
     latencies = latency_bins(observations.compared()[answered])
     batch_calls = _batch_sizes(observations)[answered]

@@ -276,5 +276,5 @@ class Recorder:
             if calls:
                 metrics.count_calls(routes.model, version.label, role, outcome, calls)
         metrics.count_latency(routes.model, version.label, role, counts.latency)
-        bins = counts.all_scores[: len(routes.score_edges) + 4]
+        bins = counts.all_scores[: routes.scale.size + 3]
         metrics.count_scores(routes.model, version.label, role, bins)

@@ -28,7 +28,7 @@ class ShadowCopies:
     key_hash: NDArray[np.uint64]
     """(C,) evidence keys."""
     production_scores: NDArray[np.float32]
-    """(R,) production's first output, always finite."""
+    """(R, K) production's scores, always finite."""
     flags: NDArray[np.uint32]
     """(R,) turnout.v1.RowFlag bits."""
 
@@ -84,7 +84,7 @@ def copies_of_slice(
             matrix=participant.matrix(batch.features.matrix)[rows],
             row_offsets=within.row_offsets,
             key_hash=batch.assignment.key_hash[batch_slice.call_index_array()[sampled]],
-            production_scores=scored.scores[within.row_indexes, 0],
+            production_scores=scored.scores[within.row_indexes],
             flags=batch.features.flags[rows],
         )
 

@@ -42,7 +42,7 @@ class SliceObservations(NamedTuple):
         first = records[0]
         observations = Observations.concatenated([record.observations for record in records])
         sampled = evidence_sampled(first.routes, first.arm)
-        counts = count_observations(observations, first.routes.score_edges, sampled)
+        counts = count_observations(observations, first.routes.scale, sampled)
         return FoldedReplies(counts=[(first.version, first.arm, counts)])
 
 
@@ -71,8 +71,8 @@ def observe_slice(
         faults=scored.faults,
         holdout=None if assignment.holdout is None else assignment.holdout[calls],
         latency_ns=now_ns - arrived_ns,
-        scores=scored.scores[:, 0],
-        expected=None if production_scored is None else production_scored.scores[:, 0],
+        scores=scored.scores,
+        expected=None if production_scored is None else production_scored.scores,
         row_offsets=batch_slice.row_offsets,
         flags=batch.flags(batch_slice),
         fallbacks=fallbacks,

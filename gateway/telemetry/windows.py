@@ -15,11 +15,11 @@ from gateway.telemetry.observations import (
     Observations,
     count_observations,
     evidence_sampled,
-    reference_bins,
 )
 from host.clock import NS_PER_SECOND
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS
+from stats.score_scale import BINS_MAX, ScoreScale
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Windows:
         unix_ns: int,
     ) -> ObservationCounts:
         """Count what one version did in one batch; return the counts, for the metrics."""
-        counts = count_observations(observations, routes.score_edges, evidence_sampled(routes, arm))
+        counts = count_observations(observations, routes.scale, evidence_sampled(routes, arm))
         self.add_counts(routes, version, arm, counts, unix_ns)
         return counts
 
@@ -97,41 +97,33 @@ class Windows:
             window.records[metric].append(fields)
 
     def add_shadow_pairs(
-        self,
-        routes: Routes,
-        version: LoadedVersion,
-        observations: Observations,
-        unix_ns: int,
-        threshold: float,
+        self, routes: Routes, version: LoadedVersion, observations: Observations, unix_ns: int
     ) -> None:
         """Count a shadow's scores, and their differences from production's on the same rows.
 
-        observations.expected has production's scores.
-        threshold  a pair flips when the two scores lie on different sides of it.
+        observations.expected has production's scores. Decisions are those of the serving policy's
+        threshold or, if it has none, of the baseline's.
         """
         self.add_observations(routes, version, window_pb2.ARM_SHADOW, observations, unix_ns)
-        expected = observations.expected
+        scale, scores, expected = routes.scale, observations.scores, observations.expected
         assert expected is not None
         window = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
         pairs = window.message.pairs
-        # Differences of the rows that both scored with a finite number.
-        finite = np.isfinite(observations.scores) & np.isfinite(expected)
-        shadow_scores = observations.scores[finite].astype(np.float64)
-        production_scores = expected[finite].astype(np.float64)
-        pairs.pairs += len(shadow_scores)
-        flipped = (shadow_scores >= threshold) != (production_scores >= threshold)
-        pairs.flips += int(np.count_nonzero(flipped))
-        difference = np.abs(shadow_scores - production_scores)
-        pairs.absolute_sum += float(difference.sum())
-        pairs.square_sum += float((difference * difference).sum())
-        pairs.faulty += int(
-            np.count_nonzero(np.isfinite(expected) & ~np.isfinite(observations.scores))
-        )
+        # Rows that both scored with finite numbers, and those on which the shadow alone failed.
+        expected_finite = np.isfinite(expected).all(axis=1)
+        finite = expected_finite & np.isfinite(scores).all(axis=1)
+        pairs.pairs += int(np.count_nonzero(finite))
+        pairs.faulty += int(np.count_nonzero(expected_finite & ~finite))
+        # Decisions and distances of the former.
+        threshold = routes.deployment.policy.decision_threshold or None
+        flipped = scale.flips(scores, expected, observations.row_offsets, threshold=threshold)
+        pairs.flips += int(np.count_nonzero(flipped & finite))
+        distances = scale.distances(scores[finite], expected[finite])
+        pairs.absolute_sum += float(distances.sum())
+        pairs.square_sum += float((distances * distances).sum())
+        _add_output_differences(pairs, scale, scores[finite], expected[finite])
         # The joint histogram of both scores: production's bin picks the row.
-        edges = routes.score_edges
-        joint = reference_bins(expected, edges) * JOINT_STRIDE + reference_bins(
-            observations.scores, edges
-        )
+        joint = scale.bins(expected) * JOINT_STRIDE + scale.bins(scores)
         window.joint += np.bincount(joint, minlength=len(window.joint))
 
     def add_refusals(self, routes: Routes, calls: int, unix_ns: int) -> None:
@@ -175,9 +167,31 @@ class Windows:
                 second=second,
                 start_unix_ns=unix_ns,
                 sampled_of_65536=routes.limits.evidence_sampled,
+                output_bins=_output_bins(routes.scale),
             )
             window = self._open[key] = _OpenWindow(message)
         return window
+
+
+def _output_bins(scale: ScoreScale) -> list[int]:
+    """Return where the bins of each output begin; empty for one output."""
+    return sorted(set(scale.first_bins.tolist())) if len(scale.outputs) > 1 else []
+
+
+def _add_output_differences(
+    pairs: window_pb2.PairCounts,
+    scale: ScoreScale,
+    scores: NDArray[np.float32],
+    expected: NDArray[np.float32],
+) -> None:
+    """Add the differences of finite (R, K) scores from the *expected* ones to *pairs*."""
+    if not pairs.task:
+        pairs.task = scale.task
+        for output in scale.outputs[:BINS_MAX]:
+            pairs.outputs.add(name=output.name, spread=output.spread)
+    sums = np.abs(scores.astype(np.float64) - expected.astype(np.float64)).sum(axis=0).tolist()
+    for output_pairs, total in zip(pairs.outputs, sums, strict=False):
+        output_pairs.absolute_sum += total
 
 
 def _sparse(counts: NDArray[np.int64]) -> window_pb2.SparseHistogram:

@@ -18,6 +18,7 @@ from host.files import make_private_folder
 from protos import registry_pb2 as pb
 from registry.bundle import (
     Bundle,
+    read_scale,
     read_version_folder,
     read_views,
     sign_manifest,
@@ -59,6 +60,7 @@ from registry.types import (
     RegistryFaultError,
     VersionRefusedError,
 )
+from stats.score_scale import ScoreScale
 
 
 class RegistryStore:
@@ -101,6 +103,7 @@ class RegistryStore:
         self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
         self._altered_deployments: set[str] = set()
         self._older_views: dict[str, list[tuple[str, str]]] = {}
+        self._scales: dict[str, ScoreScale] = {}
         """Version id -> the views in contract.json, of versions whose rows do not have them."""
         self._snapshot_seq = 0
         try:
@@ -290,7 +293,8 @@ class RegistryStore:
     def get_version(self, model: str, version: str) -> pb.Version:
         """Return a version by label or id."""
         with self._database.read_transaction() as connection:
-            return self._with_views(versions.get_version(connection, model, version))
+            found = versions.get_version(connection, model, version)
+        return self._with_outputs(self._with_views(found))
 
     def _with_views(self, version: pb.Version) -> pb.Version:
         """Return *version* with its views, which older rows do not have, from its files."""
@@ -305,6 +309,21 @@ class RegistryStore:
         for name, view_hash in self._older_views[version.digest]:
             version.views.add(name=name, hash=view_hash)
         version.views_unknown = False
+        return version
+
+    def _with_outputs(self, version: pb.Version) -> pb.Version:
+        """Return *version* with its task and outputs, which are in its files only."""
+        scale = self._scales.get(version.digest)
+        if scale is None:
+            try:
+                scale = read_scale(self._versions / version.digest, version.digest)
+            except (VersionRefusedError, OSError):
+                return version
+            self._scales[version.digest] = scale
+        version.task = scale.task
+        version.outputs.extend(
+            pb.VersionOutput(name=output.name, spread=output.spread) for output in scale.outputs
+        )
         return version
 
     def list_versions(self, model: str, after: int = 0) -> tuple[list[pb.Version], bool]:

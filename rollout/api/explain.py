@@ -35,6 +35,7 @@ def explanation_text(
         lines.append(f"  its policy is {status.policy_note}")
     if status.approved_shift_text:
         lines.append(f"  held to {status.approved_shift_text}")
+    lines += [f"  {difference}" for difference in status.score_differences]
     if status.forecast:
         lines.append(f"  {status.forecast}")
     lines += [f"  {evidence_text(row)}" for row in ranked_evidence(status.evidence)]

@@ -175,6 +175,7 @@ class Evidence:
         shadow, candidate, baseline, outcomes = self._windows_by_arm(second, arms)
         if current and shadow:
             self.stage.shadow.add_pairs(shadow, self.policy.shadow)
+            self.prediction.learn_outputs(shadow)
             self.prediction.add_shadow_pairs(joint_counts(shadow))
         if arms is None:
             return

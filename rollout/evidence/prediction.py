@@ -5,20 +5,22 @@ A better model differs from production, so a difference alone is no fault.
 - With an approved shift, the candidate's bin of each key is tested against the table of the shift,
   given production's bin of the same row.
 - Without an approved shift, a difference holds the rollout, because no approval covers it.
-  Only an output that is the same for all outputs of production is a fault.
+  Only an output that is the same for all outputs of production is a fault, and two outputs that are
+  swapped are.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import rollout_pb2
+from protos import rollout_pb2, window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
+from rollout.evidence.swapped_outputs import SwapTest, output_counts, swapped_outputs
 from stats import departure
 from stats.departure import DepartureState, Expectation, debiased_psi
 from stats.tilt import log_add, log_sum
@@ -76,6 +78,7 @@ class PredictionEvidence:
         self.constant_state = np.zeros((2, BINS_MAX), dtype=np.float64)
         """(2, 64): ln S of "constant at this bin" with late onset; the prior spent, in [1, 0]."""
         self.constant_state[0] = -math.inf
+        self.swap_test = SwapTest(looks_max)
         self.departure_state = DepartureState(np.zeros(0))
         self.enter_stage()
         if self.expectation is not None:
@@ -91,8 +94,14 @@ class PredictionEvidence:
         """Add (64, 64) int64 pairs of a shadow, by production's bin, then by the shadow's bin."""
         self.shadow_counts += joint
 
+    def learn_outputs(self, windows: Iterable[window_pb2.Window]) -> None:
+        """Note where the score bins of each output begin, as the gateways say."""
+        for window in windows:
+            self.swap_test.learn_outputs(window.output_bins)
+
     def count_scores(self, candidate: ArmRecords) -> None:
         """Count one second of a canary: each key's first score, paired with production's score."""
+        self.learn_outputs(candidate.windows)
         fresh = self.candidate_keys.uncounted(candidate.scored_keys)
         self.candidate_keys.add_keys(fresh)
         scores = candidate.scores().select_keys(fresh)
@@ -102,11 +111,13 @@ class PredictionEvidence:
         # beyond the last and are left out.
         both: list[int] = []
         same: list[int] = []
+        joint: list[int] = []
         for canary_bin, production_bin in zip(
             scores.bins, scores.production_bins or (), strict=False
         ):
             if canary_bin < size and production_bin < size:
                 both += (canary_bin, width + production_bin)
+                joint.append(production_bin * BINS_MAX + canary_bin)
                 if canary_bin == production_bin:
                     same.append(canary_bin)
         counts = _bincount(both, 2 * width).reshape(2, width)
@@ -115,6 +126,7 @@ class PredictionEvidence:
         # Update the test that applies.
         if self.expectation is None:
             self._test_constant(counts[0] - _bincount(same, width), len(both) // 2 - counts[1])
+            self.swap_test.count(_bincount(joint, BINS_MAX**2).reshape(BINS_MAX, BINS_MAX))
         elif both:
             gains = self.expectation.gains(counts)
             self.departure_state = departure.step_departure(
@@ -175,9 +187,52 @@ class PredictionEvidence:
         return log_add(log_mean, math.log(left)) if left > 0.0 else log_mean
 
     @property
+    def log_e_unapproved(self) -> float:
+        """Ln E without a shift: the mean of both tests if there are several outputs."""
+        constant = self.log_e_constant
+        if not self.swap_test.output_bins:
+            return constant
+        return log_add(constant, self.swap_test.log_e) - math.log(2.0)
+
+    @property
     def log_e_max(self) -> float:
-        """Ln E that rolls back: of a departure or, without a shift, of a constant output."""
-        return self.log_e_constant if self.expectation is None else self.departure_state.log_e_max
+        """Ln E that rolls back: of a departure or, without a shift, of a fault of the outputs."""
+        return self.log_e_unapproved if self.expectation is None else self.departure_state.log_e_max
+
+    @property
+    def unapproved_fault(self) -> str:
+        """What the larger of both tests without a shift says."""
+        if self.swap_test.output_bins and self.swap_test.log_e > self.log_e_constant:
+            return "two outputs of the candidate are swapped"
+        return "the candidate says the same whatever production says"
+
+    def swapped_reason(self, names: Sequence[str]) -> str:
+        """Return which outputs of a shadow are swapped; empty if none are.
+
+        names  of the outputs, as far as they are known.
+        """
+        bins = self.swap_test.output_bins
+        if not bins:
+            return ""
+        # Swaps that the approver has accepted are none.
+        counts = output_counts(self.shadow_counts, bins)
+        swaps = swapped_outputs(counts)
+        if self.shift is not None and bins[-1] < len(self.shift.counts):
+            approved = swapped_outputs(output_counts(self.shift.counts, bins))
+            swaps = [swap for swap in swaps if swap not in approved]
+        if not swaps:
+            return ""
+        p, q = swaps[0]
+        first, second = (
+            f"{names[output]!r}" if output < len(names) else f"number {output + 1}"
+            for output in (p, q)
+        )
+        return (
+            f"the shadow's outputs {first} and {second} are swapped: where production predicts "
+            f"{first}, it predicts {second} on {counts[p, q]} rows and {first} on {counts[p, p]}, "
+            "and the other way round. Mend the order of its outputs; if production's is the wrong "
+            "one, certify the version against it"
+        )
 
     @property
     def compared_keys(self) -> int:
@@ -236,7 +291,8 @@ class PredictionEvidence:
         return (
             f"{moved} of {keys} keys fall into another bin of scores than production's "
             f"(PSI {difference.psi:.3f}) and no approval covers a difference: certify the version "
-            "against this production and approve its shift, or promote by hand"
+            "against this production (turnout versions certify), approve its shift and roll that "
+            "version out, or promote by hand"
         )
 
     def to_proto(self) -> rollout_pb2.PredictionState:
@@ -259,6 +315,9 @@ class PredictionEvidence:
             ),
             constant_log_s=self.constant_state[0].tolist(),
             constant_prior_spent=float(self.constant_state[1, 0]),
+            output_bins=self.swap_test.output_bins,
+            swapped_log_s=self.swap_test.log_s.tolist(),
+            swapped_prior_spent=self.swap_test.prior_spent,
         )
 
     @staticmethod
@@ -293,6 +352,10 @@ class PredictionEvidence:
         )
         evidence.constant_state[0] = message.constant_log_s
         evidence.constant_state[1, 0] = message.constant_prior_spent
+        if message.output_bins:
+            evidence.swap_test.learn_outputs(message.output_bins)
+            evidence.swap_test.log_s = np.array(message.swapped_log_s, dtype=np.float64)
+            evidence.swap_test.prior_spent = message.swapped_prior_spent
         return evidence
 
 

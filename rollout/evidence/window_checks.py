@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from protos import predict_pb2, window_pb2
 from rollout.evidence.inbox import NS
 from stats.latency import BINS as LATENCY_BINS
+from stats.score_scale import BINS_MAX, MAGNITUDE_MAX, SPREAD_MIN, TASKS
 
 WINDOWS_PER_BATCH_MAX = 4_096
 """Windows and guards of one message. Thirty models with five arms each close 150 a second."""
@@ -30,6 +32,7 @@ REVISIONS_AHEAD_MAX = 10
 """A gateway may know a deployment a moment before the controller does."""
 REASON_CHARS_MAX = 1_000
 OUTCOME_NAME_CHARS_MAX = 128
+OUTPUT_NAME_CHARS_MAX = 256
 
 
 ARMS = frozenset(window_pb2.Arm.values()) - {window_pb2.ARM_UNSPECIFIED}
@@ -148,6 +151,7 @@ def _check_window(window: window_pb2.Window, sent_unix_ns: int, deployed: Deploy
         _check_histogram(window.scores.index, window.scores.count, SCORE_BINS)
     if window.HasField("pairs"):
         _check_pairs(window.pairs)
+    _check_output_bins(window.output_bins)
     # Evidence by key, or outcomes, which have a window without an arm.
     _require("sample", window.sampled_of_65536 <= 65_536)
     keys = sum(len(records.key_hash) for records in window.records)
@@ -190,8 +194,24 @@ def _check_pairs(pairs: window_pb2.PairCounts) -> None:
     _require("count", pairs.flips <= pairs.pairs)
     sums = (pairs.absolute_sum, pairs.square_sum)
     _require("sum", all(0.0 <= total <= SUM_MAX for total in sums))
+    # One difference for each output.
+    _require("number of outputs", len(pairs.outputs) <= BINS_MAX)
+    _require("task", pairs.task in ("", *TASKS))
+    for output in pairs.outputs:
+        _require("output", 0 < len(output.name) <= OUTPUT_NAME_CHARS_MAX)
+        _require("sum", 0.0 <= output.absolute_sum <= SUM_MAX)
+        _require("spread", SPREAD_MIN <= output.spread <= MAGNITUDE_MAX)
+    # Histograms.
     _check_histogram(pairs.production_bins.index, pairs.production_bins.count, SCORE_BINS)
     _check_histogram(pairs.joint_index, pairs.joint_count, SCORE_BINS * SCORE_BINS)
+
+
+def _check_output_bins(output_bins: Sequence[int]) -> None:
+    # Nearly every model has one output, and then there are none.
+    if output_bins:
+        firsts = output_bins[:]
+        _require("bins of outputs", firsts[0] == 0 and firsts[-1] < BINS_MAX)
+        _require("bins of outputs", all(a < b for a, b in pairwise(firsts)))
 
 
 def _check_histogram(index: Sequence[int], count: Sequence[int], bins: int) -> None:

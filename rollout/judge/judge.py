@@ -98,6 +98,10 @@ def _fault_reason(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> st
                 f"the shadow failed on {pairs.faulty} of {pairs.pairs} rows that production "
                 f"scored; the policy allows {policy.shadow.faulty_max}"
             )
+        if pairs.pairs >= policy.shadow.pairs_min:
+            swapped = evidence.prediction.swapped_reason(tuple(pairs.outputs))
+            if swapped:
+                return swapped
     reasons = (rollback_reason(policy, evidence, metric) for metric in JUDGED_METRICS)
     return next((reason for reason in reasons if reason), "")
 
@@ -177,7 +181,7 @@ def _healthy_reason(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> 
         return f"all {inputs.fleet.workers} workers hold it ready"
     if inputs.position.stage == Stage.SHADOW:
         shadow = stage.shadow
-        return f"{shadow.pairs} pairs, {shadow.faulty} failed, {shadow.flips} decisions differ"
+        return f"{shadow.pairs} pairs, {shadow.faulty} failed, {shadow.flips} {shadow.flips_text}"
     return (
         f"{len(stage.clean_keys)} clean keys and {stage.failed_in_sample} failed since this share "
         f"began; e = {_e_value(evidence.promote_log_e):.3g} of {policy.promote_e:g} needed"

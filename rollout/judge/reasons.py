@@ -87,7 +87,7 @@ def _departure_reason(evidence: Evidence, threshold: float) -> str:
         return ""
     reached = f"ln e = {prediction.log_e_max:.2f} reached {threshold:.2f}"
     if prediction.expectation is None:
-        return f"prediction: the candidate says the same whatever production says; {reached}"
+        return f"prediction: {prediction.unapproved_fault}; {reached}"
     difference = prediction.score_difference()
     return (
         f"prediction: scores of {prediction.compared_keys} keys depart from the approved shift "
@@ -178,7 +178,7 @@ def _note(evidence: Evidence, name: str) -> str:
     if name in QUANTILES and not evidence.latency.edges:
         return "waits for production's records to fix its edge"
     if name == PREDICTION and evidence.prediction.shift is None:
-        return "no approved shift: a difference holds, a constant output rolls back"
+        return "no approved shift: a difference holds, constant or swapped outputs roll back"
     if name == OUTCOME:
         good = evidence.policy.outcome
         if good is None:

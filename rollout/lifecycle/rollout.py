@@ -385,6 +385,7 @@ class Rollout:
             calls=self.evidence.totals.to_proto(),
             dropped_windows=self.dropped_windows,
             refused_senders=self.refused_senders,
+            score_differences=self.evidence.stage.shadow.output_texts(),
         )
 
 

@@ -40,9 +40,11 @@ class ShadowStage:
     faulty_max: int
     """Rows on which the candidate alone may fail. One more is FAULTY."""
     flips_bp_max: int
-    """Decisions that may differ from production's, in basis points. More of them hold."""
+    """Decisions that may differ from production's, in basis points. More of them hold. Of values,
+    those that moved by over a quarter of their spread count."""
     difference_max: float = 0.25
-    """Mean difference of scores in [0, 1] from production's. Evidence of a larger one holds."""
+    """Mean difference of scores from production's, in spreads. Evidence of a larger one holds. The
+    spread of a probability is 1. That of a value is q95 - q05 of its reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +194,7 @@ class Policy:
         if self.shadow is not None and not 0.0 < self.shadow.difference_max < 1.0:
             raise ValueError(
                 f"policy {self.name!r} has shadow.difference_max {self.shadow.difference_max}; "
-                "scores lie in 0 to 1, so it does, too"
+                "it is a part of the reference's spread, so it lies between 0 and 1"
             )
 
     @property

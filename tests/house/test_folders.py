@@ -82,7 +82,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("champion", "joined"),
+        ("certify", "champion", "joined"),
         ("train",),
     ),
     "gateway": (

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from features.canonical import canonical_json
 from features.contract import ModelContract
+from registry.bundle import read_reference
 from training.artifacts import golden_rows
 from training.drills import bad_versions
 from training.drills.bad_versions import SCORES_BEFORE, BadVersion
@@ -117,15 +118,16 @@ def make_bad_version(kind: str, files: VersionFiles, production: str) -> BadVers
 
 
 def _unshifted(files: VersionFiles, production: str) -> ExpectedShift:
-    reference = json.loads(files["reference.json"])
-    edges = np.array(reference["score"]["edges"], dtype=np.float32)
+    contract = ModelContract.from_definition(json.loads(files["contract.json"]))
+    scale = read_reference(files["reference.json"], contract).scale
     return ExpectedShift(
         champion=production,
-        edges=edges,
-        table=np.diag(np.full(len(edges) + 1, CERTIFIED_ROWS_A_BIN, dtype=np.int64)),
+        scale=scale,
+        table=np.diag(np.full(scale.size, CERTIFIED_ROWS_A_BIN, dtype=np.int64)),
         flips=0,
         to_positive=0,
-        mean_difference=0.0,
+        mean_differences=(0.0,) * len(scale.outputs),
+        mean_distance=0.0,
     )
 
 

@@ -12,27 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from training.artifacts.reference import bin_indices
+from stats.score_scale import ScoreScale
 
 
 @dataclass(frozen=True, eq=False)
 class ExpectedShift:
-    """Counts of rows by the champion's and the candidate's score bin, on the champion's edges.
+    """Counts of rows by the champion's and the candidate's score bin, on the champion's scale.
 
-    champion         the champion's version id (hex).
-    edges            (J - 1,) float32, the champion's score edges.
-    table            (J, J) int64: first index the champion's bin, second the candidate's bin.
-    flips            rows with another decision, each version at its own threshold.
-    to_positive      flips to a positive decision.
-    mean_difference  mean of candidate - champion.
+    champion          the champion's version id (hex).
+    scale             the champion's scale of scores.
+    table             (J, J) int64: first index the champion's bin, second the candidate's bin.
+    flips             rows with another decision, each version at its own threshold.
+    to_positive       flips to a positive decision, where a decision is at a threshold.
+    mean_differences  (K,) mean of candidate - champion of each output.
+    mean_distance     mean distance, in spreads.
     """
 
     champion: str
-    edges: NDArray[np.float32]
+    scale: ScoreScale
     table: NDArray[np.int64]
     flips: int
     to_positive: int
-    mean_difference: float
+    mean_differences: tuple[float, ...]
+    mean_distance: float
 
     @property
     def rows(self) -> int:
@@ -59,16 +61,31 @@ class ExpectedShift:
         return {**self._definition(), "digest": self.digest}
 
     def _definition(self) -> dict[str, Any]:
-        return {
+        outputs, edges = self.scale.outputs, [column.tolist() for column in self.scale.edges]
+        definition = {
             "champion": self.champion,
             "rows": self.rows,
-            "edges": self.edges.tolist(),
+            "edges": edges[0] if len(edges) == 1 else edges,
             "table": self.table.tolist(),
             "flips": self.flips,
             "to_positive": self.to_positive,
             "flip_rate": self.flip_rate,
-            "mean_difference": self.mean_difference,
+            "mean_difference": self.mean_differences[0],
             "psi": self.psi,
+        }
+        # One probability needs no more, so older digests stay.
+        if self.scale.task == "binary" and len(outputs) == 1:
+            return definition
+        # A decision at no threshold has no positive side, and each output has its own difference.
+        del definition["to_positive"], definition["mean_difference"]
+        return {
+            **definition,
+            "task": self.scale.task,
+            "mean_distance_in_spreads": self.mean_distance,
+            "mean_difference": {
+                output.name: {"difference": difference, "spread": output.spread}
+                for output, difference in zip(outputs, self.mean_differences, strict=True)
+            },
         }
 
 
@@ -77,22 +94,33 @@ def expected_shift(
     candidate_scores: NDArray[np.float32],
     *,
     champion: str,
-    edges: NDArray[np.float32],
-    champion_threshold: float,
+    scale: ScoreScale,
     candidate_threshold: float,
 ) -> ExpectedShift:
-    """Return the shift between the finite scores, (N,) each, of two versions for the same rows."""
-    size = len(edges) + 1
-    joint = bin_indices(champion_scores, edges) * size + bin_indices(candidate_scores, edges)
-    before, after = champion_scores >= champion_threshold, candidate_scores >= candidate_threshold
+    """Return the shift between the finite scores, (N, K) each, of two versions for the same rows.
+
+    scale  the champion's.
+    """
+    size = scale.size
+    joint = scale.bins(champion_scores) * size + scale.bins(candidate_scores)
+    # Decisions, each version at its own threshold.
+    flips = scale.flips(
+        candidate_scores,
+        champion_scores,
+        threshold=candidate_threshold,
+        others_threshold=scale.threshold,
+    )
+    positive = candidate_scores[:, 0] >= candidate_threshold
+    # Differences, and distances over all outputs.
     difference = candidate_scores.astype(np.float64) - champion_scores.astype(np.float64)
     return ExpectedShift(
         champion=champion,
-        edges=edges,
+        scale=scale,
         table=np.bincount(joint, minlength=size * size).reshape(size, size).astype(np.int64),
-        flips=int((before != after).sum()),
-        to_positive=int((after & ~before).sum()),
-        mean_difference=float(difference.mean()),
+        flips=int(np.count_nonzero(flips)),
+        to_positive=int(np.count_nonzero(flips & positive)),
+        mean_differences=tuple(difference.mean(axis=0).tolist()),
+        mean_distance=float(scale.distances(candidate_scores, champion_scores).mean()),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -18,6 +18,9 @@ from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
+
+if TYPE_CHECKING:
+    from registry.bundle import Bundle
 
 app = typer.Typer(
     help="Register, list, show, approve, reject and archive versions.", no_args_is_help=True
@@ -79,6 +82,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
                 "author": found.author,
                 "model contract": found.model_contract,
                 "input contract": found.input_contract,
+                "task": task_text(found),
                 "views": ", ".join(f"{view.name} {view.hash[:12]}" for view in found.views) or "-",
                 **_about_model(about),
             }
@@ -100,6 +104,48 @@ def register(
     screen = terminal(context.json)
     screen.result(
         message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
+    )
+    screen.hint(f"Next, by another person: turnout versions approve {model} {found.label}")
+
+
+@app.command()
+def certify(
+    ctx: typer.Context,
+    model: Model,
+    version: Version,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a gateway, or of its journals. Default: the running system's."
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Compare at most so many entities.")] = 20_000,
+) -> None:
+    """Register a version again with its difference from production, for an approver to accept.
+
+    Both score the rows that gateways have served. Versions of `turnout train` have the difference
+    from their training.
+    """
+    from journal.served import read_served_batches
+    from training.certify import certified_files, measure_shift, rows_to_certify_on
+
+    context: CommandContext = ctx.obj
+    folder = journal or context.running_folder()
+    if not folder.is_dir():
+        raise OperatorError(f"there is no folder {folder}; name another with --journal")
+    # Compare the version with production, on the newest row of each entity.
+    files, candidate, production = asyncio.run(_fetch_both(context, model, version))
+    batches = read_served_batches(folder)
+    shift = measure_shift(
+        candidate, production, rows_to_certify_on(batches, production, rows_max=rows)
+    )
+    # A version never changes, so the certificate is in a new one.
+    found = asyncio.run(_register_files(context, model, certified_files(files, shift)))
+    screen = terminal(context.json)
+    screen.result(
+        message_to_json(found),
+        f"Registered {model} {found.label}: version {version} with its difference from production "
+        f"on {shift.rows:,} rows.",
     )
     screen.hint(f"Next, by another person: turnout versions approve {model} {found.label}")
 
@@ -138,7 +184,10 @@ def approve(
         if context.json:
             raise OperatorError("--json asks no question: accept the change with --yes")
         about = asyncio.run(_project_model(context, model))
-        screen.result(None, named_values(_about_model(about)), change_summary(card_of(found)))
+        task = {"task": task_text(found)}
+        screen.result(
+            None, named_values({**_about_model(about), **task}), change_summary(card_of(found))
+        )
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
     # The approval names the policy's digest and the shift's digest: neither can change later.
     approval = asyncio.run(_approve(context, found, policy, reason, direct))
@@ -207,6 +256,15 @@ def status_name(version: registry_pb2.Version) -> str:
     """Return the status of *version* for display, such as `production, standby`."""
     name = STATUS_BY_PROTO.get(version.status, "unknown")
     return f"{name}, standby" if version.standby else name
+
+
+def task_text(version: registry_pb2.Version) -> str:
+    """Return the task of *version* and its outputs, for example `regression: spend (spread 9)`."""
+    outputs = [
+        output.name if output.spread == 1.0 else f"{output.name} (spread {output.spread:,.6g})"
+        for output in version.outputs
+    ]
+    return f"{version.task}: {', '.join(outputs)}" if version.task else "-"
 
 
 def _set_status(
@@ -290,9 +348,28 @@ def _about_model(about: registry_pb2.ProjectModel) -> dict[str, object]:
 async def _register(context: CommandContext, model: str, folder: Path) -> registry_pb2.Version:
     from registry import bundle  # imports ONNX Runtime, which no other command here needs
 
-    files = bundle.read_version_folder(folder)
+    return await _register_files(context, model, bundle.read_version_folder(folder))
+
+
+async def _register_files(
+    context: CommandContext, model: str, files: dict[str, bytes]
+) -> registry_pb2.Version:
     async with clients.open_registry(context) as client:
         return await client.register(model, files)
+
+
+async def _fetch_both(
+    context: CommandContext, model: str, version: str
+) -> "tuple[dict[str, bytes], Bundle, Bundle]":
+    """Return the files of *version*, its bundle, and that of production."""
+    from training.champion import fetch_production, fetch_registered
+
+    async with clients.open_registry(context) as client:
+        production = await fetch_production(client, model)
+        if production is None:
+            raise OperatorError(f"{model} has no production version to certify against")
+        candidate = await fetch_registered(client, model, version)
+        return await client.fetch(model, version), candidate, production
 
 
 async def _approve(

@@ -1,4 +1,4 @@
-//! `turnout_ingress.FaultFreeBatches` and `LatencyBins`: what gateway/telemetry/native_observations.py
+//! `turnout_ingress.FaultFreeBatches`, `LatencyBins` and `ScoreScale`: what gateway/telemetry/native_observations.py
 //! passes in and gets back.
 
 use pyo3::buffer::PyBuffer;
@@ -6,8 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::accel::observations::counts::{LatencyBins, ObservationCounts, SCORE_BINS};
+use crate::accel::observations::counts::{LatencyBins, ObservationCounts};
 use crate::accel::observations::record::Copies;
+use crate::accel::observations::scale::{ScoreScale, Unit};
 use crate::accel::observations::{Batch, FaultFreeBatches, Participant, ParticipantResult, Slices};
 use crate::calls::columns::Column;
 
@@ -24,6 +25,36 @@ impl Bins {
             return Err(PyValueError::new_err("edges grow, and are less than 65,535"));
         }
         Ok(Bins(LatencyBins::new(edges)))
+    }
+}
+
+/// The bins of scores: stats.score_scale.ScoreScale.
+#[pyclass(frozen, name = "ScoreScale")]
+struct PyScoreScale(ScoreScale);
+
+#[pymethods]
+impl PyScoreScale {
+    /// The edges of each output, its first bin, the number of bins, and the outputs' centers and
+    /// spreads. Columns are the bytes of float32.
+    #[new]
+    fn new(
+        edges: Vec<Vec<u8>>,
+        first_bins: Vec<usize>,
+        size: usize,
+        units: Option<(Vec<u8>, Vec<u8>)>,
+    ) -> PyResult<PyScoreScale> {
+        let edges = edges.iter().map(|column| Column::new(column).iter().collect()).collect();
+        let units = units.map(|(centers, spreads)| {
+            let spreads = Column::new(&spreads);
+            let both = Column::new(&centers).iter().zip(spreads.iter());
+            both.map(|(center, spread)| Unit {
+                center,
+                spread,
+            })
+            .collect()
+        });
+        let scale = ScoreScale::new(edges, first_bins, size, units);
+        scale.map(PyScoreScale).ok_or_else(|| PyValueError::new_err("bins do not fit each other"))
     }
 }
 
@@ -125,15 +156,14 @@ impl PyFaultFreeBatches {
         py: Python<'py>,
         canary: bool,
         latencies: &Bins,
-        edges: PyBuffer<f32>,
+        scale: &PyScoreScale,
         sampled: Option<u64>,
     ) -> PyResult<Option<CountsTuple<'py>>> {
-        let edges = edges.to_vec(py)?;
-        if edges.len() + 4 > SCORE_BINS {
-            return Err(PyValueError::new_err(format!("{} edges of scores", edges.len())));
+        if scale.0.outputs() != self.outputs {
+            return Err(PyValueError::new_err(format!("bins of {} outputs", scale.0.outputs())));
         }
         let batches = self.borrowed(py);
-        let counts = batches.count(participant(canary), &latencies.0, &edges, sampled);
+        let counts = batches.count(participant(canary), &latencies.0, &scale.0, sampled);
         Ok(counts.map(|counts| counts_tuple(py, &counts)))
     }
 
@@ -223,5 +253,6 @@ fn bytes_of<'py, const N: usize>(
 /// Add the classes to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Bins>()?;
+    module.add_class::<PyScoreScale>()?;
     module.add_class::<PyFaultFreeBatches>()
 }

@@ -15,6 +15,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 from host.clock import SystemClock
+from stats.score_scale import OutputReference, ScoreScale
 
 VERSION: Any = SimpleNamespace(
     id=bytes(32), digest8=1, label="3", bundle=SimpleNamespace(digest="ab" * 32, model="churn")
@@ -26,7 +27,9 @@ ROUTES: Any = SimpleNamespace(
         revision=1, model="churn", policy=SimpleNamespace(decision_threshold=0.5)
     ),
     limits=SimpleNamespace(evidence_sampled=65_536),
-    score_edges=np.array([0.5], dtype=np.float32),
+    scale=ScoreScale(
+        [OutputReference("score", np.array([0.5], dtype=np.float32), spread=1.0)], "binary", 0.5
+    ),
 )
 
 
@@ -62,7 +65,7 @@ def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> Sha
         matrix=np.stack([numbers, numbers], axis=1),
         row_offsets=np.cumsum([0, *rows_per_call]).astype(np.uint32),
         key_hash=np.arange(len(rows_per_call), dtype=np.uint64),
-        production_scores=numbers,
+        production_scores=numbers[:, np.newaxis],
         flags=np.zeros(rows, dtype=np.uint32),
     )
 

@@ -31,7 +31,7 @@ from registry.bundle import seal_files
 from registry.types import Deployment
 from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.gateway.canary_at_half import CANARY_AT_HALF, DOUBLED_WEIGHTS, PRODUCTION_ONLY
-from tests.tiny_models import tiny_files
+from tests.tiny_models import tiny_contract, tiny_files
 
 SECOND_NS = 1_000_000_000
 DEPLOYMENTS = {
@@ -97,18 +97,35 @@ class MemoryParts:
         """Do nothing: no copies wait here."""
 
 
+OUTPUTS = {
+    "one probability": ("", 1),
+    "classes": ("multiclass", 3),
+    "unstated classes": ("", 4),
+    "values": ("regression", 2),
+}
+"""Task that a version states, and the number of its outputs."""
+
+
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, LoadedVersion]:
-    """Return three versions with different weights."""
-    weights = {"1": None, "2": DOUBLED_WEIGHTS, "3": DOUBLED_WEIGHTS * 2}
+def loaded() -> dict[str, dict[str, LoadedVersion]]:
+    """Return three versions with different weights for each item of OUTPUTS."""
+    return {name: _versions(task, outputs) for name, (task, outputs) in OUTPUTS.items()}
+
+
+def _versions(task: str, outputs: int) -> dict[str, LoadedVersion]:
+    contract = tiny_contract(outputs=[f"output{n}" for n in range(outputs)])
+    first = np.random.default_rng(4).random((3, outputs), dtype=np.float32)
+    if outputs == 1:
+        first = DOUBLED_WEIGHTS / 2
+    tables = {"1": first, "2": first[:, ::-1] * 2, "3": first * first * 4}
     versions = {}
-    for label, table in weights.items():
-        files = seal_files(
-            tiny_files(weights=table), model="churn", author="dana", created_unix_ms=1
-        )
+    for label, table in tables.items():
+        weights = np.ascontiguousarray(table, dtype=np.float32)
+        tiny = tiny_files(contract=contract, weights=weights, task=task)
+        files = seal_files(tiny, model="churn", author="dana", created_unix_ms=1)
         version = verify_and_open(label, files, None, None)
         versions[label] = replace(
-            version, executor=SteadyExecutor(version.executor.scorer, 1, short_runs=True)
+            version, executor=SteadyExecutor(version.executor.scorer, outputs, short_runs=True)
         )
     return versions
 
@@ -224,13 +241,14 @@ def records_by_version(records: list[bytes]) -> dict[str, ServedBatch]:
 
 
 @NEEDS_NATIVE_INGRESS
+@pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=DEPLOYMENTS)
 def test_native_path_leaves_the_same_bits_as_the_reference_path(
-    loaded: dict[str, LoadedVersion], deployment: Deployment, wide: bool
+    loaded: dict[str, dict[str, LoadedVersion]], deployment: Deployment, wide: bool, outputs: str
 ) -> None:
     """Windows with their evidence, metrics, journal and copies are the same, bit for bit."""
-    versions = {label: loaded[label] for label in deployment.versions}
+    versions = {label: loaded[outputs][label] for label in deployment.versions}
     routes = build_routes(deployment, versions, Settings())
     for seed in range(2):
         native = dispatch_results(routes, seed, wide=wide, native=True)
@@ -240,11 +258,14 @@ def test_native_path_leaves_the_same_bits_as_the_reference_path(
 
 
 @NEEDS_NATIVE_INGRESS
-def test_native_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVersion]) -> None:
+def test_native_library_refuses_columns_that_do_not_fit(
+    loaded: dict[str, dict[str, LoadedVersion]],
+) -> None:
     """It raises ValueError with a message, because a panic in Rust would end the worker."""
     # One batch with calls of both arms, as the native library gets it.
+    versions = loaded["one probability"]
     routes = build_routes(
-        CANARY_AT_HALF, {label: loaded[label] for label in CANARY_AT_HALF.versions}, Settings()
+        CANARY_AT_HALF, {label: versions[label] for label in CANARY_AT_HALF.versions}, Settings()
     )
     records: list[FaultFreeBatch] = []
 

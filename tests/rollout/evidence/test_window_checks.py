@@ -61,6 +61,11 @@ def records(**fields: Any) -> list[window_pb2.KeyRecords]:  # noqa: ANN401
     return [window_pb2.KeyRecords(**fields)]
 
 
+def pairs_of(*outputs: dict[str, Any]) -> window_pb2.PairCounts:
+    """Return pairs with these outputs."""
+    return window_pb2.PairCounts(outputs=[window_pb2.OutputDifference(**item) for item in outputs])
+
+
 MALFORMED = {
     "model not deployed": [{"model": "invented"}, {"model": ""}],
     "version not deployed": [{"version": "3"}],
@@ -73,6 +78,14 @@ MALFORMED = {
         {"calls": window_pb2.CallCounts(answered=COUNT_MAX + 1)},
         {"pairs": window_pb2.PairCounts(pairs=1, flips=2)},
         {"latency": window_pb2.SparseHistogram(index=[1], count=[2**63])},
+    ],
+    "bins of outputs": [{"output_bins": bins} for bins in ([1, 2], [0, 60], [0, 2, 2], [0, 3, 1])],
+    "number of outputs": [{"pairs": pairs_of(*[{"name": "a", "spread": 1.0}] * 61)}],
+    "task": [{"pairs": window_pb2.PairCounts(task="clustering")}],
+    "output": [{"pairs": pairs_of({"spread": 1.0})}, {"pairs": pairs_of({"name": "a" * 257})}],
+    "spread": [
+        {"pairs": pairs_of({"name": "a", "spread": value})}
+        for value in (0.0, -1.0, float("nan"), float("inf"))
     ],
     "sum": [
         {"pairs": window_pb2.PairCounts(pairs=1, absolute_sum=value)}

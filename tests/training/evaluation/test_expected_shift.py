@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stats.score_scale import OutputReference, ScoreScale
 from tests.property_examples import examples
-from training.artifacts.reference import bin_counts, score_edges
+from training.artifacts.reference import bin_counts, score_edges, value_spread
 from training.evaluation.expected_shift import ExpectedShift, expected_shift, population_stability
 
 
 def shift_of(before: np.ndarray, after: np.ndarray, threshold: float = 0.5) -> ExpectedShift:
-    """The shift on the score edges of the first column."""
+    """The shift of one probability on the score edges of the scores before."""
+    output = OutputReference("score", score_edges(before), spread=1.0)
     return expected_shift(
-        before,
-        after,
+        before[:, np.newaxis],
+        after[:, np.newaxis],
         champion="c0ffee",
-        edges=score_edges(before),
-        champion_threshold=0.5,
+        scale=ScoreScale([output], "binary", 0.5),
         candidate_threshold=threshold,
     )
 
@@ -44,7 +45,7 @@ def test_expected_shift_of_equal_scores_is_diagonal() -> None:
     scores = np.random.default_rng(1).random(500).astype(np.float32)
     shift = shift_of(scores, scores)
     assert shift.table.sum() == np.trace(shift.table) == 500
-    assert (shift.flip_rate, shift.psi, shift.mean_difference) == (0.0, 0.0, 0.0)
+    assert (shift.flip_rate, shift.psi, shift.mean_differences) == (0.0, 0.0, (0.0,))
 
 
 def test_expected_shift_uses_the_threshold_of_each_version() -> None:
@@ -62,6 +63,60 @@ def test_expected_shift_digest_changes_with_one_row() -> None:
     after[7] = 0.99
     assert first == shift_of(before, before.copy()).digest
     assert shift_of(before, after).digest != first
+
+
+def test_expected_shift_of_one_probability_keeps_the_fields_of_older_cards() -> None:
+    """Its digest names exactly these."""
+    scores = np.linspace(0, 1, 101).astype(np.float32)
+    assert list(shift_of(scores, scores).definition()) == [
+        "champion",
+        "rows",
+        "edges",
+        "table",
+        "flips",
+        "to_positive",
+        "flip_rate",
+        "mean_difference",
+        "psi",
+        "digest",
+    ]
+
+
+def test_expected_shift_of_values_is_measured_in_their_spread() -> None:
+    """1 % more of values around 100,000 is no other decision, and far from a whole spread."""
+    before = np.random.default_rng(2).normal(100_000, 20_000, (2_000, 1)).astype(np.float32)
+    output = OutputReference("spend", score_edges(before[:, 0]), value_spread(before[:, 0]))
+    shift = expected_shift(
+        before,
+        before * np.float32(1.01),
+        champion="c0ffee",
+        scale=ScoreScale([output], "regression", 0.5),
+        candidate_threshold=0.5,
+    )
+
+    assert (shift.flips, shift.table.shape) == (0, (20, 20))
+    definition = shift.definition()
+    assert definition["mean_distance_in_spreads"] == pytest.approx(0.015, rel=0.1)
+    assert definition["mean_difference"]["spend"]["difference"] == pytest.approx(1_000, rel=0.02)
+    assert "to_positive" not in definition
+
+
+def test_expected_shift_of_classes_counts_other_largest_classes() -> None:
+    """A class that is never predicted any more leaves its bins empty."""
+    before = np.random.default_rng(3).dirichlet((2, 2, 1), 1_000).astype(np.float32)
+    outputs = [OutputReference(name, np.zeros(0, np.float32), 1.0) for name in "abc"]
+    shift = expected_shift(
+        before,
+        before * np.array([1, 1, 0], np.float32),
+        champion="c0ffee",
+        scale=ScoreScale(outputs, "multiclass", 0.5),
+        candidate_threshold=0.5,
+    )
+
+    last = int((before.argmax(axis=1) == 2).sum())
+    assert shift.flips == last > 50
+    assert shift.table.sum(axis=0)[2] == 0
+    assert shift.definition()["edges"] == [[], [], []]
 
 
 def test_population_stability_of_a_moved_population() -> None:

@@ -1,5 +1,6 @@
 //! Counts the observations of one participant, as gateway/telemetry/observations.py does.
 
+use crate::accel::observations::scale::{ScoreScale, SCORE_BINS};
 use crate::accel::observations::{
     Batch, CallRef, FaultFreeBatches, Participant, ParticipantResult,
 };
@@ -7,9 +8,6 @@ use crate::calls::proto::{put_bytes, put_varint};
 
 /// Samples of keys are taken by the residue of a key's hash modulo this (gateway/key_column.py).
 pub const KEY_RESIDUES: u64 = 65_536;
-/// Bins of scores, JOINT_STRIDE of gateway/telemetry/observations.py. The last bin means that the
-/// score is not compared.
-pub const SCORE_BINS: usize = 64;
 const NOT_COMPARED: u64 = SCORE_BINS as u64 - 1;
 /// turnout.v1.RowFlag: MISSING, STALE, DEFAULTED, DEGRADED.
 const ROW_FLAGS: [u32; 4] = [1, 2, 4, 8];
@@ -94,32 +92,16 @@ impl LatencyBins {
     }
 }
 
-/// The reference bin of a score, as `score_bins` of gateway/telemetry/observations.py. NaN and both
-/// infinities have bins of their own behind the others.
-fn score_bin(score: f32, edges: &[f32]) -> usize {
-    if score.is_finite() {
-        return edges.partition_point(|edge| *edge < score);
-    }
-    let bins = edges.len() + 1;
-    if score.is_nan() {
-        bins
-    } else if score > 0.0 {
-        bins + 1
-    } else {
-        bins + 2
-    }
-}
-
 impl FaultFreeBatches<'_> {
     /// Count the calls of one participant. None: it has none.
     ///
-    /// `edges` lie between the reference bins of scores, and are less than SCORE_BINS - 3. A call is
-    /// evidence if the hash of its key, modulo 65,536, is below `evidence_below`. None: no call is.
+    /// `scale` has as many outputs as the batches. A call is evidence if the hash of its key, modulo
+    /// 65,536, is below `evidence_below`. None: no call is.
     pub fn count(
         &self,
         participant: Participant,
         latencies: &LatencyBins,
-        edges: &[f32],
+        scale: &ScoreScale,
         evidence_below: Option<u64>,
     ) -> Option<ObservationCounts> {
         let calls = self.calls_of(participant);
@@ -146,7 +128,7 @@ impl FaultFreeBatches<'_> {
             let arrived_ns = batch.arrived_ns.at(call_index);
             counts.latency[latencies.bin(result.answered_ns - arrived_ns)] += 1;
             counts.rows += u64::from(call.rows);
-            let first_bin = self.count_rows(call, batch, &result, edges, &mut counts);
+            let first_bin = self.count_rows(call, batch, &result, scale, &mut counts);
             let held_out = batch.held_out.is_some_and(|out| out[call_index] != 0);
             counts.held_out += u64::from(held_out);
             // Record the evidence, unless the call is in the holdout. Timeouts are never sampled.
@@ -165,8 +147,8 @@ impl FaultFreeBatches<'_> {
             // Record the first row's score and the latency.
             scores.add(key, if comparable { first_bin as u64 } else { NOT_COMPARED });
             if participant == Participant::Canary {
-                let expected = batch.production.scores.at(call.row as usize * self.outputs);
-                put_varint(&mut scores.expected, score_bin(expected, edges) as u64);
+                let expected = scale.bin(&batch.production.scores, call.row as usize);
+                put_varint(&mut scores.expected, expected as u64);
             }
             latency_evidence.add(key, latencies.bin(result.done_ns - arrived_ns) as u64);
             put_varint(&mut latency_evidence.batch_calls, batch_calls);
@@ -181,7 +163,7 @@ impl FaultFreeBatches<'_> {
         call: &CallRef,
         batch: &Batch,
         result: &ParticipantResult,
-        edges: &[f32],
+        scale: &ScoreScale,
         counts: &mut ObservationCounts,
     ) -> usize {
         let mut first_bin = 0;
@@ -192,8 +174,7 @@ impl FaultFreeBatches<'_> {
                     *count += u64::from(flags & flag != 0);
                 }
             }
-            let bin =
-                score_bin(result.scores.at((call.scored_row as usize + row) * self.outputs), edges);
+            let bin = scale.bin(&result.scores, call.scored_row as usize + row);
             counts.scores[bin] += 1;
             if row == 0 {
                 first_bin = bin;
@@ -258,12 +239,5 @@ mod tests {
         for ns in near.chain(far).chain((0..62).map(|bits| 1 << bits)) {
             assert_eq!(bins.bin(ns), edges.partition_point(|edge| *edge < ns), "{ns}");
         }
-    }
-
-    #[test]
-    fn score_bin_gives_nan_and_infinities_their_own_bins() {
-        let edges = [0.25, 0.5];
-        let scores = [0.25, 0.3, 0.9, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-        assert_eq!(scores.map(|score| score_bin(score, &edges)), [0, 1, 2, 3, 4, 5]);
     }
 }

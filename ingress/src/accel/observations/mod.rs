@@ -6,6 +6,7 @@
 
 pub mod counts;
 pub mod record;
+pub mod scale;
 
 use crate::accel::ids::ID_BYTES;
 use crate::calls::columns::Column;

@@ -22,7 +22,7 @@ pub struct Copies {
     pub row_offsets: Vec<u8>,
     /// (C,) uint64, hashes of evidence keys.
     pub key_hash: Vec<u8>,
-    /// (R,) float32, the first output of production.
+    /// (R, K) float32, the scores of production.
     pub expected: Vec<u8>,
     /// (R,) uint32, the flags of the feature lookup.
     pub flags: Vec<u8>,
@@ -115,16 +115,13 @@ impl FaultFreeBatches<'_> {
                 if sample_bp < ALL_BP && xxh3_64(&key) % ALL_BP >= sample_bp {
                     continue;
                 }
-                // Copy the call's rows, and production's score of each.
+                // Copy the call's rows, and production's scores of each.
                 let first = batch.row_offsets.at(call) as usize;
                 let rows = first..batch.row_offsets.at(call + 1) as usize;
                 let matrix = batch.matrix.bytes(rows.start * width..rows.end * width);
                 put_columns(&mut copies.matrix, matrix, width, columns);
-                for row in rows.clone() {
-                    let first_output = row * self.outputs;
-                    let score = batch.production.scores.bytes(first_output..first_output + 1);
-                    copies.expected.extend_from_slice(score);
-                }
+                let scored = rows.start * self.outputs..rows.end * self.outputs;
+                copies.expected.extend_from_slice(batch.production.scores.bytes(scored));
                 copied_rows += rows.len() as u32;
                 copies.flags.extend_from_slice(batch.lookup_flags.bytes(rows));
                 copies.row_offsets.extend_from_slice(&copied_rows.to_le_bytes());
