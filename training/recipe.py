@@ -24,6 +24,8 @@ from training.on_demand import (
 LearnerKind = Literal["logistic", "forest", "boosting"]
 Calibration = Literal["none", "sigmoid", "isotonic"]
 Scaling = Literal["none", "standard"]
+CALIBRATION_FOLDS = 3
+"""Folds of a calibration. Each needs a row of either class."""
 
 
 @dataclass(frozen=True, kw_only=True)

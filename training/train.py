@@ -19,7 +19,7 @@ from features.views import View
 from registry import bundle, scoring
 from registry.bundle import Bundle
 from training.artifacts import card, golden_rows, reference
-from training.errors import GateFailedError
+from training.errors import GateFailedError, LabelsError
 from training.evaluation import fairness, gate
 from training.evaluation.expected_shift import ExpectedShift, expected_shift
 from training.evaluation.metrics import Estimate, auc_gain, evaluate_scores
@@ -29,7 +29,7 @@ from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
 from training.joined import JoinedView, joined_views, require_joined
 from training.labelled_rows import LabelledRows, is_held_out
-from training.recipe import Recipe
+from training.recipe import CALIBRATION_FOLDS, Recipe
 from training.request_inputs import encode_inputs
 
 Progress = Callable[[str], None]
@@ -122,7 +122,7 @@ def train_version(
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
     rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
-    held_out = _held_out(recipe, labels)
+    held_out = held_out_rows(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
     fitted = _fit(recipe, rows, held_out, labels.positive)
@@ -180,9 +180,22 @@ def _evaluation_facts(
     }
 
 
-def _held_out(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
-    keys = labels.joined_ids(recipe.contract.entities)
-    return is_held_out(recipe.model, keys, recipe.held_out_share)
+def held_out_rows(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
+    """Return (N,) bool, True for held-out rows; LabelsError if a side lacks one of the classes."""
+    # Sorted, because two recipes of one model may name the same entities in another order. A row
+    # that one version was fitted on must not be held out for the other.
+    keys = labels.joined_ids(sorted(recipe.contract.entities))
+    held_out = is_held_out(recipe.model, keys, recipe.held_out_share)
+    fitted_min = CALIBRATION_FOLDS if recipe.learner.calibration != "none" else 1
+    for name, outcomes in (("positive", labels.positive), ("negative", ~labels.positive)):
+        judged, fitted = int((outcomes & held_out).sum()), int((outcomes & ~held_out).sum())
+        if judged < 1 or fitted < fitted_min:
+            raise LabelsError(
+                f"{recipe.model}/{recipe.setting}: of {judged + fitted:,} {name} labels, "
+                f"{judged:,} are held out and {fitted:,} are left to fit on; at least 1 and "
+                f"{fitted_min} are needed: give more {name} labels, or another held_out_share"
+            )
+    return held_out
 
 
 def _joined_rows(
