@@ -37,6 +37,7 @@ def read_labels(
     Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit:
     an id or an instant is missing, or a value is neither positive nor negative.
     """
+    # Errors of the transform and of files come from DuckDB, in its words.
     with open_duckdb(spill) as connection:
         try:
             # The transform runs once: checks and rows read its result.

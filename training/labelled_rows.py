@@ -1,4 +1,4 @@
-"""Labelled rows for training, and the split into held-out rows and rows to fit on."""
+"""Labelled rows for training: ids, instants, labels and request inputs, checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from xxhash import xxh3_64_intdigest
 
 from features.offline import Spine
 from training.errors import LabelsError
 
-HASH_BUCKETS = 1_000_000
 VALUES_SHOWN = 5
 """Most values of labels that an error lists."""
 
@@ -166,19 +164,3 @@ def _check_texts(entity: str, ids: Sequence[str]) -> None:
             f"an id of {entity!r} is {wrong!r} ({type(wrong).__name__}); ids are texts, written as "
             "in the feature store"
         )
-
-
-def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """Return (N,) bool, True for the rows that no version of *model* is fitted on.
-
-    The choice is a hash of the key, so it depends on no order, run or machine.
-
-    keys    the key of each row. Rows with the same key are on the same side.
-    share   share of the distinct keys that is held out, 0 to 1. The keys of a smaller share are
-            among those of a larger share.
-    """
-    salt = b"held-out\x00" + model.encode() + b"\x00"
-    limit = round(share * HASH_BUCKETS)
-    return np.array(
-        [xxh3_64_intdigest(salt + key) % HASH_BUCKETS < limit for key in keys], dtype=np.bool_
-    )

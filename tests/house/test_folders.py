@@ -77,11 +77,12 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "on_demand",
             "recipe",
             "request_inputs",
+            "split",
         ),
         ("export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("champion", "joined"),
+        ("audit", "champion", "joined"),
         ("train",),
     ),
     "gateway": (

@@ -207,6 +207,26 @@ def test_recipe_is_rebuilt_from_the_json_of_its_definition() -> None:
         Recipe.from_definition(json.loads(text), {}, {})
 
 
+def test_recipe_names_bands_of_audited_numbers() -> None:
+    """They are in a definition only where they are used, so older digests stay."""
+    assert "audit_bands" not in GOOD.definition()
+    banded = replace(GOOD, audit_bands={"senior": (0.5, 2.0)})
+    assert banded.band_edges == {"profile:senior": (0.5, 2.0)}
+    views = {use.view.view_hash: use.view for use in GOOD.features}
+    text = json.dumps(banded.definition())
+    assert Recipe.from_definition(json.loads(text), views, {}).band_edges == banded.band_edges
+    for bands, reason in (
+        ({"tenure": (1.0,)}, "`tenure`: no such column"),
+        ({"senior": (2.0, 2.0)}, "numbers that grow"),
+        ({"senior": ()}, "numbers that grow"),
+    ):
+        with pytest.raises(RecipeError, match=reason):
+            replace(GOOD, audit_bands=bands)
+    planned = ViewUse(view=GOOD.features[0].view, features=("plan",))
+    with pytest.raises(RecipeError, match="'plan', a category"):
+        replace(GOOD, audit=(planned,), audit_bands={"plan": (1.0,)})
+
+
 def test_recipe_refuses_labels_without_an_entity() -> None:
     """Without its ids no row could be joined."""
     other = replace(OUTCOMES, entities=("household",))

@@ -12,9 +12,9 @@ from features.contract import ViewUse
 from features.views import Feature, View
 from tests.property_examples import examples
 from training.errors import LabelsError
-from training.labelled_rows import LabelledRows, is_held_out
+from training.labelled_rows import LabelledRows
 from training.recipe import Calibration, Learner, Recipe
-from training.train import held_out_rows
+from training.split import held_out_rows, is_held_out
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]
 
