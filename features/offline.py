@@ -100,6 +100,9 @@ class TrainingSet:
     """(N, V) turnout.v1.RowFlag bits of each view, in the contract's order."""
     names: tuple[str, ...]
     """The F column names, `view:feature`."""
+    known: NDArray[np.bool_] | None = None
+    """(N, F) True where a value is stored, and False where it is a default. None unless it was
+    asked for, because it takes a quarter of the memory of the values."""
 
     @property
     def flags(self) -> NDArray[np.uint32]:
@@ -165,8 +168,12 @@ class OfflineStore:
             files = write_files(connection, "SELECT * FROM arriving", stored_columns(view), part)
             return publish(part, files)
 
-    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
+    def training_set(
+        self, contract: ModelContract, spine: Spine, *, with_known: bool = False
+    ) -> TrainingSet:
         """Return the features as they were known at each instant of *spine*.
+
+        with_known  also say which values are stored ones (`TrainingSet.known`).
 
         The rows with event time and created time at or before the instant count. Of an entity's
         such rows, the one with the newest event is taken; among equal events the one created
@@ -174,17 +181,26 @@ class OfflineStore:
 
         Raises SourceError or EntityIdError for a spine that does not fit the contract.
         """
+        # Each view writes its part of one array, so that no part is copied.
         count = len(spine.as_of_ms)
         width = sum(len(use.features) for use in contract.views)
         flags = np.zeros((count, len(contract.views)), dtype=np.uint32)
         values = np.empty((count, width), dtype=np.float32)
+        known = np.zeros((count, width), dtype=np.bool_) if with_known else None
         start = 0
         for number, use in enumerate(contract.views):
             end = start + len(use.features)
             with reading(self.folder(use.view)):
-                flags[:, number] = self._as_of(use.view, use.columns, spine, values[:, start:end])
+                # A file that is read now is not deleted meanwhile.
+                flags[:, number] = self._as_of(
+                    use.view,
+                    use.columns,
+                    spine,
+                    values[:, start:end],
+                    None if known is None else known[:, start:end],
+                )
             start = end
-        return TrainingSet(values, flags, contract.names[:width])
+        return TrainingSet(values, flags, contract.names[:width], known)
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
         """Return why the rows of *spine* found no fresh row: give only rows that found none."""
@@ -308,9 +324,17 @@ class OfflineStore:
         ]
 
     def _as_of(
-        self, view: View, used: Sequence[int], spine: Spine, values: NDArray[np.float32]
+        self,
+        view: View,
+        used: Sequence[int],
+        spine: Spine,
+        values: NDArray[np.float32],
+        known: NDArray[np.bool_] | None,
     ) -> NDArray[np.uint32]:
-        """Write the features *used* into *values* (N, len(used)) and return RowFlag bits (N,)."""
+        """Write the features *used* into *values* (N, len(used)) and return RowFlag bits (N,).
+
+        known  None, or zeros of the same shape, in which stored values are marked.
+        """
         # Rows that are forgotten at every instant, or known after every instant, are not read.
         ids, instants = spine.joined(view), np.ascontiguousarray(spine.as_of_ms, dtype=np.int64)
         count = len(ids)
@@ -348,6 +372,8 @@ class OfflineStore:
         for index, column in enumerate(used):
             written = usable & valid[:, column]
             values[positions[written], index] = np.ma.getdata(columns[stored[column]])[written]
+            if known is not None:
+                known[positions[written], index] = True
         return row_flags(missing, stale, defaulted)
 
 

@@ -9,9 +9,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with sklearn
 
-from training.recipe import Learner, Recipe
+from training.errors import RecipeError
+from training.recipe import CALIBRATION_FOLDS, Learner, Recipe
 
-CALIBRATION_FOLDS = 3
 _CALIBRATED: Any = CalibratedClassifierCV
 _CLASSES: dict[str, Any] = {
     "logistic": LogisticRegression,
@@ -26,7 +26,19 @@ def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.b
     rows      (N, F) float32. A model fitted on float64 would differ from its own ONNX graph,
               because that is served float32.
     positive  (N,) bool, the labels.
+
+    Raises RecipeError when scikit-learn refuses the parameters or the rows.
     """
+    try:
+        return _fit(recipe, rows, positive)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"recipe {recipe.model}/{recipe.setting}: scikit-learn does not fit the learner "
+            f"{recipe.learner.kind!r}: {error}"
+        ) from error
+
+
+def _fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401
     learner = recipe.learner
     # One thread: sums in OpenMP and BLAS depend on the number of threads, and the same recipe must
     # give the same bytes.

@@ -12,7 +12,7 @@ from features.errors import SourceError
 from features.ingest.open_source import Frame, open_source
 from features.storage.database import fetch_columns, identifier, open_duckdb, quoted
 from training.errors import LabelsError
-from training.labelled_rows import LabelledRows
+from training.labelled_rows import VALUES_SHOWN, LabelledRows
 from training.labels import Labels
 
 INSTANT = "event_time_ms"
@@ -37,6 +37,7 @@ def read_labels(
     Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit:
     an id or an instant is missing, or a value is neither positive nor negative.
     """
+    # Errors of the transform and of files come from DuckDB, in its words.
     with open_duckdb(spill) as connection:
         try:
             # The transform runs once: checks and rows read its result.
@@ -44,13 +45,14 @@ def read_labels(
             connection.execute(f"CREATE TEMP TABLE labelled AS {labels.transform}")
             kinds = _kinds(labels, connection)
             columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))
+            outcomes = np.asarray(columns[labels.value]).astype(np.bool_)
+            _check_classes(labels, connection, outcomes, kinds[labels.value])
         except duckdb.Error as error:
             raise SourceError(f"labels {labels.name!r}: {error}") from error
-    # LabelledRows refuses labels of one class.
     return LabelledRows(
         ids={entity: columns[entity].tolist() for entity in labels.entities},
         as_of_ms=_int64(columns[INSTANT]),
-        positive=np.asarray(columns[labels.value]).astype(np.bool_),
+        positive=outcomes,
         inputs={name: columns[name] for name in labels.inputs},
     )
 
@@ -77,7 +79,7 @@ def _rows_sql(
 ) -> str:
     """Return SQL for ids, instant, the outcome as BOOLEAN, and the request inputs."""
     value = identifier(labels.value)
-    known = f"{value} IS NOT NULL"
+    known = _known_sql(labels, kinds[labels.value])
     # A row without an id or an instant would be joined with nothing, in silence.
     for name in (*labels.entities, INSTANT):
         gaps = f"SELECT count(*) FROM labelled WHERE {known} AND {identifier(name)} IS NULL"
@@ -99,6 +101,34 @@ def _rows_sql(
     return f"SELECT {', '.join(columns)} FROM labelled WHERE {known}"
 
 
+def _check_classes(
+    labels: Labels,
+    connection: duckdb.DuckDBPyConnection,
+    outcomes: NDArray[np.bool_],
+    kind: str,
+) -> None:
+    """Raise LabelsError when all outcomes are equal, with the values of the column."""
+    if outcomes.any() and not outcomes.all():
+        return
+    value = identifier(labels.value)
+    found = connection.execute(
+        f"SELECT DISTINCT {value} FROM labelled WHERE {_known_sql(labels, kind)} "
+        f"ORDER BY {value} LIMIT {VALUES_SHOWN}"
+    ).fetchall()
+    raise LabelsError(
+        f"labels {labels.name!r}: all {len(outcomes)} labels are {bool(outcomes.any())}; the "
+        f"column {labels.value!r} has values such as {[row[0] for row in found]}, and "
+        f"positive={labels.positive!r}. A model needs both classes"
+    )
+
+
+def _known_sql(labels: Labels, kind: str) -> str:
+    """Return SQL that is true for rows with an outcome. NaN is what pandas writes for none."""
+    value = identifier(labels.value)
+    floating = kind in ("FLOAT", "DOUBLE")
+    return f"{value} IS NOT NULL" + (f" AND NOT isnan({value})" if floating else "")
+
+
 def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: str) -> str:
     value = identifier(labels.value)
     if labels.positive:
@@ -108,8 +138,8 @@ def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: st
         return value
     if kind.removeprefix("U").startswith(NUMBERS):
         other = connection.execute(
-            f"SELECT {value} FROM labelled WHERE {value} IS NOT NULL AND {value} NOT IN (0, 1) "
-            "LIMIT 1"
+            f"SELECT {value} FROM labelled WHERE {_known_sql(labels, kind)} "
+            f"AND {value} NOT IN (0, 1) LIMIT 1"
         ).fetchone()
         if other is None:
             return f"{value} = 1"

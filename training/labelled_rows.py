@@ -1,4 +1,4 @@
-"""Labelled rows for training, and the split into held-out rows and rows to fit on."""
+"""Labelled rows for training: ids, instants, labels and request inputs, checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from xxhash import xxh3_64_intdigest
 
 from features.offline import Spine
 from training.errors import LabelsError
 
-HASH_BUCKETS = 1_000_000
+VALUES_SHOWN = 5
+"""Most values of labels that an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,9 @@ class LabelledRows:
     inputs     request input -> its N values at the instants: texts of a category, or numbers.
                None, NaN and what is masked are missing.
 
-    Raises LabelsError when lengths differ, an id is no text, a label is neither true nor false, or
-    all labels are equal.
+    Lists, arrays and columns of a data frame are taken alike, by position. Raises LabelsError when
+    lengths differ, an id is no text, an instant is no whole number, a label is neither true nor
+    false, or all labels are equal.
     """
 
     ids: Mapping[str, Sequence[str]]
@@ -34,7 +35,12 @@ class LabelledRows:
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A column of a data frame has an index of its own, so each becomes plain values in order.
+        object.__setattr__(self, "ids", {name: list(ids) for name, ids in self.ids.items()})
+        object.__setattr__(self, "as_of_ms", _as_int64(self.as_of_ms))
         object.__setattr__(self, "positive", _as_bool(self.positive))
+        inputs = {name: _as_column(values) for name, values in self.inputs.items()}
+        object.__setattr__(self, "inputs", inputs)
         sizes = {
             **{name: len(ids) for name, ids in self.ids.items()},
             "as_of_ms": len(self.as_of_ms),
@@ -64,8 +70,7 @@ class LabelledRows:
     def joined_ids(self, entities: Sequence[str]) -> list[bytes]:
         """Return the ids of each row joined by 0x1F, the keys that the split hashes.
 
-        entities  the entities of the contract, in its order. So the split of a model does not
-                  depend on the order in which one set of labels names them.
+        entities  the entities to join, in this order, whatever order the labels have.
 
         Raises LabelsError when the rows lack one of the entities.
         """
@@ -91,24 +96,65 @@ class LabelledRows:
 
 def _as_bool(labels: ArrayLike) -> NDArray[np.bool_]:
     """Return labels as (N,) bool; LabelsError when one of them is neither true nor false."""
-    array = np.asarray(labels)
-    if array.ndim != 1:
-        raise LabelsError(f"labels have the shape {array.shape}; they need one value for each row")
+    array = _one_dimensional(labels, "labels")
     if array.dtype == np.bool_:
         return array
     # Labels of three kinds would train a model of several classes, so nothing is guessed here.
-    values = array.tolist()
-    wrong = next((value for value in values if not _is_zero_or_one(value)), None)
-    if wrong is not None or any(value is None for value in values):
+    if array.dtype.kind in "iuf":
+        wrong = ~((array == 0) | (array == 1))
+        others = np.unique(array[wrong]).tolist()
+    else:
+        wrong = np.array([not _is_zero_or_one(value) for value in array.tolist()], dtype=np.bool_)
+        others = list({repr(value): value for value in array[wrong].tolist()}.values())
+    if wrong.any():
+        shown = ", ".join(repr(value) for value in others[:VALUES_SHOWN])
+        more = f" and {len(others) - VALUES_SHOWN} more" if len(others) > VALUES_SHOWN else ""
         raise LabelsError(
-            f"a label is {wrong!r}; a label is true or false, or the number 1 or 0: say which "
-            "values are positive, and leave out the rows whose outcome is not known"
+            f"a label is {shown}{more}, in {int(wrong.sum()):,} of {len(array):,} rows; a label is "
+            "true or false, or the number 1 or 0: say which values are positive, and leave out "
+            "the rows whose outcome is not known"
         )
     return array.astype(np.bool_)
 
 
+def _as_int64(instants: ArrayLike) -> NDArray[np.int64]:
+    """Return instants as (N,) int64; LabelsError for dates, and for what is no whole number."""
+    array = _one_dimensional(instants, "instants")
+    if array.dtype.kind == "M":
+        raise LabelsError(
+            f"instants are {array.dtype}; as_of_ms are Unix ms: "
+            "values.astype('datetime64[ms]').astype('int64') of dates in UTC"
+        )
+    whole = array.dtype.kind in "iu" or (
+        array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.trunc(array))).all())
+    )
+    if not whole:
+        raise LabelsError(
+            f"instants are {array.dtype} with values such as {array[:1].tolist()}; as_of_ms are "
+            "Unix ms, a whole number for each row"
+        )
+    return array.astype(np.int64)
+
+
+def _one_dimensional(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array (N,). A masked value is None, because its data means nothing."""
+    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(values), None, array.astype(object))  # type: ignore[call-overload]
+    if array.ndim != 1:
+        raise LabelsError(f"{name} have the shape {array.shape}; they need one value for each row")
+    return array
+
+
+def _as_column(values: ArrayLike) -> NDArray[Any]:
+    """Return the values of a request input as an array; a list keeps the type of each value."""
+    if isinstance(values, np.ndarray):
+        return values
+    return np.asarray(values, dtype=object if isinstance(values, list | tuple) else None)
+
+
 def _is_zero_or_one(value: object) -> bool:
-    return isinstance(value, int | float) and value in (0, 1)
+    return isinstance(value, int | float | np.bool_ | np.number) and bool(value in (0, 1))
 
 
 def _check_texts(entity: str, ids: Sequence[str]) -> None:
@@ -118,19 +164,3 @@ def _check_texts(entity: str, ids: Sequence[str]) -> None:
             f"an id of {entity!r} is {wrong!r} ({type(wrong).__name__}); ids are texts, written as "
             "in the feature store"
         )
-
-
-def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """Return (N,) bool, True for the rows that no version of *model* is fitted on.
-
-    The choice is a hash of the key, so it depends on no order, run or machine.
-
-    keys    the key of each row. Rows with the same key are on the same side.
-    share   share of the distinct keys that is held out, 0 to 1. The keys of a smaller share are
-            among those of a larger share.
-    """
-    salt = b"held-out\x00" + model.encode() + b"\x00"
-    limit = round(share * HASH_BUCKETS)
-    return np.array(
-        [xxh3_64_intdigest(salt + key) % HASH_BUCKETS < limit for key in keys], dtype=np.bool_
-    )

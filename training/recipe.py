@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
@@ -24,6 +25,8 @@ from training.on_demand import (
 LearnerKind = Literal["logistic", "forest", "boosting"]
 Calibration = Literal["none", "sigmoid", "isotonic"]
 Scaling = Literal["none", "standard"]
+CALIBRATION_FOLDS = 3
+"""Folds of a calibration. Each needs a row of either class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,8 @@ class Recipe:
     held_out_share   share of the entities that is held out, above 0 and below 1.
     threshold        a score at or above it is a positive decision.
     audit            features for the fairness report. The model need not read them.
+    audit_bands      audited number -> the edges of its bands, growing: (30, 50) gives "below 30",
+                     "30 to below 50" and "50 and above".
 
     Raises RecipeError when these contradict each other.
     """
@@ -120,6 +125,7 @@ class Recipe:
     inputs: tuple[RequestInput, ...] = ()
     on_demand: tuple[OnDemand, ...] = ()
     withheld: tuple[str, ...] = ()
+    audit_bands: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_share < 1.0:
@@ -136,6 +142,7 @@ class Recipe:
             # These raise here, not in the middle of training.
             self.contract  # noqa: B018
             self._check_columns()
+            self.band_edges  # noqa: B018
         except (ContractError, RecipeError) as error:
             raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
         if not self.contract.entities:
@@ -227,6 +234,31 @@ class Recipe:
     def _withheld_columns(self) -> list[str]:
         return [find_column(name, self.contract.names) for name in self.withheld]
 
+    @cached_property
+    def band_edges(self) -> dict[str, tuple[float, ...]]:
+        """The edges of *audit_bands* by the full names of the audited features."""
+        audited = {
+            f"{use.view.name}:{feature.name}": feature
+            for use in self.audit
+            for feature in use.view.features
+            if feature.name in use.features
+        }
+        edges_of = {}
+        for name, edges in self.audit_bands.items():
+            full_name = find_column(name, list(audited))
+            if audited[full_name].dictionary:
+                raise RecipeError(
+                    f"audit_bands name {name!r}, a category, each text of which is a group already"
+                )
+            growing = all(low < high for low, high in pairwise(edges))
+            if not edges or not growing or not all(map(math.isfinite, edges)):
+                raise RecipeError(
+                    f"audit_bands of {name!r} have the edges {edges!r}; give finite numbers that "
+                    "grow, such as (30, 50, 65)"
+                )
+            edges_of[full_name] = tuple(float(edge) for edge in edges)
+        return edges_of
+
     def definition(self) -> dict[str, Any]:
         """Return the recipe as JSON values. Views are named, each with its hash.
 
@@ -248,12 +280,13 @@ class Recipe:
             **{name: value for name, value in self._later_definition().items() if value},
         }
 
-    def _later_definition(self) -> dict[str, list[Any]]:
+    def _later_definition(self) -> dict[str, Any]:
         """Return the fields that are left out of a definition where they are empty."""
         return {
             "inputs": [item.definition() for item in self.inputs],
             "on_demand": [feature.definition() for feature in self.on_demand],
             "withheld": list(self.withheld),
+            "audit_bands": {name: list(edges) for name, edges in self.band_edges.items()},
         }
 
     @staticmethod
@@ -269,10 +302,13 @@ class Recipe:
         """
         try:
             # What older definitions lack was added later, with an empty default.
-            later = {
+            later: dict[str, Any] = {
                 "inputs": tuple(map(RequestInput.from_definition, definition.get("inputs", ()))),
                 "on_demand": tuple(OnDemand(**item) for item in definition.get("on_demand", ())),
                 "withheld": tuple(definition.get("withheld", ())),
+                "audit_bands": {
+                    name: tuple(edges) for name, edges in definition.get("audit_bands", {}).items()
+                },
             }
             # The rest is in every definition.
             return Recipe(

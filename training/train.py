@@ -5,7 +5,7 @@ champion and registers the result.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,18 +19,25 @@ from features.views import View
 from registry import bundle, scoring
 from registry.bundle import Bundle
 from training.artifacts import card, golden_rows, reference
+from training.audit import fairness_report
 from training.errors import GateFailedError
-from training.evaluation import fairness, gate
-from training.evaluation.expected_shift import ExpectedShift, expected_shift
-from training.evaluation.metrics import Estimate, auc_gain, evaluate_scores
+from training.evaluation import gate
+from training.evaluation.expected_shift import (
+    ExpectedShift,
+    evidence_digests,
+    expected_shift,
+    shift_without_champion,
+)
+from training.evaluation.metrics import Bootstrap, Estimate, auc_gain, evaluate_scores
 from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
 from training.joined import JoinedView, joined_views, require_joined
-from training.labelled_rows import LabelledRows, is_held_out
+from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
 from training.request_inputs import encode_inputs
+from training.split import held_out_rows
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
@@ -39,7 +46,9 @@ Progress = Callable[[str], None]
 class FeatureSource(Protocol):
     """The methods of features.offline.OfflineStore that training needs."""
 
-    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
+    def training_set(
+        self, contract: ModelContract, spine: Spine, *, with_known: bool = False
+    ) -> TrainingSet:
         """Return the features as they were known at each instant of *spine*."""
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
@@ -101,6 +110,16 @@ class _Fitted:
     parity: ParityCertificate
 
 
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """What the scores of the held-out rows are worth, and how they differ from the champion's."""
+
+    metrics: dict[str, Estimate]
+    fairness: dict[str, Any]
+    gain: Estimate | None
+    shift: ExpectedShift | None
+
+
 def train_version(
     recipe: Recipe,
     store: FeatureSource,
@@ -122,67 +141,79 @@ def train_version(
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
     rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
-    held_out = _held_out(recipe, labels)
+    held_out = held_out_rows(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
     fitted = _fit(recipe, rows, held_out, labels.positive)
-    # Evaluate the ONNX scores of the held-out rows.
-    progress("evaluate")
-    held_out_labels, scores = labels.selected(held_out), fitted.scores[held_out].astype(np.float64)
-    metrics = evaluate_scores(
-        held_out_labels.positive, scores, threshold=recipe.threshold, seed=recipe.seed
-    )
-    # Compare with the champion on the same rows.
-    progress("compare with the champion")
-    gain, shift = _compare(recipe, store, held_out_labels, fitted.scores[held_out], champion)
+    # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
+    found = _evaluate(recipe, store, labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
     files = _files(recipe, fitted)
     progress("gate")
-    checks = _pass_gate(recipe, files, fitted, metrics["auc"], gain)
-    # The card says how the version was made.
+    checks = _pass_gate(recipe, files, fitted, found)
+    # The card says how the version was made. An approver accepts its evidence with the shift.
     facts = {
         **card.recipe_facts(recipe),
         **card.code_facts(commit),
         "data": _data_facts(recipe, store, labels, held_out),
-        **_evaluation_facts(joined, fitted, metrics, gain, shift),
-        "fairness": _fairness(recipe, store, held_out_labels, scores),
+        "joined": {view.view: view.definition() for view in joined},
+        **_evaluation_facts(recipe, fitted, found),
         "gate": checks,
     }
+    shift = None if found.shift is None else replace(found.shift, evidence=evidence_digests(facts))
     return TrainedVersion(
         recipe=recipe,
-        files={**files, "card.json": canonical_json(facts)},
+        files={**files, "card.json": canonical_json({**facts, **_shift_facts(facts, shift)})},
         model=fitted.model,
         rows=rows,
         joined=joined,
         held_out=held_out,
         scores=fitted.scores,
-        metrics=metrics,
-        gain=gain,
+        metrics=found.metrics,
+        gain=found.gain,
         parity=fitted.parity,
         shift=shift,
     )
 
 
-def _evaluation_facts(
-    joined: list[JoinedView],
+def _evaluate(
+    recipe: Recipe,
+    store: FeatureSource,
+    labels: LabelledRows,
     fitted: _Fitted,
-    metrics: dict[str, Estimate],
-    gain: Estimate | None,
-    shift: ExpectedShift | None,
-) -> dict[str, Any]:
-    """Return the card's facts about joined features, metrics, parity and the champion."""
+    champion: Bundle | None,
+    progress: Progress,
+) -> _Evaluation:
+    """Judge the scores of the held-out rows, by themselves and beside those of *champion*."""
+    progress("evaluate")
+    held_out_labels = labels.selected(fitted.held_out)
+    scores = fitted.scores[fitted.held_out]
+    wide = scores.astype(np.float64)
+    metrics = evaluate_scores(
+        held_out_labels.positive, wide, threshold=recipe.threshold, seed=recipe.seed
+    )
+    fairness = fairness_report(recipe, store, held_out_labels, wide)
+    # The champion scores the same rows.
+    progress("compare with the champion")
+    gain, shift = _compare(recipe, store, held_out_labels, scores, champion)
+    return _Evaluation(metrics, fairness, gain, shift)
+
+
+def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> dict[str, Any]:
+    """Return the card's facts about metrics and their intervals, fairness and parity."""
     return {
-        "joined": {view.view: view.definition() for view in joined},
-        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
-        "auc_gain": None if gain is None else gain.definition(),
+        "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
+        "auc_gain": None if found.gain is None else found.gain.definition(),
+        "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
+        "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
-        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
     }
 
 
-def _held_out(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
-    keys = labels.joined_ids(recipe.contract.entities)
-    return is_held_out(recipe.model, keys, recipe.held_out_share)
+def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str, Any]:
+    """Return the card's `expected_shift`, which has the evidence also without a champion."""
+    without = shift_without_champion(evidence_digests(facts))
+    return {"expected_shift": without if shift is None else shift.definition()}
 
 
 def _joined_rows(
@@ -221,15 +252,14 @@ def _pass_gate(
     recipe: Recipe,
     files: dict[str, bytes],
     fitted: _Fitted,
-    auc: Estimate,
-    gain: Estimate | None,
+    found: _Evaluation,
 ) -> list[dict[str, Any]]:
     """Return the passed checks for the card; raise GateFailedError if one fails."""
     checks = gate.quality_checks(
         recipe.gate,
         held_out_rows=int(fitted.held_out.sum()),
-        auc=auc,
-        gain=gain,
+        auc=found.metrics["auc"],
+        gain=found.gain,
         parity=fitted.parity,
     )
     checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
@@ -354,25 +384,4 @@ def _data_facts(
         "held_out_share": recipe.held_out_share,
         "split": "xxh3_64 of the joined entity ids, salted by the model's name",
         "as_of_ms": [int(labels.as_of_ms.min()), int(labels.as_of_ms.max())],
-    }
-
-
-def _fairness(
-    recipe: Recipe, store: FeatureSource, held_out_labels: LabelledRows, scores: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Return the fairness report of each audited feature. Members have the value 1."""
-    if not recipe.audit:
-        return {}
-    # The audited features are read here, because the model need not read them.
-    audit = ModelContract(entities=recipe.contract.entities, views=recipe.audit)
-    columns = store.training_set(audit, held_out_labels.spine).values
-    return {
-        name: fairness.compare_groups(
-            columns[:, index] == 1.0,
-            held_out_labels.positive,
-            scores,
-            threshold=recipe.threshold,
-            seed=recipe.seed,
-        )
-        for index, name in enumerate(audit.names)
     }

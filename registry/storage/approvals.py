@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
-from features.canonical import canonical_json
+from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
 from registry.rules.settings import current_digest, proposed_digest, settings_digest
 from registry.storage import tables
@@ -131,15 +131,27 @@ def _check_request(request: pb.ApproveRequest) -> None:
 
 
 def _check_shift(accepted: str, version: Row[Any]) -> None:
-    """Require that the approver accepts the expected shift in the version's card, by its digest."""
-    shift = json.loads(version.card_json).get("expected_shift")
-    expected = shift.get("digest", "") if isinstance(shift, dict) else ""
+    """Require that the approver accepts the expected shift in the version's card, by its digest.
+
+    The evidence that the shift names by digest must be what the card says elsewhere.
+    """
+    card = json.loads(version.card_json)
+    shift = card.get("expected_shift")
+    shift = shift if isinstance(shift, dict) else {}
+    expected = shift.get("digest", "")
     if expected and accepted != expected:
         raise GateError(
             f"version {version.label} is expected to shift scores by {str(expected)[:16]!r} in its "
             f"card, and accepted_shift is {accepted[:16] or 'empty'!r}; read the card, and approve "
             "with the digest of its shift"
         )
+    evidence = shift.get("evidence")
+    for section, digest in (evidence if isinstance(evidence, dict) else {}).items():
+        if sha256_hex(canonical_json(card.get(section))) != digest:
+            raise GateError(
+                f"{str(section)[:80]!r} in the card of version {version.label} is not what the "
+                "digest of its expected shift was made of; train the version again"
+            )
 
 
 def read_approval(connection: Connection, approval_id: str) -> pb.Approval | None:

@@ -78,11 +78,12 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "on_demand",
             "recipe",
             "request_inputs",
+            "split",
         ),
         ("export", "artifacts"),
         ("evaluation",),
         ("drills",),
-        ("certify", "champion", "joined"),
+        ("audit", "certify", "champion", "joined"),
         ("train",),
     ),
     "gateway": (

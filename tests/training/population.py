@@ -64,13 +64,16 @@ def profile_labels() -> LabelledRows:
 class PopulationStore:
     """A feature source with every subscriber of `profile_labels`."""
 
-    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
+    def training_set(
+        self, contract: ModelContract, spine: Spine, *, with_known: bool = False
+    ) -> TrainingSet:
         """The columns of the contract for the subscribers of the spine, (N, F)."""
         indices = [int(name[1:]) for name in spine.ids["subscriber"]]
         columns = [column for use in contract.views for column in use.columns]
         values = np.ascontiguousarray(profile_matrix()[indices][:, columns])
         flags = np.zeros((len(values), len(contract.views)), dtype=np.uint32)
-        return TrainingSet(values, flags, contract.names)
+        known = np.ones_like(values, dtype=np.bool_) if with_known else None
+        return TrainingSet(values, flags, contract.names, known)
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
         """Never asked: every subscriber has a row."""

@@ -49,6 +49,8 @@ def test_labels_are_read_with_their_instant(tmp_path: Path) -> None:
         ("i", (1, 3), [False, True, False, True]),
         ("i::VARCHAR", ("1", "2"), [False, True, True, False]),
         ("i = 1", (False,), [True, False, True, True]),
+        ("CASE WHEN i > 2 THEN 'nan'::DOUBLE ELSE i % 2 END", (), [False, True, False]),
+        ("CASE WHEN i > 2 THEN 'nan'::FLOAT ELSE i END", (2,), [False, False, True]),
     ],
 )
 def test_labels_take_their_positive_values(
@@ -67,6 +69,8 @@ def test_labels_take_their_positive_values(
         ("'a'", "i", {"positive": ()}, "have VARCHAR in column 'status'"),
         ("i", "CASE WHEN i > 1 THEN i END", {}, "have 2 rows without 'customer'"),
         ("'gone'", "i", {}, "all 4 labels are True"),
+        ("['here', 'left'][i % 2 + 1]", "i", {}, r"all 4 labels are False.*\['here', 'left'\]"),
+        ("NULL::VARCHAR", "i", {}, "all 0 labels are False"),
         ("i", "i", {"value": "state"}, r"returns no \['state'\]"),
         ("i", "i", {"transform": "SELECT nothing FROM source"}, "labels 'left': Binder Error"),
         ("i", "i", {"source": Source.files("none.csv", time="at")}, r"no file matches 'none\.csv'"),

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from features.contract import ViewUse
 from features.source import Source
@@ -91,7 +92,12 @@ def test_labels_join_ids_in_the_order_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("positive", "reason"),
     [
-        (np.array([0, 1, 2]), "a label is 2"),
+        (np.array([0, 1, 2]), "a label is 2, in 1 of 3 rows"),
+        (np.array([3, -1, 2]), "a label is -1, 2, 3, in 3 of 3 rows"),
+        (np.array([0.5, 1, 0], dtype=np.float32), "a label is 0.5"),
+        (pd.Series([1, 0, pd.NA], dtype="Int64"), "a label is nan"),
+        (pd.Series(["1", "0", "1"]), "a label is '1', '0', in 3 of 3 rows"),
+        (np.ma.array([True, False, True], mask=[False, False, True]), "a label is None"),
         (np.array([0, 1, -1]), "a label is -1"),
         (np.array([0.0, 1.0, np.nan]), "a label is nan"),
         (np.array([True, False, None], dtype=object), "a label is None"),
@@ -100,7 +106,7 @@ def test_labels_join_ids_in_the_order_of_the_contract() -> None:
     ],
 )
 def test_labels_refuse_a_value_that_is_neither_true_nor_false(
-    positive: NDArray[np.bool_], reason: str
+    positive: ArrayLike, reason: str
 ) -> None:
     """Three classes would be fitted in silence, and the score would be that of class 1."""
     with pytest.raises(LabelsError, match=reason):
@@ -123,6 +129,45 @@ def test_labels_of_zeros_and_ones_become_bool(kind: DTypeLike) -> None:
         )
         assert rows.positive.dtype == np.bool_
         assert rows.positive.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["bool", "boolean", "int64", "Int8", "float32", "object"])
+def test_labels_take_columns_of_a_data_frame_by_position(kind: str) -> None:
+    """A filtered frame has an index with gaps, and its rows count in their order."""
+    table = pd.DataFrame(
+        {"who": ["a", "b", "c"], "at": [1, 2, 3], "left": [0, 1, 0], "fee": [1.0, 2.0, None]},
+        index=[2, 0, 7],
+    )
+    rows = LabelledRows(
+        ids={"subscriber": table["who"]},
+        as_of_ms=table["at"].astype("float64"),  # type: ignore[arg-type]  frames hold any type
+        positive=table["left"].astype(kind),  # type: ignore[arg-type]
+        inputs={"fee": table["fee"]},  # type: ignore[dict-item]
+    )
+    assert rows.ids == {"subscriber": ["a", "b", "c"]}
+    assert rows.positive.dtype == np.bool_
+    assert rows.selected(np.array([False, True, True])).as_of_ms.tolist() == [2, 3]
+    assert rows.selected(np.array([True, True, False])).ids == {"subscriber": ["a", "b"]}
+    assert rows.inputs["fee"][:2].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("instants", "reason"),
+    [
+        (pd.to_datetime(["2026-07-01", "2026-07-02"]), r"instants are datetime64.*Unix ms"),
+        ([1.5, 2.0], r"a whole number for each row"),
+        ([np.nan, 2.0], r"a whole number for each row"),
+        (["2026-07-01", "2026-07-02"], r"a whole number for each row"),
+    ],
+)
+def test_labels_refuse_instants_that_are_no_unix_ms(instants: ArrayLike, reason: str) -> None:
+    """Dates would be nanoseconds or microseconds, which no view has rows at."""
+    with pytest.raises(LabelsError, match=reason):
+        LabelledRows(
+            ids={"subscriber": ["a", "b"]},
+            as_of_ms=instants,
+            positive=np.array([True, False]),
+        )
 
 
 def test_labels_refuse_ids_that_are_no_texts() -> None:
@@ -160,6 +205,26 @@ def test_recipe_is_rebuilt_from_the_json_of_its_definition() -> None:
     assert rebuilt.contract.model_contract == GOOD.contract.model_contract
     with pytest.raises(RecipeError, match="not a definition of a recipe"):
         Recipe.from_definition(json.loads(text), {}, {})
+
+
+def test_recipe_names_bands_of_audited_numbers() -> None:
+    """They are in a definition only where they are used, so older digests stay."""
+    assert "audit_bands" not in GOOD.definition()
+    banded = replace(GOOD, audit_bands={"senior": (0.5, 2.0)})
+    assert banded.band_edges == {"profile:senior": (0.5, 2.0)}
+    views = {use.view.view_hash: use.view for use in GOOD.features}
+    text = json.dumps(banded.definition())
+    assert Recipe.from_definition(json.loads(text), views, {}).band_edges == banded.band_edges
+    for bands, reason in (
+        ({"tenure": (1.0,)}, "`tenure`: no such column"),
+        ({"senior": (2.0, 2.0)}, "numbers that grow"),
+        ({"senior": ()}, "numbers that grow"),
+    ):
+        with pytest.raises(RecipeError, match=reason):
+            replace(GOOD, audit_bands=bands)
+    planned = ViewUse(view=GOOD.features[0].view, features=("plan",))
+    with pytest.raises(RecipeError, match="'plan', a category"):
+        replace(GOOD, audit=(planned,), audit_bands={"plan": (1.0,)})
 
 
 def test_recipe_refuses_labels_without_an_entity() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
 from features.offline import OfflineStore
 from registry import bundle, scoring
@@ -103,10 +104,18 @@ def test_train_writes_every_fact_into_the_card(churn_versions: ChurnVersions) ->
     assert card["parity"]["passed"]
     assert card["parity"]["held_out_rows"] == card["data"]["held_out_rows"]
     assert all(check["passed"] for check in card["gate"])
-    groups = card["fairness"]
-    assert set(groups) == {"churn_profile:senior_citizen", "churn_profile:female"}
-    assert groups["churn_profile:female"]["verdict"] in ("within band", "undecided")
-    assert groups["churn_profile:senior_citizen"]["selection_rate_ratio"]["value"] > 1.25
+    fairness = card["fairness"]
+    assert set(fairness) == {"churn_profile:senior_citizen", "churn_profile:female"}
+    assert fairness["churn_profile:female"]["verdict"] in ("within band", "undecided")
+    younger, senior = fairness["churn_profile:senior_citizen"]["groups"][:2]
+    assert (younger["value"], senior["value"]) == ("0", "1")
+    assert senior["selection_rate_ratio"]["value"] > 1.25
+    assert card["intervals"] == {
+        "confidence_level": 0.95,
+        "resamples": 1_000,
+        "rows": card["data"]["held_out_rows"],
+        "groups": card["data"]["held_out_rows"],
+    }
 
 
 def test_train_writes_the_expected_shift_of_all_held_out_rows(
@@ -124,7 +133,21 @@ def test_train_writes_the_expected_shift_of_all_held_out_rows(
     assert 0 < shift["flip_rate"] < 0.2
     assert candidate.shift is not None
     assert shift["digest"] == candidate.shift.digest
-    assert read_card(champion.files)["expected_shift"] == {"champion": None, "digest": ""}
+
+
+def test_train_puts_the_evidence_into_the_digest_that_is_approved(
+    churn_versions: ChurnVersions,
+) -> None:
+    """With another verdict or another gate, the approver would accept another digest."""
+    for version in (churn_versions.champion, churn_versions.candidate):
+        card = read_card(version.files)
+        shift = card["expected_shift"]
+        assert set(shift["evidence"]) == {"data", "fairness", "gate", "joined", "metrics"}
+        for section, digest in shift["evidence"].items():
+            assert sha256_hex(canonical_json(card[section])) == digest
+        digest = shift.pop("digest")
+        assert sha256_hex(canonical_json(shift)) == digest
+    assert read_card(churn_versions.champion.files)["expected_shift"]["champion"] is None
 
 
 def test_train_refuses_a_version_worse_than_the_champion(

@@ -2,7 +2,9 @@
 
 import io
 import json
+from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -121,6 +123,56 @@ def test_json_output_has_escapes_for_control_characters() -> None:
     shown = screen.file.getvalue()
     assert not [character for character in "\x1b\x9b\x7f\u202e" if character in shown]
     assert json.loads(shown.splitlines()[-1]) == value
+
+
+def test_change_summary_has_the_evidence_of_the_version() -> None:
+    """Data, gate and each group that is not within the band, with rows without a value."""
+
+    def group(value: str | None, verdict: str, ratio: float) -> dict[str, Any]:
+        return {
+            "value": value,
+            "counts": {"member": {"rows": 417}},
+            "selection_rate_ratio": {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1},
+            "tpr_gap": None,
+            "verdict": verdict,
+        }
+
+    groups = [
+        group("north", "within band", 1.0),
+        group("south", "outside band", 0.5),
+        group(None, "undecided", 0.8),
+    ]
+    card = {
+        "data": {"rows": 7_043, "positives": 1_869},
+        "gate": [{"name": "auc", "passed": True, "text": "AUC 0.8580; at least 0.7"}],
+        "fairness": {"profile:region": {"verdict": "outside band", "groups": groups}},
+    }
+    shown = rendered(change_summary(card))
+    assert "data: positives" in shown
+    assert "passed: AUC 0.8580; at least 0.7" in shown
+    assert "outside band (groups: 1 outside band, 1 undecided, 1 within band)" in shown
+    assert "= south" in shown
+    assert "outside band, 417 rows, selection rate ratio 0.500 [0.400, 0.600]" in shown
+    assert "= unknown" in shown
+    assert "= north" not in shown
+
+
+@pytest.mark.parametrize("written", ["all", ["x"], {"x": None}, {"x": {"groups": ["y", None]}}, 7])
+def test_change_summary_breaks_on_no_card(written: object) -> None:
+    """The author of a card that training did not make may have written anything."""
+    sections = ("data", "gate", "fairness", "metrics", "expected_shift", "drill", "joined")
+    assert rendered(change_summary(dict.fromkeys(sections, written)))
+    estimate = {"value": "high", "low": None, "high": []}
+    assert "auc" in rendered(change_summary({"metrics": {"auc": estimate}}))
+
+
+def test_change_summary_shows_the_fairness_of_older_cards() -> None:
+    """They compare the value 1 with all others, and have no groups."""
+    older = {"selection_rate_ratio": {"value": 2.2, "low": 1.9, "high": 2.5}}
+    shown = rendered(
+        change_summary({"fairness": {"p:senior": {**older, "verdict": "outside band"}}})
+    )
+    assert "outside band" in shown
 
 
 def test_change_summary_says_what_training_joined() -> None:

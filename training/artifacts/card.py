@@ -13,8 +13,6 @@ FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
 PROBABILITY_TOLERANCE = {"absolute": 1e-5, "relative": 0.0}
 """How exact the scores of every trained version are, which are probabilities."""
-NO_CHAMPION: dict[str, Any] = {"champion": None, "digest": ""}
-"""The expected shift of a version that was trained without a champion."""
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The expected shift: how the candidate's scores differ from the champion's on held-out rows.
 
-The approver accepts it by its digest. In a rollout, prediction evidence tests for a departure from
+The approver accepts it by its digest, and with it the evidence in the card: the shift has a digest
+of each of its sections. In a rollout, prediction evidence tests for a departure from
 this shift, not for a difference from production, because a better model is different.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
 from stats.score_scale import ScoreScale
+
+EVIDENCE = ("data", "fairness", "gate", "joined", "metrics")
+"""The sections of a card that an approver accepts together with the expected shift."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,8 @@ class ExpectedShift:
     to_positive       flips to a positive decision, where a decision is at a threshold.
     mean_differences  (K,) mean of candidate - champion of each output.
     mean_distance     mean distance, in spreads.
+    evidence          section of the card -> its SHA-256 (hex). Empty in cards of drills and in
+                      cards of before there was evidence, so their digests stay as they are.
     """
 
     champion: str
@@ -35,6 +42,7 @@ class ExpectedShift:
     to_positive: int
     mean_differences: tuple[float, ...]
     mean_distance: float
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -72,6 +80,7 @@ class ExpectedShift:
             "flip_rate": self.flip_rate,
             "mean_difference": self.mean_differences[0],
             "psi": self.psi,
+            **({"evidence": dict(self.evidence)} if self.evidence else {}),
         }
         # One probability needs no more, so older digests stay.
         if self.scale.task == "binary" and len(outputs) == 1:
@@ -87,6 +96,20 @@ class ExpectedShift:
                 for output, difference in zip(outputs, self.mean_differences, strict=True)
             },
         }
+
+
+def evidence_digests(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return section -> SHA-256 (hex) of its canonical JSON, for the evidence in a card's *facts*.
+
+    The registry computes the same again before it takes an approval.
+    """
+    return {name: sha256_hex(canonical_json(facts[name])) for name in EVIDENCE}
+
+
+def shift_without_champion(evidence: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a card has in place of a shift when there is no champion: evidence, digest."""
+    definition = {"champion": None, "evidence": dict(evidence)}
+    return {**definition, "digest": sha256_hex(canonical_json(definition))}
 
 
 def expected_shift(

@@ -1,72 +1,144 @@
-"""Compares the rates of positive decisions of two groups, with intervals and a verdict."""
+"""Compares the positive decisions of each value of an attribute with those of all other rows.
 
+A value is a category, a number, or a band of numbers. Rows without a value are a group of their
+own, because people of whom less is known may be treated worse for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Estimate, Statistic, intervals
+from training.evaluation.metrics import Bootstrap, Estimate, Floats, Statistic, divide
 
 ROWS_MIN = 100
 RATIO_BAND = (0.8, 1.25)
 """The four-fifths rule of 29 CFR 1607.4(D), and its inverse."""
+NUMBERS_MAX = 20
+"""Most distinct numbers that are groups each; more are put into bands."""
+BANDS = 4
+"""Bands of numbers for which the recipe names no edges."""
+GROUPS_AT_ONCE = 50
+"""Groups whose sums are in memory together: 32 MB for each fifty."""
+VERDICTS = ("outside band", "undecided", "within band", "not enough data")
+"""From the worst on. An attribute has the worst verdict of its groups."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Attribute:
+    """The groups that N rows belong to.
+
+    name    the audited feature, as in "profile:region".
+    codes   (N,) int64, the group of each row, from 0 to the number of groups - 1.
+    groups  the name of each group. None is the group of the rows without a value.
+    """
+
+    name: str
+    codes: NDArray[np.int64]
+    groups: tuple[str | None, ...]
+
+
+def categories(
+    name: str, values: NDArray[np.float32], known: NDArray[np.bool_], dictionary: Sequence[str]
+) -> Attribute:
+    """Return a group for each text of *dictionary*, and one for rows without one of these texts.
+
+    values  (N,) float32, positions in the dictionary; others are texts that it does not have.
+    known   (N,) bool, False where the value is a default.
+    """
+    positions = values.astype(np.int64)
+    listed = known & (positions >= 0) & (positions < len(dictionary))
+    codes = np.where(listed, positions, len(dictionary))
+    return Attribute(name, codes, (*dictionary, None))
+
+
+def numbers(
+    name: str,
+    values: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    edges: Sequence[float] = (),
+) -> Attribute:
+    """Return a group for each band between *edges*, and one for rows without a number.
+
+    Without edges, each distinct number is a group; more than 20 are put into four bands of about
+    equally many rows.
+
+    values  (N,) float32.
+    known   (N,) bool, False where the value is a default.
+    """
+    # Few numbers are groups each.
+    known = known & ~np.isnan(values)
+    distinct = np.unique(values[known])
+    if not edges and len(distinct) <= NUMBERS_MAX:
+        names: list[str] = [f"{value:g}" for value in distinct.tolist()]
+        codes = np.searchsorted(distinct, values)
+    else:
+        if not edges:
+            shares = np.arange(1, BANDS) / BANDS
+            inner = np.quantile(values[known], shares, method="inverted_cdf")
+            edges = np.unique(inner).tolist()
+        # A band begins with its lower edge.
+        names = [
+            f"below {edges[0]:g}",
+            *(f"{low:g} to below {high:g}" for low, high in pairwise(edges)),
+            f"{edges[-1]:g} and above",
+        ]
+        codes = np.searchsorted(np.array(edges, dtype=np.float32), values, side="right")
+    return Attribute(name, np.where(known, codes, len(names)), (*names, None))
 
 
 def compare_groups(
-    member: NDArray[np.bool_],
+    attribute: Attribute,
     positive: NDArray[np.bool_],
     scores: NDArray[np.float64],
     *,
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare the members of a group with all others. Return JSON values for the card.
+    """Compare each group with all other rows. Return JSON values for the card.
 
-    member    (N,) bool, the group.
     positive  (N,) bool, the labels.
     scores    (N,) P(positive).
 
-    The result has these keys, besides counts and threshold:
+    `groups` has these keys for each group that has a row, besides its value and counts:
 
     selection_rate_ratio  P(selected | member) / P(selected | other). The band is .8 to 1.25.
     tpr_gap               P(selected | member, positive) - P(selected | other, positive).
     verdict               "within band", "outside band" if the whole 95 % interval is outside,
                           "undecided", or "not enough data" below 100 rows on either side.
+
+    The `verdict` of the attribute is the worst of its groups'.
     """
+    # Estimate the rates of groups with enough rows, and of all others.
     selected = scores >= threshold
-    groups = {"member": member, "other": ~member}
-    counts = {group: _count_rows(rows, positive, selected) for group, rows in groups.items()}
-    report: dict[str, Any] = {"counts": counts, "threshold": threshold}
-    # Too few rows give no verdict.
-    if min(group_counts["rows"] for group_counts in counts.values()) < ROWS_MIN:
-        return {
-            **report,
-            "selection_rate_ratio": None,
-            "tpr_gap": None,
-            "verdict": "not enough data",
-        }
-    # Estimate ratio and gap with their intervals.
-    rates = {group: _rate(rows, selected) for group, rows in groups.items()}
-    true_positive_rates = {
-        group: _rate(rows & positive, selected) for group, rows in groups.items()
-    }
-    estimates = intervals(
-        {
-            "ratio": lambda weights: _divide(rates["member"](weights), rates["other"](weights)),
-            "gap": lambda weights: (
-                true_positive_rates["member"](weights) - true_positive_rates["other"](weights)
-            ),
-        },
-        rows=len(member),
-        seed=seed,
-    )
-    # Judge the ratio. The gap has no verdict.
-    return {
-        **report,
-        "selection_rate_ratio": estimates["ratio"].definition(),
-        "tpr_gap": estimates["gap"].definition(),
-        "verdict": ratio_verdict(estimates["ratio"]),
-    }
+    rows = np.bincount(attribute.codes, minlength=len(attribute.groups))
+    present = np.flatnonzero(rows).tolist()
+    compared = [code for code in present if ROWS_MIN <= rows[code] <= len(scores) - ROWS_MIN]
+    estimates = _estimates(attribute.codes, compared, positive, selected, seed)
+    # The other groups have counts and no verdict.
+    groups = []
+    for code in present:
+        member = attribute.codes == code
+        ratio, gap = estimates.get(code, (None, None))
+        groups.append(
+            {
+                "value": attribute.groups[code],
+                "counts": {
+                    "member": _count_rows(member, positive, selected),
+                    "other": _count_rows(~member, positive, selected),
+                },
+                "selection_rate_ratio": None if ratio is None else ratio.definition(),
+                "tpr_gap": None if gap is None else gap.definition(),
+                "verdict": "not enough data" if ratio is None else ratio_verdict(ratio),
+            }
+        )
+    # One group that is treated otherwise is enough.
+    found = {group["verdict"] for group in groups}
+    verdict = next(verdict for verdict in VERDICTS if verdict in found)
+    return {"threshold": threshold, "groups": groups, "verdict": verdict}
 
 
 def ratio_verdict(ratio: Estimate) -> str:
@@ -81,6 +153,43 @@ def ratio_verdict(ratio: Estimate) -> str:
     return "undecided"
 
 
+def _estimates(
+    codes: NDArray[np.int64],
+    compared: Sequence[int],
+    positive: NDArray[np.bool_],
+    selected: NDArray[np.bool_],
+    seed: int,
+) -> dict[int, tuple[Estimate, Estimate]]:
+    """Return code -> the ratio of selection rates and the gap of true positive rates."""
+    bootstrap = Bootstrap(len(codes), seed=seed)
+    everyone = np.ones(len(codes), dtype=np.bool_)
+    estimates: dict[int, tuple[Estimate, Estimate]] = {}
+    for start in range(0, len(compared), GROUPS_AT_ONCE):
+        some = compared[start : start + GROUPS_AT_ONCE]
+        statistics: dict[str, Statistic] = {}
+        for code in some:
+            member = codes == code
+            # Others are everyone less the members.
+            statistics[f"ratio {code}"] = bootstrap.statistic(
+                _rate_ratio, selected & member, member, selected, everyone
+            )
+            hit = selected & positive
+            statistics[f"gap {code}"] = bootstrap.statistic(
+                _rate_gap, hit & member, positive & member, hit, positive
+            )
+        found = bootstrap.intervals(statistics)
+        estimates |= {code: (found[f"ratio {code}"], found[f"gap {code}"]) for code in some}
+    return estimates
+
+
+def _rate_ratio(ours: Floats, members: Floats, chosen: Floats, everyone: Floats) -> Floats:
+    return divide(divide(ours, members), divide(chosen - ours, everyone - members))
+
+
+def _rate_gap(ours: Floats, members: Floats, chosen: Floats, everyone: Floats) -> Floats:
+    return divide(ours, members) - divide(chosen - ours, everyone - members)
+
+
 def _count_rows(
     rows: NDArray[np.bool_], positive: NDArray[np.bool_], selected: NDArray[np.bool_]
 ) -> dict[str, int]:
@@ -89,16 +198,3 @@ def _count_rows(
         "positives": int((rows & positive).sum()),
         "selected": int((rows & selected).sum()),
     }
-
-
-def _rate(rows: NDArray[np.bool_], selected: NDArray[np.bool_]) -> Statistic:
-    numerator, denominator = (rows & selected).astype(np.float64), rows.astype(np.float64)
-    return lambda weights: _divide(weights @ numerator, weights @ denominator)
-
-
-def _divide(
-    numerator: NDArray[np.float64], denominator: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    # 0/0 is NaN. `intervals` leaves such resamples out.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(numerator / denominator)

@@ -1,6 +1,17 @@
-"""Metrics of scores with bootstrap intervals. Functions of arrays, without I/O."""
+"""Metrics of scores with bootstrap intervals. Functions of arrays, without I/O.
 
-from collections.abc import Callable
+Every metric is a function of sums over the rows, so a resample needs these sums only. More than
+10,000 rows are dealt into 10,000 groups at random, and whole groups are resampled: sums of groups
+of independent rows vary as sums of the rows do, and 10,000 groups give that variation to about 1 %.
+So a million rows need little more memory than their columns. Fewer rows are resampled one by one.
+
+The area under the ROC curve is not a sum. It is linearised: the mean placement of the positive rows
+plus the mean placement of the negative rows, less its value (DeLong et al., Biometrics 44, 1988).
+The ends of its interval differ from those of resampled areas by less than a tenth of the interval's
+width, from 60 rows on; tests/training/evaluation/test_metrics.py has the comparison.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1_000
-RESAMPLES_PER_CHUNK = 250
+GROUPS_MAX = 10_000
 CONFIDENCE_LEVEL = 0.95
+WEIGHTS_PER_CHUNK = 2_500_000
 
 Floats = NDArray[np.float64]
-Statistic = Callable[[Floats], Floats]
-"""Maps (R, N) weights of rows to (R,) values. A weight is how often a resample has the row."""
+Column = NDArray[np.float64] | NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,82 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Statistic:
+    """A metric as a function of sums over rows.
+
+    sums     (M, C) float64, the sums of C columns over each of the M groups of rows.
+    of_sums  maps C vectors of sums over all rows of a resample, (R,) each, to (R,) values.
+    """
+
+    sums: Floats
+    of_sums: Callable[..., Floats]
+
+
+class Bootstrap:
+    """Resamples of N rows, the same for every statistic, so that comparisons are paired.
+
+    groups  M, the number of groups that are resampled; it is N for at most 10,000 rows.
+    """
+
+    def __init__(self, rows: int, *, seed: int, groups_max: int = GROUPS_MAX) -> None:
+        self.rows = rows
+        self.groups = min(rows, groups_max)
+        self._seed = seed
+        # Rows are dealt at random, so that neighbours in a table are no group.
+        self._group_of_row: NDArray[np.int64] | None = None
+        if self.groups < rows:
+            self._group_of_row = np.random.default_rng((seed, 1)).permutation(rows) % self.groups
+
+    def definition(self) -> dict[str, Any]:
+        """Return what the intervals of a card are made of, as JSON values."""
+        return {
+            "confidence_level": CONFIDENCE_LEVEL,
+            "resamples": RESAMPLES,
+            "rows": self.rows,
+            "groups": self.groups,
+        }
+
+    def statistic(self, of_sums: Callable[..., Floats], *columns: Column) -> Statistic:
+        """Return the metric that *of_sums* computes from the sums of *columns*, (N,) each."""
+        sums = np.empty((self.groups, len(columns)))
+        for number, column in enumerate(columns):
+            sums[:, number] = (
+                column
+                if self._group_of_row is None
+                else np.bincount(self._group_of_row, weights=column, minlength=self.groups)
+            )
+        return Statistic(sums, of_sums)
+
+    def ratio(self, numerator: Column, denominator: Column) -> Statistic:
+        """Return the sum of *numerator* over the sum of *denominator*, (N,) each."""
+        return self.statistic(divide, numerator, denominator)
+
+    def intervals(self, statistics: Mapping[str, Statistic]) -> dict[str, Estimate]:
+        """Return each statistic of all rows with its percentile bootstrap interval."""
+        if not statistics:
+            return {}
+        sums = np.concatenate([statistic.sums for statistic in statistics.values()], axis=1)
+        # Draw how often each resample has each group, in chunks, because weights take memory.
+        generator = np.random.default_rng(self._seed)
+        shares = np.full(self.groups, 1.0 / self.groups)
+        chunk = max(1, WEIGHTS_PER_CHUNK // self.groups)
+        resampled = np.empty((RESAMPLES, sums.shape[1]))
+        for start in range(0, RESAMPLES, chunk):
+            size = min(chunk, RESAMPLES - start)
+            weights = generator.multinomial(self.groups, shares, size=size)
+            resampled[start : start + size] = weights.astype(np.float64) @ sums
+        # The value itself counts each row once.
+        totals = sums.sum(axis=0)
+        estimates, first = {}, 0
+        for name, statistic in statistics.items():
+            own = slice(first, first + statistic.sums.shape[1])
+            first = own.stop
+            value = statistic.of_sums(*totals[np.newaxis, own].T)
+            estimates[name] = _estimate(float(value[0]), statistic.of_sums(*resampled[:, own].T))
+        return estimates
+
+
 def evaluate_scores(
     positive: NDArray[np.bool_], scores: Floats, *, threshold: float, seed: int
 ) -> dict[str, Estimate]:
@@ -38,24 +125,24 @@ def evaluate_scores(
     scores    (N,) P(positive).
     seed      of the bootstrap.
     """
+    bootstrap = Bootstrap(len(scores), seed=seed)
     # A float32 score may be exactly 0 or 1, and its loss would be infinite.
     clipped = np.clip(scores, 1e-7, 1.0 - 1e-7)
     losses = -np.where(positive, np.log(clipped), np.log1p(-clipped))
     selected = scores >= threshold
-    true_positive = (selected & positive).astype(np.float64)
-    # Every metric is a ratio of weighted sums.
-    return intervals(
+    rows = np.ones(len(scores), dtype=np.bool_)
+    return bootstrap.intervals(
         {
-            "auc": auc_statistic(positive, scores),
-            "log_loss": _ratio(losses, np.ones(len(scores))),
-            "brier": _ratio((scores - positive) ** 2, np.ones(len(scores))),
-            "precision": _ratio(true_positive, selected.astype(np.float64)),
-            "recall": _ratio(true_positive, positive.astype(np.float64)),
-            "accuracy": _ratio((selected == positive).astype(np.float64), np.ones(len(scores))),
-            "selection_rate": _ratio(selected.astype(np.float64), np.ones(len(scores))),
-        },
-        rows=len(scores),
-        seed=seed,
+            "auc": _mean_placement(
+                bootstrap, positive, placements(positive, scores), lowest=0.0, highest=1.0
+            ),
+            "log_loss": bootstrap.ratio(losses, rows),
+            "brier": bootstrap.ratio((scores - positive) ** 2, rows),
+            "precision": bootstrap.ratio(selected & positive, selected),
+            "recall": bootstrap.ratio(selected & positive, positive),
+            "accuracy": bootstrap.ratio(selected == positive, rows),
+            "selection_rate": bootstrap.ratio(selected, rows),
+        }
     )
 
 
@@ -63,65 +150,61 @@ def auc_gain(
     positive: NDArray[np.bool_], champion: Floats, candidate: Floats, *, seed: int
 ) -> Estimate:
     """Return AUC(candidate) - AUC(champion), paired: each resample has the same rows for both."""
-    champion_auc = auc_statistic(positive, champion)
-    candidate_auc = auc_statistic(positive, candidate)
-    statistics: dict[str, Statistic] = {
-        "gain": lambda weights: candidate_auc(weights) - champion_auc(weights)
-    }
-    return intervals(statistics, rows=len(positive), seed=seed)["gain"]
+    bootstrap = Bootstrap(len(positive), seed=seed)
+    gain = placements(positive, candidate) - placements(positive, champion)
+    statistic = _mean_placement(bootstrap, positive, gain, lowest=-1.0, highest=1.0)
+    return bootstrap.intervals({"gain": statistic})["gain"]
 
 
-def intervals(statistics: dict[str, Statistic], *, rows: int, seed: int) -> dict[str, Estimate]:
-    """Return each statistic of the *rows* rows with its percentile bootstrap interval."""
-    # Resample in chunks, because the weights take memory.
-    generator = np.random.default_rng(seed)
-    resampled: dict[str, list[Floats]] = {name: [] for name in statistics}
-    for start in range(0, RESAMPLES, RESAMPLES_PER_CHUNK):
-        size = min(RESAMPLES_PER_CHUNK, RESAMPLES - start)
-        weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(
-            np.float64
-        )
-        for name, statistic in statistics.items():
-            resampled[name].append(statistic(weights))
-    # The value itself counts each row once.
-    equal_weights = np.ones((1, rows))
-    return {
-        name: _estimate(float(statistic(equal_weights)[0]), np.concatenate(resampled[name]))
-        for name, statistic in statistics.items()
-    }
+def placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return the placement of each row among the rows of the other class, (N,) from 0 to 1.
 
-
-def auc_statistic(positive: NDArray[np.bool_], scores: Floats) -> Statistic:
-    """Return the area under the ROC curve as a statistic of weights. Ties count half.
-
-    The scores are sorted once, for all resamples.
+    That of a positive row is the share of negative rows with a lower score, and that of a negative
+    row the share of positive rows with a higher score. Ties count half. The mean of either class is
+    the area under the ROC curve.
     """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    sorted_positive = positive[order].astype(np.float64)
-
-    def statistic(weights: Floats) -> Floats:
-        # Sum the weights of both classes over each group of equal scores.
-        ranked = weights[:, order]
-        positives = np.add.reduceat(ranked * sorted_positive, starts, axis=1)
-        negatives = np.add.reduceat(ranked * (1.0 - sorted_positive), starts, axis=1)
-        negatives_below = np.cumsum(negatives, axis=1) - negatives
-        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        # A resample with one class only gives NaN, and is left out.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ordered_pairs = (positives * (negatives_below + 0.5 * negatives)).sum(axis=1)
-            return np.asarray(ordered_pairs / pairs)
-
-    return statistic
+    _, ranks, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    positives = np.bincount(ranks, weights=positive, minlength=len(sizes))
+    negatives = sizes - positives
+    below = np.cumsum(negatives) - negatives
+    above = positives.sum() - np.cumsum(positives)
+    of_positive = (below + 0.5 * negatives) / negatives.sum()
+    of_negative = (above + 0.5 * positives) / positives.sum()
+    return np.asarray(np.where(positive, of_positive[ranks], of_negative[ranks]))
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Statistic:
-    def statistic(weights: Floats) -> Floats:
-        # 0/0 is NaN, and is left out.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weights @ numerator) / (weights @ denominator))
+def divide(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide; 0/0 is NaN, and resamples with it are left out of an interval."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(numerator / denominator)
 
-    return statistic
+
+def _mean_placement(
+    bootstrap: Bootstrap,
+    positive: NDArray[np.bool_],
+    placed: Floats,
+    *,
+    lowest: float,
+    highest: float,
+) -> Statistic:
+    """Return the mean of *placed* over the positive rows, which equals that of the negative rows.
+
+    A resample changes it by both classes: by other positive rows, and by other negative rows that
+    they are placed among.
+    """
+    value = float(placed[positive].mean())
+
+    def of_sums(ours: Floats, positives: Floats, others: Floats, negatives: Floats) -> Floats:
+        changed = divide(ours, positives) + divide(others, negatives) - value
+        return np.clip(changed, lowest, highest)
+
+    return bootstrap.statistic(
+        of_sums,
+        np.where(positive, placed, 0.0),
+        positive,
+        np.where(positive, 0.0, placed),
+        ~positive,
+    )
 
 
 def _estimate(value: float, resampled: Floats) -> Estimate:

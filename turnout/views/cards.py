@@ -1,8 +1,9 @@
 """A version's card for an approver: its metrics, and how its scores differ from production's."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -30,12 +31,63 @@ def shift_digest(card: Mapping[str, Any]) -> str:
 
 
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
-    """Return a table of features, metrics and expected shift, as shown before an approval."""
-    shown: dict[str, object] = joined_lines(card.get("joined"))
-    for group in ("metrics", "score_tolerance", "expected_shift", "drill"):
-        for name, value in flatten_card(card.get(group) or {}):
+    """Return a table of what an approver accepts, as shown before an approval.
+
+    It has the data, the joined features, the metrics, the gate, the fairness report and the
+    expected shift.
+    """
+    shown: dict[str, object] = {}
+    for name, value in flatten_card(_mapping(card.get("data"))):
+        shown[f"data: {name}".replace("_", " ")] = value
+    shown |= joined_lines(card.get("joined"))
+    for group in ("metrics", "score_tolerance"):
+        for name, value in flatten_card(_mapping(card.get(group))):
+            shown[f"{group}: {name}".replace("_", " ")] = value
+    shown |= gate_lines(card.get("gate")) | fairness_lines(card.get("fairness"))
+    for group in ("expected_shift", "drill"):
+        for name, value in flatten_card(_mapping(card.get(group))):
             shown[f"{group}: {name}".replace("_", " ")] = value
     return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
+
+
+def gate_lines(gate: object) -> dict[str, object]:
+    """Return `gate: CHECK` -> whether the version passed it, with its numbers."""
+    checks = [check for check in gate if isinstance(check, Mapping)] if _is_list(gate) else []
+    return {
+        f"gate: {check.get('name', '-')}".replace("_", " "): (
+            f"{'passed' if check.get('passed') is True else 'FAILED'}: {check.get('text', '-')}"
+        )
+        for check in checks
+    }
+
+
+def fairness_lines(fairness: object) -> dict[str, object]:
+    """Return `fairness: FEATURE` -> its verdict, and a line for each group outside the band.
+
+    Groups within the band are counted only. A group without a value is `unknown`.
+    """
+    lines: dict[str, object] = {}
+    for feature, report in _mapping(fairness).items():
+        found = _mapping(report)
+        listed = found.get("groups")
+        groups = [_mapping(group) for group in listed] if _is_list(listed) else []
+        counts = Counter(str(group.get("verdict")) for group in groups)
+        counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        lines[f"fairness: {feature}"] = f"{found.get('verdict', '-')}" + (
+            f" (groups: {counted})" if groups else ""
+        )
+        for group in groups:
+            if group.get("verdict") == "within band":
+                continue
+            value = group.get("value")
+            rows = _mapping(_mapping(group.get("counts")).get("member")).get("rows", "-")
+            text = f"{group.get('verdict', '-')}, {rows} rows"
+            for name in ("selection_rate_ratio", "tpr_gap"):
+                estimate = group.get(name)
+                if isinstance(estimate, Mapping) and estimate.keys() == INTERVAL_KEYS:
+                    text += f", {name.replace('_', ' ')} {format_estimate(estimate)}"
+            lines[f"fairness: {feature} = {'unknown' if value is None else value}"] = text
+    return lines
 
 
 def joined_lines(joined: object) -> dict[str, object]:
@@ -43,12 +95,12 @@ def joined_lines(joined: object) -> dict[str, object]:
 
     joined  what a card says of it. Its author may have written anything.
     """
-    views = joined if isinstance(joined, Mapping) else {}
     lines: dict[str, object] = {}
-    for view, shares in views.items():
-        found = shares.items() if isinstance(shares, Mapping) else ()
+    for view, shares in _mapping(joined).items():
         lines[f"joined: {view}"] = ", ".join(
-            f"{name} {share:.1%}" for name, share in found if isinstance(share, int | float)
+            f"{name} {share:.1%}"
+            for name, share in _mapping(shares).items()
+            if isinstance(share, int | float)
         )
     return lines
 
@@ -71,8 +123,19 @@ def flatten_card(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
 
 def format_estimate(item: Mapping[str, float | None]) -> str:
     """Return a value and its 95 % interval as `0.858 [0.840, 0.876]`; `-` when it is undefined."""
-    if item["value"] is None:
+    value, low, high = (
+        number if isinstance(number, int | float) else None
+        for number in (item["value"], item["low"], item["high"])
+    )
+    if value is None:
         return "-"
-    if item["low"] is None or item["high"] is None:
-        return f"{item['value']:.3f}"
-    return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return *value* if it is a mapping; a card's author may have written anything."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
 from registry import bundle
 from registry.api.rpc import SERVICE
@@ -167,6 +168,25 @@ def test_approve_requires_the_shift_of_the_card(tmp_path: Path) -> None:
                     await registry.bob.approve("churn", "1", "careful", POLICY, accepted, "fine")
             approval = await registry.bob.approve("churn", "1", "careful", POLICY, shift, "fine")
             assert approval.accepted_shift == shift
+
+    run_walk(scenario())
+
+
+def test_approve_requires_the_evidence_that_the_digest_was_made_of(tmp_path: Path) -> None:
+    """A card whose fairness report was changed afterwards is refused."""
+    shift = "5f" * 32
+    fairness = {"p:senior": {"verdict": "outside band"}}
+    evidence = {"fairness": sha256_hex(canonical_json(fairness))}
+
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            expected = {"digest": shift, "evidence": evidence}
+            for shown in (fairness, {"p:senior": {"verdict": "within band"}}):
+                card = {"expected_shift": expected, "fairness": shown}
+                await registry.ann.register("churn", tiny_files(card=card))
+            await registry.bob.approve("churn", "1", "careful", POLICY, shift, "fine")
+            with pytest.raises(GateError, match="'fairness' in the card of version 2 is not what"):
+                await registry.bob.approve("churn", "2", "careful", POLICY, shift, "fine")
 
     run_walk(scenario())
 
