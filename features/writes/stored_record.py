@@ -14,6 +14,7 @@ from features.writes.materialise_record import (
 )
 from features.writes.row_scripts import (
     SET_IF_UNCHANGED,
+    ScriptCall,
     expiries_ms,
     latest_event_ms,
     namespace_of,
@@ -39,8 +40,8 @@ class StoredRecord:
         value = MaterialiseRecord(self._view.ttl_ms, complete, begun)
         written = value.to_bytes()
         (expiry,) = expiries_ms(self._view, np.array([latest_event_ms()]))
-        calls = [(self._key, self._bytes, written, expiry)]
-        if not run_script(self._client, SET_IF_UNCHANGED, calls)[0]:
+        call: ScriptCall = ([self._key], [self._bytes, written, expiry])
+        if not run_script(self._client, SET_IF_UNCHANGED, [call])[0]:
             raise StoreChangedError(
                 f"the online store was emptied or replaced while rows of view {self._view.name!r} "
                 "were written, or another process materialises the view; rows that are there are "

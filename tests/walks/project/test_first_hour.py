@@ -72,6 +72,7 @@ def test_public_table_gives_a_prediction(
     root = str(tmp_path / table.lower())
     tried = system.turnout("try", "--project", root)
     assert (tried["model"], tried["version"], tried["started_pid"]) == (label, "1", None)
+    assert tried["system_pid"] == system.addresses.pid
     score = tried["prediction"]["scores"][0][0]
     assert 0.0 <= score <= 1.0
     assert tried["prediction"]["row_flags"] == [[]]
@@ -93,13 +94,32 @@ def test_public_table_gives_a_prediction(
     assert set(shown["features"]) == set(view["features"])
 
 
+def test_try_takes_one_of_several_recipes(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two recipes of a model it asks which one is meant, before anything is done."""
+    monkeypatch.chdir(tmp_path)
+    path = write_table(tmp_path, "carData", "Mroz", "parquet")
+    system.turnout("init", "work", "--from", str(path), "--entity", "case_id", "--label", "lfp")
+    recipes, root = tmp_path / "work" / "recipes", str(tmp_path / "work")
+    text = (recipes / "lfp.py").read_text()
+    changed = text.replace('setting="first"', 'setting="few_trees"').replace(": 100,", ": 20,")
+    (recipes / "few_trees.py").write_text(changed)
+    error = system.turnout("try", "--project", root, exit_code=1)
+    assert "has no recipe lfp/...; there are: lfp/few_trees, lfp/first" in error
+    assert "name one with --setting" in error
+    tried = system.turnout("try", "--setting", "few_trees", "--project", root)
+    shown = system.turnout("versions", "show", "lfp", tried["version"])
+    assert shown["card"]["setting"] == "few_trees"
+
+
 def test_commands_without_a_project_know_the_deployed_views(
     system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator on another host sees them: a version carries its views."""
     monkeypatch.chdir(tmp_path)
     views = {item["view"] for item in system.turnout("features", "views")}
-    assert views <= {table.lower() for _, table, _, _ in TABLES}
+    assert views <= {"mroz", *(table.lower() for _, table, _, _ in TABLES)}
     error = system.turnout("features", "show", "nothing", "K1", exit_code=1)
     assert "no view is called 'nothing'" in error
 

@@ -55,6 +55,9 @@ def try_project(
     model: Annotated[
         str, typer.Option(help="Model to train. Default: that of the only recipe.")
     ] = "",
+    setting: Annotated[
+        str, typer.Option(help="The recipe's setting, when the model has several recipes.")
+    ] = "",
     approver: Annotated[
         str, typer.Option(help="Name that approves: another person than you.")
     ] = "approver",
@@ -75,7 +78,8 @@ def try_project(
     # The files must be right before anything is started.
     began = time.monotonic()
     definitions = asyncio.run(load_definitions(context))
-    recipe = definitions.recipe(model or _only_model(definitions))
+    recipe = definitions.recipe(model or _only_model(definitions), setting)
+    # Everything else is a command of its own, against a system that answers.
     started = _start_system(context)
     runner = _runner(ctx, context)
     made = _make_prediction(context, environment, recipe, runner, approver, began)
@@ -94,9 +98,8 @@ def _only_model(definitions: "ProjectDefinitions") -> str:
 
 def _start_system(context: CommandContext) -> int:
     """Start `turnout up` if no system is known; return its pid, or 0 if one runs already."""
-    named = context.registry or (context.environment is not None and context.environment.registry)
     folder = context.running_folder()
-    if named or read_system_file(folder) is not None:
+    if _has_remote_system(context) or read_system_file(folder) is not None:
         return 0
     # It outlives this command, because the client code below needs it.
     log = folder / "logs" / "up.log"
@@ -118,6 +121,12 @@ def _start_system(context: CommandContext) -> int:
             raise OperatorError(f"the system did not start within {START_S_MAX:g} s; see {log}")
         time.sleep(POLL_S)
     return process.pid
+
+
+def _has_remote_system(context: CommandContext) -> bool:
+    """Whether options or environment name a registry, so that no system of a folder is meant."""
+    environment = context.environment
+    return bool(context.registry or (environment is not None and environment.registry))
 
 
 async def _answers(folder: Path) -> bool:
@@ -218,6 +227,7 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
     """Print the prediction and the code that asks for it again."""
     address = context.gateway_address()
     code = client_code(address, made.model, made.keys, made.inputs)
+    local = None if _has_remote_system(context) else read_system_file(context.running_folder())
     value = {
         "model": made.model,
         "version": made.version,
@@ -227,6 +237,7 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
         "seconds": round(made.seconds, 1),
         "client_code": code,
         "started_pid": started or None,
+        "system_pid": local.pid if local else None,
     }
     score = made.prediction["scores"][0][0]
     screen = terminal(context.json)
@@ -236,8 +247,9 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
         f"({made.seconds:.0f} s from the files to here)\n",
         code,
     )
-    if started:
-        screen.hint(f"The system goes on running; stop it with: kill {started}")
+    # A second try says it too: the first one may be hours ago.
+    if local:
+        screen.hint(f"The system goes on running; stop it with: kill {local.pid}")
 
 
 def client_code(
