@@ -30,12 +30,7 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether an apply would change nothing."""
-        return not self.to_apply
-
-    @property
-    def to_apply(self) -> tuple[PlannedChange, ...]:
-        """The changes that an apply writes; another layout alone is none."""
-        return tuple(item for item in self.changes if item.change.impact != "formatting")
+        return not self.changes
 
     @property
     def blocking(self) -> tuple[Effect, ...]:
@@ -63,7 +58,7 @@ class Plan:
     def effect_texts(self) -> list[str]:
         """Return a sentence for each change and effect, for the history."""
         texts = []
-        for item in self.to_apply:
+        for item in self.changes:
             change = item.change
             impact = f" ({change.impact})" if change.impact else ""
             texts.append(f"{NOUNS[change.section]} {change.name} {change.kind}{impact}")

@@ -7,7 +7,7 @@ from typing import Any
 from host.git import commit_of, uncommitted_files
 from project.definitions import ProjectDefinitions, parse_definitions
 from project.loading.loader import load_project
-from project.plan.differences import with_applied_texts
+from project.plan.differences import changes_between, with_applied_texts
 from project.plan.fleet import read_fleet
 from project.plan.plan import Plan, make_plan
 from registry.client import RegistryClient
@@ -28,12 +28,19 @@ async def plan_change(
     """Compare *local* with what is applied in the environment."""
     project, environment = context.required_project(), context.required_environment()
     newest = await client.get_project(project.name)
+    applied = None if newest is None else parse_definitions(newest.definitions)
+    # A recipe that changes may ask for other calls than production answers.
+    changed = [
+        local.recipes[change.name]["model"]
+        for change in changes_between(applied, local)
+        if change.section == "recipes" and change.kind != "removed"
+    ]
     return make_plan(
         environment.name,
-        None if newest is None else parse_definitions(newest.definitions),
+        applied,
         0 if newest is None else newest.revision,
         local,
-        await read_fleet(client),
+        await read_fleet(client, dict.fromkeys(changed)),
         root=project.root,
         offline=context.offline_folder(),
     )

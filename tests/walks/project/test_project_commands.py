@@ -17,6 +17,24 @@ from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
 pytestmark = pytest.mark.walk
 
 
+OTHER_CALLS = """
+from labels.churned import churned
+from turnout.define import Learner, Recipe, RequestInput
+
+candidate = Recipe(
+    model="reader",
+    setting="candidate",
+    features=(),
+    entities=("customer",),
+    inputs=(RequestInput(name="amount"),),
+    label="score",
+    labels=churned,
+    learner=Learner(kind="boosting"),
+)
+"""
+"""A recipe of the model that the walk registers, which callers would have to send an amount."""
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """One running system."""
@@ -85,6 +103,21 @@ def test_init_plan_apply_history_and_rollback(
     assert history[2]["effects"][0] == "view usage added"
 
 
+def _register_reader(system: RunningSystem, tmp_path: Path, text: str) -> None:
+    """Register a version of the model `reader` that reads the view `usage` in *text*."""
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)
+    view: View = namespace["usage"]
+    contract = ModelContract(
+        entities=("customer",), views=(ViewUse(view=view, features=("minutes", "topups")),)
+    )
+    folder = tmp_path / "version"
+    folder.mkdir()
+    for name, content in tiny_files(contract=contract).items():
+        (folder / name).write_bytes(content)
+    system.turnout("versions", "register", "reader", str(folder), actor="dana")
+
+
 def test_plan_names_the_version_that_reads_a_changed_view(
     system: RunningSystem, tmp_path: Path
 ) -> None:
@@ -96,26 +129,21 @@ def test_plan_names_the_version_that_reads_a_changed_view(
         (tmp_path / file).unlink()
     (tmp_path / "policies/careful.toml").unlink()
     project.run("apply", "--yes", "--reason", "next")
-    # A version of this view is registered.
-    namespace: dict[str, Any] = {}
-    exec(renamed, namespace)
-    view: View = namespace["usage"]
-    contract = ModelContract(
-        entities=("customer",), views=(ViewUse(view=view, features=("minutes", "topups")),)
-    )
-    folder = tmp_path / "version"
-    folder.mkdir()
-    for name, content in tiny_files(contract=contract).items():
-        (folder / name).write_bytes(content)
-    system.turnout("versions", "register", "reader", str(folder), actor="dana")
+    _register_reader(system, tmp_path, renamed)
     # Another default touches exactly this version; another layout touches none.
     project.write("views/usage.py", renamed.replace("default=1.0", "default=2.0"))
     planned = project.run("plan", exit_code=1)
     (change,) = planned["changes"]
     assert [effect["name"] for effect in change["effects"]] == ["reader 1"]
     project.write("views/usage.py", renamed.replace("SELECT customer, ", "select  customer,\\n"))
-    planned = project.run("plan")
+    planned = project.run("plan", exit_code=1)
     assert [item["impact"] for item in planned["changes"]] == ["formatting"]
+    assert planned["changes"][0]["effects"] == []
+    # An apply notes the layout, and then there is nothing to do.
+    assert project.run("apply", "--yes", "--reason", "layout")["effects"] == [
+        "view calls changed (formatting)"
+    ]
+    assert project.run("plan")["changes"] == []
     # A plan file of another moment is refused, and says what has changed.
     plan_file = tmp_path / "plan.json"
     project.run("plan", "--out", str(plan_file))
@@ -123,17 +151,33 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
     assert "definitions_digest, changes changed meanwhile" in error
     project.run("plan", "--out", str(plan_file), exit_code=1)
-    assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 2
+    assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 3
     # The view cannot go while a version that may run reads it.
     system.turnout(
         "versions", "approve", "reader", "1", "--policy", "initial", "--reason", "ok", "--yes"
     )
     system.turnout("splits", "preload", "reader", "1")
+    # A recipe whose versions need other calls than the version in production breaks callers.
+    system.turnout("splits", "set", "reader", "--production", "1", "--reason", "first")
+    labels = FILES["labels/churned.py"].replace("value=", 'inputs=("amount",),\n    value=')
+    project.write("labels/churned.py", labels)
+    project.write("recipes/churn.py", OTHER_CALLS)
+    recipe = project.run("plan", exit_code=1)["changes"][1]
+    assert (recipe["name"], recipe["impact"]) == ("reader/candidate", "breaking")
+    (effect,) = recipe["effects"]
+    assert effect["kind"] == "callers"
+    assert (
+        "reader 1 (production) takes keys: customer; inputs: none; outputs: score;"
+        in (effect["text"])
+    )
+    assert "would take keys: customer; inputs: amount (a number); outputs: score" in effect["text"]
+    for file in ("recipes/churn.py", "labels/churned.py"):
+        (tmp_path / file).unlink()
     project.write("views/usage.py", "")
     removed = project.run("plan", exit_code=1)
     assert removed["changes"][0]["impact"] == "breaking"
     error = project.run("apply", "--yes", "--reason", "away", exit_code=1)
-    assert "the registry would refuse this: reader 1 (preloaded) reads calls" in error
+    assert "the registry would refuse this: reader 1 (production) reads calls" in error
 
 
 def test_commands_outside_of_a_project_say_so(
