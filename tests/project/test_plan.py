@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from features.expectations import Expect
+from features.ingest.load import ingest
+from features.offline import OfflineStore
 from features.source import Source
 from features.views import Feature
 from project.definitions import parse_definitions
@@ -14,6 +17,7 @@ from project.plan.differences import changes_between, same_sql
 from project.plan.fleet import FleetSnapshot
 from project.plan.markdown import plan_markdown
 from project.plan.plan import make_plan
+from tests.project.project_files import USAGE_ROWS, write_rows
 from tests.project.small_plans import CHURNED, USAGE, definitions, plan, version
 
 
@@ -184,24 +188,31 @@ def test_plan_digest_is_that_of_what_people_saw() -> None:
     ]
 
 
-def test_plan_counts_the_rows_of_a_new_edition(tmp_path: Path) -> None:
-    """By the footers of the stored rows, or else of the source."""
-    import duckdb
-
-    with duckdb.connect() as connection:
-        folder = tmp_path / "off" / f"usage@{USAGE.view_hash[:16]}"
-        folder.mkdir(parents=True)
-        for path, rows in ((folder / "000001.parquet", 30), (tmp_path / "usage.parquet", 50)):
-            connection.execute(f"COPY (SELECT * FROM range({rows})) TO '{path}' (FORMAT parquet)")
+def test_plan_counts_the_rows_and_the_keys_of_a_new_edition(tmp_path: Path) -> None:
+    """Rows are those that are stored, or else of the source; online there is a key an entity."""
     changed = definitions(replace(USAGE, ttl_ms=1_000))
+    assert plan(changed, root=tmp_path).costs[0].rows is None
+    # Without stored rows the source is counted: 60 rows of 50 customers.
+    write_rows(tmp_path, USAGE_ROWS.replace("range(20)", "range(60)"), "usage.parquet")
     (cost,) = plan(changed, root=tmp_path).costs
-    assert cost.rows == 30
-    assert cost.store_bytes_max == 30 * cost.bytes_a_row
-    first = make_plan(
-        "dev", None, 0, changed, FleetSnapshot(), root=tmp_path, offline=tmp_path / "none"
-    )
-    assert first.costs[0].rows == 50
-    assert plan(changed).costs[0].rows is None
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (60, 50, 50 * cost.bytes_a_row)
+    # Stored rows count in all ingests, and what was set aside does not.
+    store, odd = OfflineStore(tmp_path / "off"), Expect(low=2.0, on_breach="quarantine")
+    for rows in (10, 20):
+        write_rows(tmp_path, USAGE_ROWS.replace("20", str(rows)), "usage.parquet")
+        summary = ingest(
+            replace(USAGE, expect={"minutes": odd}), store, root=tmp_path, created_ms=0
+        )
+        assert summary.quarantined == 2
+    (cost,) = plan(changed, root=tmp_path).costs
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (26, 18, 18 * cost.bytes_a_row)
+
+
+def test_plan_of_a_source_without_the_ids_counts_rows_only(tmp_path: Path) -> None:
+    """The transform makes the ids, so the bytes are those of one key for each row."""
+    write_rows(tmp_path, USAGE_ROWS.replace("AS customer", "AS number"), "usage.parquet")
+    (cost,) = plan(definitions(replace(USAGE, ttl_ms=1_000)), root=tmp_path).costs
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (20, None, 20 * cost.bytes_a_row)
 
 
 def test_plan_as_markdown_breaks_no_table() -> None:
@@ -217,7 +228,7 @@ def test_plan_as_markdown_breaks_no_table() -> None:
     assert row.replace("\\|", "").count("|") == 5
     assert "| changed | value |" in row
     assert "- churn 7 (production) reads edition" in text
-    assert "| `usage` | not counted | not counted |" in text
+    assert "| `usage` | not counted | not counted | not counted |" in text
     assert f"plan `{made.digest[:12]}`. `turnout apply` writes it." in text
     assert "Nothing to do: revision 3" in plan_markdown(plan(definitions()))
 

@@ -10,7 +10,7 @@ import pytest
 
 from features.contract import ModelContract, ViewUse
 from features.views import View
-from tests.project.project_files import FILES, USAGE
+from tests.project.project_files import FILES, USAGE, USAGE_ROWS, write_rows
 from tests.tiny_models import tiny_files
 from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
 
@@ -51,6 +51,7 @@ class Project:
         files = {**FILES, "turnout.toml": f'[project]\nname = "{name}"\nformat = 1\n'}
         for file, text in files.items():
             self.write(file, text)
+        write_rows(root)
 
     def write(self, file: str, text: str) -> None:
         """Write one file of the project."""
@@ -178,6 +179,48 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     assert removed["changes"][0]["impact"] == "breaking"
     error = project.run("apply", "--yes", "--reason", "away", exit_code=1)
     assert "the registry would refuse this: reader 1 (production) reads calls" in error
+
+
+def test_plan_looks_at_a_sample_of_the_rows(system: RunningSystem, tmp_path: Path) -> None:
+    """What the rows are like stands in the plan; a source that cannot be read is an error."""
+    project = Project(tmp_path, system, "sampled")
+    for file in ("recipes/churn.py", "labels/churned.py", "models/churn.toml"):
+        (tmp_path / file).unlink()
+    (tmp_path / "policies/careful.toml").unlink()
+    view = (
+        USAGE.replace('"usage"', '"sampled"')
+        .replace('Feature(name="minutes")', 'Feature(name="minutes", bounds=(0.0, 9.0))')
+        .replace('time="at"', 'time="at", created="at"')
+        .replace("event_time_ms,", "event_time_ms, created_ms,")
+    )
+    project.write("views/usage.py", view)
+    planned = project.run("plan", exit_code=1)
+    (found,) = planned["samples"]
+    assert (found["view"], found["sample"]["rows"], found["last"]) == ("sampled", 20, None)
+    (minutes, topups) = found["sample"]["features"]
+    assert (minutes["missing"], minutes["out_of_bounds"], topups["missing"]) == (10, 10, 0)
+    project.run("apply", "--yes", "--reason", "first")
+    # After an ingest the shares stand beside those of the last rows.
+    project.run("features", "ingest", "sampled")
+    project.write("views/usage.py", view.replace("9.0", "4.0"))
+    (found,) = project.run("plan", exit_code=1)["samples"]
+    assert found["last"]["missing"] == {"minutes": 0.5, "topups": 0.0}
+    assert found["sample"]["features"][0]["missing"] == 15
+    # A source without the column, or without a zone, is named with file and line.
+    for sql, text in (
+        (USAGE_ROWS.replace("minutes", "seconds"), "minutes"),
+        (USAGE_ROWS.replace("now()", "now()::TIMESTAMP"), "declare the zone of the source"),
+    ):
+        write_rows(tmp_path, sql)
+        planned = project.run("plan", exit_code=1)
+        (problem,) = planned["problems"]
+        assert (problem["file"], problem["line"]) == ("views/usage.py", 4)
+        assert text in problem["text"]
+        refused = project.run("apply", "--yes", "--reason", "bad", exit_code=1)
+        assert "views/usage.py:4: view 'sampled' over data/usage.parquet" in refused
+    # Whoever cannot reach the source plans and applies without it.
+    assert project.run("plan", "--sample", "0", exit_code=1)["problems"] == []
+    assert project.run("apply", "--yes", "--sample", "0", "--reason", "blind")["revision"] == 2
 
 
 def test_commands_outside_of_a_project_say_so(
