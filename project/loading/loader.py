@@ -18,6 +18,7 @@ from host.child_process import ChildProcess, ResourceLimits, describe_exit
 from project.definitions import ProjectDefinitions, parse_definitions
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below
+from project.loading.leakage import leaks
 from project.model_settings import read_model_settings
 from project.policies import BUILT_IN, read_policies
 
@@ -122,6 +123,7 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
     incomplete = bool(declared.problems)
     problems += _twice(declared)
     problems += _missing_references(definitions, shown, declared.lines, incomplete)
+    problems += leaks(definitions, shown, declared.lines)
     return LoadedProject(definitions, tuple(sorted(set(problems))), shown, declared.lines)
 
 

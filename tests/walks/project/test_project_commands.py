@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from features.contract import ModelContract, ViewUse
 from features.views import View
+from tests.features.ingest.postgres_server import postgres_server
 from tests.project.project_files import FILES, USAGE, USAGE_ROWS, write_rows
 from tests.tiny_models import tiny_files
 from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
@@ -258,6 +260,68 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     assert "in no git checkout" in texts
     assert "start it with --identities" in texts
     assert "data/usage.csv has no column 'at'; it has customer, seen" in texts
+
+
+TABLE = 'Source.table("usage", connection="billing", time="at", zone="UTC")'
+DEV = 'mode = "development"\n\n[sources.billing]\ndsn = "{}"\n'
+
+
+def test_table_of_a_database_is_checked_and_sampled(system: RunningSystem, tmp_path: Path) -> None:
+    """A real PostgreSQL server: `env check` tries the table, and `plan` looks at its rows."""
+    project = Project(tmp_path, system, "tables")
+    for file in ("recipes/churn.py", "labels/churned.py", "models/churn.toml"):
+        (tmp_path / file).unlink()
+    view = USAGE.replace('"usage"', '"billed"', 1).replace(
+        'Source.files("data/usage.parquet", time="at")', TABLE
+    )
+    project.write("views/usage.py", view)
+
+    def check(*, passes: bool) -> str:
+        """Return what was found about the source."""
+        checks = project.run("env", "check", exit_code=0 if passes else 1)
+        (found,) = [item for item in checks if item["part"] == "source of view billed"]
+        assert found["passed"] is passes
+        return str(found["text"])
+
+    with postgres_server() as address:
+        project.write("environments/dev.toml", DEV.format(address))
+        assert "table 'usage' cannot be read: relation \"usage\" does not" in check(passes=False)
+        with psycopg.connect(address) as database:
+            database.execute(
+                "CREATE TABLE usage AS SELECT 'C' || i AS customer, now()::timestamp AS at, "
+                "1.5 AS minutes, 1 AS topups FROM generate_series(1, 30) AS i"
+            )
+        assert check(passes=True) == "usage has 4 columns"
+        (found,) = project.run("plan", exit_code=1)["samples"]
+        assert (found["sample"]["rows"], found["sample"]["future"]) == (30, 0)
+        # A column that the table lacks, a connection that the environment lacks, a wrong address.
+        columns = "it has customer, at, minutes, topups"
+        project.write("views/usage.py", view.replace('time="at"', 'time="seen"'))
+        assert check(passes=False) == f"usage has no column 'seen'; {columns}"
+        project.write("views/usage.py", view.replace("billing", "bills"))
+        assert "dev.toml has no [sources.bills]; there are: billing" in check(passes=False)
+        project.write("views/usage.py", view)
+        project.write("environments/dev.toml", DEV.format("postgresql://u:hidden@127.0.0.1:1/x"))
+        assert "hidden" not in check(passes=False)
+    # A server that is gone is named by both commands.
+    project.write("environments/dev.toml", DEV.format(address))
+    assert "table 'usage' cannot be read" in check(passes=False)
+    (problem,) = project.run("plan", exit_code=1)["problems"]
+    assert problem["text"].startswith("view 'billed' over usage: table 'usage' cannot be read")
+
+
+def test_feature_that_gives_the_label_away_is_an_error(
+    system: RunningSystem, tmp_path: Path
+) -> None:
+    """View and labels read one table, and the view has the outcome at the label's instant."""
+    project = Project(tmp_path, system, "leaking")
+    for file in ("views/usage.py", "labels/churned.py"):
+        text = FILES[file].replace("churned.parquet", "usage.parquet")
+        project.write(file, text.replace(" minutes, topups", " churned::INT AS minutes, topups"))
+    (problem,) = project.run("project", "check", exit_code=1)["problems"]
+    assert (problem["file"], problem["line"]) == ("recipes/churn.py", 6)
+    assert "feature usage:minutes is made of column 'churned'" in problem["text"]
+    assert "recipes/churn.py:6" in project.run("plan", exit_code=1)
 
 
 def test_environment_gives_addresses_without_options(
