@@ -56,6 +56,22 @@ end
 return 1
 """
 
+# KEYS[1] is the key, ARGV[1] a number, ARGV[2] the value, which begins with it, ARGV[3] the expiry.
+# The value with the largest number stays.
+SET_IF_LARGER = """
+local stored = redis.call('GET', KEYS[1])
+local number = stored and tonumber(string.match(stored, '^%d+'))
+if number and number >= tonumber(ARGV[1]) then
+  return 0
+end
+if ARGV[3] == '0' then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+end
+return 1
+"""
+
 
 class StoreClient(redis.Redis):
     """A client that returns bytes, and knows the namespace of the keys that it writes.
