@@ -84,6 +84,7 @@ check: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(ROOMS) $(CLIENT)/src/turnout_client
+	@cd examples/telco && ../../$(BIN)/mypy .
 	@$(BIN)/python -m pytest tests/house -m "not nightly"
 
 # Also draws the table of folders, and lowers the numbers in tests/house/known.json.

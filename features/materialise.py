@@ -31,7 +31,7 @@ from features.writes.materialise_record import (
 )
 from features.writes.row_pace import RowPace
 from features.writes.row_scripts import expiries_ms, namespace_of, write_rows
-from features.writes.stored_record import StoredRecord
+from features.writes.stored_record import StoredRecord, note_pushed
 
 BATCH_ROWS = 10_000
 """Rows in one pipeline of commands."""
@@ -258,4 +258,7 @@ def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> Wri
         )
     packed = layout.pack(ids, event_times, values, valid)
     written = write_rows(client, layout.store_keys(ids), packed, expiries_ms(view, event_times))
+    # The age of a view that is only pushed is that of its newest row.
+    if len(rows):
+        note_pushed(client, view, int(event_times.max()))
     return WriteSummary(written, len(rows) - written)

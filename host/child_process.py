@@ -131,6 +131,10 @@ class ChildProcess:
         """The process id."""
         return self._popen.pid
 
+    def terminate(self) -> None:
+        """Send SIGTERM; nothing happens when the child has ended."""
+        self._popen.terminate()
+
     def kill(self) -> None:
         """Send SIGKILL; nothing happens when the child has ended."""
         self._popen.kill()

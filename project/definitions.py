@@ -5,8 +5,9 @@
      "labels": {"churned": {...}}, "recipes": {"churn/candidate": {...}},
      "models": {"churn": {...}}, "policies": {"careful": {...}}}
 
-`canonical` is what View.definition returns, and `hash` its SHA-256. The registry keeps this text
-and checks the parts by which it acts.
+`canonical` is what View.definition returns, and `hash` its SHA-256. Views and labels whose files
+have the applied transform in another layout have that text as `layout`. The registry keeps this
+text and checks the parts by which it acts.
 """
 
 import json
@@ -21,6 +22,7 @@ from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import View
 from project.errors import ProjectError
+from project.model_settings import checked_settings
 from training.errors import LabelsError, RecipeError
 from training.labels import Labels
 from training.recipe import Recipe
@@ -104,6 +106,40 @@ class ProjectDefinitions:
             )
         except (LabelsError, RecipeError) as error:
             raise ProjectError(f"recipe {model}/{setting}: {error}") from error
+
+    def rewritten(self, section: str, name: str) -> Mapping[str, Any]:
+        """Return an item as this release writes it, with the fields that were added since.
+
+        An item that this release cannot read, and a policy, is returned as it is.
+        """
+        item = self.section(section)[name]
+        try:
+            if section == "views":
+                written = view_entry(view_of(item))
+            elif section == "labels":
+                written = Labels.from_definition(item).definition()
+            elif section == "recipes":
+                written = self.recipe(item["model"], item["setting"]).definition()
+            elif section == "models":
+                written = checked_settings(
+                    {key: value for key, value in item.items() if value is not None}
+                )
+            else:
+                return item
+        except (KeyError, TypeError, LabelsError, ProjectError, ViewError):
+            return item
+        return {**written, **({"layout": item["layout"]} if "layout" in item else {})}
+
+
+def view_entry(view: View) -> dict[str, Any]:
+    """Return the entry of *view* in the section `views`."""
+    return {
+        "canonical": view.definition(),
+        "hash": view.view_hash,
+        "source": None if view.source is None else view.source.definition(),
+        "expect": {name: expect.definition() for name, expect in view.expect.items()},
+        "expect_rows": view.expect_rows.definition(),
+    }
 
 
 def view_of(definition: Mapping[str, Any]) -> View:

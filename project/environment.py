@@ -45,7 +45,7 @@ TLS_MODES = {"require", "verify-ca", "verify-full"}
 """Values of sslmode with which a PostgreSQL connection is encrypted or fails."""
 TEXT_SUFFIXES = (".toml", ".py", ".sql", ".json", ".yml", ".yaml", ".md")
 SHOWN_FILES_MAX = 5
-DECLARING = tuple(f"{name}/" for name in (*CODE_FOLDERS, "lib", "models", "policies", FOLDER))
+DECLARING = tuple(f"{name}/" for name in (*CODE_FOLDERS, "lib", "policies", FOLDER))
 """How the paths begin of files that a revision is made of."""
 
 
@@ -113,10 +113,14 @@ class Environment:
 
     def connections(self) -> dict[str, str]:
         """Return name -> DSN of every source, with references replaced. Raises ProjectError."""
-        return {
-            name: self.resolved(dsn, f"dsn of [sources.{name}]")
-            for name, dsn in self.sources.items()
-        }
+        return {name: self.connection(name) for name in self.sources}
+
+    def connection(self, name: str) -> str:
+        """Return the DSN of one source. Raises ProjectError when there is none."""
+        if name not in self.sources:
+            known = ", ".join(sorted(self.sources)) or "none"
+            raise ProjectError(f"{self.shown} has no [sources.{name}]; there are: {known}")
+        return self.resolved(self.sources[name], f"dsn of [sources.{name}]")
 
 
 def environment_names(project: ProjectFolder) -> list[str]:

@@ -20,7 +20,7 @@ from project.errors import Problem, ProjectError
 PROJECT_FILE = "turnout.toml"
 FORMAT = 1
 PROJECT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-CODE_FOLDERS = ("views", "labels", "recipes")
+CODE_FOLDERS = ("views", "labels", "recipes", "models")
 """Folders whose Python files declare something. A file below `lib` only serves other files."""
 
 

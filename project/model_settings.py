@@ -1,6 +1,6 @@
-"""Model settings: one TOML file for each model.
+"""Model settings: `Model` in a Python file of the project, or one TOML file for each model.
 
-`models/churn.toml`:
+`models/churn.toml`, which says the same as Model(name="churn", owner="network-ds", ...):
 
     owner = "network-ds"
     purpose = "Whom the retention team calls first."
@@ -16,7 +16,9 @@
 
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
@@ -42,6 +44,45 @@ SERVING_FIELDS = {
     field.name: _KINDS[field.cpp_type] for field in registry_pb2.ServingPolicy.DESCRIPTOR.fields
 }
 """Field of ServingPolicy -> the types that its value may have in TOML."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What people and gateways are told of a model. Every field but *name* is a key of the TOML.
+
+    owner           who answers for the model.
+    purpose         what its scores are used for.
+    score_meaning   what the number says.
+    tier            "critical", "standard" or "experimental".
+    holdout_bp      size of the control group in basis points, 0 to 10,000. None: a deployment keeps
+                    what it has.
+    default_policy  the rollout policy of `turnout rollout start`.
+    serving         field of the serving policy -> value. None: a deployment keeps what it has.
+
+    Raises ProjectError that names the wrong field.
+    """
+
+    name: str
+    owner: str
+    purpose: str
+    score_meaning: str
+    tier: Literal["critical", "standard", "experimental"] = "standard"
+    holdout_bp: int | None = None
+    default_policy: str = ""
+    serving: Mapping[str, float | bool] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not MODEL_NAME.fullmatch(self.name):
+            raise ProjectError(f"model {self.name!r}: its name must match {MODEL_NAME.pattern}")
+        try:
+            self.definition()
+        except ProjectError as error:
+            raise ProjectError(f"model {self.name!r}: {error}") from error
+
+    def definition(self) -> dict[str, Any]:
+        """Return the settings as JSON values, for the project's definitions."""
+        serving = dict(self.serving) if isinstance(self.serving, Mapping) else self.serving
+        return checked_settings({**{key: getattr(self, key) for key in KEYS}, "serving": serving})
 
 
 def read_model_settings(

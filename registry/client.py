@@ -6,6 +6,7 @@ RegistryUnavailableError when the registry does not answer.
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -25,6 +26,8 @@ import grpc
 
 from access.bounds import ITEMS_MAX_BY_FIELD, MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel, refuse_token_in_clear
+from features.contract import ModelContract
+from features.errors import ContractError, ViewError
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 from registry.bundle import seal_files
@@ -219,6 +222,23 @@ class RegistryClient:
                 )
             parts.setdefault(chunk.file, []).append(chunk.content)
         return {name: b"".join(contents) for name, contents in parts.items()}
+
+    async def fetch_contract(self, model: str, version: str) -> ModelContract:
+        """Return the contract of a version. The files after contract.json are not sent."""
+        request = pb.VersionName(model=model, version=version)
+        content = b""
+        async with aclosing(self._stream(self._rpc.FetchVersion, request, REGISTER_S)) as chunks:
+            async for chunk in chunks:
+                if chunk.file == "contract.json":
+                    content += chunk.content
+                elif content:
+                    break
+        try:
+            return ModelContract.from_definition(json.loads(content))
+        except (ValueError, ContractError, ViewError) as error:
+            raise VersionRefusedError(
+                f"the contract of version {version} of {model!r} cannot be read: {error}"
+            ) from error
 
     async def set_status(
         self, model: str, version: str, status: pb.VersionStatus, reason: str

@@ -8,6 +8,7 @@ from features.contract import RequestInput, ViewUse
 from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import Feature, View
+from project.model_settings import Model
 from training.labels import Labels
 from training.on_demand import OnDemand
 from training.recipe import GateSettings, Learner, Recipe
@@ -19,6 +20,7 @@ __all__ = [
     "GateSettings",
     "Labels",
     "Learner",
+    "Model",
     "OnDemand",
     "Recipe",
     "RequestInput",

@@ -42,6 +42,12 @@ class RowCounts:
     stale: int
     forgotten: int
     duplicates: int
+    future: int
+    """Rows that are dated more than a day after they became known."""
+    ahead: int
+    """Rows that are dated more than a day after the load, whenever they became known."""
+    early: int
+    """Rows of January 1970, whose times are probably seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,8 @@ def count_rows(
 
     created  SQL of the instant at which a row became known, Unix ms.
 
-    Raises SourceError for an instant that is NULL, out of range, far in the future, or probably in
-    another unit, with the unit as the guess.
+    Raises SourceError for an instant that is NULL or out of range, with the unit as the guess.
+    `refuse_wrong_times` refuses the others.
     """
     # All counts come from one pass over the rows.
     age = f"{now_ms:d} - event_time_ms"
@@ -123,10 +129,12 @@ def count_rows(
     row = connection.execute(
         f"SELECT count(*), count(event_time_ms), count({created}), min(event_time_ms), "
         f"max(event_time_ms), min({created}), max({created}), count(*) FILTER ({future}), "
+        f"count(*) FILTER (event_time_ms > {now_ms + FUTURE_MS_MAX:d}), "
         f"count(*) FILTER ({early}), count(*) FILTER ({stale_sql(age, view.ttl_ms)}), "
         f"count(*) FILTER ({forgotten_sql(age, view.ttl_ms)}) FROM {table}"
     ).fetchall()[0]
-    rows, events, knowns, first, last, first_known, last_known, late, seconds, old, gone = row
+    rows, events, knowns, first, last, first_known, last_known, *odd = row
+    late, ahead, seconds, old, gone = odd
     # Every row needs both instants, within what a row can hold.
     for name, count, low, high in (
         ("event_time_ms", events, first, last),
@@ -142,20 +150,41 @@ def count_rows(
                 f"{name!r} runs from {low} to {high}; Unix milliseconds lie in 0 to "
                 f"{EVENT_MS_MAX}{_guess(high, now_ms)}"
             )
+    duplicates = _duplicates(connection, view, table) if rows else 0
+    return RowCounts(rows, first, last, old - gone, gone, duplicates, late, ahead, seconds)
+
+
+def refuse_wrong_times(counts: RowCounts, now_ms: int) -> None:
+    """Raise SourceError for rows that are far in the future, or probably in another unit."""
+    problem = wrong_times(counts, now_ms)
+    if problem:
+        raise SourceError(f"{problem}. Nothing was stored")
+
+
+def wrong_times(counts: RowCounts, now_ms: int) -> str:
+    """Return what is wrong with the times of a load, with the unit as the guess, or nothing."""
     # One row of the future would keep honest rows out of the online store.
-    if late:
-        raise SourceError(
-            f"{late:,} of {rows:,} rows are dated more than a day after they became known, up to "
-            f"{last}{_guess(last, now_ms)}. Nothing was stored; correct the times, or filter the "
+    if counts.future:
+        last = counts.last_event_ms or 0
+        return (
+            f"{counts.future:,} of {counts.rows:,} rows are dated more than a day after they "
+            f"became known, up to {last}{_guess(last, now_ms)}; correct the times, or filter the "
             "rows in the transform"
         )
-    if seconds:
-        raise SourceError(
-            f"{seconds:,} of {rows:,} rows have an 'event_time_ms' in January 1970, from {first}"
-            f"{_guess(first, now_ms)}. Nothing was stored"
+    # Rows that are known as late as they are dated may have another clock, but no other unit.
+    guess = _guess(counts.last_event_ms or 0, now_ms)
+    if counts.ahead and guess:
+        return (
+            f"{counts.ahead:,} of {counts.rows:,} rows are dated up to {counts.last_event_ms}"
+            f"{guess}; declare the unit of the source"
         )
-    duplicates = _duplicates(connection, view, table) if rows else 0
-    return RowCounts(rows, first, last, old - gone, gone, duplicates)
+    if counts.early:
+        first = counts.first_event_ms or 0
+        return (
+            f"{counts.early:,} of {counts.rows:,} rows have an 'event_time_ms' in January 1970, "
+            f"from {first}{_guess(first, now_ms)}"
+        )
+    return ""
 
 
 def _guess(instant: int, now_ms: int) -> str:

@@ -24,6 +24,7 @@ from features.ingest.checks import (
     count_features,
     count_rows,
     reasons_sql,
+    refuse_wrong_times,
     unknown_categories,
 )
 from features.ingest.columns import described
@@ -47,8 +48,8 @@ REASON = "turnout_reason"
 
 
 @dataclass(frozen=True, slots=True)
-class _Load:
-    """One load while it is under way."""
+class ExaminedLoad:
+    """The staged rows of one load, and what was counted in them."""
 
     connection: duckdb.DuckDBPyConnection
     view: View
@@ -60,6 +61,10 @@ class _Load:
     features: dict[str, FeatureCounts]
     unknown: dict[str, UnknownCategories]
     breaches: Breaches
+    has_created: bool
+    """Whether the transform says when each row became known."""
+    table: str = STAGED
+    """The table with the transform's rows."""
 
 
 def ingest(
@@ -97,7 +102,7 @@ def ingest(
     shown = source.location or "the frame"
     folder = store.folder(view)
     # The folder of the new files is deleted again unless it is published.
-    with _named_errors(view, shown), new_folder(folder) as part:
+    with named_errors(view, shown), new_folder(folder) as part:
         with open_duckdb(spill or folder, memory_mb=memory_mb, on_disk=True) as connection:
             source_rows = open_source(
                 connection,
@@ -108,7 +113,8 @@ def ingest(
                 connections=connections,
             )
             # The rows are checked before the first file is made.
-            load = _examine(connection, view, source_rows, created_ms, now_ms)
+            load = examine(connection, view, source_rows, created_ms, now_ms)
+            _refuse(load, now_ms)
             quarantine, count = _set_aside(load, folder, now_ms)
             files = _write(load, part)
         stored = publish(part, files) if files else None
@@ -126,7 +132,7 @@ def _chosen_source(view: View, data: Path | str | Frame | None) -> tuple[Source,
 
 
 @contextmanager
-def _named_errors(view: View, shown: str) -> Iterator[None]:
+def named_errors(view: View, shown: str) -> Iterator[None]:
     """Name the view and the source in each error, and make one sentence of DuckDB's errors."""
     try:
         yield
@@ -142,14 +148,18 @@ def _named_errors(view: View, shown: str) -> Iterator[None]:
         raise SourceError(f"view {view.name!r} over {shown}: {' '.join(lines[:2])}") from error
 
 
-def _examine(
+def examine(
     connection: duckdb.DuckDBPyConnection,
     view: View,
     source_rows: int,
     created_ms: int | None,
     now_ms: int,
-) -> _Load:
-    """Stage the transform's rows, check them and count what is odd. Raises SourceError."""
+) -> ExaminedLoad:
+    """Run the transform over the table `source` and count what is odd in its rows.
+
+    The rows are in the table STAGED. Raises SourceError or EntityIdError for rows that cannot be
+    encoded.
+    """
     # Run the transform once. A doubled column would hide the one that its author wrote.
     returned = [
         str(row[0]).lower() for row in connection.execute(f"DESCRIBE {view.transform}").fetchall()
@@ -161,6 +171,7 @@ def _examine(
             "with SELECT * EXCLUDE (...)"
         )
     connection.execute(f"CREATE TEMP VIEW transformed AS\n{view.transform}").fetchall()
+    # Its result is what everything else reads.
     types = _needed(view, described(connection, "SELECT * FROM transformed"))
     names = ", ".join(map(identifier, types))
     connection.execute(f"CREATE TABLE {STAGED} AS SELECT {names} FROM transformed").fetchall()
@@ -176,12 +187,28 @@ def _examine(
         for item in encoded
         if (count := features[item.feature.name].unknown)
     }
-    # An expectation may say that nothing is stored.
     broken = breaches(view, encoded, features, rows, now_ms)
-    stops = [breach.what for breach in broken.found if breach.action == "stop"]
+    has_created = "created_ms" in {name.lower() for name in types}
+    return ExaminedLoad(
+        connection,
+        view,
+        created,
+        encoded,
+        source_rows,
+        rows,
+        features,
+        unknown,
+        broken,
+        has_created,
+    )
+
+
+def _refuse(load: ExaminedLoad, now_ms: int) -> None:
+    """Raise SourceError for wrong times, and for an expectation that says stop."""
+    refuse_wrong_times(load.rows, now_ms)
+    stops = [breach.what for breach in load.breaches.found if breach.action == "stop"]
     if stops:
         raise SourceError(f"{'; '.join(stops)}. Nothing was stored")
-    return _Load(connection, view, created, encoded, source_rows, rows, features, unknown, broken)
 
 
 def _needed(view: View, types: dict[str, str]) -> dict[str, str]:
@@ -203,7 +230,7 @@ def _created_sql(types: Mapping[str, str], created_ms: int | None) -> str:
     return f"CAST({created_ms:d} AS BIGINT)"
 
 
-def _set_aside(load: _Load, folder: Path, now_ms: int) -> tuple[Path | None, int]:
+def _set_aside(load: ExaminedLoad, folder: Path, now_ms: int) -> tuple[Path | None, int]:
     """Write the rows that the view quarantines, and take them out of the staged ones."""
     if not load.breaches.quarantine:
         return None, 0
@@ -228,7 +255,7 @@ def _set_aside(load: _Load, folder: Path, now_ms: int) -> tuple[Path | None, int
     return path, int(rows[0][0])
 
 
-def _write(load: _Load, part: Path) -> list[StoredFile]:
+def _write(load: ExaminedLoad, part: Path) -> list[StoredFile]:
     """Encode the staged rows into files; none if there are no rows."""
     view = load.view
     ids = ", ".join(f"CAST({identifier(entity)} AS VARCHAR)" for entity in view.entities)
@@ -247,7 +274,7 @@ def _write(load: _Load, part: Path) -> list[StoredFile]:
 
 
 def _summary(
-    load: _Load, shown: str, stored: StoredIngest | None, quarantine: Path | None, count: int
+    load: ExaminedLoad, shown: str, stored: StoredIngest | None, quarantine: Path | None, count: int
 ) -> IngestSummary:
     names = [item.feature.name for item in load.encoded]
     counts = load.features

@@ -9,7 +9,7 @@ import duckdb
 
 from features.errors import SourceError
 from features.ingest.columns import described, fitted_columns, instant_sql, same_name
-from features.ingest.files import files_of, files_sql
+from features.ingest.files import files_of, files_sql, sampled_files_sql
 from features.ingest.postgres import copy_table
 from features.source import FORMATS, Source
 from features.storage.database import identifier
@@ -39,6 +39,7 @@ def open_source(
     frame: Frame = None,
     root: Path = Path(),
     connections: Mapping[str, str] | None = None,
+    rows_max: int | None = None,
 ) -> int:
     """Make `source` a table of *connection*, and return the number of its rows.
 
@@ -49,11 +50,16 @@ def open_source(
     frame        the pandas, polars or Arrow table of a source of kind "frame".
     root         the folder that relative paths start from.
     connections  name -> address of a PostgreSQL database, `postgresql://user@host/database`.
+    rows_max     about how many rows are read, from all parts of the data. None: every row.
 
     Raises SourceError when the data are not there, cannot be read or do not fit.
     """
     # Read the data with the declared types.
-    sql = _data_sql(connection, source, schema, frame, root, connections or {})
+    sql = _data_sql(connection, source, schema, frame, root, connections or {}, rows_max)
+    if rows_max is not None:
+        # A sample has many parts, which are read once.
+        connection.execute(f"CREATE TABLE sampled_rows AS {sql}").fetchall()
+        sql = "SELECT * FROM sampled_rows"
     present = described(connection, sql)
     columns = fitted_columns(connection, sql, present, schema)
     # The declared instants stand beside the data's own columns.
@@ -103,10 +109,15 @@ def _data_sql(
     frame: Frame,
     root: Path,
     connections: Mapping[str, str],
+    rows_max: int | None,
 ) -> str:
     """Return SQL for the rows of the data, as they are."""
     if source.kind == "files":
-        return files_sql(connection, source, files_of(source, root), schema)
+        files = files_of(source, root)
+        if rows_max is not None:
+            return sampled_files_sql(connection, source, files, schema, rows_max)
+        return files_sql(connection, source, files, schema)
+    # A table of a database is copied.
     if source.kind == "table":
         address = connections.get(source.connection)
         if address is None:
@@ -114,7 +125,7 @@ def _data_sql(
                 f"the environment has no connection {source.connection!r}; it has "
                 f"{sorted(connections)}. Add [sources.{source.connection}]"
             )
-        copy_table(connection, source.location, address, "source_rows")
+        copy_table(connection, source.location, address, "source_rows", rows_max=rows_max)
         return "SELECT * FROM source_rows"
     if frame is None:
         raise SourceError("the view's source is a frame; give the frame when rows are ingested")

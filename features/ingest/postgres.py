@@ -20,6 +20,9 @@ PAGE_ROWS = 200_000
 STATEMENT_TIMEOUT_MS = 300_000
 """No statement runs longer in the database. `?options=-c statement_timeout=N` sets another."""
 
+SAMPLE_TIMEOUT_MS = 10_000
+"""No statement that reads a sample runs longer, unless the address says so."""
+
 CONNECT_TIMEOUT_S = 10
 
 SESSION = (
@@ -70,13 +73,15 @@ def copy_table(
     target: str,
     *,
     page_rows: int = PAGE_ROWS,
+    rows_max: int | None = None,
 ) -> None:
-    """Make the DuckDB table *target* with all rows of a PostgreSQL table or view.
+    """Make the DuckDB table *target* with the rows of a PostgreSQL table or view.
 
     A table without a primary key, or a view, is one page.
 
     name     `table` or `schema.table`, as the database spells it.
     address  `postgresql://user:password@host/database`. No error repeats it.
+    rows_max None: all rows. Otherwise about so many, those with the lowest and the highest keys.
 
     Raises SourceError when psycopg is not installed, the database does not answer, refuses, or a
     page takes too long.
@@ -92,7 +97,7 @@ def copy_table(
     # Errors say the way out, and never the address, which may have a password.
     try:
         with psycopg.connect(address, connect_timeout=CONNECT_TIMEOUT_S) as database:
-            _copy(connection, database, name, target, page_rows)
+            _copy(connection, database, name, target, page_rows, rows_max)
     except psycopg.errors.QueryCanceled as error:
         raise SourceError(
             f"reading table {name!r} took longer than the statement timeout; give the table a "
@@ -110,6 +115,7 @@ def _copy(
     name: str,
     target: str,
     page_rows: int,
+    rows_max: int | None,
 ) -> None:
     from psycopg import IsolationLevel, sql
 
@@ -119,7 +125,8 @@ def _copy(
     for setting in SESSION:
         database.execute(setting)
     if database.execute("SHOW statement_timeout").fetchone()[0] == "0":
-        database.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS:d}")
+        timeout_ms = STATEMENT_TIMEOUT_MS if rows_max is None else SAMPLE_TIMEOUT_MS
+        database.execute(f"SET statement_timeout = {timeout_ms:d}")
     # Find the table, its columns and its key.
     table = sql.Identifier(*name.split("."))
     shown = table.as_string(database)
@@ -137,7 +144,12 @@ def _copy(
     folder = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
     with tempfile.TemporaryDirectory(dir=folder) as spill:
         page = Path(spill) / "page.csv"
-        for rows in _pages(database, table, list(types), key, page_rows):
+        pages = (
+            _pages(database, table, list(types), key, page_rows)
+            if rows_max is None
+            else _sample(database, table, list(types), key, rows_max)
+        )
+        for rows in pages:
             statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(rows)
             with page.open("wb") as file, database.cursor().copy(statement) as copy:
                 for block in copy:
@@ -174,6 +186,39 @@ def _pages(
         limits = sql.SQL("{} AND ({}) <= ({})").format(after, keys, ends)
         yield sql.SQL("{} WHERE {} ORDER BY {}").format(rows, limits, keys)
         after = sql.SQL("({}) > ({})").format(keys, ends)
+
+
+def _sample(
+    database: Any,  # noqa: ANN401
+    table: Any,  # noqa: ANN401
+    columns: list[str],
+    key: list[str],
+    rows_max: int,
+) -> Iterator[Any]:
+    """Yield the queries of a sample: the rows with the lowest keys, and those with the highest."""
+    from psycopg import sql
+
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    rows = sql.SQL("SELECT {} FROM {}").format(names, table)
+    if not key:
+        yield sql.SQL("{} LIMIT {}").format(rows, sql.Literal(rows_max))
+        return
+    # Without a row of this number the table is smaller than the sample.
+    half = max(1, rows_max // 2)
+    keys = sql.SQL(", ").join(map(sql.Identifier, key))
+    ahead = sql.SQL("SELECT {} FROM {} ORDER BY {} OFFSET {} LIMIT 1")
+    last = database.execute(ahead.format(keys, table, keys, sql.Literal(half - 1))).fetchone()
+    if last is None:
+        yield rows
+        return
+    # The lower half of the sample, and the highest keys above it.
+    yield sql.SQL("{} ORDER BY {} LIMIT {}").format(rows, keys, sql.Literal(half))
+    descending = sql.SQL(", ").join(
+        sql.SQL("{} DESC").format(sql.Identifier(column)) for column in key
+    )
+    above = sql.SQL("{} WHERE ({}) > ({}) ORDER BY {} LIMIT {}")
+    ends = sql.SQL(", ").join(map(sql.Literal, last))
+    yield above.format(rows, keys, ends, descending, sql.Literal(rows_max - half))
 
 
 def _insert_sql(target: str, page: Path, types: dict[str, str]) -> str:

@@ -1,8 +1,11 @@
-"""The record that lies beside the rows of a view in the online store: what was materialised, when.
+"""The records that lie beside the rows of a view in the online store: what was written, when.
 
 It is in the store and not on a disk, because it must be gone when the rows are: a store that was
 emptied or replaced has no record, and is filled from the beginning. Its key expires when no row of
 that materialise can be used any more.
+
+Who pushes rows notes the newest one beside it. The note counts while no materialise does: a view
+that is materialised has all its entities, and one fresh row says nothing of the others.
 """
 
 import json
@@ -50,18 +53,25 @@ class BegunMaterialise:
 
 
 @dataclass(frozen=True, slots=True)
+class PushedRows:
+    """What the store says of pushed rows of one edition of a view."""
+
+    ttl_ms: int
+    newest_event_ms: int
+    """The event time of the newest row that was ever pushed, Unix ms."""
+
+    def to_bytes(self) -> bytes:
+        """Return the value that the store keeps. features.writes.row_scripts compares its start."""
+        return f"{self.newest_event_ms} {self.ttl_ms}".encode()
+
+
+@dataclass(frozen=True, slots=True)
 class MaterialiseRecord:
     """What the store says of the rows of one edition of a view."""
 
     ttl_ms: int
     complete: Materialised | None = None
     begun: BegunMaterialise | None = None
-
-    def is_old(self, now_ms: int) -> bool:
-        """Whether the rows near the end of their TTL, or were never written as a whole."""
-        if self.complete is None or self.complete.newest_event_ms is None:
-            return True
-        return now_ms - self.complete.newest_event_ms > OLD_AFTER_TTL_SHARE * self.ttl_ms
 
     def is_readable(self, now_ms: int) -> bool:
         """Whether a gateway would use at least one of the rows."""
@@ -72,6 +82,56 @@ class MaterialiseRecord:
     def to_bytes(self) -> bytes:
         """Return the value that the store keeps."""
         return json.dumps({"format": FORMAT, **asdict(self)}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRecord:
+    """What the store says of the rows of one edition of a view."""
+
+    materialise: MaterialiseRecord | None
+    pushed: PushedRows | None
+
+    @property
+    def newest_event_ms(self) -> int | None:
+        """The event time by which the rows' age counts, Unix ms; None: nothing is known of them."""
+        if self.materialise is not None and self.materialise.complete is not None:
+            return self.materialise.complete.newest_event_ms
+        return None if self.pushed is None else self.pushed.newest_event_ms
+
+    def is_old(self, now_ms: int) -> bool:
+        """Whether the rows near the end of their TTL, or were never written."""
+        newest_ms = self.newest_event_ms
+        if newest_ms is None:
+            return True
+        return now_ms - newest_ms > OLD_AFTER_TTL_SHARE * self.ttl_ms
+
+    @property
+    def ttl_ms(self) -> int:
+        """The view's TTL; 0 when nothing is known of its rows."""
+        known = (self.materialise, self.pushed)
+        return next((record.ttl_ms for record in known if record is not None), 0)
+
+
+def view_record_keys(name: str, view_hash: str, namespace: str) -> list[bytes]:
+    """Return the keys whose values `parse_view_record` takes.
+
+    namespace  of the store's URL.
+    """
+    record = record_key(name, view_hash, namespace)
+    return [record, record.removesuffix(b":materialised") + b":pushed"]
+
+
+def parse_view_record(materialised: bytes | None, pushed: bytes | None) -> ViewRecord:
+    """Return what two stored values say."""
+    return ViewRecord(parse_record(materialised), _parse_pushed(pushed))
+
+
+def _parse_pushed(value: bytes | None) -> PushedRows | None:
+    try:
+        newest_event_ms, ttl_ms = map(int, (value or b"").split())
+    except ValueError:
+        return None
+    return PushedRows(ttl_ms, newest_event_ms)
 
 
 def record_key(name: str, view_hash: str, namespace: str) -> bytes:

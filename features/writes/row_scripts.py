@@ -68,6 +68,22 @@ end
 return 1
 """
 
+# KEYS[1] is the key, ARGV[1] a number, ARGV[2] the value, which begins with it, ARGV[3] the expiry.
+# The value with the largest number stays.
+SET_IF_LARGER = """
+local stored = redis.call('GET', KEYS[1])
+local number = stored and tonumber(string.match(stored, '^%d+'))
+if number and number >= tonumber(ARGV[1]) then
+  return 0
+end
+if ARGV[3] == '0' then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+end
+return 1
+"""
+
 
 ScriptCall = tuple[Sequence[bytes], Sequence[bytes | int]]
 """The keys and the further arguments of one call of a script."""

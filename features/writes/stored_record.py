@@ -1,4 +1,4 @@
-"""Reads and writes the record of a view in the online store."""
+"""Reads and writes the records of a view in the online store."""
 
 import numpy as np
 import redis
@@ -9,10 +9,13 @@ from features.writes.materialise_record import (
     BegunMaterialise,
     Materialised,
     MaterialiseRecord,
+    PushedRows,
     key_of,
     parse_record,
+    view_record_keys,
 )
 from features.writes.row_scripts import (
+    SET_IF_LARGER,
     SET_IF_UNCHANGED,
     ScriptCall,
     expiries_ms,
@@ -20,6 +23,14 @@ from features.writes.row_scripts import (
     namespace_of,
     run_script,
 )
+
+
+def note_pushed(client: redis.Redis, view: View, newest_event_ms: int) -> None:
+    """Note in the store that a row of this event time, Unix ms, was pushed."""
+    _, key = view_record_keys(view.name, view.view_hash, namespace_of(client))
+    value = PushedRows(view.ttl_ms, newest_event_ms).to_bytes()
+    (expiry,) = expiries_ms(view, np.array([newest_event_ms]))
+    run_script(client, SET_IF_LARGER, [(key, newest_event_ms, value, expiry)])
 
 
 class StoredRecord:

@@ -12,7 +12,11 @@ from typing import Protocol
 
 from features.errors import OnlineStoreError
 from features.views import View
-from features.writes.materialise_record import MaterialiseRecord, key_of, parse_record
+from features.writes.materialise_record import (
+    ViewRecord,
+    parse_view_record,
+    view_record_keys,
+)
 from gateway.models.routes import Participant, RouteTable
 from gateway.telemetry.metrics import LabelValues, Metrics
 from host.clock import NS_PER_MS, Clock
@@ -49,8 +53,8 @@ class ViewAges:
     ) -> None:
         self._store, self._namespace = store, namespace
         self._route_table, self._metrics, self._clock = route_table, metrics, clock
-        self._records: dict[str, MaterialiseRecord | None] = {}
-        """View hash -> its record when the store answered last; None: it had none."""
+        self._records: dict[str, ViewRecord] = {}
+        """View hash -> its record when the store answered last."""
         self._old: set[str] = set()
         self._wanted = asyncio.Event()
 
@@ -70,10 +74,16 @@ class ViewAges:
         """Read the records and set the gauges. While the store is gone, the ages go on growing."""
         views = list(self._views().values())
         try:
-            keys = [key_of(view, self._namespace) for view in views]
+            keys = [
+                key
+                for view in views
+                for key in view_record_keys(view.name, view.view_hash, self._namespace)
+            ]
             values = await self._store.mget(keys, READ_S_MAX)
-            read = zip(views, values, strict=True)
-            self._records = {view.view_hash: parse_record(value) for view, value in read}
+            records = map(parse_view_record, values[::2], values[1::2])
+            self._records = {
+                view.view_hash: record for view, record in zip(views, records, strict=True)
+            }
         except OnlineStoreError:
             pass  # turnout_feature_store_state says it
         self._set_gauges([view for view in views if view.view_hash in self._records])
@@ -96,11 +106,11 @@ class ViewAges:
         old: dict[LabelValues, float] = {}
         for view in views:
             labels = (view.name, view.view_hash[:16])
-            record = self._records[view.view_hash] or MaterialiseRecord(view.ttl_ms)
-            if record.complete is not None:
-                materialised[labels] = (now_ms - record.complete.at_ms) / 1_000
-                if record.complete.newest_event_ms is not None:
-                    newest[labels] = (now_ms - record.complete.newest_event_ms) / 1_000
+            record = self._records[view.view_hash]
+            if record.materialise is not None and record.materialise.complete is not None:
+                materialised[labels] = (now_ms - record.materialise.complete.at_ms) / 1_000
+            if record.newest_event_ms is not None:
+                newest[labels] = (now_ms - record.newest_event_ms) / 1_000
             old[labels] = float(record.is_old(now_ms))
             self._log_change(view, record, now_ms)
         # A view that no version reads any more has no age.
@@ -108,7 +118,7 @@ class ViewAges:
         self._metrics.replace_gauge("turnout_view_newest_row_seconds", newest)
         self._metrics.replace_gauge("turnout_view_old", old)
 
-    def _log_change(self, view: View, record: MaterialiseRecord, now_ms: int) -> None:
+    def _log_change(self, view: View, record: ViewRecord, now_ms: int) -> None:
         """Log a view whose rows became old, and one whose rows are fresh again."""
         name = f"{view.name}@{view.view_hash[:16]}"
         is_old = record.is_old(now_ms)
@@ -124,13 +134,18 @@ def _views_of(participant: Participant) -> dict[str, View]:
     return {use.view.view_hash: use.view for use in contract.views}
 
 
-def _reason(record: MaterialiseRecord, now_ms: int) -> str:
-    if record.complete is None or record.complete.newest_event_ms is None:
+def _reason(record: ViewRecord, now_ms: int) -> str:
+    if record.newest_event_ms is None:
         return (
-            "the store does not say that its rows were ever materialised; run "
+            "the store does not say that its rows were ever materialised or pushed; run "
             "`turnout features materialise` for the view"
         )
-    hours = (now_ms - record.complete.newest_event_ms) / HOUR_MS
+    hours = (now_ms - record.newest_event_ms) / HOUR_MS
+    if record.materialise is None or record.materialise.complete is None:
+        return (
+            f"it is only pushed, and its newest row is {hours:.1f} h old; beyond the TTL of "
+            f"{record.ttl_ms / HOUR_MS:.1f} h models answer with defaults: see what pushes it"
+        )
     return (
         f"its newest row is {hours:.1f} h old, and beyond the TTL of "
         f"{record.ttl_ms / HOUR_MS:.1f} h models answer with defaults; ingest newer rows and run "

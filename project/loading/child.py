@@ -3,13 +3,19 @@
 It runs as `python -P -m project.loading.child` with limits on memory and CPU time. Each line of its
 report is JSON: {"ready": true} once, then {"doing": FILE} and {"done": FILE, "declared": [...],
 "problem": {...} or null} for each file. Files that import each other are nested.
+
+On SIGTERM, and when it crashes or has used its CPU time, it writes a traceback of
+`faulthandler` to another descriptor before it ends, whatever the file is in the middle of.
 """
 
 import argparse
+import ast
+import faulthandler
 import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -23,8 +29,10 @@ from typing import Any
 from features.canonical import canonical_json
 from features.views import View
 from host.child_process import ResourceLimits, confine
+from project.definitions import view_entry
 from project.folder import CODE_FOLDERS
 from project.loading.guard import install_guard
+from project.model_settings import Model
 from training.labels import Labels
 from training.recipe import Recipe
 
@@ -32,6 +40,10 @@ IMPORTABLE = (*CODE_FOLDERS, "lib")
 """Folders of the project that its files import from, such as `from views.usage import usage`."""
 NICE = 5
 TEXT_MAX = 2_000
+
+
+Declared = View | Labels | Recipe | Model
+"""What a file may declare."""
 
 
 class BrokenImportError(Exception):
@@ -97,14 +109,15 @@ class Loads:
         """Write one line."""
         os.write(self._report_fd, json.dumps(line).encode() + b"\n")
 
-    def declared_in(self, module: ModuleType) -> list[dict[str, Any]]:
-        """Return what *module* declares and no module before it did."""
+    def declared_in(self, module: ModuleType, path: Path) -> list[dict[str, Any]]:
+        """Return what *module*, the file *path*, declares and no module before it did."""
         declared = []
-        for value in list(vars(module).values()):
+        for name, value in list(vars(module).items()):
             for item in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(item, View | Labels | Recipe) and id(item) not in self._reported:
+                if isinstance(item, Declared) and id(item) not in self._reported:
                     self._reported[id(item)] = item
-                    declared.append(declaration_of(item))
+                    line = assignment_lines(path).get(name, 0)
+                    declared.append({**declaration_of(item), "line": line})
         canonical_json(declared)  # an object or NaN among a learner's parameters raises here
         return declared
 
@@ -128,7 +141,7 @@ class ProjectLoader(SourceFileLoader):
             super().exec_module(module)
             # What stands below lib is declared by the file that imports it from there.
             declares = shown.startswith(tuple(f"{name}/" for name in CODE_FOLDERS))
-            declared = loads.declared_in(module) if declares else []
+            declared = loads.declared_in(module, self._root / shown) if declares else []
         except BaseException as error:
             # SystemExit too: a file that ends the interpreter is broken like any other.
             loads.broken.add(shown)
@@ -137,27 +150,27 @@ class ProjectLoader(SourceFileLoader):
         loads.report(done=shown, declared=declared, problem=None)
 
 
-def declaration_of(item: View | Labels | Recipe) -> dict[str, Any]:
+def assignment_lines(path: Path) -> dict[str, int]:
+    """Return name -> the line of its last assignment at the top of a Python file."""
+    tree = ast.parse(path.read_bytes())
+    return {
+        target.id: node.lineno
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+
+def declaration_of(item: View | Labels | Recipe | Model) -> dict[str, Any]:
     """Return a declared object as JSON values."""
     if isinstance(item, View):
-        return {
-            "kind": "view",
-            "name": item.name,
-            "definition": {
-                "canonical": item.definition(),
-                "hash": item.view_hash,
-                "source": None if item.source is None else item.source.definition(),
-                "expect": {name: expect.definition() for name, expect in item.expect.items()},
-                "expect_rows": item.expect_rows.definition(),
-            },
-        }
-    if isinstance(item, Labels):
-        return {"kind": "labels", "name": item.name, "definition": item.definition()}
-    return {
-        "kind": "recipe",
-        "name": f"{item.model}/{item.setting}",
-        "definition": item.definition(),
-    }
+        return {"kind": "view", "name": item.name, "definition": view_entry(item)}
+    if isinstance(item, Recipe):
+        name = f"{item.model}/{item.setting}"
+        return {"kind": "recipe", "name": name, "definition": item.definition()}
+    kind = "model" if isinstance(item, Model) else "labels"
+    return {"kind": kind, "name": item.name, "definition": item.definition()}
 
 
 def problem_of(error: BaseException, root: Path, shown: str) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def _line_in(error: BaseException, path: Path) -> int:
 def main() -> None:
     """Load every named file, and end the process."""
     parser = argparse.ArgumentParser(prog="python -m project.loading.child", description=__doc__)
-    for name in ("parent", "memory-mb", "cpu-s", "report-fd"):
+    for name in ("parent", "memory-mb", "cpu-s", "report-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--broken", action="append", default=[])
@@ -208,6 +221,10 @@ def main() -> None:
     # What a file prints must not be taken for the answer of a command.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     confine(ResourceLimits(memory_mb=options.memory_mb, cpu_s=options.cpu_s), options.parent, NICE)
+    # Python's own signal handlers wait for the next bytecode, these do not.
+    faulthandler.enable(options.trace_fd)
+    for ending in (signal.SIGTERM, signal.SIGXCPU):
+        faulthandler.register(ending, options.trace_fd, chain=True)
     # From here on the project's own code runs. Its folders come last, so that none hides a room.
     sys.dont_write_bytecode = True
     loads = Loads(options.report_fd, options.broken)

@@ -18,6 +18,7 @@ from host.child_process import ChildProcess, ResourceLimits, describe_exit
 from project.definitions import ProjectDefinitions, parse_definitions
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below
+from project.loading.leakage import leaks
 from project.model_settings import read_model_settings
 from project.policies import BUILT_IN, read_policies
 
@@ -25,7 +26,12 @@ MODULE_PATH = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*\.py", re.ASCII)
 REPORT_LINE_BYTES_MAX = 64 * 1024 * 1024
 CHILDREN_MAX = 8
 """Children of one load. Each but the last named a file that ended it."""
-SECTION_OF = {"view": "views", "labels": "labels", "recipe": "recipes"}
+SECTION_OF = {"view": "views", "labels": "labels", "recipe": "recipes", "model": "models"}
+TRACE_S = 2.0
+"""Time in which a child that is told to end writes at which line it was."""
+TRACE_BYTES_MAX = 1024 * 1024
+TRACE_FRAME = re.compile(rb'^  File "(.*)", line (\d+) in ', re.MULTILINE)
+"""A frame in a traceback of faulthandler, the innermost first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,8 @@ class LoadedProject:
     problems: tuple[Problem, ...]
     files: Mapping[tuple[str, str], str]
     """(section, name) -> the file that declares it."""
+    lines: Mapping[tuple[str, str], int]
+    """(section, name) -> the line of its declaration; 0 or absent where it is not known."""
 
     def required(self) -> ProjectDefinitions:
         """Return the definitions. Raises ProjectError when a file has a problem."""
@@ -69,6 +77,8 @@ class _Declared:
         default_factory=lambda: {section: {} for section in SECTION_OF.values()}
     )
     files: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    lines: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The line of the last declaration of each name."""
     problems: list[Problem] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
@@ -92,24 +102,29 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
     declared = await _run_children(project, files, limits or LoadLimits())
     # The TOML files hold no code.
     models, model_problems = read_model_settings(project)
+    for name, settings in models.items():
+        declared.definitions["models"].setdefault(name, settings)
+        declared.files["models", name].append(f"models/{name}.toml")
     policies, policy_problems = read_policies(project)
     written = ProjectDefinitions(
         name=project.name,
         views=declared.definitions["views"],
         labels=declared.definitions["labels"],
         recipes=declared.definitions["recipes"],
-        models=models,
+        models=declared.definitions["models"],
         policies={name: tables for name, (tables, _) in policies.items()},
     )
     # What is applied comes back as canonical JSON, in which 1.0 is 1; so both look the same.
     definitions = parse_definitions(written.json)
     shown = {key: places[0] for key, places in declared.files.items()}
-    shown |= {("models", name): f"models/{name}.toml" for name in models}
     shown |= {("policies", name): file for name, (_, file) in policies.items()}
     # Together they must fit too.
     problems += [*declared.problems, *model_problems, *policy_problems]
-    problems += _twice(declared) + _missing_references(definitions, shown, bool(declared.problems))
-    return LoadedProject(definitions, tuple(sorted(set(problems))), shown)
+    incomplete = bool(declared.problems)
+    problems += _twice(declared)
+    problems += _missing_references(definitions, shown, declared.lines, incomplete)
+    problems += leaks(definitions, shown, declared.lines)
+    return LoadedProject(definitions, tuple(sorted(set(problems))), shown, declared.lines)
 
 
 async def _run_children(
@@ -139,30 +154,39 @@ async def _run_child(
     project: ProjectFolder, files: Sequence[str], limits: LoadLimits, declared: _Declared
 ) -> Problem | None:
     """Run one child and add its report. Return the file in which it ended too early, if it did."""
-    # Only the child holds the write end, so its report ends when it does.
-    read_end, write_end = os.pipe()
+    # Only the child holds the write ends, so its report and its traceback end when it does.
+    (read_end, write_end), (trace_end, trace_write_end) = os.pipe(), os.pipe()
     try:
-        arguments = [f"--report-fd={write_end}", f"--root={project.root}"]
+        arguments = [f"--report-fd={write_end}", f"--trace-fd={trace_write_end}"]
+        arguments += [f"--root={project.root}"]
         arguments += [f"--broken={name}" for name in sorted(declared.broken)]
         child = ChildProcess(
             "project.loading.child",
             [*limits.resources.to_arguments(), *arguments, "--", *files],
-            (write_end,),
+            (write_end, trace_write_end),
         )
     finally:
         os.close(write_end)
+        os.close(trace_write_end)
+    # Follow the report line by line.
     reader = asyncio.StreamReader(limit=REPORT_LINE_BYTES_MAX)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb")
     )
     # Whatever happens, this ends after the child.
     open_files: list[str] = []
-    try:
-        late = await _follow_report(reader, limits, declared, open_files)
-    finally:
-        child.kill()
-        await asyncio.wait({child.exited})
-        transport.close()
+    os.set_blocking(trace_end, False)
+    with os.fdopen(trace_end, "rb", buffering=0) as trace:
+        try:
+            late = await _follow_report(reader, limits, declared, open_files)
+            if late:
+                child.terminate()
+                await asyncio.wait({child.exited}, timeout=TRACE_S)
+        finally:
+            child.kill()
+            await asyncio.wait({child.exited})
+            transport.close()
+        traceback = trace.read(TRACE_BYTES_MAX) or b""
     if late is None:
         return None
     if not open_files:
@@ -170,7 +194,16 @@ async def _run_child(
             "the process that loads the project's files did not start: "
             f"{late or describe_exit(child.exited.result())}"
         )
-    return Problem(open_files[-1], 0, late or _how_it_ended(child.exited.result(), limits))
+    file = open_files[-1]
+    line = _line_in(traceback, f"{project.root}/{file}")
+    return Problem(file, line, late or _how_it_ended(child.exited.result(), limits))
+
+
+def _line_in(traceback: bytes, path: str) -> int:
+    """Return the innermost line of *path* in a traceback of faulthandler; 0 when there is none."""
+    wanted = path.encode("ascii", "backslashreplace")
+    lines = (int(line) for file, line in TRACE_FRAME.findall(traceback) if file == wanted)
+    return next(lines, 0)
 
 
 async def _follow_report(
@@ -216,6 +249,7 @@ def _add_report(report: Mapping[str, Any], declared: _Declared) -> None:
         section, name = SECTION_OF[item["kind"]], item["name"]
         declared.definitions[section].setdefault(name, item["definition"])
         declared.files[section, name].append(file)
+        declared.lines[section, name] = item["line"]
 
 
 def _how_it_ended(code: int, limits: LoadLimits) -> str:
@@ -229,7 +263,7 @@ def _twice(declared: _Declared) -> list[Problem]:
     return [
         Problem(
             files[-1],
-            0,
+            0 if files[-1].endswith(".toml") else declared.lines[section, name],
             f"{section} {name!r} is declared a second time; {files[0]} has it already",
         )
         for (section, name), files in declared.files.items()
@@ -238,12 +272,16 @@ def _twice(declared: _Declared) -> list[Problem]:
 
 
 def _missing_references(
-    definitions: ProjectDefinitions, files: Mapping[tuple[str, str], str], incomplete: bool
+    definitions: ProjectDefinitions,
+    files: Mapping[tuple[str, str], str],
+    lines: Mapping[tuple[str, str], int],
+    incomplete: bool,
 ) -> list[Problem]:
     """Return references to what no file declares.
 
     incomplete  whether a file failed, which may declare what is missing.
     """
+    # Recipes name views by edition, and labels.
     problems = []
     hashes = {view["hash"] for view in definitions.views.values()}
     for name, recipe in definitions.recipes.items():
@@ -253,11 +291,12 @@ def _missing_references(
                     f"recipe {name} reads view {use['view']!r} in an edition that no file has; "
                     "declare it at the top of a file below views/"
                 )
-                problems.append(Problem(files["recipes", name], 0, text))
+                problems.append(Problem(files["recipes", name], lines["recipes", name], text))
         labels = recipe["labels"]
         if labels is not None and labels not in definitions.labels and not incomplete:
             text = f"recipe {name} learns from labels {labels!r}, which no file below labels/ has"
-            problems.append(Problem(files["recipes", name], 0, text))
+            problems.append(Problem(files["recipes", name], lines["recipes", name], text))
+    # Models name a policy, of the project or of Turnout.
     for name, settings in definitions.models.items():
         policy = settings["default_policy"]
         if policy and policy not in definitions.policies and policy not in BUILT_IN:
@@ -265,5 +304,6 @@ def _missing_references(
                 f"default_policy = {policy!r} is no policy; there are "
                 f"{', '.join(sorted({*definitions.policies, *BUILT_IN}))}"
             )
-            problems.append(Problem(files["models", name], 0, text))
+            line = lines.get(("models", name), 0)
+            problems.append(Problem(files["models", name], line, text))
     return problems

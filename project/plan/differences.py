@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
-from project.definitions import SECTIONS, ProjectDefinitions, Section
+from project.definitions import SECTIONS, ProjectDefinitions
 from project.policies import policy_digests
 
 Kind = Literal["added", "changed", "removed"]
@@ -47,9 +47,11 @@ class Change:
 def with_applied_texts(
     applied: ProjectDefinitions | None, local: ProjectDefinitions
 ) -> ProjectDefinitions:
-    """Return *local*, in which SQL that is only laid out anew has its applied text and hash.
+    """Return *local* as an apply writes it, so that nothing changes that need not.
 
-    This is what is applied, trained and ingested: so a reformatted view keeps its rows.
+    SQL that is only laid out anew keeps its applied text and hash, with the new text as `layout`:
+    so a reformatted view keeps its rows. An item that an older release wrote without the fields
+    that have their defaults stays as it is.
     """
     if applied is None:
         return local
@@ -57,20 +59,18 @@ def with_applied_texts(
     views: dict[str, Any] = {}
     renamed: dict[str, str] = {}
     for name, view in local.views.items():
-        old = applied.views.get(name)
+        old, kept = applied.views.get(name), view
         if old is not None and _only_laid_out(old["canonical"], view["canonical"]):
             renamed[view["hash"]] = old["hash"]
-            view = {**view, "canonical": old["canonical"], "hash": old["hash"]}  # noqa: PLW2901
-        views[name] = view
+            kept = {**view, "canonical": old["canonical"], "hash": old["hash"]}
+        views[name] = _with_layout(kept, view, kept["canonical"], view["canonical"])
     # Labels and recipes follow.
-    labels = {
-        name: (
-            {**item, "transform": applied.labels[name]["transform"]}
-            if name in applied.labels and _only_laid_out(applied.labels[name], item)
-            else item
-        )
-        for name, item in local.labels.items()
-    }
+    labels = {}
+    for name, item in local.labels.items():
+        old, kept = applied.labels.get(name), item
+        if old is not None and _only_laid_out(old, item):
+            kept = {**item, "transform": old["transform"]}
+        labels[name] = _with_layout(kept, item, kept, item)
     recipes = {
         name: {
             **recipe,
@@ -79,7 +79,40 @@ def with_applied_texts(
         }
         for name, recipe in local.recipes.items()
     }
-    return replace(local, views=views, labels=labels, recipes=recipes)
+
+    # What the files say again stays as an older release may have written it.
+    def as_applied(section: str, items: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: _as_applied(applied, section, name, item) for name, item in items.items()}
+
+    return replace(
+        local,
+        views=as_applied("views", views),
+        labels=as_applied("labels", labels),
+        recipes=as_applied("recipes", recipes),
+        models=as_applied("models", local.models),
+    )
+
+
+def _with_layout(
+    kept: Mapping[str, Any],
+    item: Mapping[str, Any],
+    kept_sql: Mapping[str, Any],
+    item_sql: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return *kept* with the text of *item* as its layout, if that is another text."""
+    text = item.get("layout", item_sql["transform"])
+    bare = {key: value for key, value in kept.items() if key != "layout"}
+    return bare if text == kept_sql["transform"] else {**bare, "layout": text}
+
+
+def _as_applied(
+    applied: ProjectDefinitions, section: str, name: str, item: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the applied item if only fields are new that have their defaults."""
+    old = applied.section(section).get(name)
+    if old is None or old == item or applied.rewritten(section, name) != item:
+        return item
+    return old
 
 
 def _with_hashes(uses: list[dict[str, Any]], renamed: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -88,9 +121,9 @@ def _with_hashes(uses: list[dict[str, Any]], renamed: Mapping[str, str]) -> list
 
 def _only_laid_out(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two definitions differ, and only in the layout of their transform."""
-    same_rest = {**old, "transform": ""} == {**new, "transform": ""}
+    rests = [{**item, "transform": "", "layout": ""} for item in (old, new)]
     differs = old["transform"] != new["transform"]
-    return same_rest and differs and same_sql(old["transform"], new["transform"])
+    return rests[0] == rests[1] and differs and same_sql(old["transform"], new["transform"])
 
 
 def same_sql(one: str, other: str) -> bool:
@@ -123,18 +156,15 @@ def changes_between(
     changes: list[Change] = []
     for section in SECTIONS:
         old, new = before.section(section), target.section(section)
-        # Only views and labels have SQL of their own, whose layout is worth a line.
-        has_sql = section in ("views", "labels")
-        written = local.section(section) if has_sql else new
         for name in sorted({*old, *new}):
             if name not in old:
                 change = Change(section, name, "added", "", (), new_hash=_hash(new[name]))
             elif name not in new:
                 change = Change(section, name, "removed", "", (), old_hash=_hash(old[name]))
-            elif old[name] == written[name]:
+            elif old[name] == new[name]:
                 continue
             else:
-                change = _changed(section, name, old, new)
+                change = _changed(section, name, before.rewritten(section, name), new[name])
             changes.append(change)
     return tuple(changes)
 
@@ -143,9 +173,12 @@ def _hash(definition: Mapping[str, Any]) -> str:
     return str(definition.get("hash", ""))
 
 
-def _changed(section: str, name: str, old: Section, new: Section) -> Change:
-    """Return the change of an item that both have and that differs in the files."""
-    before, after = old[name], new[name]
+def _changed(section: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+    """Return the change of an item that both have, each as this release writes it."""
+    # The layout is a change only where nothing else is.
+    before, after = (
+        {key: value for key, value in item.items() if key != "layout"} for item in (old, new)
+    )
     details = tuple(_limited(_differences("", before, after)))
     hashes = (_hash(before), _hash(after))
     if before == after:

@@ -1,11 +1,12 @@
 """What a change touches: versions, recipes, approvals and settings. No I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
+from features.contract import RequestInput
 from project.definitions import ProjectDefinitions
 from project.plan.differences import Change
 from project.plan.fleet import FleetSnapshot, FleetVersion, serving_json
@@ -18,7 +19,7 @@ class Effect:
     """One thing that a change touches."""
 
     kind: str
-    """"version", "recipe", "approval" or "settings"."""
+    """"version", "recipe", "approval", "settings" or "callers"."""
     name: str
     """What it is, such as "churn 7"."""
     text: str
@@ -51,8 +52,11 @@ def with_effects(
         effects += _model_effects(change, target, fleet)
     elif change.section == "labels":
         effects += _label_effects(change, target)
-    # What the registry would refuse breaks something.
-    if any(effect.blocking for effect in effects) and change.kind == "removed":
+    elif change.section == "recipes":
+        effects += _caller_effects(change, target, fleet)
+    # What the registry would refuse breaks something, and so do other calls.
+    refused = change.kind == "removed" and any(effect.blocking for effect in effects)
+    if refused or any(effect.kind == "callers" for effect in effects):
         change = replace(change, impact="breaking")
     return PlannedChange(change, tuple(effects))
 
@@ -165,3 +169,50 @@ def _label_effects(change: Change, target: ProjectDefinitions) -> Iterator[Effec
         if change.kind == "changed" and recipe["labels"] == change.name:
             text = f"recipe {name} learns from other labels when it is trained next"
             yield Effect("recipe", name, text)
+
+
+def _caller_effects(
+    change: Change, target: ProjectDefinitions, fleet: FleetSnapshot
+) -> Iterator[Effect]:
+    """Yield the version in production that needs other calls than the recipe's versions."""
+    if change.kind == "removed":
+        return
+    recipe = target.recipes[change.name]
+    model, live = recipe["model"], fleet.live_contracts.get(recipe["model"])
+    if live is None:
+        return
+    # What a call must have, as the registry compares it before versions share calls.
+    inputs = tuple(map(RequestInput.from_definition, recipe.get("inputs", ())))
+    now = _call_parts(live.entities, live.inputs, live.outputs)
+    then = _call_parts(recipe["entities"], inputs, (recipe["label"],))
+    if now == then:
+        return
+    production = f"{model} {fleet.deployments[model].production}"
+    text = (
+        f"callers: {production} (production) takes {_listed(now)}; a version of recipe "
+        f"{change.name} would take {_listed(then)}. The registry lets no two such versions share "
+        "a model's calls: keep what callers send, or give the recipe another model, to which "
+        "callers move"
+    )
+    yield Effect("callers", production, text)
+
+
+def _call_parts(
+    entities: Sequence[str], inputs: Sequence[RequestInput], outputs: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return (noun, names) of everything that a call and its reply have."""
+    return (
+        ("keys", ", ".join(entities)),
+        ("inputs", ", ".join(map(_shown_input, inputs)) or "none"),
+        ("outputs", ", ".join(outputs)),
+    )
+
+
+def _listed(parts: tuple[tuple[str, str], ...]) -> str:
+    return "; ".join(f"{noun}: {names}" for noun, names in parts)
+
+
+def _shown_input(item: RequestInput) -> str:
+    kind = f"one of {'/'.join(item.dictionary)}" if item.dictionary else "a number"
+    default = "" if item.default is None else f", else {item.default:g}"
+    return f"{item.name} ({kind}{default})"

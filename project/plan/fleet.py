@@ -1,11 +1,12 @@
 """What runs in an environment: versions with the views that they read, approvals, settings."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.json_format import MessageToDict
 
+from features.contract import ModelContract
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import STATUS_NAMES, Deployment, standing_approvals
@@ -56,10 +57,15 @@ class FleetSnapshot:
     versions: tuple[FleetVersion, ...] = ()
     approvals: tuple[FleetApproval, ...] = ()
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
+    live_contracts: Mapping[str, ModelContract] = field(default_factory=dict)
+    """Model -> the contract of the version in production, for the models that were asked for."""
 
 
-async def read_fleet(client: RegistryClient) -> FleetSnapshot:
-    """Return what runs now. Raises RegistryError."""
+async def read_fleet(client: RegistryClient, contracts_of: Collection[str] = ()) -> FleetSnapshot:
+    """Return what runs now. Raises RegistryError.
+
+    contracts_of  models whose contract in production is wanted.
+    """
     summaries = await client.list_models()
     deployments = {
         summary.model: Deployment.from_proto(summary.deployment) for summary in summaries
@@ -74,14 +80,24 @@ async def read_fleet(client: RegistryClient) -> FleetSnapshot:
         async with limit:
             return await client.approvals(version.model, version.label)
 
+    async def contract_of(model: str) -> ModelContract:
+        async with limit:
+            return await client.fetch_contract(model, deployments[model].production)
+
     # Archived versions run nowhere and can be approved no more.
     listed = await asyncio.gather(*(versions_of(summary.model) for summary in summaries))
     versions = [item for some in listed for item in some if item.status != pb.ARCHIVED]
     approvals = await asyncio.gather(*(approvals_of(version) for version in versions))
+    # What callers send now is in the contract of the version that answers them.
+    live = [
+        model for model in contracts_of if model in deployments and deployments[model].production
+    ]
+    contracts = await asyncio.gather(*(contract_of(model) for model in live))
     return FleetSnapshot(
         versions=tuple(_fleet_version(item, deployments[item.model]) for item in versions),
         approvals=tuple(item for some in approvals for item in _standing(some)),
         deployments=deployments,
+        live_contracts=dict(zip(live, contracts, strict=True)),
     )
 
 

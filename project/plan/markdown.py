@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from project.definitions import NOUNS
 from project.plan.plan import Plan
+from project.plan.sample import FEATURE_COLUMNS, FEATURES_SHOWN
 
 DIGEST_SHOWN = 12
 
@@ -37,15 +38,41 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"- {'**refused:** ' if effect.blocking else ''}{_cell(effect.text)}"
     if plan.costs:
         yield ""
-        yield "| new edition | rows to back-fill | bytes in the online store, at most |"
-        yield "|---|---|---|"
+        yield "| new edition | rows to back-fill | keys online | online store bytes at most |"
+        yield "|---|---|---|---|"
         for cost in plan.costs:
-            yield f"| `{cost.view}` | {_number(cost.rows)} | {_number(cost.store_bytes_max)} |"
+            counts = (cost.rows, cost.entities, cost.store_bytes_max)
+            yield f"| `{cost.view}` | {' | '.join(map(_number, counts))} |"
+    yield from _sample_lines(plan)
     yield ""
     yield (
         f"Compared with revision {plan.expected_revision}; plan `{plan.digest[:DIGEST_SHOWN]}`. "
         + ("Nothing to apply." if plan.is_empty else "`turnout apply` writes it.")
     )
+
+
+def _sample_lines(plan: Plan) -> Iterator[str]:
+    """Yield what the rows of added and changed views are like, and what cannot be read."""
+    if plan.problems:
+        yield ""
+        yield "**Problems**"
+        yield ""
+        for problem in plan.problems:
+            yield f"- {_cell(str(problem))}"
+    texts = [text for item in plan.samples for text in item.texts]
+    if texts:
+        yield ""
+        yield "**A sample of the rows**"
+        yield ""
+        for text in texts:
+            yield f"- {_cell(text)}"
+    rows = [row for item in plan.samples for row in item.feature_rows[:FEATURES_SHOWN]]
+    if rows:
+        yield ""
+        yield f"| {' | '.join(FEATURE_COLUMNS)} |"
+        yield "|---" * len(FEATURE_COLUMNS) + "|"
+        for row in rows:
+            yield f"| {' | '.join(map(_cell, row))} |"
 
 
 def _cell(text: str) -> str:

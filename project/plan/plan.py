@@ -7,10 +7,12 @@ from typing import Any
 
 from features.canonical import canonical_json, sha256_hex
 from project.definitions import NOUNS, ProjectDefinitions
+from project.errors import Problem
 from project.plan.cost import BackfillCost, backfill_costs
 from project.plan.differences import changes_between, with_applied_texts
 from project.plan.effects import Effect, PlannedChange, with_effects
 from project.plan.fleet import FleetSnapshot
+from project.plan.sample import SampledView, SampleSettings, sample_views
 
 FORMAT = 1
 
@@ -26,16 +28,15 @@ class Plan:
     """What an apply writes: those of the files, with applied texts where only layout differs."""
     changes: tuple[PlannedChange, ...]
     costs: tuple[BackfillCost, ...]
+    samples: tuple[SampledView, ...] = ()
+    """What the rows of added and changed views are like."""
+    problems: tuple[Problem, ...] = ()
+    """Sources that cannot be read. Nothing is applied as long as there is one."""
 
     @property
     def is_empty(self) -> bool:
         """Whether an apply would change nothing."""
-        return not self.to_apply
-
-    @property
-    def to_apply(self) -> tuple[PlannedChange, ...]:
-        """The changes that an apply writes; another layout alone is none."""
-        return tuple(item for item in self.changes if item.change.impact != "formatting")
+        return not self.changes
 
     @property
     def blocking(self) -> tuple[Effect, ...]:
@@ -46,7 +47,7 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 (hex) of what is applied and what it touches.
 
-        Costs are no part of it: they are estimates, and grow with each ingest.
+        Costs and samples are no part of it: they depend on the rows of the moment.
         """
         return sha256_hex(
             canonical_json(
@@ -63,7 +64,7 @@ class Plan:
     def effect_texts(self) -> list[str]:
         """Return a sentence for each change and effect, for the history."""
         texts = []
-        for item in self.to_apply:
+        for item in self.changes:
             change = item.change
             impact = f" ({change.impact})" if change.impact else ""
             texts.append(f"{NOUNS[change.section]} {change.name} {change.kind}{impact}")
@@ -83,6 +84,8 @@ class Plan:
             "costs": [
                 {**asdict(cost), "store_bytes_max": cost.store_bytes_max} for cost in self.costs
             ],
+            "samples": [asdict(item) for item in self.samples],
+            "problems": [asdict(item) for item in self.problems],
         }
 
     def _changes_json(self) -> list[dict[str, Any]]:
@@ -104,12 +107,14 @@ def make_plan(
     *,
     root: Path,
     offline: Path,
+    sample: SampleSettings | None = None,
 ) -> Plan:
     """Compare *local* with the *applied* definitions of *revision*, and look up what it touches.
 
     applied  None when nothing is applied yet; then *revision* is 0.
     root     the project's folder.
     offline  folder of the offline store, for the cost of new editions.
+    sample   how rows of added and changed views are looked at; None: they are not.
     """
     target = with_applied_texts(applied, local)
     planned = tuple(
@@ -124,4 +129,9 @@ def make_plan(
         and item.change.new_hash != item.change.old_hash
     ]
     costs = backfill_costs(editions, root, offline)
-    return Plan(environment, revision, target, planned, costs)
+    # Rows are looked at last, because that takes longest.
+    changes = [item.change for item in planned]
+    samples, problems = (
+        ((), ()) if sample is None else sample_views(changes, applied, target, sample)
+    )
+    return Plan(environment, revision, target, planned, costs, samples, problems)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import duckdb
+
 from host.child_process import ResourceLimits
 from project.folder import ProjectFolder, open_project
 from project.loading.loader import LoadedProject, LoadLimits, load_project
@@ -73,6 +75,22 @@ FILES: dict[str, str] = {
     "environments/dev.toml": 'mode = "development"\n',
 }
 """A small project without a problem."""
+
+USAGE_ROWS = """
+    SELECT 'C' || (i % 50) AS customer, now() - to_hours(i) AS at, i::DOUBLE AS minutes,
+           (i % 3)::DOUBLE AS topups
+    FROM range(20) AS rows(i)
+"""
+"""Good rows for the view `usage`: the newest is of now, and the oldest is younger than the TTL."""
+
+
+def write_rows(root: Path, sql: str = USAGE_ROWS, file: str = "data/usage.parquet") -> None:
+    """Write the rows of a SELECT to a file below *root*; its suffix says the format."""
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({sql}) TO '{path}' (FORMAT {path.suffix[1:]})")
+
 
 FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=2.0)
 

@@ -1,12 +1,15 @@
 """Tests of loading a project's files in a child process."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from host.child_process import ResourceLimits
 from project.definitions import parse_definitions
 from project.errors import ProjectError
-from tests.project.project_files import RECIPE, USAGE, loaded
+from project.loading.loader import LoadLimits, load_project
+from tests.project.project_files import RECIPE, USAGE, loaded, write_project
 
 pytestmark = pytest.mark.walk
 
@@ -54,8 +57,13 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
         ("open('made', 'w')", "views/bad.py:1: ForbiddenActError: open"),
         ("import os\nos._exit(7)", "views/bad.py: it ended its process with exit code 7"),
         ("raise SystemExit(3)", "views/bad.py:1: SystemExit: 3"),
-        ("while True: pass", "views/bad.py: not done after 2 s"),
-        ("import ctypes\nctypes.string_at(0)", "views/bad.py: it ended its process with SIGSEGV"),
+        ("x = 1\nwhile True: pass", "views/bad.py:2: not done after 2 s"),
+        ("import time\n\ntime.sleep(60)", "views/bad.py:3: not done after 2 s"),
+        ("import re\nre.match('(a+)+b', 'a' * 40)", "views/bad.py:2: not done after 2 s"),
+        (
+            "import ctypes\nctypes.string_at(0)",
+            "views/bad.py:2: it ended its process with SIGSEGV",
+        ),
         (
             "hog = bytearray(1 << 40)",
             "views/bad.py:1: MemoryError: the files of a project may use",
@@ -88,6 +96,20 @@ def test_broken_file_is_named_and_the_others_are_read(
     (problem,) = problems(tmp_path, {"views/bad.py": text})
     assert problem.startswith(reason)
     assert not (tmp_path / "made").exists()
+
+
+def test_file_that_uses_up_the_cpu_time_is_named_with_its_line(tmp_path: Path) -> None:
+    """A loop in a function of another file is named where it is, and the rest is read."""
+    changes = {
+        "lib/slow.py": "def wait() -> None:\n    while True:\n        pass\n",
+        "views/bad.py": "from lib.slow import wait\n\nwait()\n",
+    }
+    limits = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=3), file_s=30.0)
+    found = asyncio.run(load_project(write_project(tmp_path, changes), limits))
+    assert [str(problem) for problem in found.problems] == [
+        "views/bad.py:3: it used more than 3 s of CPU time"
+    ]
+    assert "usage" in found.definitions.views
 
 
 def test_several_broken_files_are_all_named(tmp_path: Path) -> None:
@@ -164,7 +186,7 @@ def test_name_that_is_declared_twice_is_a_problem(tmp_path: Path) -> None:
     """The project would depend on the order of its files."""
     (problem,) = problems(tmp_path, {"views/zweite.py": USAGE})
     assert problem == (
-        "views/zweite.py: views 'usage' is declared a second time; views/usage.py has it already"
+        "views/zweite.py:4: views 'usage' is declared a second time; views/usage.py has it already"
     )
 
 
@@ -176,7 +198,7 @@ def test_recipe_of_an_undeclared_view_is_a_problem(tmp_path: Path) -> None:
         "lib/usage.py": USAGE.replace("86_400_000", "1_000"),
     }
     (problem,) = problems(tmp_path, changes)
-    assert problem.startswith("recipes/churn.py: recipe churn/candidate reads view 'usage' in an")
+    assert problem.startswith("recipes/churn.py:6: recipe churn/candidate reads view 'usage' in a")
 
 
 def test_symbolic_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
@@ -238,3 +260,68 @@ def test_broken_toml_file_is_named(name: str, text: str, reason: str, tmp_path: 
     """With the key and what it must be."""
     (problem,) = problems(tmp_path, {name: text})
     assert problem.startswith(reason)
+
+
+PYTHON_MODEL = """
+from turnout.define import Model
+
+churn = Model(
+    name="churn",
+    owner="network-ds",
+    purpose="Whom the retention team calls first.",
+    score_meaning="Probability that the customer leaves within 30 days.",
+    holdout_bp=500,
+    default_policy="careful",
+    serving={"deadline_ms_default": 80, "default_score": 0.5},
+)
+"""
+
+
+def test_model_in_python_says_the_same_as_in_toml(tmp_path: Path) -> None:
+    """One implementation is behind both."""
+    in_toml = loaded(tmp_path / "toml")
+    in_python = loaded(
+        tmp_path / "python", {"models/churn.toml": None, "models/churn.py": PYTHON_MODEL}
+    )
+    assert in_python.problems == ()
+    assert in_python.definitions.digest == in_toml.definitions.digest
+    assert in_python.files["models", "churn"] == "models/churn.py"
+    assert in_python.lines["models", "churn"] == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        (
+            "models/churn.py",
+            PYTHON_MODEL,
+            "models/churn.toml: models 'churn' is declared a second time; models/churn.py has it",
+        ),
+        (
+            "models/other.py",
+            PYTHON_MODEL.replace('"churn"', '"other"').replace("500", "-1"),
+            "models/other.py:4: ProjectError: model 'other': holdout_bp = -1; it is a whole number",
+        ),
+        (
+            "models/other.py",
+            PYTHON_MODEL.replace('"churn"', '"other"').replace("default_score", "score"),
+            "models/other.py:4: ProjectError: model 'other': serving.score is not known; the fiel",
+        ),
+        (
+            "models/other.py",
+            PYTHON_MODEL.replace('"churn"', '"a b"'),
+            "models/other.py:4: ProjectError: model 'a b': its name must match",
+        ),
+        (
+            "models/other.py",
+            PYTHON_MODEL.replace('"churn"', '"other"').replace("careful", "brave"),
+            "models/other.py:4: default_policy = 'brave' is no policy; there are careful",
+        ),
+    ],
+)
+def test_wrong_model_in_python_is_named(
+    file: str, text: str, expected: str, tmp_path: Path
+) -> None:
+    """A model that two files declare is an error that names both."""
+    (problem,) = problems(tmp_path, {file: text})
+    assert problem.startswith(expected)

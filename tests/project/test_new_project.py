@@ -20,6 +20,7 @@ FIRST_FILES = {
     "environments/dev.toml",
     "environments/prod.toml",
     "labels/_example.py",
+    "models/_example.py",
     "models/_example.toml",
     "policies/_example.toml",
     "recipes/_example.py",
@@ -72,8 +73,15 @@ def test_new_project_loads_as_it_is_and_its_examples_are_true(tmp_path: Path) ->
     for folder, name in (("models", "churn"), ("policies", "careful")):
         text = (made.root / folder / "_example.toml").read_text()
         (made.root / folder / f"{name}.toml").write_text(text)
+    # The examples of a model say the same in TOML and in Python.
+    in_toml = asyncio.run(load_project(open_project(made.root))).required().models["churn"]
+    (made.root / "models" / "churn.toml").unlink()
+    (made.root / "models" / "example.py").write_text(
+        (made.root / "models" / "_example.py").read_text()
+    )
     loaded = asyncio.run(load_project(open_project(made.root)))
     assert loaded.problems == ()
+    assert loaded.definitions.models["churn"] == in_toml
     assert set(loaded.files) == {
         ("views", "customers"),
         ("labels", "churned"),

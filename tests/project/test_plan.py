@@ -7,106 +7,18 @@ from typing import Any
 
 import pytest
 
-from features.contract import ViewUse
+from features.expectations import Expect
+from features.ingest.load import ingest
+from features.offline import OfflineStore
 from features.source import Source
-from features.views import Feature, View
-from project.definitions import ProjectDefinitions, parse_definitions
+from features.views import Feature
+from project.definitions import parse_definitions
 from project.plan.differences import changes_between, same_sql
-from project.plan.fleet import FleetApproval, FleetSnapshot, FleetVersion
+from project.plan.fleet import FleetSnapshot
 from project.plan.markdown import plan_markdown
-from project.plan.plan import Plan, make_plan
-from project.policies import policy_digests
-from registry.types import Deployment
-from training.labels import Labels
-from training.recipe import Learner, Recipe
-
-USAGE = View(
-    name="usage",
-    entities=("customer",),
-    features=(Feature(name="minutes"), Feature(name="topups", default=1.0)),
-    ttl_ms=86_400_000,
-    transform="SELECT customer, event_time_ms, minutes, topups FROM source",
-    source=Source.files("usage.parquet", time="at"),
-)
-CHURNED = Labels(
-    name="churned",
-    entities=("customer",),
-    source=Source.files("churned.parquet", time="at"),
-    value="churned",
-)
-
-
-def view_entry(view: View) -> dict[str, Any]:
-    """Return the view as the loading child reports it."""
-    return {
-        "canonical": view.definition(),
-        "hash": view.view_hash,
-        "source": None if view.source is None else view.source.definition(),
-        "expect": {},
-        "expect_rows": view.expect_rows.definition(),
-    }
-
-
-def recipe_entry(view: View) -> dict[str, Any]:
-    """Return a recipe that reads *view*."""
-    return Recipe(
-        model="churn",
-        setting="candidate",
-        features=(ViewUse(view=view, features=("minutes",)),),
-        label="churned",
-        labels=replace(CHURNED, entities=view.entities),
-        learner=Learner(kind="boosting"),
-    ).definition()
-
-
-def definitions(view: View = USAGE, **sections: Any) -> ProjectDefinitions:  # noqa: ANN401  JSON values
-    """Return the definitions of a small project, as they come back from the registry."""
-    made = ProjectDefinitions(
-        **{
-            "name": "shop",
-            "views": {view.name: view_entry(view)},
-            "labels": {"churned": CHURNED.definition()},
-            "recipes": {"churn/candidate": recipe_entry(view)},
-            "models": {
-                "churn": {
-                    "owner": "network-ds",
-                    "purpose": "Calls.",
-                    "tier": "standard",
-                    "score_meaning": "P(leaves)",
-                    "holdout_bp": 500,
-                    "default_policy": "careful",
-                    "serving": {"default_score": 0.1},
-                }
-            },
-            "policies": {"careful": {"name": "careful", "base": "standard", "watch_s": 7200.0}},
-            **sections,
-        }
-    )
-    return parse_definitions(made.json)
-
-
-def version(label: str, view: View, role: str = "", *, rolling: bool = False) -> FleetVersion:
-    """Return a version of churn that reads *view*."""
-    return FleetVersion("churn", label, "staging", role, rolling, ((view.name, view.view_hash),))
-
-
-def plan(
-    local: ProjectDefinitions,
-    fleet: FleetSnapshot | None = None,
-    *,
-    applied: ProjectDefinitions | None = None,
-    root: Path = Path("nowhere"),
-) -> Plan:
-    """Compare *local* with the small project, or with *applied*."""
-    return make_plan(
-        "dev",
-        applied or definitions(),
-        3,
-        local,
-        fleet or FleetSnapshot(),
-        root=root,
-        offline=root / "off",
-    )
+from project.plan.plan import make_plan
+from tests.project.project_files import USAGE_ROWS, write_rows
+from tests.project.small_plans import CHURNED, USAGE, definitions, plan, version
 
 
 def test_plan_of_equal_definitions_is_empty() -> None:
@@ -155,20 +67,62 @@ def test_same_sql_compares_queries_and_not_texts(one: str, other: str, same: boo
     assert same_sql(other, one) is same
 
 
+REFORMATTED = "select customer, event_time_ms,\n  minutes, topups\nfrom source"
+
+
 def test_plan_keeps_every_hash_when_only_the_layout_differs() -> None:
     """Reformatting a file must not starve what runs, so the applied text stays."""
-    reformatted = replace(
-        USAGE, transform="select customer, event_time_ms,\n  minutes, topups\nfrom source"
-    )
+    reformatted = replace(USAGE, transform=REFORMATTED)
     assert reformatted.view_hash != USAGE.view_hash
-    made = plan(
-        definitions(reformatted), FleetSnapshot(versions=(version("7", USAGE, "production"),))
-    )
-    (change,) = [item.change for item in made.changes if item.change.section == "views"]
-    assert change.impact == "formatting"
-    assert made.is_empty
-    assert made.definitions.digest == definitions().digest
+    labels = {"churned": {**CHURNED.definition(), "transform": "select *\nfrom source"}}
+    local = definitions(reformatted, labels=labels)
+    made = plan(local, FleetSnapshot(versions=(version("7", USAGE, "production"),)))
+    assert [(item.change.name, item.change.impact) for item in made.changes] == [
+        ("usage", "formatting"),
+        ("churned", "formatting"),
+    ]
+    assert made.changes[0].effects == ()
     assert made.costs == ()
+    assert made.definitions.view("usage").view_hash == USAGE.view_hash
+    assert made.definitions.recipe("churn").labels == CHURNED
+
+
+def test_plan_lists_another_layout_only_until_it_is_applied() -> None:
+    """The applied revision remembers the text of the file beside the text that has the hash."""
+    local = definitions(replace(USAGE, transform=REFORMATTED))
+    applied = parse_definitions(plan(local).definitions.json)
+    assert plan(local, applied=applied).is_empty
+    # The first layout again is a change of layout once more, and then nothing differs.
+    back = plan(definitions(), applied=applied)
+    assert [item.change.impact for item in back.changes] == ["formatting"]
+    assert back.definitions.digest == definitions().digest
+    # Another value beside the layout is a new edition with the text of the file.
+    changed = replace(USAGE, transform=REFORMATTED, ttl_ms=1_000)
+    made = plan(definitions(changed), applied=applied)
+    assert made.changes[0].change.impact == "value"
+    assert made.definitions.views["usage"] == definitions(changed).views["usage"]
+    # A rollback to the revision with the layout changes nothing.
+    assert plan(applied, applied=applied).is_empty
+
+
+def test_plan_after_an_upgrade_leaves_what_lacks_later_fields() -> None:
+    """An older release wrote no field that this one has with its default."""
+    written = json.loads(definitions().json)
+    del written["recipes"]["churn/candidate"]["gate"]["without_row_max"]
+    del written["recipes"]["churn/candidate"]["learner"]["scaling"]
+    del written["views"]["usage"]["source"]["unit"]
+    del written["views"]["usage"]["expect_rows"]["newest_within_ms"]
+    del written["labels"]["churned"]["source"]["created"]
+    del written["models"]["churn"]["tier"]
+    older = parse_definitions(json.dumps(written).encode())
+    made = plan(definitions(), applied=older)
+    assert made.is_empty
+    assert made.definitions.digest == older.digest
+    # A later field with another value is a change, and nothing else is.
+    written["recipes"]["churn/candidate"]["gate"]["auc_min"] = 0.6
+    older = parse_definitions(json.dumps(written).encode())
+    (item,) = plan(definitions(), applied=older).changes
+    assert item.change.details == ("auc_min of gate: 0.6 -> 0.7",)
 
 
 def test_plan_shows_long_sql_around_its_first_difference() -> None:
@@ -183,38 +137,6 @@ def test_plan_shows_long_sql_around_its_first_difference() -> None:
     (line,) = [text for text in change.details if text.startswith("transform")]
     assert line.endswith(" source WHERE topups > 1 -> ... _19 FROM source WHERE topups >= 1")
     assert len(line) < 160
-
-
-def test_plan_of_a_changed_default_names_the_versions_that_read_it() -> None:
-    """Exactly by hash: neither an older edition nor another view is named."""
-    topups = Feature(name="topups", default=0.0)
-    changed = replace(USAGE, features=(USAGE.features[0], topups))
-    older = replace(USAGE, ttl_ms=1_000)
-    other = replace(USAGE, name="other")
-    fleet = FleetSnapshot(
-        versions=(
-            version("5", older, "standby"),
-            version("6", other),
-            version("7", USAGE, "production"),
-            version("8", USAGE, "canary", rolling=True),
-            version("9", USAGE),
-        )
-    )
-    made = plan(definitions(changed), fleet)
-    view = made.changes[0]
-    assert (view.change.name, view.change.impact) == ("usage", "value")
-    assert view.change.details == ("default of topups: 1 -> 0",)
-    assert (view.change.old_hash, view.change.new_hash) == (USAGE.view_hash, changed.view_hash)
-    assert [(effect.kind, effect.name) for effect in view.effects] == [
-        ("version", "churn 7"),
-        ("version", "churn 8"),
-        ("version", "churn 9"),
-        ("recipe", "churn/candidate"),
-    ]
-    assert "churn 8 (canary, in a rollout) reads edition" in view.effects[1].text
-    recipe = made.changes[1].change
-    assert (recipe.section, recipe.details) == ("recipes", ("it reads another edition of a view",))
-    assert not made.blocking
 
 
 @pytest.mark.parametrize(
@@ -242,63 +164,6 @@ def test_plan_classes_a_changed_view(change: dict[str, Any], impact: str, detail
     assert found.details[0] == detail
 
 
-def test_plan_of_another_source_names_who_gets_its_rows() -> None:
-    """The edition stays, and the deployed version reads whatever comes from the new place."""
-    moved = replace(USAGE, source=Source.files("new.parquet", time="at"))
-    made = plan(definitions(moved), FleetSnapshot(versions=(version("7", USAGE, "production"),)))
-    (item,) = made.changes
-    assert item.change.old_hash == item.change.new_hash
-    assert [effect.name for effect in item.effects] == ["churn 7"]
-    assert "the new source" in item.effects[0].text
-    assert made.costs == ()
-
-
-def test_plan_says_that_a_view_cannot_be_removed() -> None:
-    """The registry would refuse it: a version that gateways may run reads the view."""
-    empty = definitions(views={}, recipes={})
-    made = plan(empty, FleetSnapshot(versions=(version("7", USAGE, "production"),)))
-    (view,) = [item for item in made.changes if item.change.section == "views"]
-    assert (view.change.kind, view.change.impact) == ("removed", "breaking")
-    assert [effect.name for effect in made.blocking] == ["churn 7"]
-    assert not plan(empty).blocking
-    # A version whose contract cannot be read may read anything.
-    unknown = FleetVersion("churn", "1", "staging", "", False, None)
-    assert plan(empty, FleetSnapshot(versions=(unknown,))).blocking
-
-
-def test_plan_names_the_approvals_that_a_policy_loses() -> None:
-    """Approvals name the digest of a policy, so another number ends them for new rollouts."""
-    old = {"careful": {"name": "careful", "base": "standard", "watch_s": 7200.0}}
-    new = {"careful": {"name": "careful", "base": "standard", "watch_s": 60.0}}
-    fleet = FleetSnapshot(
-        approvals=(
-            FleetApproval("churn", "7", "careful", policy_digests(old)["careful"], "bob"),
-            FleetApproval("churn", "8", "careful", policy_digests(new)["careful"], "bob"),
-        )
-    )
-    made = plan(definitions(policies=new), fleet)
-    (item,) = made.changes
-    assert (item.change.section, item.change.impact) == ("policies", "value")
-    assert [(effect.kind, effect.name) for effect in item.effects] == [("approval", "churn 7")]
-
-
-def test_plan_names_the_settings_that_another_person_approves() -> None:
-    """Texts of a model change nothing; its holdout and serving policy do."""
-    models = json.loads(definitions().json)["models"]
-    models["churn"]["purpose"] = "Letters."
-    described = plan(definitions(models=models)).changes[0]
-    assert (described.change.impact, described.effects) == ("descriptive", ())
-    models["churn"]["holdout_bp"] = 300
-    deployment = Deployment(model="churn", production="7", holdout_bp=500)
-    deployment.policy.default_score = 0.1
-    fleet = FleetSnapshot(deployments={"churn": deployment})
-    (effect,) = plan(definitions(models=models), fleet).changes[0].effects
-    assert effect.kind == "settings"
-    assert "holdout_bp 500 -> 300" in effect.text
-    assert "default_score" not in effect.text
-    assert "another person approves" in effect.text
-
-
 def test_plan_digest_is_that_of_what_people_saw() -> None:
     """Another version that reads the view makes another plan, and so does another revision."""
     changed = definitions(replace(USAGE, ttl_ms=1_000))
@@ -323,24 +188,31 @@ def test_plan_digest_is_that_of_what_people_saw() -> None:
     ]
 
 
-def test_plan_counts_the_rows_of_a_new_edition(tmp_path: Path) -> None:
-    """By the footers of the stored rows, or else of the source."""
-    import duckdb
-
-    with duckdb.connect() as connection:
-        folder = tmp_path / "off" / f"usage@{USAGE.view_hash[:16]}"
-        folder.mkdir(parents=True)
-        for path, rows in ((folder / "000001.parquet", 30), (tmp_path / "usage.parquet", 50)):
-            connection.execute(f"COPY (SELECT * FROM range({rows})) TO '{path}' (FORMAT parquet)")
+def test_plan_counts_the_rows_and_the_keys_of_a_new_edition(tmp_path: Path) -> None:
+    """Rows are those that are stored, or else of the source; online there is a key an entity."""
     changed = definitions(replace(USAGE, ttl_ms=1_000))
+    assert plan(changed, root=tmp_path).costs[0].rows is None
+    # Without stored rows the source is counted: 60 rows of 50 customers.
+    write_rows(tmp_path, USAGE_ROWS.replace("range(20)", "range(60)"), "usage.parquet")
     (cost,) = plan(changed, root=tmp_path).costs
-    assert cost.rows == 30
-    assert cost.store_bytes_max == 30 * cost.bytes_a_row
-    first = make_plan(
-        "dev", None, 0, changed, FleetSnapshot(), root=tmp_path, offline=tmp_path / "none"
-    )
-    assert first.costs[0].rows == 50
-    assert plan(changed).costs[0].rows is None
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (60, 50, 50 * cost.bytes_a_row)
+    # Stored rows count in all ingests, and what was set aside does not.
+    store, odd = OfflineStore(tmp_path / "off"), Expect(low=2.0, on_breach="quarantine")
+    for rows in (10, 20):
+        write_rows(tmp_path, USAGE_ROWS.replace("20", str(rows)), "usage.parquet")
+        summary = ingest(
+            replace(USAGE, expect={"minutes": odd}), store, root=tmp_path, created_ms=0
+        )
+        assert summary.quarantined == 2
+    (cost,) = plan(changed, root=tmp_path).costs
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (26, 18, 18 * cost.bytes_a_row)
+
+
+def test_plan_of_a_source_without_the_ids_counts_rows_only(tmp_path: Path) -> None:
+    """The transform makes the ids, so the bytes are those of one key for each row."""
+    write_rows(tmp_path, USAGE_ROWS.replace("AS customer", "AS number"), "usage.parquet")
+    (cost,) = plan(definitions(replace(USAGE, ttl_ms=1_000)), root=tmp_path).costs
+    assert (cost.rows, cost.entities, cost.store_bytes_max) == (20, None, 20 * cost.bytes_a_row)
 
 
 def test_plan_as_markdown_breaks_no_table() -> None:
@@ -356,7 +228,7 @@ def test_plan_as_markdown_breaks_no_table() -> None:
     assert row.replace("\\|", "").count("|") == 5
     assert "| changed | value |" in row
     assert "- churn 7 (production) reads edition" in text
-    assert "| `usage` | not counted | not counted |" in text
+    assert "| `usage` | not counted | not counted | not counted |" in text
     assert f"plan `{made.digest[:12]}`. `turnout apply` writes it." in text
     assert "Nothing to do: revision 3" in plan_markdown(plan(definitions()))
 

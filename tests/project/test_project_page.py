@@ -18,12 +18,12 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_python_of_the_page_declares_a_view() -> None:
+def test_python_of_the_page_declares_a_view_and_a_model() -> None:
     """A reader copies it."""
-    (text,) = blocks("python")
     namespace: dict[str, object] = {}
-    exec(text, namespace)
-    assert "usage" in namespace
+    for text in blocks("python"):
+        exec(text, namespace)
+    assert {"usage", "churn"} <= namespace.keys()
 
 
 def test_toml_of_the_page_is_an_environment_and_settings(tmp_path: Path) -> None:

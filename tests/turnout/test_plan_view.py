@@ -7,7 +7,7 @@ from rich.console import Console
 from features.views import Feature
 from project.plan.fleet import FleetSnapshot
 from registry.types import ProjectRevision
-from tests.project.test_plan import USAGE, definitions, plan, version
+from tests.project.small_plans import USAGE, definitions, plan, version
 from turnout.views.plan_view import plan_tables, revisions_table
 
 

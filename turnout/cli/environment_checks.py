@@ -101,9 +101,7 @@ def _table_columns(environment: Environment, source: Source) -> list[str]:
     import psycopg
     from psycopg import sql
 
-    address = environment.connections().get(source.connection)
-    if address is None:
-        raise SourceError(f"{environment.shown} has no [sources.{source.connection}]")
+    address = environment.connection(source.connection)
     try:
         with psycopg.connect(address, connect_timeout=int(SECONDS_MAX / 2)) as database:
             table = sql.Identifier(*source.location.split("."))

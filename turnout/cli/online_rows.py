@@ -7,7 +7,11 @@ from features.online.reader import OnlineReader
 from features.online.store_url import parse_store_url
 from features.rows import DecodedRows, ViewRows
 from features.views import View
-from features.writes.materialise_record import MaterialiseRecord, parse_record, record_key
+from features.writes.materialise_record import (
+    ViewRecord,
+    parse_view_record,
+    view_record_keys,
+)
 
 READ_S_MAX = 2.0
 
@@ -25,16 +29,17 @@ async def read_online_rows(url: str, view: View, keys: Sequence[str], now_ms: in
     return layout.decode(await _read(url, layout.store_keys(ids)), id_hashes(ids), now_ms)
 
 
-async def read_records(
-    url: str, editions: Sequence[tuple[str, str]]
-) -> list[MaterialiseRecord | None]:
+async def read_records(url: str, editions: Sequence[tuple[str, str]]) -> list[ViewRecord]:
     """Return what the store at *url* says of the rows of each edition, (view's name, hash).
 
     Raises OnlineStoreError when the store does not answer within 2 s.
     """
     namespace = parse_store_url(url).namespace
-    keys = [record_key(name, view_hash, namespace) for name, view_hash in editions]
-    return [parse_record(value) for value in await _read(url, keys)]
+    keys = [
+        key for name, view_hash in editions for key in view_record_keys(name, view_hash, namespace)
+    ]
+    values = await _read(url, keys)
+    return list(map(parse_view_record, values[::2], values[1::2]))
 
 
 async def _read(url: str, keys: Sequence[bytes]) -> list[bytes | None]:

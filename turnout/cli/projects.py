@@ -6,10 +6,11 @@ from typing import Any
 
 from host.git import commit_of, uncommitted_files
 from project.definitions import ProjectDefinitions, parse_definitions
-from project.loading.loader import load_project
-from project.plan.differences import with_applied_texts
+from project.loading.loader import LoadedProject, load_project
+from project.plan.differences import changes_between, with_applied_texts
 from project.plan.fleet import read_fleet
 from project.plan.plan import Plan, make_plan
+from project.plan.sample import SampleSettings
 from registry.client import RegistryClient
 from registry.types import ProjectRevision, RegistryUnavailableError
 from turnout.cli import clients
@@ -23,19 +24,52 @@ async def load_definitions(context: CommandContext) -> ProjectDefinitions:
 
 
 async def plan_change(
-    context: CommandContext, client: RegistryClient, local: ProjectDefinitions
+    context: CommandContext,
+    client: RegistryClient,
+    local: ProjectDefinitions,
+    sample: SampleSettings | None = None,
 ) -> Plan:
-    """Compare *local* with what is applied in the environment."""
+    """Compare *local* with what is applied in the environment.
+
+    sample  how rows of added and changed views are looked at; None: they are not.
+    """
     project, environment = context.required_project(), context.required_environment()
     newest = await client.get_project(project.name)
+    applied = None if newest is None else parse_definitions(newest.definitions)
+    # A recipe that changes may ask for other calls than production answers.
+    changed = [
+        local.recipes[change.name]["model"]
+        for change in changes_between(applied, local)
+        if change.section == "recipes" and change.kind != "removed"
+    ]
     return make_plan(
         environment.name,
-        None if newest is None else parse_definitions(newest.definitions),
+        applied,
         0 if newest is None else newest.revision,
         local,
-        await read_fleet(client),
+        await read_fleet(client, dict.fromkeys(changed)),
         root=project.root,
         offline=context.offline_folder(),
+        sample=sample,
+    )
+
+
+def sample_settings(
+    context: CommandContext, loaded: LoadedProject, rows: int
+) -> SampleSettings | None:
+    """Return how a plan looks at rows; None when *rows* is 0."""
+    places = {
+        key: (file, 0 if file.endswith(".toml") else loaded.lines.get(key, 0))
+        for key, file in loaded.files.items()
+    }
+    if not rows:
+        return None
+    return SampleSettings(
+        rows=rows,
+        root=context.required_project().root,
+        offline=context.offline_folder(),
+        connection=context.required_environment().connection,
+        places=places,
     )
 
 

@@ -13,7 +13,7 @@ from turnout.cli.context import CommandContext
 from turnout.errors import NotReachableError
 
 if TYPE_CHECKING:
-    from features.writes.materialise_record import MaterialiseRecord
+    from features.writes.materialise_record import ViewRecord
     from protos import registry_pb2
     from registry.client import RegistryClient
 
@@ -33,7 +33,7 @@ class ViewAge:
     newest_row_s: float | None
     """Age of the newest row, seconds."""
     is_old: bool
-    """Whether the rows near the end of their TTL, or were never materialised."""
+    """Whether the rows near the end of their TTL, or were neither materialised nor pushed."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -88,17 +88,17 @@ async def read_view_ages(
 
 
 def _age(
-    name: str, view_hash: str, labels: list[str], record: "MaterialiseRecord | None", now_ms: int
+    name: str, view_hash: str, labels: list[str], record: "ViewRecord", now_ms: int
 ) -> ViewAge:
-    complete = None if record is None else record.complete
-    newest_ms = None if complete is None else complete.newest_event_ms
+    complete = None if record.materialise is None else record.materialise.complete
+    newest_ms = record.newest_event_ms
     return ViewAge(
         view=name,
         view_hash=view_hash,
         read_by=tuple(labels),
         materialised_s=None if complete is None else (now_ms - complete.at_ms) / 1_000,
         newest_row_s=None if newest_ms is None else (now_ms - newest_ms) / 1_000,
-        is_old=record is None or record.is_old(now_ms),
+        is_old=record.is_old(now_ms),
     )
 
 

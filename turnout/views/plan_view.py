@@ -9,6 +9,7 @@ from rich.text import Text
 from project.definitions import NOUNS
 from project.plan.differences import Change
 from project.plan.plan import Plan
+from project.plan.sample import FEATURE_COLUMNS, FEATURES_SHOWN
 from registry.types import ProjectRevision
 from turnout.views.terminal import text_table
 
@@ -28,13 +29,30 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
         yield Text.assemble(mark, effect.text)
     if plan.costs:
         yield text_table(
-            ("new edition", "rows to back-fill", "store bytes at most"),
-            [(cost.view, _number(cost.rows), _number(cost.store_bytes_max)) for cost in plan.costs],
+            ("new edition", "rows to back-fill", "keys online", "store bytes at most"),
+            [
+                (cost.view, *map(_number, (cost.rows, cost.entities, cost.store_bytes_max)))
+                for cost in plan.costs
+            ],
         )
+    yield from _sample_tables(plan)
     yield (
         f"plan {plan.digest[:12]} for {plan.environment}, compared with revision "
         f"{plan.expected_revision}"
     )
+
+
+def _sample_tables(plan: Plan) -> Iterator[RenderableType]:
+    """Yield what the rows of added and changed views are like, and what cannot be read."""
+    for item in plan.samples:
+        yield from item.texts
+        hidden = len(item.feature_rows) - FEATURES_SHOWN
+        if item.feature_rows:
+            yield text_table(FEATURE_COLUMNS, item.feature_rows[:FEATURES_SHOWN])
+        if hidden > 0:
+            yield f"{item.view}: {hidden} more features are in the output of --json"
+    for problem in plan.problems:
+        yield Text.assemble(("problem: ", "bold red"), str(problem))
 
 
 def changes_table(changes: Sequence[Change]) -> RenderableType:

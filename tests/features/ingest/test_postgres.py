@@ -37,11 +37,16 @@ def execute(address: str, *statements: str) -> None:
 
 
 def copied(
-    address: str, table: str, *, page_rows: int = 1_000, columns: str = "*"
+    address: str,
+    table: str,
+    *,
+    page_rows: int = 1_000,
+    columns: str = "*",
+    rows_max: int | None = None,
 ) -> list[tuple[object, ...]]:
     """The rows of a table after it was copied to DuckDB, in order."""
     with open_duckdb(on_disk=True) as connection:
-        copy_table(connection, table, address, "rows", page_rows=page_rows)
+        copy_table(connection, table, address, "rows", page_rows=page_rows, rows_max=rows_max)
         rows: list[tuple[object, ...]] = connection.execute(
             f"SELECT {columns} FROM rows ORDER BY rowid"
         ).fetchall()
@@ -167,3 +172,21 @@ def test_postgres_errors_say_the_way_out_without_the_address(address: str, tmp_p
         ingest(
             table_view("usage"), OfflineStore(tmp_path), created_ms=1, connections={"crm": address}
         )
+
+
+def test_postgres_sample_has_the_lowest_and_the_highest_keys(address: str) -> None:
+    """A small table comes whole, and one without a key gives its first rows."""
+    execute(
+        address,
+        "CREATE TABLE sampled (a int, b text, PRIMARY KEY (a, b))",
+        "INSERT INTO sampled SELECT i / 10, chr(97 + i % 10) FROM generate_series(0, 999) AS i",
+        "CREATE VIEW unkeyed AS SELECT * FROM sampled",
+    )
+    rows = copied(address, "sampled", rows_max=11)
+    assert sorted(rows) == [
+        *((0, letter) for letter in "abcde"),
+        *((99, letter) for letter in "efghij"),
+    ]
+    assert len(set(copied(address, "sampled", rows_max=5_000))) == 1_000
+    assert len(copied(address, "sampled", rows_max=1_999)) == 1_000
+    assert len(copied(address, "unkeyed", rows_max=7)) == 7

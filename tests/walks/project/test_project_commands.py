@@ -6,15 +6,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from features.contract import ModelContract, ViewUse
 from features.views import View
-from tests.project.project_files import FILES, USAGE
+from tests.features.ingest.postgres_server import postgres_server
+from tests.project.project_files import FILES, USAGE, USAGE_ROWS, write_rows
 from tests.tiny_models import tiny_files
 from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
 
 pytestmark = pytest.mark.walk
+
+
+OTHER_CALLS = """
+from labels.churned import churned
+from turnout.define import Learner, Recipe, RequestInput
+
+candidate = Recipe(
+    model="reader",
+    setting="candidate",
+    features=(),
+    entities=("customer",),
+    inputs=(RequestInput(name="amount"),),
+    label="score",
+    labels=churned,
+    learner=Learner(kind="boosting"),
+)
+"""
+"""A recipe of the model that the walk registers, which callers would have to send an amount."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +53,7 @@ class Project:
         files = {**FILES, "turnout.toml": f'[project]\nname = "{name}"\nformat = 1\n'}
         for file, text in files.items():
             self.write(file, text)
+        write_rows(root)
 
     def write(self, file: str, text: str) -> None:
         """Write one file of the project."""
@@ -85,6 +106,21 @@ def test_init_plan_apply_history_and_rollback(
     assert history[2]["effects"][0] == "view usage added"
 
 
+def _register_reader(system: RunningSystem, tmp_path: Path, text: str) -> None:
+    """Register a version of the model `reader` that reads the view `usage` in *text*."""
+    namespace: dict[str, Any] = {}
+    exec(text, namespace)
+    view: View = namespace["usage"]
+    contract = ModelContract(
+        entities=("customer",), views=(ViewUse(view=view, features=("minutes", "topups")),)
+    )
+    folder = tmp_path / "version"
+    folder.mkdir()
+    for name, content in tiny_files(contract=contract).items():
+        (folder / name).write_bytes(content)
+    system.turnout("versions", "register", "reader", str(folder), actor="dana")
+
+
 def test_plan_names_the_version_that_reads_a_changed_view(
     system: RunningSystem, tmp_path: Path
 ) -> None:
@@ -96,26 +132,21 @@ def test_plan_names_the_version_that_reads_a_changed_view(
         (tmp_path / file).unlink()
     (tmp_path / "policies/careful.toml").unlink()
     project.run("apply", "--yes", "--reason", "next")
-    # A version of this view is registered.
-    namespace: dict[str, Any] = {}
-    exec(renamed, namespace)
-    view: View = namespace["usage"]
-    contract = ModelContract(
-        entities=("customer",), views=(ViewUse(view=view, features=("minutes", "topups")),)
-    )
-    folder = tmp_path / "version"
-    folder.mkdir()
-    for name, content in tiny_files(contract=contract).items():
-        (folder / name).write_bytes(content)
-    system.turnout("versions", "register", "reader", str(folder), actor="dana")
+    _register_reader(system, tmp_path, renamed)
     # Another default touches exactly this version; another layout touches none.
     project.write("views/usage.py", renamed.replace("default=1.0", "default=2.0"))
     planned = project.run("plan", exit_code=1)
     (change,) = planned["changes"]
     assert [effect["name"] for effect in change["effects"]] == ["reader 1"]
     project.write("views/usage.py", renamed.replace("SELECT customer, ", "select  customer,\\n"))
-    planned = project.run("plan")
+    planned = project.run("plan", exit_code=1)
     assert [item["impact"] for item in planned["changes"]] == ["formatting"]
+    assert planned["changes"][0]["effects"] == []
+    # An apply notes the layout, and then there is nothing to do.
+    assert project.run("apply", "--yes", "--reason", "layout")["effects"] == [
+        "view calls changed (formatting)"
+    ]
+    assert project.run("plan")["changes"] == []
     # A plan file of another moment is refused, and says what has changed.
     plan_file = tmp_path / "plan.json"
     project.run("plan", "--out", str(plan_file))
@@ -123,17 +154,75 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
     assert "definitions_digest, changes changed meanwhile" in error
     project.run("plan", "--out", str(plan_file), exit_code=1)
-    assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 2
+    assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 3
     # The view cannot go while a version that may run reads it.
     system.turnout(
         "versions", "approve", "reader", "1", "--policy", "initial", "--reason", "ok", "--yes"
     )
     system.turnout("splits", "preload", "reader", "1")
+    # A recipe whose versions need other calls than the version in production breaks callers.
+    system.turnout("splits", "set", "reader", "--production", "1", "--reason", "first")
+    labels = FILES["labels/churned.py"].replace("value=", 'inputs=("amount",),\n    value=')
+    project.write("labels/churned.py", labels)
+    project.write("recipes/churn.py", OTHER_CALLS)
+    recipe = project.run("plan", exit_code=1)["changes"][1]
+    assert (recipe["name"], recipe["impact"]) == ("reader/candidate", "breaking")
+    (effect,) = recipe["effects"]
+    assert effect["kind"] == "callers"
+    assert (
+        "reader 1 (production) takes keys: customer; inputs: none; outputs: score;"
+        in (effect["text"])
+    )
+    assert "would take keys: customer; inputs: amount (a number); outputs: score" in effect["text"]
+    for file in ("recipes/churn.py", "labels/churned.py"):
+        (tmp_path / file).unlink()
     project.write("views/usage.py", "")
     removed = project.run("plan", exit_code=1)
     assert removed["changes"][0]["impact"] == "breaking"
     error = project.run("apply", "--yes", "--reason", "away", exit_code=1)
-    assert "the registry would refuse this: reader 1 (preloaded) reads calls" in error
+    assert "the registry would refuse this: reader 1 (production) reads calls" in error
+
+
+def test_plan_looks_at_a_sample_of_the_rows(system: RunningSystem, tmp_path: Path) -> None:
+    """What the rows are like stands in the plan; a source that cannot be read is an error."""
+    project = Project(tmp_path, system, "sampled")
+    for file in ("recipes/churn.py", "labels/churned.py", "models/churn.toml"):
+        (tmp_path / file).unlink()
+    (tmp_path / "policies/careful.toml").unlink()
+    view = (
+        USAGE.replace('"usage"', '"sampled"')
+        .replace('Feature(name="minutes")', 'Feature(name="minutes", bounds=(0.0, 9.0))')
+        .replace('time="at"', 'time="at", created="at"')
+        .replace("event_time_ms,", "event_time_ms, created_ms,")
+    )
+    project.write("views/usage.py", view)
+    planned = project.run("plan", exit_code=1)
+    (found,) = planned["samples"]
+    assert (found["view"], found["sample"]["rows"], found["last"]) == ("sampled", 20, None)
+    (minutes, topups) = found["sample"]["features"]
+    assert (minutes["missing"], minutes["out_of_bounds"], topups["missing"]) == (10, 10, 0)
+    project.run("apply", "--yes", "--reason", "first")
+    # After an ingest the shares stand beside those of the last rows.
+    project.run("features", "ingest", "sampled")
+    project.write("views/usage.py", view.replace("9.0", "4.0"))
+    (found,) = project.run("plan", exit_code=1)["samples"]
+    assert found["last"]["missing"] == {"minutes": 0.5, "topups": 0.0}
+    assert found["sample"]["features"][0]["missing"] == 15
+    # A source without the column, or without a zone, is named with file and line.
+    for sql, text in (
+        (USAGE_ROWS.replace("minutes", "seconds"), "minutes"),
+        (USAGE_ROWS.replace("now()", "now()::TIMESTAMP"), "declare the zone of the source"),
+    ):
+        write_rows(tmp_path, sql)
+        planned = project.run("plan", exit_code=1)
+        (problem,) = planned["problems"]
+        assert (problem["file"], problem["line"]) == ("views/usage.py", 4)
+        assert text in problem["text"]
+        refused = project.run("apply", "--yes", "--reason", "bad", exit_code=1)
+        assert "views/usage.py:4: view 'sampled' over data/usage.parquet" in refused
+    # Whoever cannot reach the source plans and applies without it.
+    assert project.run("plan", "--sample", "0", exit_code=1)["problems"] == []
+    assert project.run("apply", "--yes", "--sample", "0", "--reason", "blind")["revision"] == 2
 
 
 def test_commands_outside_of_a_project_say_so(
@@ -171,6 +260,68 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     assert "in no git checkout" in texts
     assert "start it with --identities" in texts
     assert "data/usage.csv has no column 'at'; it has customer, seen" in texts
+
+
+TABLE = 'Source.table("usage", connection="billing", time="at", zone="UTC")'
+DEV = 'mode = "development"\n\n[sources.billing]\ndsn = "{}"\n'
+
+
+def test_table_of_a_database_is_checked_and_sampled(system: RunningSystem, tmp_path: Path) -> None:
+    """A real PostgreSQL server: `env check` tries the table, and `plan` looks at its rows."""
+    project = Project(tmp_path, system, "tables")
+    for file in ("recipes/churn.py", "labels/churned.py", "models/churn.toml"):
+        (tmp_path / file).unlink()
+    view = USAGE.replace('"usage"', '"billed"', 1).replace(
+        'Source.files("data/usage.parquet", time="at")', TABLE
+    )
+    project.write("views/usage.py", view)
+
+    def check(*, passes: bool) -> str:
+        """Return what was found about the source."""
+        checks = project.run("env", "check", exit_code=0 if passes else 1)
+        (found,) = [item for item in checks if item["part"] == "source of view billed"]
+        assert found["passed"] is passes
+        return str(found["text"])
+
+    with postgres_server() as address:
+        project.write("environments/dev.toml", DEV.format(address))
+        assert "table 'usage' cannot be read: relation \"usage\" does not" in check(passes=False)
+        with psycopg.connect(address) as database:
+            database.execute(
+                "CREATE TABLE usage AS SELECT 'C' || i AS customer, now()::timestamp AS at, "
+                "1.5 AS minutes, 1 AS topups FROM generate_series(1, 30) AS i"
+            )
+        assert check(passes=True) == "usage has 4 columns"
+        (found,) = project.run("plan", exit_code=1)["samples"]
+        assert (found["sample"]["rows"], found["sample"]["future"]) == (30, 0)
+        # A column that the table lacks, a connection that the environment lacks, a wrong address.
+        columns = "it has customer, at, minutes, topups"
+        project.write("views/usage.py", view.replace('time="at"', 'time="seen"'))
+        assert check(passes=False) == f"usage has no column 'seen'; {columns}"
+        project.write("views/usage.py", view.replace("billing", "bills"))
+        assert "dev.toml has no [sources.bills]; there are: billing" in check(passes=False)
+        project.write("views/usage.py", view)
+        project.write("environments/dev.toml", DEV.format("postgresql://u:hidden@127.0.0.1:1/x"))
+        assert "hidden" not in check(passes=False)
+    # A server that is gone is named by both commands.
+    project.write("environments/dev.toml", DEV.format(address))
+    assert "table 'usage' cannot be read" in check(passes=False)
+    (problem,) = project.run("plan", exit_code=1)["problems"]
+    assert problem["text"].startswith("view 'billed' over usage: table 'usage' cannot be read")
+
+
+def test_feature_that_gives_the_label_away_is_an_error(
+    system: RunningSystem, tmp_path: Path
+) -> None:
+    """View and labels read one table, and the view has the outcome at the label's instant."""
+    project = Project(tmp_path, system, "leaking")
+    for file in ("views/usage.py", "labels/churned.py"):
+        text = FILES[file].replace("churned.parquet", "usage.parquet")
+        project.write(file, text.replace(" minutes, topups", " churned::INT AS minutes, topups"))
+    (problem,) = project.run("project", "check", exit_code=1)["problems"]
+    assert (problem["file"], problem["line"]) == ("recipes/churn.py", 6)
+    assert "feature usage:minutes is made of column 'churned'" in problem["text"]
+    assert "recipes/churn.py:6" in project.run("plan", exit_code=1)
 
 
 def test_environment_gives_addresses_without_options(

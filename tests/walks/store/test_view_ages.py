@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from features.materialise import materialise
+from features.materialise import materialise, push_rows
 from features.offline import OfflineStore
 from features.online.reader import OnlineReader
 from features.online.store_client import store_client
@@ -23,6 +23,7 @@ from tests.walks.gateway_with_store import (
     customer_model_files,
     production_only,
 )
+from turnout.cli.online_rows import read_records
 
 pytestmark = pytest.mark.walk
 
@@ -35,6 +36,38 @@ def gauges(metrics: Metrics) -> tuple[list[object], list[list[float]]]:
     shown = metrics.snapshot()
     ages = [[value for _, value in shown.get(name, [])] for name in GAUGES]
     return shown.get("turnout_view_old", []), ages
+
+
+def test_view_that_is_only_pushed_is_not_old(caplog: pytest.LogCaptureFixture) -> None:
+    """Its age is that of the newest row that was ever pushed, whatever comes after it."""
+    caplog.set_level(logging.INFO, logger="gateway.telemetry.view_ages")
+    now_ms = time.time_ns() // 1_000_000
+
+    async def walk() -> None:
+        with redis_server() as server:
+            reader, clock = OnlineReader(server.url), ManualClock(unix_s=now_ms / 1_000)
+            await reader.start()
+            async with gateway_fixture(
+                {"1": customer_model_files()}, production_only(), store=reader
+            ) as gateway:
+                ages = ViewAges(reader, "", gateway.routes, gateway.metrics, clock)
+                # Two pushes, of which the second has an older row.
+                with store_client(server.url) as client:
+                    for age_ms in (60_000, 3_600_000):
+                        row = PushedRow(("S000001",), now_ms - age_ms, {"number": 1.0})
+                        push_rows(VIEW, client, [row])
+                (edition,) = await read_records(server.url, [(VIEW.name, VIEW.view_hash)])
+                assert edition.newest_event_ms == now_ms - 60_000
+                await ages.look()
+                assert gauges(gateway.metrics) == ([[LABELS, 0.0]], [[], [pytest.approx(60.0)]])
+                # Nothing is pushed for four fifths of the TTL.
+                clock.advance_s(DAY_MS * 8 // 10_000)
+                await ages.look()
+                assert gauges(gateway.metrics)[0] == [[LABELS, 1.0]]
+                assert "it is only pushed, and its newest row is 19.2 h old" in caplog.text
+            await reader.close()
+
+    asyncio.run(walk())
 
 
 def test_ages_are_metrics_and_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

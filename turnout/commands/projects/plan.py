@@ -13,8 +13,19 @@ from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.terminal import terminal
 
-UNCOMPARED = {"plan_digest", "costs"}
+UNCOMPARED = {"plan_digest", "costs", "samples", "problems"}
 """Keys of a plan file that say nothing about what is applied."""
+
+SampleRows = Annotated[
+    int,
+    typer.Option(
+        "--sample",
+        min=0,
+        help="Rows to look at in the source of each added or changed view. 0: none.",
+    ),
+]
+SAMPLE_ROWS = 10_000
+"""Rows are looked at in each source unless --sample says another number."""
 
 if TYPE_CHECKING:
     from project.plan.plan import Plan
@@ -28,17 +39,19 @@ def plan(
     out: Annotated[
         Path | None, typer.Option(help="Write the plan as JSON, for `turnout apply FILE`.")
     ] = None,
+    sample: SampleRows = SAMPLE_ROWS,
 ) -> None:
     """Compare the project with what is applied: what changes, and what that touches.
 
-    Exit code 1 when there is something to apply.
+    Exit code 1 when there is something to apply, or a source of an added or changed view cannot be
+    read.
     """
     # SQLGlot and the registry's client are imported when the command runs.
     from project.plan.markdown import plan_markdown
     from turnout.views.plan_view import plan_tables
 
     context: CommandContext = ctx.obj
-    made = asyncio.run(_plan(context))
+    made = asyncio.run(_plan(context, sample))
     if out is not None:
         out.write_text(json.dumps(made.to_json(), indent=1) + "\n", encoding="utf-8")
     if markdown and not context.json:
@@ -59,6 +72,7 @@ def apply(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Apply without asking.")] = False,
+    sample: SampleRows = SAMPLE_ROWS,
 ) -> None:
     """Apply the project: one revision, written only if nothing has changed since the plan.
 
@@ -66,7 +80,7 @@ def apply(
     """
     context: CommandContext = ctx.obj
     # The plan is made anew, so that an old file cannot hide what has changed since.
-    made = asyncio.run(_plan(context))
+    made = asyncio.run(_plan(context, sample))
     if plan_file is not None:
         _check_plan_file(plan_file, made.to_json())
     apply_after_question(context, made, reason, ask=not yes and plan_file is None)
@@ -91,6 +105,8 @@ def apply_after_question(context: CommandContext, made: "Plan", reason: str, *, 
             screen.stderr.print(item)
     if made.blocking:
         raise OperatorError(f"the registry would refuse this: {made.blocking[0].text}")
+    if made.problems:
+        raise OperatorError("; ".join(map(str, made.problems)))
     if ask and context.json:
         raise OperatorError("--json asks no question: apply a plan file, or accept it with --yes")
     if ask:
@@ -103,14 +119,16 @@ def apply_after_question(context: CommandContext, made: "Plan", reason: str, *, 
     )
 
 
-async def _plan(context: CommandContext) -> "Plan":
+async def _plan(context: CommandContext, sample_rows: int) -> "Plan":
     from project.environment import require_production_rules
-    from turnout.cli.projects import load_definitions, plan_change
+    from project.loading.loader import load_project
+    from turnout.cli.projects import plan_change, sample_settings
 
     require_production_rules(context.required_environment())
-    local = await load_definitions(context)
+    loaded = await load_project(context.required_project())
+    local, sample = loaded.required(), sample_settings(context, loaded, sample_rows)
     async with clients.open_registry(context) as client:
-        return await plan_change(context, client, local)
+        return await plan_change(context, client, local, sample)
 
 
 def _check_plan_file(path: Path, made: dict[str, Any]) -> None:
