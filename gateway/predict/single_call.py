@@ -12,6 +12,7 @@ goes through a batch (gateway.predict.pipeline), which gives the same answers an
 import math
 import os
 from collections.abc import Awaitable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -156,12 +157,15 @@ def _observations(answers: Sequence[SingleAnswer]) -> Observations:
     holdout = None
     if answers[0].routes.deployment.holdout_bp:
         holdout = np.array([answer.holdout for answer in answers], dtype=np.bool_)
+    # Flat, because numpy takes three times as long for lists in a list.
+    flat = chain.from_iterable([answer.scores for answer in answers])
+    scores = np.fromiter(flat, dtype=np.float32)
     return Observations(
         key_hash=np.array([answer.key_hash for answer in answers], dtype=np.uint64),
         faults=np.full(len(answers), NO_FAULT, dtype=np.uint8),
         holdout=holdout,
         latency_ns=np.array([answer.latency_ns for answer in answers], dtype=np.int64),
-        scores=np.array([answer.scores for answer in answers], dtype=np.float32),
+        scores=scores.reshape(len(answers), -1),
         expected=None,
         row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
         flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
