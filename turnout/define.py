@@ -10,9 +10,11 @@ from features.source import Source
 from features.views import Feature, View
 from training.labels import Labels
 from training.on_demand import OnDemand
-from training.recipe import GateSettings, Learner, Recipe
+from training.recipe import Capacity, Cost, GateSettings, Learner, Recipe
 
 __all__ = [
+    "Capacity",
+    "Cost",
     "Expect",
     "ExpectRows",
     "Feature",
