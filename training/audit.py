@@ -26,10 +26,12 @@ def fairness_report(
     store: AuditSource,
     held_out_labels: LabelledRows,
     scores: NDArray[np.float64],
+    threshold: float,
 ) -> dict[str, Any]:
     """Return audited feature -> the comparison of its values, as JSON values for the card.
 
-    scores  (N,) P(positive) of the held-out rows.
+    scores     (N,) P(positive) of the held-out rows.
+    threshold  a score at or above it is a positive decision.
     """
     if not recipe.audit:
         return {}
@@ -51,7 +53,7 @@ def fairness_report(
             groups,
             held_out_labels.positive,
             scores,
-            threshold=recipe.threshold,
+            threshold=threshold,
             seed=recipe.seed,
         )
     return report

@@ -12,6 +12,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 from training.errors import RecipeError
 from training.recipe import CALIBRATION_FOLDS, Learner, Recipe
 
+ROWS_AT_ONCE = 65_536
+"""Rows that are copied or centred at once."""
 _CALIBRATED: Any = CalibratedClassifierCV
 _CLASSES: dict[str, Any] = {
     "logistic": LogisticRegression,
@@ -20,17 +22,24 @@ _CLASSES: dict[str, Any] = {
 }
 
 
-def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401  scikit-learn has no common type
+def fit_recipe(
+    recipe: Recipe,
+    rows: NDArray[np.float32],
+    positive: NDArray[np.bool_],
+    fitted: NDArray[np.bool_] | None = None,
+) -> Any:  # noqa: ANN401  scikit-learn has no common type
     """Return the fitted scikit-learn classifier.
 
     rows      (N, F) float32. A model fitted on float64 would differ from its own ONNX graph,
               because that is served float32.
     positive  (N,) bool, the labels.
+    fitted    (N,) bool, the rows to fit on; None takes all.
 
     Raises RecipeError when scikit-learn refuses the parameters or the rows.
     """
     try:
-        return _fit(recipe, rows, positive)
+        chosen = np.arange(len(rows)) if fitted is None else np.flatnonzero(fitted)
+        return _fit(recipe, _learner_rows(recipe.learner, rows, chosen), positive[chosen])
     except (ValueError, TypeError) as error:
         raise RecipeError(
             f"recipe {recipe.model}/{recipe.setting}: scikit-learn does not fit the learner "
@@ -38,7 +47,23 @@ def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.b
         ) from error
 
 
-def _fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401
+def _learner_rows(
+    learner: Learner, rows: NDArray[np.float32], chosen: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Return the chosen rows in the type that the learner computes in, so that it copies nothing.
+
+    A float64 has the value of its float32, so the fitted model is the same.
+    """
+    computes_in_double = learner.kind == "boosting" or learner.scaling == "standard"
+    copied = np.empty(
+        (len(chosen), rows.shape[1]), np.float64 if computes_in_double else rows.dtype
+    )
+    for start in range(0, len(chosen), ROWS_AT_ONCE):
+        copied[start : start + ROWS_AT_ONCE] = rows[chosen[start : start + ROWS_AT_ONCE]]
+    return copied
+
+
+def _fit(recipe: Recipe, rows: NDArray[Any], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401
     learner = recipe.learner
     # One thread: sums in OpenMP and BLAS depend on the number of threads, and the same recipe must
     # give the same bytes.
@@ -53,10 +78,22 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_])
     return fitted
 
 
-def probabilities(model: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return P(positive) of each row by scikit-learn, (N,) float64."""
+def probabilities(
+    model: Any,  # noqa: ANN401
+    rows: NDArray[np.float32],
+    *,
+    negatives_share: float = 1.0,
+) -> NDArray[np.float64]:
+    """Return P(positive) of each row by scikit-learn, (N,) float64.
+
+    negatives_share  share of the negative rows that the model was fitted on. The odds that it
+                     learnt are too high by its inverse.
+    """
     with threadpool_limits(limits=1):
-        return np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
+        learnt = np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
+    if negatives_share == 1.0:
+        return learnt
+    return learnt / (learnt + (1.0 - learnt) / negatives_share)
 
 
 def _unfitted(learner: Learner, seed: int) -> Any:  # noqa: ANN401
@@ -88,16 +125,27 @@ def _round_thresholds_down(model: Any) -> None:  # noqa: ANN401
 
 
 def _fit_scaled(
-    learner: Learner, seed: int, rows: NDArray[np.float32], positive: NDArray[np.bool_]
+    learner: Learner, seed: int, rows: NDArray[np.float64], positive: NDArray[np.bool_]
 ) -> Any:  # noqa: ANN401
     """Fit on standardised columns, then fold means and scales into the coefficients.
 
-    So the ONNX graph has no scaler, whose rounding in float32 would differ.
+    So the ONNX graph has no scaler, whose rounding in float32 would differ. *rows* are overwritten.
     """
-    wide = rows.astype(np.float64)
-    mean, scale = wide.mean(axis=0), wide.std(axis=0)
+    mean, scale = rows.mean(axis=0), _deviations(rows)
     scale[scale == 0.0] = 1.0
-    model = _unfitted(learner, seed).fit((wide - mean) / scale, positive.astype(np.int64))
+    rows -= mean
+    rows /= scale
+    model = _unfitted(learner, seed).fit(rows, positive.astype(np.int64))
     model.coef_ = model.coef_ / scale
     model.intercept_ = model.intercept_ - model.coef_ @ mean
     return model
+
+
+def _deviations(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the deviation of each column, to the bit that of `rows.std(axis=0)`, in blocks."""
+    mean, squares = rows.mean(axis=0), np.zeros((0, rows.shape[1]))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        centred = rows[start : start + ROWS_AT_ONCE] - mean
+        centred *= centred
+        squares = np.add.reduce(np.concatenate([squares, centred]), axis=0, keepdims=True)
+    return np.asarray(np.sqrt(squares[0] / len(rows)))

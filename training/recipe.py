@@ -25,6 +25,9 @@ from training.on_demand import (
 LearnerKind = Literal["logistic", "forest", "boosting"]
 Calibration = Literal["none", "sigmoid", "isotonic"]
 Scaling = Literal["none", "standard"]
+LATER_NUMBERS = ("held_out_days", "gap_days", "negatives_share")
+"""Numbers that a definition has only where they differ from their defaults."""
+NEGATIVES_SHARE_MIN = 0.01
 CALIBRATION_FOLDS = 3
 """Folds of a calibration. Each needs a row of either class."""
 
@@ -57,6 +60,50 @@ class Learner:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A threshold at which the decisions on the held-out rows cost least.
+
+    false_positive  the cost of a positive decision on a negative row, above 0.
+    false_negative  the cost of a negative decision on a positive row, above 0, in the same unit.
+    """
+
+    false_positive: float
+    false_negative: float
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.false_positive < math.inf and 0.0 < self.false_negative < math.inf):
+            raise RecipeError(
+                f"a threshold by cost has the costs {self.false_positive} and "
+                f"{self.false_negative}; both must be above 0"
+            )
+
+    def definition(self) -> dict[str, Any]:
+        """Return the costs as JSON values."""
+        return {
+            "false_positive": self.false_positive,
+            "false_negative": self.false_negative,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """A threshold at which at most a *share* of the held-out rows, 0 to 1, is decided positive."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share < 1.0:
+            raise RecipeError(
+                f"a threshold by capacity allows {self.share} of the rows; the share must be above "
+                "0 and below 1"
+            )
+
+    def definition(self) -> dict[str, Any]:
+        """Return the share as a JSON value."""
+        return {"share": self.share}
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """Bounds that a version must meet before it may be registered.
 
@@ -68,6 +115,8 @@ class GateSettings:
                         certified row.
     without_row_max     largest share of the labels, 0 to 1, for which a view may have no fresh row.
                         Above one half, most of what a model learns of the view is its defaults.
+    feature_auc_max     largest AUC that one feature may have alone on the rows to fit on. A feature
+                        above it may be known only after the label's instant, or be the label.
     """
 
     auc_min: float = 0.7
@@ -75,6 +124,7 @@ class GateSettings:
     held_out_rows_min: int = 500
     difference_max: float = 1e-5
     without_row_max: float = 0.5
+    feature_auc_max: float = 0.99
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.without_row_max <= 1.0:
@@ -82,6 +132,20 @@ class GateSettings:
                 f"a gate allows {self.without_row_max} of the labels without a row of a view; "
                 "without_row_max is a share, from 0 to 1"
             )
+        if not 0.5 < self.feature_auc_max <= 1.0:
+            raise RecipeError(
+                f"a gate allows an AUC of {self.feature_auc_max} to one feature; feature_auc_max "
+                "must be above 0.5 and at most 1"
+            )
+
+    def definition(self) -> dict[str, Any]:
+        """Return the settings as JSON values; feature_auc_max only where it is not the default."""
+        default = GateSettings()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "feature_auc_max" or value != default.feature_auc_max
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +166,14 @@ class Recipe:
                      order in which the views name them.
     labels           where the outcomes come from; None: they are given when the recipe is trained.
     held_out_share   share of the entities that is held out, above 0 and below 1.
-    threshold        a score at or above it is a positive decision.
+    held_out_days    above 0, the labels of so many days up to the newest label are held out, in
+                     place of a share of the entities.
+    gap_days         days before these whose labels are neither held out nor fitted on. It should be
+                     as long as a label's outcome takes, so that no outcome is known in advance.
+    negatives_share  share of the negative rows, .01 to 1, that the learner is fitted on. Its
+                     scores are corrected for it, and all held-out rows count.
+    threshold        a score at or above it is a positive decision; or Cost or Capacity, by which it
+                     is chosen on the held-out rows.
     audit            features for the fairness report. The model need not read them.
     audit_bands      audited number -> the edges of its bands, growing: (30, 50) gives "below 30",
                      "30 to below 50" and "50 and above".
@@ -119,26 +190,20 @@ class Recipe:
     labels: Labels | None = None
     seed: int = 7
     held_out_share: float = 0.3
-    threshold: float = 0.5
+    threshold: float | Cost | Capacity = 0.5
     gate: GateSettings = field(default_factory=GateSettings)
     audit: tuple[ViewUse, ...] = ()
     inputs: tuple[RequestInput, ...] = ()
     on_demand: tuple[OnDemand, ...] = ()
     withheld: tuple[str, ...] = ()
     audit_bands: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    held_out_days: float = 0.0
+    gap_days: float = 0.0
+    negatives_share: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.held_out_share < 1.0:
-            raise RecipeError(
-                f"recipe {self.model}/{self.setting} holds out {self.held_out_share} of the "
-                "entities; it must be above 0 and below 1"
-            )
-        if not 0.0 < self.threshold < 1.0 or not math.isfinite(self.threshold):
-            raise RecipeError(
-                f"recipe {self.model}/{self.setting} decides at {self.threshold}; the threshold "
-                "must be above 0 and below 1"
-            )
         try:
+            self._check_numbers()
             # These raise here, not in the middle of training.
             self.contract  # noqa: B018
             self._check_columns()
@@ -152,6 +217,33 @@ class Recipe:
             )
         if self.labels is not None:
             self._check_labels(self.labels)
+
+    def _check_numbers(self) -> None:
+        """Refuse shares, days and thresholds outside their ranges."""
+        if not 0.0 < self.held_out_share < 1.0:
+            raise RecipeError(
+                f"it holds out {self.held_out_share} of the entities; it must be above 0 and below "
+                "1"
+            )
+        if isinstance(self.threshold, int | float) and not 0.0 < self.threshold < 1.0:
+            raise RecipeError(
+                f"it decides at {self.threshold}; the threshold must be above 0 and below 1"
+            )
+        if not (0.0 <= self.held_out_days < math.inf and 0.0 <= self.gap_days < math.inf):
+            raise RecipeError(
+                f"it has held_out_days={self.held_out_days} and gap_days={self.gap_days}; both are "
+                "days, from 0 on"
+            )
+        if self.gap_days and not self.held_out_days:
+            raise RecipeError(
+                f"it has a gap of {self.gap_days} days without held_out_days, and a split by "
+                "entities has no gap; name the days that are held out"
+            )
+        if not NEGATIVES_SHARE_MIN <= self.negatives_share <= 1.0:
+            raise RecipeError(
+                f"it keeps {self.negatives_share} of the negative rows; negatives_share is from "
+                f"{NEGATIVES_SHARE_MIN} to 1"
+            )
 
     def _check_columns(self) -> None:
         """Refuse on-demand features that are too many or named twice, and useless *withheld*."""
@@ -274,8 +366,8 @@ class Recipe:
             "labels": None if self.labels is None else self.labels.name,
             "seed": self.seed,
             "held_out_share": self.held_out_share,
-            "threshold": self.threshold,
-            "gate": asdict(self.gate),
+            "threshold": threshold_definition(self.threshold),
+            "gate": self.gate.definition(),
             "audit": [_use_definition(use) for use in self.audit],
             **{name: value for name, value in self._later_definition().items() if value},
         }
@@ -287,6 +379,9 @@ class Recipe:
             "on_demand": [feature.definition() for feature in self.on_demand],
             "withheld": list(self.withheld),
             "audit_bands": {name: list(edges) for name, edges in self.band_edges.items()},
+            "held_out_days": self.held_out_days,
+            "gap_days": self.gap_days,
+            "negatives_share": 0.0 if self.negatives_share == 1.0 else self.negatives_share,
         }
 
     @staticmethod
@@ -309,6 +404,7 @@ class Recipe:
                 "audit_bands": {
                     name: tuple(edges) for name, edges in definition.get("audit_bands", {}).items()
                 },
+                **{name: definition[name] for name in LATER_NUMBERS if name in definition},
             }
             # The rest is in every definition.
             return Recipe(
@@ -321,13 +417,24 @@ class Recipe:
                 labels=None if definition["labels"] is None else labels[definition["labels"]],
                 seed=definition["seed"],
                 held_out_share=definition["held_out_share"],
-                threshold=definition["threshold"],
+                threshold=_threshold_of(definition["threshold"]),
                 gate=GateSettings(**definition["gate"]),
                 audit=tuple(_use_of(item, views) for item in definition["audit"]),
                 **later,
             )
         except (KeyError, TypeError, AttributeError, ContractError) as error:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error
+
+
+def threshold_definition(threshold: float | Cost | Capacity) -> float | dict[str, Any]:
+    """Return a recipe's threshold as JSON values, for recipes and cards."""
+    return threshold if isinstance(threshold, int | float) else threshold.definition()
+
+
+def _threshold_of(definition: float | Mapping[str, Any]) -> float | Cost | Capacity:
+    if isinstance(definition, int | float):
+        return definition
+    return Capacity(**definition) if "share" in definition else Cost(**definition)
 
 
 def _use_definition(use: ViewUse) -> dict[str, Any]:

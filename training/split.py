@@ -1,6 +1,7 @@
 """Splits labelled rows into held-out rows, by which a version is judged, and rows to fit on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +12,70 @@ from training.labelled_rows import LabelledRows
 from training.recipe import CALIBRATION_FOLDS, Recipe
 
 HASH_BUCKETS = 1_000_000
+DAY_MS = 86_400_000
+BY_ENTITY = "xxh3_64 of the joined entity ids, salted by the model's name"
 
 
-def held_out_rows(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
-    """Return (N,) bool, True for held-out rows; LabelsError if a side lacks one of the classes."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Split:
+    """What each of N labelled rows is for. A row may be for nothing.
+
+    held_out  (N,) bool, the rows by which the version is judged.
+    fitted    (N,) bool, the rows that the learner is fitted on.
+    gap       number of rows in the gap between both.
+    """
+
+    held_out: NDArray[np.bool_]
+    fitted: NDArray[np.bool_]
+    gap: int
+
+
+def split_rows(recipe: Recipe, labels: LabelledRows) -> Split:
+    """Return what each row is for; LabelsError if one side lacks a class."""
     # Sorted, because two recipes of one model may name the same entities in another order. A row
     # that one version was fitted on must not be held out for the other.
     keys = labels.joined_ids(sorted(recipe.contract.entities))
-    held_out = is_held_out(recipe.model, keys, recipe.held_out_share)
+    if recipe.held_out_days:
+        held_out, before = _by_time(recipe, labels.as_of_ms)
+    else:
+        held_out = is_held_out(recipe.model, keys, recipe.held_out_share)
+        before = ~held_out
+    # Negatives are left out row by row, so that no customer disappears as a whole.
+    fitted = before
+    if recipe.negatives_share < 1.0:
+        rows = [
+            key + b"\x1f%d" % at for key, at in zip(keys, labels.as_of_ms.tolist(), strict=True)
+        ]
+        kept = is_held_out(f"negatives\x00{recipe.model}", rows, recipe.negatives_share)
+        fitted = before & (labels.positive | kept)
+    split = Split(held_out, fitted, int((~held_out & ~before).sum()))
+    _check_classes(recipe, labels.positive, split)
+    return split
+
+
+def _by_time(
+    recipe: Recipe, as_of_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the rows of the last days, and the rows from before the gap."""
+    first_held_out = as_of_ms.max() - round(recipe.held_out_days * DAY_MS)
+    last_fitted = first_held_out - round(recipe.gap_days * DAY_MS)
+    return as_of_ms > first_held_out, as_of_ms <= last_fitted
+
+
+def _check_classes(recipe: Recipe, positive: NDArray[np.bool_], split: Split) -> None:
     fitted_min = CALIBRATION_FOLDS if recipe.learner.calibration != "none" else 1
-    for name, outcomes in (("positive", labels.positive), ("negative", ~labels.positive)):
-        judged, fitted = int((outcomes & held_out).sum()), int((outcomes & ~held_out).sum())
+    for name, outcomes in (("positive", positive), ("negative", ~positive)):
+        judged, fitted = (
+            int((outcomes & split.held_out).sum()),
+            int((outcomes & split.fitted).sum()),
+        )
         if judged < 1 or fitted < fitted_min:
             raise LabelsError(
-                f"{recipe.model}/{recipe.setting}: of {judged + fitted:,} {name} labels, "
+                f"{recipe.model}/{recipe.setting}: of {int(outcomes.sum()):,} {name} labels, "
                 f"{judged:,} are held out and {fitted:,} are left to fit on; at least 1 and "
-                f"{fitted_min} are needed: give more {name} labels, or another held_out_share"
+                f"{fitted_min} are needed: give more {name} labels, or another held_out_share or "
+                "held_out_days"
             )
-    return held_out
 
 
 def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:

@@ -29,6 +29,7 @@ from training.evaluation.expected_shift import (
     shift_without_champion,
 )
 from training.evaluation.metrics import Bootstrap, Estimate, auc_gain, evaluate_scores
+from training.evaluation.threshold import choose_threshold
 from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
@@ -37,7 +38,7 @@ from training.joined import JoinedView, joined_views, require_joined
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
 from training.request_inputs import encode_inputs
-from training.split import held_out_rows
+from training.split import Split, split_rows
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
@@ -66,7 +67,8 @@ class TrainedVersion:
     model     the fitted scikit-learn classifier.
     rows      (N, F) float32, the model inputs of all labelled rows.
     joined    what the labelled rows found in each view.
-    held_out  (N,) bool, True for rows that the model was not fitted on.
+    held_out  (N,) bool, True for the rows by which the version is judged.
+    threshold a score at or above it is a positive decision.
     scores    (N,) float32, P(positive) of *rows* by ONNX Runtime.
     gain      AUC(candidate) - AUC(champion); None without a champion.
     shift     expected shift from the champion; None without a champion.
@@ -78,6 +80,7 @@ class TrainedVersion:
     rows: NDArray[np.float32]
     joined: list[JoinedView]
     held_out: NDArray[np.bool_]
+    threshold: float
     scores: NDArray[np.float32]
     metrics: dict[str, Estimate]
     gain: Estimate | None
@@ -99,15 +102,26 @@ class TrainedVersion:
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows."""
+    """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows.
+
+    threshold  the threshold of decisions, chosen on the held-out rows if the recipe says so.
+    leakage    the check of the gate that no column alone tells the labels apart.
+    """
 
     rows: NDArray[np.float32]
-    held_out: NDArray[np.bool_]
+    split: Split
     model: Any
     onnx: bytes
     edges: NDArray[np.float32]
     scores: NDArray[np.float32]
+    threshold: float
     parity: ParityCertificate
+    leakage: gate.GateCheck
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """(N,) bool, the rows by which the version is judged."""
+        return self.split.held_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +155,10 @@ def train_version(
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
     rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
-    held_out = held_out_rows(recipe, labels)
+    split = split_rows(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, held_out, labels.positive)
+    fitted = _fit(recipe, rows, split, labels.positive)
     # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
     found = _evaluate(recipe, store, labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
@@ -152,10 +166,11 @@ def train_version(
     progress("gate")
     checks = _pass_gate(recipe, files, fitted, found)
     # The card says how the version was made. An approver accepts its evidence with the shift.
+    snapshot = store.digest([use.view for use in recipe.contract.views])
     facts = {
-        **card.recipe_facts(recipe),
+        **card.recipe_facts(recipe, fitted.threshold),
         **card.code_facts(commit),
-        "data": _data_facts(recipe, store, labels, held_out),
+        "data": card.data_facts(recipe, labels, split, snapshot=snapshot),
         "joined": {view.view: view.definition() for view in joined},
         **_evaluation_facts(recipe, fitted, found),
         "gate": checks,
@@ -167,7 +182,8 @@ def train_version(
         model=fitted.model,
         rows=rows,
         joined=joined,
-        held_out=held_out,
+        held_out=split.held_out,
+        threshold=fitted.threshold,
         scores=fitted.scores,
         metrics=found.metrics,
         gain=found.gain,
@@ -190,12 +206,12 @@ def _evaluate(
     scores = fitted.scores[fitted.held_out]
     wide = scores.astype(np.float64)
     metrics = evaluate_scores(
-        held_out_labels.positive, wide, threshold=recipe.threshold, seed=recipe.seed
+        held_out_labels.positive, wide, threshold=fitted.threshold, seed=recipe.seed
     )
-    fairness = fairness_report(recipe, store, held_out_labels, wide)
+    fairness = fairness_report(recipe, store, held_out_labels, wide, fitted.threshold)
     # The champion scores the same rows.
     progress("compare with the champion")
-    gain, shift = _compare(recipe, store, held_out_labels, scores, champion)
+    gain, shift = _compare(recipe, store, held_out_labels, fitted, champion)
     return _Evaluation(metrics, fairness, gain, shift)
 
 
@@ -262,6 +278,7 @@ def _pass_gate(
         gain=found.gain,
         parity=fitted.parity,
     )
+    checks.append(fitted.leakage)
     checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
     gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
     return [check.definition() for check in checks]
@@ -270,7 +287,7 @@ def _pass_gate(
 def _fit(
     recipe: Recipe,
     rows: NDArray[np.float32],
-    held_out: NDArray[np.bool_],
+    split: Split,
     positive: NDArray[np.bool_],
 ) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
@@ -282,36 +299,43 @@ def _fit(
     # Compute the on-demand features, fit on the rows that are not held out, and convert.
     front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)
     columns = front.columns(rows)
-    model = fit_recipe(recipe, columns[~held_out], positive[~held_out])
+    held_out, kept = split.held_out, recipe.negatives_share
+    leakage = gate.leakage_check(
+        recipe.gate, recipe.learner_columns, columns, positive, split.fitted
+    )
+    model = fit_recipe(recipe, columns, positive, split.fitted)
     learner = convert_to_onnx(
         model,
         name=recipe.model,
         width=len(recipe.learner_columns),
         model_contract=recipe.contract.model_contract,
+        negatives_share=kept,
     )
     onnx = front.before(learner)
     onnx_model = OnnxModel(onnx)
     # Compare scikit-learn with the whole graph, on the held-out rows and the edges of the contract.
     edges = contract_edges(recipe.contract, base_rows(rows[held_out]))
     certified = np.concatenate([rows[held_out], edges])
-    fitted = [probabilities(model, front.columns(certified))]
+    fitted = [probabilities(model, front.columns(certified), negatives_share=kept)]
     converted = [onnx_model.scores(certified)[:, 0]]
     # Thresholds of trees are values of the learner's columns, which are model inputs as well only
     # where nothing is computed.
     neighbours = threshold_neighbours(learner, base_rows(columns[held_out]))
     if len(neighbours):
-        fitted.append(probabilities(model, neighbours))
+        fitted.append(probabilities(model, neighbours, negatives_share=kept))
         converted.append(OnnxModel(learner).scores(neighbours)[:, 0])
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
+    scores = onnx_model.scores(rows)[:, 0]
+    threshold = choose_threshold(recipe.threshold, positive[held_out], scores[held_out])
     parity = certify_parity(
         np.concatenate(fitted),
         np.concatenate(converted),
         held_out_rows=int(held_out.sum()),
-        threshold=recipe.threshold,
+        threshold=threshold,
         difference_allowed=recipe.gate.difference_max,
     )
-    return _Fitted(rows, held_out, model, onnx, edges, onnx_model.scores(rows)[:, 0], parity)
+    return _Fitted(rows, split, model, onnx, edges, scores, threshold, parity, leakage)
 
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
@@ -327,7 +351,7 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
             scores=fitted.scores[fitted.held_out, np.newaxis],
             outputs=recipe.contract.outputs,
             task="binary",
-            threshold=recipe.threshold,
+            threshold=fitted.threshold,
         ),
     }
 
@@ -336,7 +360,7 @@ def _compare(
     recipe: Recipe,
     store: FeatureSource,
     held_out_labels: LabelledRows,
-    scores: NDArray[np.float32],
+    fitted: _Fitted,
     champion: Bundle | None,
 ) -> tuple[Estimate | None, ExpectedShift | None]:
     """Return the AUC gain over the champion and the expected shift; None, None without one."""
@@ -357,6 +381,7 @@ def _compare(
         )
         raise GateFailedError(text, (text,))
     # Both comparisons are paired: they use the same rows.
+    scores = fitted.scores[fitted.held_out]
     gain = auc_gain(
         held_out_labels.positive,
         champion_scores[:, 0].astype(np.float64),
@@ -368,20 +393,6 @@ def _compare(
         scores[:, np.newaxis],
         champion=champion.digest,
         scale=champion.reference.scale,
-        candidate_threshold=recipe.threshold,
+        candidate_threshold=fitted.threshold,
     )
     return gain, shift
-
-
-def _data_facts(
-    recipe: Recipe, store: FeatureSource, labels: LabelledRows, held_out: NDArray[np.bool_]
-) -> dict[str, Any]:
-    return {
-        "snapshot": store.digest([use.view for use in recipe.contract.views]),
-        "rows": len(labels),
-        "positives": int(labels.positive.sum()),
-        "held_out_rows": int(held_out.sum()),
-        "held_out_share": recipe.held_out_share,
-        "split": "xxh3_64 of the joined entity ids, salted by the model's name",
-        "as_of_ms": [int(labels.as_of_ms.min()), int(labels.as_of_ms.max())],
-    }

@@ -11,9 +11,11 @@ from features.views import Feature, View
 from project.model_settings import Model
 from training.labels import Labels
 from training.on_demand import OnDemand
-from training.recipe import GateSettings, Learner, Recipe
+from training.recipe import Capacity, Cost, GateSettings, Learner, Recipe
 
 __all__ = [
+    "Capacity",
+    "Cost",
     "Expect",
     "ExpectRows",
     "Feature",

@@ -30,6 +30,7 @@ LONG_FILES = {
     "registry/api/service.py": "one method for each RPC of the registry",
     "registry/types.py": "the types and errors that the registry shares with other rooms",
     "registry/client.py": "one method for each RPC of the registry",
+    "training/recipe.py": "one field for each setting of a recipe, and what contradicts what",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
     "ingress/src/accel/onnx_trees.rs": "reading, checking and walking share one set of types",
     "ingress/src/calls/infer.rs": "parsing and checking ModelInfer share one set of types",

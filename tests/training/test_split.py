@@ -1,7 +1,9 @@
 """Tests of the split into held-out and other rows."""
 
+import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 from features.contract import ViewUse
 from features.views import Feature, View
 from tests.property_examples import examples
-from training.errors import LabelsError
+from training.errors import LabelsError, RecipeError
 from training.labelled_rows import LabelledRows
-from training.recipe import Calibration, Learner, Recipe
-from training.split import held_out_rows, is_held_out
+from training.recipe import Calibration, Capacity, Cost, GateSettings, Learner, Recipe
+from training.split import DAY_MS, is_held_out, split_rows
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]
 
@@ -78,10 +80,10 @@ def pair_labels(positive: np.ndarray) -> LabelledRows:
 def test_split_is_the_same_in_whatever_order_a_recipe_names_its_entities() -> None:
     """Otherwise rows that one version was fitted on are held out for the next."""
     labels = pair_labels(np.arange(600) % 2 == 0)
-    first = held_out_rows(PAIRS, labels)
+    first = split_rows(PAIRS, labels).held_out
     swapped = replace(PAIRS, entities=("offer", "subscriber"))
     assert PAIRS.contract.entities == ("subscriber", "offer")
-    assert np.array_equal(held_out_rows(swapped, labels), first)
+    assert np.array_equal(split_rows(swapped, labels).held_out, first)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,77 @@ def test_split_refuses_a_side_without_one_of_the_classes(
     chosen: list[bool], calibration: Calibration, reason: str
 ) -> None:
     """Three positives may all be on one side, and then nothing is learnt or nothing is judged."""
-    sides = held_out_rows(PAIRS, pair_labels(np.arange(600) % 2 == 0))
+    sides = split_rows(PAIRS, pair_labels(np.arange(600) % 2 == 0)).held_out
     # The first held-out row, the first other row, or both are positive.
     positive = np.zeros(600, dtype=np.bool_)
     positive[[sides.argmax(), sides.argmin()]] = chosen
     recipe = replace(PAIRS, learner=Learner(kind="logistic", calibration=calibration))
     with pytest.raises(LabelsError, match=reason):
-        held_out_rows(recipe, pair_labels(positive))
+        split_rows(recipe, pair_labels(positive))
+
+
+def test_split_by_time_holds_out_the_newest_days_after_a_gap() -> None:
+    """A label's outcome takes thirty days, so labels of the gap would tell of the held-out days."""
+    labels = replace(
+        pair_labels(np.arange(600) % 2 == 0), as_of_ms=np.arange(600, dtype=np.int64) * DAY_MS
+    )
+    split = split_rows(replace(PAIRS, held_out_days=90.0, gap_days=30.0), labels)
+    assert np.flatnonzero(split.held_out).tolist() == list(range(510, 600))
+    assert np.flatnonzero(split.fitted).tolist() == list(range(480))
+    assert split.gap == 30
+    without_gap = split_rows(replace(PAIRS, held_out_days=90.0), labels)
+    assert np.array_equal(without_gap.fitted, ~without_gap.held_out)
+    with pytest.raises(LabelsError, match="held_out_days"):
+        split_rows(replace(PAIRS, held_out_days=900.0), labels)
+
+
+def test_split_leaves_negatives_out_of_the_rows_to_fit_on_only() -> None:
+    """All positives stay, and all held-out rows. The choice does not depend on other rows."""
+    labels = pair_labels(np.arange(6_000) % 10 == 0)
+    whole, kept = split_rows(PAIRS, labels), split_rows(replace(PAIRS, negatives_share=0.2), labels)
+    assert np.array_equal(kept.held_out, whole.held_out)
+    assert kept.fitted[labels.positive & whole.fitted].all()
+    negatives = ~labels.positive & whole.fitted
+    assert kept.fitted[negatives].mean() == pytest.approx(0.2, abs=0.03)
+    assert not (kept.fitted & ~whole.fitted).any()
+    some = np.arange(6_000) >= 3_000
+    again = split_rows(replace(PAIRS, negatives_share=0.2), labels.selected(some))
+    assert np.array_equal(again.fitted, kept.fitted[some])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"held_out_days": -1.0}, "both are days, from 0 on"),
+        ({"held_out_days": float("nan")}, "both are days, from 0 on"),
+        ({"gap_days": 7.0}, "without held_out_days"),
+        ({"negatives_share": 0.0}, "negatives_share is from 0.01 to 1"),
+    ],
+)
+def test_recipe_refuses_a_split_that_means_nothing(changes: dict[str, Any], reason: str) -> None:
+    """They are refused when the recipe is declared."""
+    with pytest.raises(RecipeError, match=reason):
+        replace(PAIRS, **changes)
+    with pytest.raises(RecipeError, match=r"above 0\.5 and at most 1"):
+        GateSettings(feature_auc_max=0.5)
+
+
+def test_recipe_definition_has_later_settings_only_where_they_are_used() -> None:
+    """So the digests of older recipes stay."""
+    plain = PAIRS.definition()
+    later = {"held_out_days", "gap_days", "negatives_share", "audit_bands"}
+    assert not later & set(plain)
+    assert "feature_auc_max" not in plain["gate"]
+    used = replace(
+        PAIRS,
+        held_out_days=30.0,
+        gap_days=7.0,
+        negatives_share=0.1,
+        threshold=Cost(false_positive=1.0, false_negative=20.0),
+        gate=GateSettings(feature_auc_max=1.0),
+    )
+    views = {OFFERS.view_hash: OFFERS}
+    for recipe in (PAIRS, used, replace(used, threshold=Capacity(share=0.1))):
+        definition = json.loads(json.dumps(recipe.definition()))
+        rebuilt = Recipe.from_definition(definition, views, {})
+        assert replace(rebuilt, entities=()) == recipe

@@ -7,7 +7,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
+from training.split import BY_ENTITY, Split
 
 FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
@@ -15,8 +17,8 @@ PROBABILITY_TOLERANCE = {"absolute": 1e-5, "relative": 0.0}
 """How exact the scores of every trained version are, which are probabilities."""
 
 
-def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the facts that the recipe determines."""
+def recipe_facts(recipe: Recipe, threshold: float) -> dict[str, Any]:
+    """Return the facts that the recipe determines, with the *threshold* that was chosen by it."""
     learner = recipe.learner
     return {
         "format": FORMAT,
@@ -30,7 +32,8 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
             "scaling": learner.scaling,
         },
         "seed": recipe.seed,
-        "threshold": recipe.threshold,
+        "threshold": threshold,
+        **_sampling_facts(recipe),
         "names": list(recipe.contract.names),
         **({} if not recipe.on_demand else _on_demand_facts(recipe)),
         "model_contract": recipe.contract.model_contract,
@@ -38,9 +41,44 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def data_facts(
+    recipe: Recipe, labels: LabelledRows, split: Split, *, snapshot: str
+) -> dict[str, Any]:
+    """Return the facts about the labelled rows and their split.
+
+    snapshot  digest of the features' data.
+    """
+    by_entity = {"held_out_share": recipe.held_out_share, "split": BY_ENTITY}
+    by_time = {
+        "held_out_days": recipe.held_out_days,
+        "gap_days": recipe.gap_days,
+        "gap_rows": split.gap,
+        "split": "the newest days of the labels, after a gap",
+    }
+    return {
+        "snapshot": snapshot,
+        "rows": len(labels),
+        "positives": int(labels.positive.sum()),
+        "held_out_rows": int(split.held_out.sum()),
+        **({"fitted_rows": int(split.fitted.sum())} if recipe.negatives_share < 1.0 else {}),
+        **(by_time if recipe.held_out_days else by_entity),
+        "as_of_ms": [int(labels.as_of_ms.min()), int(labels.as_of_ms.max())],
+    }
+
+
 def code_facts(commit: str) -> dict[str, Any]:
     """Return the facts about the code: its git commit and its packages."""
     return {"commit": commit, "packages": package_versions()}
+
+
+def _sampling_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return by what a threshold was chosen, and which negatives were left out, where they were."""
+    facts: dict[str, Any] = {}
+    if not isinstance(recipe.threshold, int | float):
+        facts["threshold_by"] = recipe.threshold.definition()
+    if recipe.negatives_share < 1.0:
+        facts["negatives_share"] = recipe.negatives_share
+    return facts
 
 
 def _on_demand_facts(recipe: Recipe) -> dict[str, Any]:

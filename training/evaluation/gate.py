@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from registry import bundle, scoring
 from registry.types import VersionRefusedError
 from training.errors import GateFailedError
+from training.evaluation.leakage import strongest_column
 from training.evaluation.metrics import Estimate
 from training.export.parity import ParityCertificate
 from training.recipe import GateSettings
 
 GAIN_CHECK = "auc_gain"
 """Name of the check that a version is better than its champion."""
+CLASS_ROWS_MIN = 20
+"""Rows of either class from which on the area of one feature is more than chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,34 @@ def quality_checks(
             )
         )
     return checks
+
+
+def leakage_check(
+    settings: GateSettings,
+    names: tuple[str, ...],
+    columns: NDArray[np.float32],
+    positive: NDArray[np.bool_],
+    fitted: NDArray[np.bool_],
+) -> GateCheck:
+    """Return the check that no column of (N, F) alone tells the labels, (N,), apart.
+
+    names   the F names of the columns.
+    fitted  (N,) bool, the rows that the learner is fitted on.
+    """
+    fewer = int(min((positive & fitted).sum(), (~positive & fitted).sum()))
+    if fewer < CLASS_ROWS_MIN:
+        text = f"{fewer} rows of one class to fit on; leakage is looked for from {CLASS_ROWS_MIN}"
+        return GateCheck("leakage", True, text)
+    strongest, area = strongest_column(columns, positive, fitted)
+    passed = area <= settings.feature_auc_max
+    text = f"{names[strongest]!r} alone has an AUC of {area:.4f}, the largest of one feature; "
+    text += f"at most {settings.feature_auc_max}"
+    if not passed:
+        text += (
+            ". It may be known only after the label's instant, or be the label itself: leave it "
+            "out, or set GateSettings(feature_auc_max=1.0) if it is meant"
+        )
+    return GateCheck("leakage", passed, text)
 
 
 def servable_check(files: Mapping[str, bytes], *, model: str) -> GateCheck:
