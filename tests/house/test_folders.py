@@ -79,7 +79,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "request_inputs",
         ),
         ("export", "artifacts"),
-        ("evaluation",),
+        ("adoption", "evaluation"),
         ("drills",),
         ("champion", "joined"),
         ("train",),
