@@ -41,7 +41,7 @@ def test_proof_refuses_a_score_that_depends_on_neighbours_or_earlier_calls(graph
     scoring.golden_test(verified(files), scoring.load_session(verified(files)))
 
     with pytest.raises(
-        VersionRefusedError, match=r"golden row \d .* alone and .* the difference is .* own row"
+        VersionRefusedError, match=r"golden row \d+ .* alone and .* the difference is .* own row"
     ):
         prove(files)
 
@@ -145,7 +145,7 @@ def test_golden_rows_meet_the_stated_tolerance() -> None:
                 5e-5, rel=0.01
             )
         else:
-            with pytest.raises(VersionRefusedError, match=r"golden row \d of 8"):
+            with pytest.raises(VersionRefusedError, match=r"golden row \d+ of 8"):
                 scoring.golden_test(stated, scoring.load_session(tiny))
 
 
@@ -237,3 +237,25 @@ def test_bundle_refuses_names_that_differ_by_case_only(name: str) -> None:
     """A disk that ignores case would keep one of the two files."""
     with pytest.raises(VersionRefusedError, match="differ by case only"):
         verified({**tiny_files(), name: b"{}"})
+
+
+def test_registration_refuses_few_golden_rows_and_gateways_take_them() -> None:
+    """A version of before the rule keeps loading."""
+    few = tiny_files(golden_rows=version_proof.GOLDEN_ROWS_MIN - 1)
+    prove(few)
+    with pytest.raises(VersionRefusedError, match=r"golden.npz has 31 rows; .* at least 32"):
+        version_proof.check_new_golden_rows(verified(few))
+    version_proof.check_new_golden_rows(verified(tiny_files(golden_rows=32)))
+
+
+def test_registration_refuses_golden_scores_that_are_no_numbers() -> None:
+    """A row with NaN in its inputs may not certify NaN either."""
+    files = tiny_files()
+    rows = np.load(io.BytesIO(files["golden.npz"]))
+    inputs, outputs = rows["inputs"].copy(), rows["outputs"].copy()
+    inputs[5, 0] = outputs[5] = np.nan
+    certified = verified({**files, "golden.npz": golden(inputs, outputs)})
+
+    version_proof.check_golden_scores(certified)
+    with pytest.raises(VersionRefusedError, match=r"the scores \[nan\] for row 5, and 1 of 32 rows"):
+        version_proof.check_new_golden_rows(certified)
