@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.canonical import sha256_hex
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance
 from registry.scoring import (
@@ -107,8 +108,10 @@ def check_golden_scores(bundle: Bundle) -> None:
         )
 
 
-def check_new_golden_rows(bundle: Bundle) -> None:
-    """Refuse golden rows that are too few or have scores that are no numbers.
+def check_new_version(bundle: Bundle) -> None:
+    """Refuse golden rows that prove too little, and the parity certificate of another file.
+
+    Golden rows that are too few, or have scores that are no numbers, prove too little.
 
     Only a registration asks for this. Gateways load versions from before the rule too, so they run
     `check_golden_scores` alone.
@@ -127,6 +130,13 @@ def check_new_golden_rows(bundle: Bundle) -> None:
             f"golden.npz certifies the scores {scores[row].tolist()} for row {row}, and "
             f"{len(useless)} of {len(scores)} rows have scores that are not finite. A golden score "
             "must be a number: leave these rows out, or correct the model"
+        )
+    parity = bundle.card.get("parity")
+    certified = parity.get("onnx_sha256") if isinstance(parity, dict) else None
+    if certified is not None and certified != sha256_hex(bundle.onnx):
+        raise VersionRefusedError(
+            f"card.json has the parity certificate of the model.onnx {str(certified)[:16]}; this "
+            f"one is {sha256_hex(bundle.onnx)[:16]}. Certify this file, or leave `parity` out"
         )
 
 

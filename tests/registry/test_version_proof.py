@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from features.canonical import sha256_hex
 from registry import bundle, scoring, version_proof
 from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError
@@ -53,7 +54,7 @@ def test_proof_refuses_a_score_that_depends_on_neighbours_or_earlier_calls(graph
         tiny_files(fault_when=5.0),
         tiny_files(nan_when=5.0),
         tiny_files(golden_rows=1_000),
-        tiny_files(weights=linear_weights(3) * np.float32(1e5)),
+        tiny_files(weights=linear_weights(3) * np.float32(1e5), golden_rows=8),
         tiny_files(
             contract=tiny_contract(40, ("a", "b", "c")),
             weights=linear_weights(40, 3) / 100,
@@ -244,8 +245,8 @@ def test_registration_refuses_few_golden_rows_and_gateways_take_them() -> None:
     few = tiny_files(golden_rows=version_proof.GOLDEN_ROWS_MIN - 1)
     prove(few)
     with pytest.raises(VersionRefusedError, match=r"golden.npz has 31 rows; .* at least 32"):
-        version_proof.check_new_golden_rows(verified(few))
-    version_proof.check_new_golden_rows(verified(tiny_files(golden_rows=32)))
+        version_proof.check_new_version(verified(few))
+    version_proof.check_new_version(verified(tiny_files(golden_rows=32)))
 
 
 def test_registration_refuses_golden_scores_that_are_no_numbers() -> None:
@@ -257,5 +258,18 @@ def test_registration_refuses_golden_scores_that_are_no_numbers() -> None:
     certified = verified({**files, "golden.npz": golden(inputs, outputs)})
 
     version_proof.check_golden_scores(certified)
-    with pytest.raises(VersionRefusedError, match=r"the scores \[nan\] for row 5, and 1 of 32 rows"):
-        version_proof.check_new_golden_rows(certified)
+    with pytest.raises(
+        VersionRefusedError, match=r"the scores \[nan\] for row 5, and 1 of 32 rows"
+    ):
+        version_proof.check_new_version(certified)
+
+
+def test_registration_refuses_the_certificate_of_another_file() -> None:
+    """A certificate names the file that was compared with the original model."""
+    digest = sha256_hex(tiny_files()["model.onnx"])
+    version_proof.check_new_version(
+        verified(tiny_files(card={"parity": {"passed": True, "onnx_sha256": digest}}))
+    )
+    other = tiny_files(card={"parity": {"passed": True, "onnx_sha256": "0" * 64}})
+    with pytest.raises(VersionRefusedError, match=r"parity certificate of the model\.onnx 00000000"):
+        version_proof.check_new_version(verified(other))

@@ -16,6 +16,7 @@ from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
+from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -66,6 +67,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
     value: dict[str, Any] = {
         **message_to_json(found),
         "card": card,
+        "evidence": golden_evidence(card),
         "about": message_to_json(about),
         "approvals": [message_to_json(approval) for approval in approvals],
     }
@@ -144,7 +146,7 @@ def approve(
     approval = asyncio.run(_approve(context, found, policy, reason, direct))
     covers = ", also for production at once" if approval.direct and policy != INITIAL else ""
     screen.result(
-        message_to_json(approval),
+        {**message_to_json(approval), "evidence": golden_evidence(card_of(found))},
         f"Approved: {model} {approval.version} under {policy}{covers}, by {approval.approver}.",
     )
     next_step = (

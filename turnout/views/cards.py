@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from protos import registry_pb2
+from turnout.views.golden_evidence import evidence_lines
 from turnout.views.terminal import named_values
 
 INTERVAL_KEYS = {"value", "low", "high"}
@@ -30,12 +30,12 @@ def shift_digest(card: Mapping[str, Any]) -> str:
 
 
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
-    """Return a table of features, metrics and expected shift, as shown before an approval."""
-    shown: dict[str, object] = joined_lines(card.get("joined"))
+    """Return a table of evidence, metrics and expected shift, as shown before an approval."""
+    shown: dict[str, object] = {**evidence_lines(card), **joined_lines(card.get("joined"))}
     for group in ("metrics", "score_tolerance", "expected_shift", "drill"):
         for name, value in flatten_card(card.get(group) or {}):
             shown[f"{group}: {name}".replace("_", " ")] = value
-    return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
+    return named_values(shown)
 
 
 def joined_lines(joined: object) -> dict[str, object]:
