@@ -20,18 +20,32 @@ from registry import manifest as envelope
 from registry.folders import read_version_file, replace_version_folder
 from registry.golden import ScoreTolerance, read_golden, read_tolerance
 from registry.types import VersionRefusedError
+from stats.score_scale import (
+    BINS_MAX,
+    MAGNITUDE_MAX,
+    SPREAD_MIN,
+    TASKS,
+    OutputReference,
+    ScoreScale,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reference:
-    """The bin edges of a version's scores and inputs on its training data.
+    """The task, bins and units of a version's scores and inputs, as in reference.json.
 
-    It is read from reference.json: {"score": {"edges": [...]}, "features": [{"name": ...,
-    "edges": [...]}, ...], "decision_threshold": 0.5}.
+    {"score": {"edges": [...]}, "features": [{"name": ..., "edges": [...]}, ...],
+    "decision_threshold": 0.5, "task": "multiclass", "outputs": [{"name": ..., "edges": [...],
+    "spread": 1, "center": 0}, ...]}. Versions of releases that judged the first output only have no
+    task and no outputs.
     """
 
+    task: str
+    """One of stats.score_scale.TASKS."""
+    scale: ScoreScale
+    """How scores are compared."""
     score_edges: NDArray[np.float32]
-    """(J - 1,), not falling: bin j has edges[j-1] < score <= edges[j]. J = 20 after training."""
+    """(J - 1,), not falling: bin j of the first output has edges[j-1] < score <= edges[j]."""
     feature_edges: dict[str, NDArray[np.float32]]
     """Model input, as in ModelContract.names -> at most 255 edges. Trained models have deciles."""
     decision_threshold: float
@@ -148,14 +162,24 @@ def _read_contract(content: bytes) -> ModelContract:
 
 
 def _read_reference(content: bytes, contract: ModelContract) -> Reference:
+    """Return what reference.json says of a version with *contract*.
+
+    Raises VersionRefusedError if it is malformed or does not fit the contract.
+    """
     definition = envelope.read_json("reference.json", content)
     try:
+        score_edges = _edges("score", definition["score"]["edges"])
+        feature_edges = {
+            item["name"]: _edges(item["name"], item["edges"]) for item in definition["features"]
+        }
+        threshold = float(definition.get("decision_threshold", 0.5))
+        task, outputs = _task_and_outputs(definition, contract, score_edges)
         reference = Reference(
-            score_edges=_edges("score", definition["score"]["edges"]),
-            feature_edges={
-                item["name"]: _edges(item["name"], item["edges"]) for item in definition["features"]
-            },
-            decision_threshold=float(definition.get("decision_threshold", 0.5)),
+            task=task,
+            scale=ScoreScale(outputs, task, threshold),
+            score_edges=score_edges,
+            feature_edges=feature_edges,
+            decision_threshold=threshold,
             definition=definition,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -167,6 +191,73 @@ def _read_reference(content: bytes, contract: ModelContract) -> Reference:
             f"{contract.width} inputs of contract.json in order: {list(contract.names)[:3]}..."
         )
     return reference
+
+
+def _task_and_outputs(
+    definition: dict[str, Any], contract: ModelContract, score_edges: NDArray[np.float32]
+) -> tuple[str, list[OutputReference]]:
+    """Return the task and outputs that are stated, or what they are where none is stated."""
+    # Older releases state neither.
+    names = contract.outputs
+    if "task" not in definition and "outputs" not in definition:
+        return _unstated_outputs(names, score_edges)
+    # Both are stated.
+    task, stated = definition["task"], definition["outputs"]
+    if task not in TASKS:
+        raise VersionRefusedError(
+            f"reference.json has the task {str(task)[:40]!r}; a task is one of {', '.join(TASKS)}"
+        )
+    if task == "multiclass" and len(names) < 2:
+        raise VersionRefusedError(
+            "reference.json has the task 'multiclass', and contract.json has one output; a class "
+            "needs an output of its own"
+        )
+    outputs = [_output(item) for item in stated]
+    if tuple(output.name for output in outputs) != names:
+        raise VersionRefusedError(
+            f"reference.json has the outputs {[output.name for output in outputs][:3]}...; those "
+            f"of contract.json are {list(names)[:3]}..., in this order"
+        )
+    size = ScoreScale(outputs, task, 0.5).size
+    if size > BINS_MAX:
+        raise VersionRefusedError(
+            f"reference.json has {size} bins over all outputs, of at most {BINS_MAX}; give the "
+            "outputs fewer edges, and those that are rarely predicted the edges null"
+        )
+    return task, outputs
+
+
+def _unstated_outputs(
+    names: tuple[str, ...], score_edges: NDArray[np.float32]
+) -> tuple[str, list[OutputReference]]:
+    """Return the task and outputs of a version that states none.
+
+    Several outputs are taken for the probabilities of classes: no decision that differs is then
+    missed, and values in the thousands are held, because they differ by more than 1.
+    """
+    if len(names) == 1:
+        return "binary", [OutputReference(names[0], score_edges, spread=1.0)]
+    # The first output keeps its bins. The others have one each, as far as there is room.
+    first = score_edges if len(score_edges) + len(names) <= BINS_MAX else score_edges[:0]
+    own = BINS_MAX - 1 if len(names) > BINS_MAX else BINS_MAX
+    none = np.zeros(0, dtype=np.float32)
+    edges = [first, *([none] * (own - 1)), *([None] * len(names))]
+    return "multiclass", [
+        OutputReference(name, output_edges, spread=1.0)
+        for name, output_edges in zip(names, edges, strict=False)
+    ]
+
+
+def _output(item: dict[str, Any]) -> OutputReference:
+    name, spread, center = item["name"], float(item["spread"]), float(item.get("center", 0.0))
+    if not SPREAD_MIN <= spread <= MAGNITUDE_MAX or not abs(center) <= MAGNITUDE_MAX:
+        raise VersionRefusedError(
+            f"reference.json: output {name!r} has the spread {spread:g} and the center {center:g}; "
+            f"a spread is a number from {SPREAD_MIN:g} to {MAGNITUDE_MAX:g}, a center at most that "
+            "far from 0"
+        )
+    edges = item["edges"]
+    return OutputReference(name, None if edges is None else _edges(name, edges), spread, center)
 
 
 def _edges(name: str, values: Sequence[float]) -> NDArray[np.float32]:

@@ -294,8 +294,9 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
         "reference.json": reference.write_reference(
             names=recipe.contract.names,
             rows=fitted.rows[~fitted.held_out],
-            scores=fitted.scores[fitted.held_out],
-            score_name=recipe.contract.outputs[0],
+            scores=fitted.scores[fitted.held_out, np.newaxis],
+            outputs=recipe.contract.outputs,
+            task="binary",
             threshold=recipe.threshold,
         ),
     }

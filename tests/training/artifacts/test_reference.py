@@ -46,8 +46,9 @@ def test_reference_has_bins_counts_and_missing_values() -> None:
         reference.write_reference(
             names=("v:a", "v:b"),
             rows=rows,
-            scores=np.linspace(0, 1, 100).astype(np.float32),
-            score_name="score",
+            scores=np.linspace(0, 1, 100).astype(np.float32)[:, None],
+            outputs=("score",),
+            task="binary",
             threshold=0.4,
         )
     )
@@ -65,8 +66,9 @@ def test_reference_has_edges_for_a_column_that_is_always_missing() -> None:
         reference.write_reference(
             names=("v:a",),
             rows=rows,
-            scores=np.zeros(5, dtype=np.float32),
-            score_name="score",
+            scores=np.zeros((5, 1), dtype=np.float32),
+            outputs=("score",),
+            task="binary",
             threshold=0.5,
         )
     )
