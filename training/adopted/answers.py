@@ -24,14 +24,14 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from training.adoption.foreign import Transform
 from training.errors import AdoptionError
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "ranking", "anomaly"]
 
-TASKS = ("binary", "multiclass", "regression")
+TASKS: tuple[Task, ...] = get_args(Task)
 TRANSFORMS = ("none", "sigmoid", "softmax")
 REQUEST = "request"
 """Source of a column that callers send."""

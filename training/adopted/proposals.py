@@ -14,7 +14,7 @@ from training.adopted.answers import REQUEST, Answers, Source, Task, answered
 from training.adoption.foreign import ForeignModel, ForeignOutput, InputKind, Transform
 from training.errors import AdoptionError
 
-SERVED_KINDS = ("probabilities", "zipmap", "values")
+SERVED_KINDS = ("probabilities", "values")
 """Kinds of outputs that can be served, the best first."""
 POSITIVE_CLASSES = {
     frozenset(pair): pair[1]
@@ -206,10 +206,10 @@ def _inputs_question(guessed: Mapping[str, str], others: int) -> Question:
 
 def _feature_of(column: ForeignColumn, known: Sequence[KnownFeature]) -> KnownFeature | None:
     """Return the first feature of the column's name and kind."""
-    name = _folded(column.name)
+    name = folded_name(column.name)
     for item in known:
         names = (item.feature.name, f"{item.view.name}{item.feature.name}")
-        if name in map(_folded, names) and _fits(column, item):
+        if name in map(folded_name, names) and _fits(column, item):
             return item
     return None
 
@@ -219,7 +219,8 @@ def _fits(column: ForeignColumn, item: KnownFeature) -> bool:
     return (column.kind == "text") == bool(item.feature.dictionary)
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """Return *name* without case and punctuation."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
@@ -253,7 +254,7 @@ def _propose_transform(
     if "transform" in given:
         transform: Transform = given["transform"]
         return transform
-    if output.kind != "values" or "logit" not in _folded(output.name):
+    if output.kind != "values" or "logit" not in folded_name(output.name):
         return "none"
     proposed: Transform = "sigmoid" if output.width == 1 else "softmax"
     text = f"The output {output.name!r} seems to be logits. What makes probabilities of them?"
