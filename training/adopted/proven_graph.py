@@ -16,7 +16,7 @@ from training.adoption.adapt_graph import adapt_graph
 from training.adoption.certificate import GraphCertificate, certify_graph
 from training.adoption.edge_feed import adapted_rows
 from training.adoption.foreign import Adaptation, ForeignModel
-from training.adoption.foreign_feed import foreign_feed
+from training.adoption.foreign_feed import FeedMaker
 from training.adoption.library_certificate import (
     LibraryCertificate,
     certify_library,
@@ -121,7 +121,7 @@ def _certify_rounding(
     threshold: float,
 ) -> LibraryCertificate:
     """Return what float32 changes for a graph with float64 inputs; nothing for others."""
-    rounded = foreign_feed(foreign, adaptation, contract, sample)
+    rounded = FeedMaker(foreign, adaptation, contract).feed(sample)
     given: dict[str, NDArray[Any]] = {name: values.copy() for name, values in rounded.items()}
     for column in foreign_columns(foreign):
         if column.kind == "double":
