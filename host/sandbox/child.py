@@ -15,7 +15,6 @@ from host.processes import die_with_parent
 from host.sandbox.report import ANSWER, PROBLEM, STEP, TEXT_BYTES_MAX, frame
 from host.sandbox.seccomp import forbid_system_calls
 
-NICE = 10
 OPEN_FILES_MAX = 256
 THREADS_MAX = 256
 """Threads of a child of an ordinary user. Those of root are bounded by memory only."""
@@ -47,7 +46,7 @@ def main(settings_json: str) -> None:
     try:
         answer = importlib.import_module(settings["module"]).answer(request, step)
         last = frame(ANSWER, answer)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  the parent says it
         last = frame(PROBLEM, _problem(error, settings["memory_mb"]))
     _write(report, last)
     os._exit(0)  # no exit handler that a model left behind runs
@@ -65,7 +64,6 @@ def _give_up_rights(settings: dict[str, int]) -> None:
     for limit, most in limits:
         resource.setrlimit(limit, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (settings["cpu_s"], settings["cpu_s"] + 1))
-    os.nice(NICE)
     die_with_parent(signal.SIGKILL)
     forbid_system_calls(os.getpid())
 

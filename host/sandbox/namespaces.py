@@ -76,9 +76,7 @@ def make_root(settings: dict[str, Any]) -> None:
         Path(_MOUNT_POINT + to).symlink_to(target)
     temp = Path(_MOUNT_POINT) / "tmp"
     temp.mkdir()
-    _mount_tmpfs(
-        str(temp), f"size={settings['temp_mb']}m,nr_inodes={_INODES_MAX},mode=700"
-    )
+    _mount_tmpfs(str(temp), f"size={settings['temp_mb']}m,nr_inodes={_INODES_MAX},mode=700")
     # The old root stays only below the new, and is taken off from there.
     _set_attributes(_AT_FDCWD, _MOUNT_POINT, 0, _ATTR_RDONLY)
     os.chdir(_MOUNT_POINT)
@@ -147,7 +145,7 @@ def main() -> None:
     os.setsid()
     _end_with_parent()
     command = settings["command"]
-    os.execve(command[0], command, settings["environment"])
+    os.execve(command[0], command, settings["environment"])  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Three things stand between the child and the host:
 - namespaces, by bubblewrap or by `host.sandbox.namespaces`: what the child does not see, it cannot
   name;
 - a filter of system calls (`host.sandbox.seccomp`): no process, program or socket is made;
-- limits on memory, CPU time, file sizes, time, and on the report, which the parent reads as hostile.
+- limits on memory, CPU time, file sizes and time, and on the report, which is read as hostile.
 """
 
 import functools
@@ -56,7 +56,7 @@ class SandboxError(Exception):
 
 
 class NoSandboxError(Exception):
-    """This host has no way to isolate a child."""
+    """The host has no way to isolate a child."""
 
 
 class Isolation(Enum):
