@@ -27,6 +27,24 @@ from tests.house.sources import (
 Floor = tuple[str, ...]
 
 FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
+    "host": (
+        (
+            "addresses",
+            "child_process",
+            "clock",
+            "collector",
+            "files",
+            "git",
+            "packed_files",
+            "probe",
+            "processes",
+            "retry",
+            "sockets",
+            "text",
+            "unix_sockets",
+        ),
+        ("sandbox",),
+    ),
     "features": (
         (
             "canonical",
@@ -70,7 +88,6 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     "training": (
         (
             "errors",
-            "fit",
             "label_reader",
             "labelled_rows",
             "labels",
@@ -79,8 +96,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "request_inputs",
         ),
         ("export", "artifacts"),
-        ("adoption", "evaluation"),
-        ("drills",),
+        ("adoption", "evaluation", "fit"),
+        ("adoption/convert", "drills"),
         ("champion", "joined"),
         ("train",),
     ),
