@@ -5,7 +5,6 @@ from typing import Any
 
 import typer
 
-from training.adopted.answers import Answers
 from training.adopted.proposals import Proposal, Question, with_answer
 from turnout.errors import OperatorError, UsageError
 
@@ -13,18 +12,19 @@ Propose = Callable[[Mapping[str, Any]], Proposal]
 """Returns the proposal for the answers so far."""
 
 
-def ask_open_questions(propose: Propose, given: Mapping[str, Any], shown: str) -> Proposal:
+def ask_open_questions(propose: Propose, given: Mapping[str, Any]) -> Proposal:
     """Ask one question after the other on the terminal; return the answers.
 
-    shown  the answers file, which a refused proposal is written into by the caller.
-
-    Raises ProposalRefused when the sources of the columns are not accepted.
+    Raises OperatorError when the sources of the columns are not accepted.
     """
     while (proposal := propose(given)).questions:
         question = proposal.questions[0]
         if question.yes_or_no:
             if not typer.confirm(f"{question.text} Accept?", default=True, err=True):
-                raise ProposalRefusedError(shown, proposal.answers)
+                raise OperatorError(
+                    "no source was accepted; give each column its own with "
+                    "--answer inputs.COLUMN=view:feature, or =request for what callers send"
+                )
             given = {**given, "inputs": proposal.answers.definition()["inputs"]}
             continue
         value = _prompt(question)
@@ -34,16 +34,6 @@ def ask_open_questions(propose: Propose, given: Mapping[str, Any], shown: str) -
         else:
             given = with_answer(given, question, value)
     return proposal
-
-
-class ProposalRefusedError(OperatorError):
-    """The sources of the columns were not accepted. *answers* are the proposals."""
-
-    def __init__(self, shown: str, answers: Answers) -> None:
-        super().__init__(
-            f"the proposals are in {shown}: correct the lines of [inputs] and run the command again"
-        )
-        self.answers = answers
 
 
 def open_questions_error(proposal: Proposal, shown: str) -> UsageError:

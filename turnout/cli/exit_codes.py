@@ -21,6 +21,7 @@ from registry.types import (
     VersionRefusedError,
 )
 from training.errors import (
+    AdoptionError,
     ConversionError,
     GateFailedError,
     JoinError,
@@ -60,7 +61,7 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(str(error), ExitCode.FAILED)
         case ProjectError() | ViewError() | ContractError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case LabelsError() | RecipeError():
+        case LabelsError() | RecipeError() | AdoptionError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case JoinError() | ConversionError() | GateFailedError():
             return ExitMessage(str(error), ExitCode.FAILED)
