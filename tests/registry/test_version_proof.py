@@ -282,5 +282,7 @@ def test_registration_refuses_the_certificate_of_another_file() -> None:
         verified(tiny_files(card={"parity": {"passed": True, "onnx_sha256": digest}}))
     )
     other = tiny_files(card={"parity": {"passed": True, "onnx_sha256": "0" * 64}})
-    with pytest.raises(VersionRefusedError, match=r"parity certificate of the model\.onnx 00000000"):
+    with pytest.raises(
+        VersionRefusedError, match=r"parity certificate of the model\.onnx 00000000"
+    ):
         version_proof.check_new_version(verified(other))
