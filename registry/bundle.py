@@ -136,7 +136,7 @@ def verify_bundle(
         golden_outputs=outputs,
         reference=_read_reference(files["reference.json"], contract),
         card=card,
-        tolerance=read_tolerance(card),
+        tolerance=read_tolerance(card, outputs),
     )
 
 

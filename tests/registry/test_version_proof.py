@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from registry import bundle, scoring, version_proof
-from registry.golden import ScoreTolerance
+from registry.golden import ScoreTolerance, score_size
 from registry.types import ScoringError, VersionRefusedError
 from tests.neighbour_models import NEIGHBOURS, Graph, moved_in_company, neighbour_files
 from tests.tiny_models import linear_weights, tiny_contract, tiny_files
@@ -84,6 +84,7 @@ def stating(files: dict[str, bytes], tolerance: object) -> dict[str, bytes]:
         (0.01, 1e3, None, False),
         (0.01, 1e3, {"absolute": 1e-4, "relative": 0}, False),
         (0.01, 1e3, {"absolute": 0, "relative": 1e-4}, True),
+        (0.01, 1e3, {"absolute": 0.02, "relative": 0}, True),
         (0, 1, {"absolute": 0, "relative": 0}, True),
     ],
 )
@@ -119,6 +120,16 @@ def test_version_that_states_no_tolerance_within_the_bounds_is_refused(stated: o
     """The message has the form and the bound."""
     with pytest.raises(VersionRefusedError, match=r"score_tolerance .* from 0 to 0\.0001"):
         verified(stating(tiny_files(), stated))
+
+
+def test_absolute_tolerance_is_bounded_by_the_size_of_golden_scores() -> None:
+    """Of amounts around 1,000 it is a tenth, and of probabilities 1e-4."""
+    amounts = neighbour_files(moved_in_company(0, 1e3))
+    size = score_size(verified(amounts).golden_outputs)
+    assert size > 100
+    assert verified(stating(amounts, {"absolute": 1e-4 * size, "relative": 0})).tolerance
+    with pytest.raises(VersionRefusedError, match="score_tolerance"):
+        verified(stating(amounts, {"absolute": 1.1e-4 * size, "relative": 0}))
 
 
 def test_version_that_states_nothing_has_the_earlier_tolerances() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 InputKind = Literal["float", "double", "integer", "boolean", "text"]
-OutputKind = Literal["probabilities", "label", "values", "zipmap"]
+OutputKind = Literal["probabilities", "label", "values"]
 Transform = Literal["none", "sigmoid", "softmax"]
 
 Feed = Mapping[str, NDArray[Any]]
@@ -39,8 +39,8 @@ class ForeignInput:
 class ForeignOutput:
     """One output of a foreign graph.
 
-    kind     "label" cannot be served. "zipmap" is a list of dictionaries, whose probabilities are
-             served in the order of *classes*.
+    kind     "label" cannot be served. A list of dictionaries (ZipMap) is "probabilities" in the
+             order of *classes*.
     width    number of its columns; 0 if the graph does not say.
     classes  names of the classes, where the file has them.
     """
