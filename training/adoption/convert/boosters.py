@@ -31,6 +31,11 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
 
     text = booster.model_to_string()
     objective = text.partition("\nobjective=")[2].partition("\n")[0].split(" ")[0]
+    if "\naverage_output\n" in text:
+        raise AdoptionError(
+            f"{shown} is a LightGBM model with boosting=rf, whose average onnxmltools leaves out; "
+            "train it with boosting=gbdt, or a RandomForest of scikit-learn"
+        )
     names = tuple(booster.feature_name())
     onnx = _converted(
         onnxmltools.convert_lightgbm,

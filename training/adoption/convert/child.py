@@ -47,6 +47,7 @@ def answer(request: bytes, step: Step) -> bytes:
         )
         step(f"inspecting the graph of {file.shown}")
         graph = inspect_graph(opened.onnx, opened.weights)
+        opened = _scored_output(graph, opened)
         graph = _named(graph, opened)
         step(f"scoring the sample by {opened.truth_by or 'the graph'}")
         rows, arrays = _scored(graph, opened, message.arrays)
@@ -112,6 +113,14 @@ def _named(graph: InspectedGraph, opened: OpenedModel) -> InspectedGraph:
         for item in graph.outputs
     )
     return replace(graph, inputs=inputs, outputs=outputs)
+
+
+def _scored_output(graph: InspectedGraph, opened: OpenedModel) -> OpenedModel:
+    """Return *opened* with the output that has its scores, if the converter named it otherwise."""
+    names = [item.name for item in graph.outputs if item.kind != "label"]
+    if opened.score is None or opened.output in names:
+        return opened
+    return replace(opened, output=names[0])
 
 
 def _scored(

@@ -21,6 +21,7 @@ from skl2onnx.common.shape_calculator import (
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from training.adoption.convert.opened import OpenedModel, class_names, matrix
@@ -33,6 +34,8 @@ from training.export.convert import ML_OPSET, OPSET
 
 MATRIX = "inputs"
 """Name of the input of a model that takes one matrix."""
+MISSING_TEXT = ""
+"""What the graph of a pipeline that fills in missing texts takes for one: texts have no NaN."""
 Estimator = Any
 """scikit-learn has no common type."""
 
@@ -50,7 +53,7 @@ def open_estimator(model: Estimator, shown: str, texts: Sequence[str] = ()) -> O
     _register_boosters()
     # The copy is for the graph: thresholds are rounded there, and the original is the truth.
     convertible = copy.deepcopy(model)
-    round_thresholds(convertible)
+    round_thresholds(convertible, computed=_computes(model))
     _prepare_members(convertible)
     onnx = _converted(convertible, inputs, shown)
     columns = (
@@ -120,7 +123,7 @@ def _column_kinds(model: Estimator) -> dict[str, type]:
     for part in _steps(model):
         if not isinstance(part, ColumnTransformer):
             continue
-        for _, transformer, columns in part.transformers_:
+        for _, transformer, columns in getattr(part, "transformers_", ()):
             scalar = isinstance(columns, str)  # a vectorizer takes one column as texts
             names = [columns] if scalar else list(columns) if not callable(columns) else []
             for step in _steps(transformer):
@@ -148,7 +151,9 @@ def _steps(model: Estimator) -> list[Estimator]:
     if isinstance(model, Pipeline):
         steps += [part for _, step in model.steps for part in _steps(step)]
     elif isinstance(model, ColumnTransformer):
-        steps += [part for entry in model.transformers_ for part in _steps(entry[1])]
+        steps += [
+            part for entry in getattr(model, "transformers_", ()) for part in _steps(entry[1])
+        ]
     elif isinstance(model, FeatureUnion):
         steps += [part for entry in model.transformer_list for part in _steps(entry[1])]
     for name in ("estimator", "base_estimator", "estimator_"):
@@ -246,6 +251,17 @@ def _prepare_members(model: Estimator) -> None:
     for part in _steps(model):
         if isinstance(part, VotingClassifier):
             part.flatten_transform = False
+        elif _imputes_texts(part):
+            part.missing_values = MISSING_TEXT
+
+
+def _imputes_texts(step: Estimator) -> bool:
+    """Tell whether *step* fills in missing texts, which a frame has as NaN."""
+    return (
+        isinstance(step, SimpleImputer)
+        and np.asarray(getattr(step, "statistics_", 0)).dtype.kind == "O"
+        and not isinstance(step.missing_values, str)
+    )
 
 
 def _matrix_names(model: Estimator) -> tuple[str, ...]:
@@ -260,15 +276,18 @@ def _frame_maker(model: Estimator, columns: Mapping[str, tuple[str, ...]]) -> Ca
         return matrix
     import pandas
 
+    fills = any(_imputes_texts(step) for step in _steps(model))
+
+    def values(part: NDArray[Any]) -> Any:  # noqa: ANN401  a column of a frame
+        if part.dtype == object and fills:
+            return np.where(part[:, 0] == MISSING_TEXT, np.nan, part[:, 0])
+        return part[:, 0].astype(np.float64 if part.dtype.kind == "f" else part.dtype)
+
     def as_frame(feed: Feed) -> Any:  # noqa: ANN401  pandas has no types here
         if MATRIX in columns:
             return pandas.DataFrame(matrix(feed), columns=list(names))
         return pandas.DataFrame(
-            {
-                name: part[:, 0].astype(np.float64 if part.dtype.kind == "f" else part.dtype)
-                for name, part in feed.items()
-            },
-            columns=list(names),
+            {name: values(part) for name, part in feed.items()}, columns=list(names)
         )
 
     return as_frame

@@ -21,8 +21,13 @@ THRESHOLDS = "threshold="
 """Begins the line with the thresholds of a tree in LightGBM's text."""
 
 
-def round_thresholds(model: object) -> None:
-    """Round the thresholds of every tree in *model*, which is changed."""
+def round_thresholds(model: object, *, computed: bool) -> None:
+    """Round the thresholds of every tree in *model*, which is changed.
+
+    computed  whether the trees are given values that were computed in float64, not rows. Such a
+              value is rounded to the nearest float32, and so must be the thresholds of
+              HistGradientBoosting, which often are values of rows; the converter does that.
+    """
     # Only a model that uses LightGBM has loaded it.
     lightgbm: Any = sys.modules.get("lightgbm")
     for part in _parts(model):
@@ -31,7 +36,7 @@ def round_thresholds(model: object) -> None:
             part.tree_.threshold[:] = float32_not_above(part.tree_.threshold)
         elif lightgbm and isinstance(part, lightgbm.LGBMModel) and part.__sklearn_is_fitted__():
             part._Booster = rounded_booster(part.booster_)
-        else:
+        elif not computed:
             round_boosted_thresholds(part)
 
 

@@ -20,9 +20,16 @@ def widened(model: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
     """Return *model* with trees between casts, imputers as simple nodes, and float32 outputs."""
     nodes: list[Any] = []
     constants = list(model.graph.initializer)
+    narrow = {
+        item.name
+        for item in model.graph.output
+        if item.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
     for index, node in enumerate(model.graph.node):
         if node.op_type in TREES:
-            nodes += _cast_around(node, index)
+            nodes += _cast_around(node, index, narrow)
+        elif node.op_type == "ConstantOfShape":
+            nodes.append(_double_constant(node))
         elif node.op_type == "Imputer":
             more_nodes, more_constants = _imputer(node, index)
             nodes += more_nodes
@@ -48,18 +55,34 @@ def widened(model: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
     return result
 
 
-def _cast_around(node: Any, index: int) -> list[Any]:  # noqa: ANN401  onnx.NodeProto
-    """Return the node of trees between a cast to float32 and a cast back to float64."""
+def _cast_around(node: Any, index: int, float_outputs: set[str]) -> list[Any]:  # noqa: ANN401  onnx.NodeProto
+    """Return the node of trees between a cast to float32 and a cast back to float64.
+
+    float_outputs  outputs of the graph that the converter knows to be float32 already.
+    """
     narrow, trees = f"trees_{index}/input", onnx.NodeProto()
     trees.CopyFrom(node)
     trees.input[0] = narrow
     at = SCORES_AT[node.op_type]
+    cast = helper.make_node("Cast", [node.input[0]], [narrow], to=TensorProto.FLOAT)
+    if node.output[at] in float_outputs:
+        return [cast, trees]
     trees.output[at] = f"trees_{index}/scores"
     return [
-        helper.make_node("Cast", [node.input[0]], [narrow], to=TensorProto.FLOAT),
+        cast,
         trees,
         helper.make_node("Cast", [trees.output[at]], [node.output[at]], to=TensorProto.DOUBLE),
     ]
+
+
+def _double_constant(node: Any) -> Any:  # noqa: ANN401  onnx.NodeProto
+    """Return a ConstantOfShape whose float32 value is float64, as what it is joined with."""
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.float32([0])
+    if value.dtype != np.float32:
+        return node
+    tensor = numpy_helper.from_array(value.astype(np.float64))
+    return helper.make_node("ConstantOfShape", list(node.input), list(node.output), value=tensor)
 
 
 def _imputer(node: Any, index: int) -> tuple[list[Any], list[Any]]:  # noqa: ANN401  onnx.NodeProto
