@@ -13,7 +13,7 @@ from registry.version_proof import GOLDEN_ROWS_MIN
 from training.adopted.adopted_contract import rows_of_feed
 from training.adopted.proposals import foreign_columns
 from training.adoption.adapt_graph import adapt_graph
-from training.adoption.certificate import GraphCertificate, certify_graph
+from training.adoption.certificate import certify_graph
 from training.adoption.edge_feed import adapted_rows
 from training.adoption.foreign import Adaptation, ForeignModel
 from training.adoption.foreign_feed import FeedMaker
@@ -32,9 +32,10 @@ class ProvenGraph:
     """An adapted graph, and what proves it.
 
     onnx            from `inputs` (B, F) to `scores` (B, K).
-    graph           the comparison of the adapted graph with the file's.
+    graph           the comparison of the adapted graph with the file's (GraphCertificate), as
+                    JSON values.
     library         the comparison with the original library, or, for an ONNX file, only what
-                    rounding to float32 changes.
+                    rounding to float32 changes (LibraryCertificate), as JSON values.
     by_library      whether the library scored the golden rows.
     tolerance       how exact the scores are.
     golden_inputs   (G, F).
@@ -43,8 +44,8 @@ class ProvenGraph:
     """
 
     onnx: bytes
-    graph: GraphCertificate
-    library: LibraryCertificate
+    graph: dict[str, Any]
+    library: dict[str, Any]
     by_library: bool
     tolerance: ScoreTolerance
     golden_inputs: NDArray[np.float32]
@@ -96,8 +97,8 @@ def prove_graph(
     tolerance = library.tolerance if by_library else graph.tolerance
     return ProvenGraph(
         onnx=onnx,
-        graph=graph,
-        library=library,
+        graph=graph.definition(),
+        library=library.definition(),
         by_library=by_library,
         tolerance=tolerance,
         golden_inputs=choose_golden_rows(rows[held], rows[edges]),

@@ -116,9 +116,9 @@ def _evidence(foreign: ForeignModel, proven: ProvenGraph) -> dict[str, Any]:
             "scored_by": foreign.truth_by if proven.by_library else "",
             "rows": len(proven.golden_inputs),
         },
-        "graph": proven.graph.definition(),
+        "graph": proven.graph,
     }
-    library = {**proven.library.definition(), "onnx_sha256": sha256_hex(proven.onnx)}
+    library = {**proven.library, "onnx_sha256": sha256_hex(proven.onnx)}
     # A certificate that fails is an error, so what is here has passed.
     key, passed = ("parity", {"passed": True}) if proven.by_library else ("rounding", {})
     evidence[key] = {**library, **passed}

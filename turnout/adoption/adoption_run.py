@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
+from host.sandbox.run import Isolation
 from training.adopted.adopted_contract import adaptation_of, adopted_contract, contract_rows
 from training.adopted.answers import REQUEST, Answers
 from training.adopted.proposals import ForeignColumn, KnownFeature, foreign_columns
-from training.adopted.proven_graph import ProvenGraph, prove_graph
+from training.adopted.proven_graph import ProvenGraph
 from training.adopted.sample import distinct_words, made_sample, read_sample, sample_columns
 from training.adopted.sample_metrics import sample_metrics
+from training.adopted.sandboxed_proof import prove_in_sandbox
 from training.adopted.version_files import Provenance, decision_threshold, version_files
 from training.adoption.foreign import Adaptation, ForeignModel
 from training.errors import AdoptionError
@@ -34,7 +36,8 @@ class AdoptionOrder:
     known    features that columns may come from.
     sample   file with sample rows; None: the views' newest rows, or made-up rows.
     label    column of *sample* with the outcomes; "" for none.
-    offline  folder of the offline store.
+    offline    folder of the offline store.
+    isolation  of the child in which the graph is run; None chooses one.
     """
 
     model: str
@@ -43,6 +46,7 @@ class AdoptionOrder:
     sample: Path | None = None
     label: str = ""
     offline: Path = Path()
+    isolation: Isolation | None = None
     commit: str = "unknown"
 
 
@@ -95,13 +99,14 @@ def adopt_file(
         given = _library_sample(sample.columns, foreign, answers, adaptation)
         foreign = open_again(order.file, given)
     progress("adapt and certify")
-    proven = prove_graph(
+    proven = prove_in_sandbox(
         foreign,
         adaptation,
         contract,
         rows,
         sample.columns,
         threshold=0.5 if answers.threshold is None else answers.threshold,
+        isolation=order.isolation,
     )
     metrics: dict[str, Estimate] = {}
     if sample.labels is not None:

@@ -20,10 +20,11 @@ from turnout.errors import NotReachableError, OperatorError, UsageError
 from turnout.views.terminal import terminal
 
 if TYPE_CHECKING:
+    from host.sandbox.run import Isolation
     from protos import registry_pb2
     from training.adopted.proposals import KnownFeature, Proposal
     from training.adoption.foreign import ForeignModel
-    from turnout.adoption.adoption_run import AdoptedVersion, Open
+    from turnout.adoption.adoption_run import AdoptedVersion, AdoptionOrder, Open
 
 
 def adopt(
@@ -88,12 +89,15 @@ def adopt(
 
     What the file does not say is asked, and kept in the answers file: the next time asks nothing.
     """
+    from turnout.adoption.adoption_run import adopt_file
+
     context: CommandContext = ctx.obj
     began = time.monotonic()
     _check_options(file, label, sample, out, register=register, try_it=try_it)
     # What the file takes and gives, as its own library tells it in the sandbox.
     screen = terminal(context.json)
-    open_file = _opener(context, without_sandbox=without_sandbox)
+    isolation = _isolation(without_sandbox=without_sandbox)
+    open_file = _opener(context, isolation)
     foreign = open_file(file, {})
     for warning in foreign.warnings:
         screen.note(f"warning: {warning}")
@@ -103,7 +107,10 @@ def adopt(
     proposal = _complete(context, foreign, known, kept, answer or [], by_order=bool(view), yes=yes)
     _keep_answers(proposal, kept, model, file)
     # The version, and the registry.
-    adopted = _adopt(context, model, file, foreign, known, proposal, open_file, sample, label)
+    order = _order(context, model, file, known, isolation, sample, label)
+    adopted = adopt_file(
+        order, foreign, proposal.answers, open_file, lambda step: screen.hint(f"{step} ...")
+    )
     version = asyncio.run(_store(context, model, adopted, out, register=register))
     tried = None
     if try_it and version is not None:
@@ -138,8 +145,21 @@ def _check_options(
         raise UsageError("--try deploys a registered version; leave --no-register out")
 
 
-def _opener(context: CommandContext, *, without_sandbox: bool) -> "Open":
-    from host.sandbox.run import Isolation
+def _isolation(*, without_sandbox: bool) -> "Isolation":
+    """Return how the children are isolated. OperatorError when this host has no sandbox."""
+    from host.sandbox.run import Isolation, NoSandboxError, choose_isolation
+
+    if without_sandbox:
+        return Isolation.NONE
+    try:
+        return choose_isolation()
+    except NoSandboxError as error:
+        raise OperatorError(
+            f"{error}; or use --without-sandbox if you trust whoever made the file"
+        ) from error
+
+
+def _opener(context: CommandContext, isolation: "Isolation") -> "Open":
     from training.adoption.open_foreign import open_foreign
 
     screen = terminal(context.json)
@@ -148,7 +168,7 @@ def _opener(context: CommandContext, *, without_sandbox: bool) -> "Open":
         return open_foreign(
             path,
             sample,
-            isolation=Isolation.NONE if without_sandbox else None,
+            isolation=isolation,
             progress=lambda step: screen.hint(f"{step} ..."),
         )
 
@@ -224,32 +244,27 @@ def _keep_answers(proposal: "Proposal", kept: Path, model: str, file: Path) -> N
     replace_file(kept, answers_toml(proposal.answers, model=model, file=file.name).encode())
 
 
-def _adopt(
+def _order(
     context: CommandContext,
     model: str,
     file: Path,
-    foreign: "ForeignModel",
     known: "list[KnownFeature]",
-    proposal: "Proposal",
-    open_file: "Open",
+    isolation: "Isolation",
     sample: Path | None,
     label: str,
-) -> "AdoptedVersion":
+) -> "AdoptionOrder":
     from host.git import commit_of
-    from turnout.adoption.adoption_run import AdoptionOrder, adopt_file
+    from turnout.adoption.adoption_run import AdoptionOrder
 
-    screen = terminal(context.json)
-    order = AdoptionOrder(
+    return AdoptionOrder(
         model=model,
         file=file,
         known=known,
         sample=sample,
         label=label,
         offline=context.offline_folder(),
+        isolation=isolation,
         commit="unknown" if context.project is None else commit_of(context.project.root),
-    )
-    return adopt_file(
-        order, foreign, proposal.answers, open_file, lambda step: screen.hint(f"{step} ...")
     )
 
 

@@ -102,46 +102,46 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV file of rows with their outcome and spend."""
+def write_sample(folder: Path, file: str) -> tuple[Path, str]:
+    """Write a CSV file of rows with their outcome; return it and the outcome's column.
+
+    A file without names of columns gets those that it was trained on, in order.
+    """
     frame, _, churned = churn_rows(2_000, seed=7)
-    path = tmp_path_factory.mktemp("sample") / "rows.csv"
-    frame.assign(churned=churned, spend=frame["usage"] * 100).to_csv(path, index=False)
-    return path
+    label = "spend" if file == "spend_forest.joblib" else "churned"
+    outcomes = frame["usage"] * 100 if label == "spend" else churned
+    columns = list(COLUMNS) if file.endswith(".pkl") else NUMBERS
+    path = folder / "rows.csv"
+    frame[columns].assign(**{label: outcomes}).to_csv(path, index=False)
+    return path, label
 
 
 @pytest.mark.parametrize("file", CASES)
 def test_foreign_file_answers_as_its_library(
-    file: str,
-    system: RunningSystem,
-    sample: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    file: str, system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One command, then approval and deployment; the answers file asks nothing the next time."""
+    """One command, then approval and deployment; every row answers as the library does."""
     score, package = CASES[file]
     pytest.importorskip(package, reason=f"{package} is in the extra `foreign`")
     monkeypatch.chdir(tmp_path)
     model = file.partition(".")[0]
-    for part in FILES.glob(f"{file}*"):
-        (shutil.copytree if part.is_dir() else shutil.copy)(part, tmp_path / part.name)
-    label = {"spend_forest.joblib": "spend", "offer_xgboost.ubj": ""}.get(file, "churned")
-    options = ["--sample", str(sample), *(["--label", label] if label else [])]
+    copy_model(file, tmp_path)
+    sample, label = write_sample(tmp_path, file)
+    # The labels of two classes do not measure three.
+    measured = ["--label", label] if file != "offer_xgboost.ubj" else []
 
     # The version, by a person who takes every proposal.
-    made = system.turnout("adopt", model, file, *options, "--yes", actor="dana")
-    assert made["seconds"] > 0
+    made = system.turnout(
+        "adopt", model, file, "--sample", str(sample), *measured, "--yes", actor="dana"
+    )
     evidence = made["evidence"]
     assert evidence["parity"] == (package != "onnxruntime")
+    assert evidence["golden_scored_by"] is None or package != "onnxruntime"
     shown = system.turnout("versions", "show", model, made["version"])
     assert shown["evidence"] == evidence
-    if label:
+    if measured:
         assert set(made["metrics"]) >= ({"r2"} if label == "spend" else {"auc"})
-    # A second adoption asks nothing, and gives the same graph.
-    again = system.turnout("adopt", model, file, *options, "--no-register", "--out", "again")
-    assert again["evidence"] == evidence
-    # Another person approves; every row answers as the library does.
+    # Another person approves.
     system.approve(model, made["version"], "initial")
     system.deploy(model, made["version"])
     frame, numbers, _ = churn_rows(ROWS, seed=11)
@@ -151,6 +151,80 @@ def test_foreign_file_answers_as_its_library(
     expected = score(tmp_path / file, frame, rounded)
     size = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(answers, expected, atol=2e-5 * size, rtol=0)
+
+
+def test_second_adoption_asks_nothing_and_gives_the_same_files(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without answers it ends with exit code 2, which names the option; the file then answers."""
+    monkeypatch.chdir(tmp_path)
+    file = "churn_pipeline.pkl"
+    copy_model(file, tmp_path)
+    sample, _ = write_sample(tmp_path, file)
+    line = ["adopt", "twice", file, "--sample", str(sample), "--no-register"]
+    refused = system.turnout(*line, "--out", "a", exit_code=2)
+    assert "--answer unknown=WORD --answer missing=WORD" in refused
+    assert not (tmp_path / "a").exists()
+    options = ["--answer", "unknown=none", "--answer", "missing=none"]
+    first = system.turnout(*line, *options, "--out", "a")
+    second = system.turnout(*line, "--out", "b")
+    assert first["answers"] == second["answers"] == str(tmp_path / "twice.adopt.toml")
+    for name in ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_try_gives_a_first_prediction_of_a_graph(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Approved in another name, deployed and asked with the first sample row."""
+    monkeypatch.chdir(tmp_path)
+    copy_model("churn_network.onnx", tmp_path)
+    made = system.turnout("adopt", "tried", "churn_network.onnx", "--yes", "--try", actor="dana")
+    assert made["evidence"]["golden_scored_by"] is None
+    assert made["prediction"]["version"] == made["version"]
+    assert len(made["prediction"]["scores"]) == 1
+    assert set(made["prediction"]["inputs"]) <= set(made["inputs"])
+
+
+def test_exported_version_scores_as_registered(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each form is read back; a folder that exists is not overwritten."""
+    monkeypatch.chdir(tmp_path)
+    label = system.register("exported", tmp_path / "files")
+    for form, path in (("onnx", "."), ("mlflow", "."), ("triton", "exported/1")):
+        out = tmp_path / form
+        line = ("versions", "export", "exported", label, f"--{form}", "--out", str(out))
+        system.turnout(*line)
+        assert "exists already" in system.turnout(*line, exit_code=2)
+        registered = tmp_path / "files" / "model.onnx"
+        assert (out / path / "model.onnx").read_bytes() == registered.read_bytes()
+    assert "give one of --onnx" in system.turnout(
+        *("versions", "export", "exported", label, "--out", "x"), exit_code=2
+    )
+
+
+def test_register_says_the_next_step(system: RunningSystem, tmp_path: Path) -> None:
+    """A file, a folder with a model alone or with weights beside it, and a stray file."""
+    copy_model("churn_network.onnx", tmp_path)
+    graph = tmp_path / "churn_network.onnx"
+    adopt = f"turnout adopt foreign {graph}"
+    register = ("versions", "register", "foreign")
+    assert adopt in " ".join(system.turnout(*register, str(graph), exit_code=1).split())
+    assert adopt in " ".join(system.turnout(*register, str(tmp_path), exit_code=1).split())
+    (tmp_path / "churn_network.onnx.data").unlink()
+    assert adopt in " ".join(system.turnout(*register, str(tmp_path), exit_code=1).split())
+    graph.unlink()
+    (tmp_path / ".DS_Store").touch()
+    assert "Delete what does not belong" in system.turnout(*register, str(tmp_path), exit_code=1)
+    nowhere = system.turnout(*register, str(tmp_path / "nowhere"), exit_code=1)
+    assert "Name the folder" in nowhere
+
+
+def copy_model(file: str, folder: Path) -> None:
+    """Copy a foreign file, with what lies beside it under its name, or a foreign folder."""
+    for part in FILES.glob(f"{file}*"):
+        (shutil.copytree if part.is_dir() else shutil.copy)(part, folder / part.name)
 
 
 async def ask(
