@@ -251,3 +251,48 @@ async def ask(
 
 def _plain(value: object) -> float | str:
     return value if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+
+
+def test_columns_of_a_projects_view_are_read_by_key(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers are a file of the project, which the next plan does not take for settings."""
+    pytest.importorskip("lightgbm", reason="lightgbm is in the extra `foreign`")
+    monkeypatch.chdir(tmp_path)
+    frame, numbers, churned = churn_rows(1_000, seed=3)
+    frame = frame[NUMBERS].assign(
+        case_id=[f"K{row}" for row in range(len(frame))],
+        churned=churned,
+        taken_at=pandas_now(),
+    )
+    frame.to_parquet(tmp_path / "cases.parquet", index=False)
+    made = ("init", "keyed", "--from", "cases.parquet", "--entity", "case_id")
+    system.turnout(*made, "--time", "taken_at", "--label", "churned")
+    monkeypatch.chdir(tmp_path / "keyed")
+    system.turnout("apply", "--yes", "--reason", "first")
+    view = system.turnout("features", "views")[0]["view"]
+    system.turnout("features", "ingest", view)
+    system.turnout("features", "materialise", view)
+    copy_model("churn_lightgbm.txt", tmp_path)
+
+    line = ("adopt", "bykey", "../churn_lightgbm.txt", "--view", view)
+    assert "1 question is open" in system.turnout(*line, actor="dana", exit_code=2)
+    adopted = system.turnout(*line, "--yes", actor="dana")
+    assert sorted(adopted["inputs"]) == sorted(f"{view}:{name}" for name in NUMBERS)
+    assert adopted["sample"] == f"the 1,000 newest rows of {view}"
+    assert (tmp_path / "keyed" / "models" / "bykey.adopt.toml").is_file()
+    assert system.turnout("project", "check") is not None
+    system.approve("bykey", adopted["version"], "initial")
+    system.deploy("bykey", adopted["version"])
+    expected = by_lightgbm(tmp_path / "churn_lightgbm.txt", None, numbers)
+    for row in (0, 7, 999):
+        answer = system.turnout("predict", "bykey", f"K{row}")
+        assert answer["row_flags"] == [[]]
+        assert answer["scores"][0][0] == pytest.approx(expected[row, 0], abs=1e-5)
+
+
+def pandas_now() -> Any:  # noqa: ANN401
+    """Return the instant a minute ago, in UTC."""
+    import pandas
+
+    return pandas.Timestamp.now(tz="UTC") - pandas.Timedelta(minutes=1)
