@@ -42,7 +42,9 @@ def make_pickles(frame: Any, numbers: NDArray[np.float64], churned: NDArray[np.i
     pipeline = make_pipeline(columns(scaled=True), LogisticRegression()).fit(frame, churned)
     (FILES / "churn_pipeline.pkl").write_bytes(pickle.dumps(pipeline))
     forest = RandomForestRegressor(5, max_depth=4, random_state=1)
-    joblib.dump(forest.fit(numbers, frame["usage"] * 100), FILES / "spend_forest.joblib", compress=3)
+    joblib.dump(
+        forest.fit(numbers, frame["usage"] * 100), FILES / "spend_forest.joblib", compress=3
+    )
     boosted = make_pipeline(
         columns(scaled=False), LGBMClassifier(n_estimators=5, num_leaves=7, verbose=-1)
     )
@@ -112,7 +114,9 @@ def make_graphs(numbers: NDArray[np.float64], churned: NDArray[np.int64]) -> Non
         "layers.2.weight": drawn.normal(size=(1, 16)) / 4,
         "layers.2.bias": drawn.normal(size=1),
     }
-    constants = [numpy_helper.from_array(value.astype(np.float32), n) for n, value in weights.items()]
+    constants = [
+        numpy_helper.from_array(value.astype(np.float32), n) for n, value in weights.items()
+    ]
     nodes = [
         helper.make_node("Gemm", ["x", *list(weights)[:2]], ["linear"], transB=1),
         helper.make_node("Relu", ["linear"], ["relu"]),
