@@ -111,7 +111,8 @@ def _zip_slip() -> bytes:
         archive.writestr("../../../../escaped", b"escaped")
         archive.writestr("/escaped", b"escaped")
         schema = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode"}
-        archive.writestr("schema.json", json.dumps({**schema, "content": [], "__id__": 1}))
+        schema |= {"content": [], "__id__": 1, "protocol": 2, "_skops_version": "0.16"}
+        archive.writestr("schema.json", json.dumps(schema))
     return packed.getvalue()
 
 

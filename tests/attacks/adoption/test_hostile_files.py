@@ -18,23 +18,18 @@ from training.errors import AdoptionError
 
 pytestmark = pytest.mark.walk
 
-LIMITS = SandboxLimits(memory_mb=1_500, cpu_s=10, seconds=60, temp_mb=64)
+LIMITS = SandboxLimits(memory_mb=1_500, cpu_s=5, seconds=60, temp_mb=64)
 SLEEPER_S = 20
 """Limit of the one file that waits; busy machines need more time for the others."""
 SECRET = "token-of-the-test-7f3a"
 NAMESPACE_CASES = (
-    "starts a program",
-    "forks 200 times",
-    "kills another process",
     "reads another process",
-    "connects to a port",
     "reads the environment",
     "reads a key in the home",
     "writes a file outside",
     "replaces the model",
     "writes into an installed package",
     "fills the temporary folder",
-    "computes for ever",
     "crashes",
 )
 """What depends on how the child is isolated; these are tried without bubblewrap too."""

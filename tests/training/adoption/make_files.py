@@ -34,7 +34,7 @@ def make_pickles(frame: Any, numbers: NDArray[np.float64], churned: NDArray[np.i
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    def columns(scaled: bool) -> Any:  # noqa: ANN401, FBT001
+    def columns(scaled: bool) -> Any:  # noqa: ANN401
         scale = make_pipeline(SimpleImputer(), StandardScaler()) if scaled else "passthrough"
         encode = OneHotEncoder(handle_unknown="ignore")
         return ColumnTransformer([("n", scale, list(NUMBERS)), ("t", encode, ["plan"])])
