@@ -90,7 +90,7 @@ def open_foreign(
     files, inside = _shown_files(path)
     request = Message(
         {"path": inside_path(isolation, inside, path.absolute()), "shown": path.name},
-        {name: np.asarray(values) for name, values in sample.items()},
+        {name: _as_sent(values) for name, values in sample.items()},
     )
     task = SandboxTask(
         module=CHILD_MODULE, packages=ROOMS, request=pack_message(request), files=files
@@ -108,6 +108,11 @@ def open_foreign(
             f"writes ({error}), so the model's code may have written it"
         ) from error
     raise AdoptionError(escape_controls(str(refused)[:SENTENCE_MAX]))
+
+
+def _as_sent(values: NDArray[Any]) -> NDArray[Any]:
+    wide: dict[str, Any] = {"f": np.float64, "i": np.int64}
+    return values.astype(wide.get(values.dtype.kind, values.dtype))
 
 
 def _check_sample(sample: Sample) -> None:

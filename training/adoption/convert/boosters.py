@@ -90,9 +90,13 @@ def open_xgboost(booster: Booster, shown: str, classes: Any = None) -> OpenedMod
     names = tuple(booster.feature_names or ())
     plain = booster.copy()
     plain.feature_names = None
+    convertible = plain.copy()
+    # A ranker's scores are sums of leaves, as those of a regressor, which the converter knows.
+    if objective.startswith("rank:"):
+        convertible.set_param({"objective": "reg:squarederror"})
     onnx = _converted(
         onnxmltools.convert_xgboost,
-        plain,
+        convertible,
         shown,
         initial_types=[(MATRIX, FloatTensorType([None, width]))],
         target_opset=OPSET,

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,14 @@ from training.adoption.convert.file_kinds import (
     find_model,
     read_model_file,
 )
-from training.adoption.convert.opened import OpenedModel
-from training.adoption.edge_feed import edge_feed
+from training.adoption.convert.opened import EXTRA, OpenedModel
 from training.adoption.exchange import Message, pack_message, unpack_message
 from training.adoption.foreign import Feed, ForeignInput
-from training.adoption.inspect_graph import InspectedGraph, inspect_graph
 from training.errors import AdoptionError
 
-EXTRA = "pip install 'turnout[foreign]'"
+if TYPE_CHECKING:
+    from training.adoption.inspect_graph import InspectedGraph
+
 WEIGHTS_BYTES_MAX = 1024 * 1024 * 1024
 
 Step = Callable[[str], None]
@@ -46,6 +46,8 @@ def answer(request: bytes, step: Step) -> bytes:
             file, [name for name, part in message.arrays.items() if part.dtype == object]
         )
         step(f"inspecting the graph of {file.shown}")
+        from training.adoption.inspect_graph import inspect_graph
+
         graph = inspect_graph(opened.onnx, opened.weights)
         opened = _scored_output(graph, opened)
         graph = _named(graph, opened)
@@ -98,7 +100,7 @@ def _open(file: ModelFile, texts: list[str]) -> OpenedModel:
     return boosters.read_catboost(file.path, file.shown)
 
 
-def _named(graph: InspectedGraph, opened: OpenedModel) -> InspectedGraph:
+def _named(graph: "InspectedGraph", opened: OpenedModel) -> "InspectedGraph":
     """Return *graph* with the names that the library has for columns and classes."""
     inputs = tuple(
         replace(item, columns=opened.columns[item.name])
@@ -115,7 +117,7 @@ def _named(graph: InspectedGraph, opened: OpenedModel) -> InspectedGraph:
     return replace(graph, inputs=inputs, outputs=outputs)
 
 
-def _scored_output(graph: InspectedGraph, opened: OpenedModel) -> OpenedModel:
+def _scored_output(graph: "InspectedGraph", opened: OpenedModel) -> OpenedModel:
     """Return *opened* with the output that has its scores, if the converter named it otherwise."""
     names = [item.name for item in graph.outputs if item.kind != "label"]
     if opened.score is None or opened.output in names:
@@ -124,7 +126,7 @@ def _scored_output(graph: InspectedGraph, opened: OpenedModel) -> OpenedModel:
 
 
 def _scored(
-    graph: InspectedGraph, opened: OpenedModel, sample: Mapping[str, NDArray[Any]]
+    graph: "InspectedGraph", opened: OpenedModel, sample: Mapping[str, NDArray[Any]]
 ) -> tuple[int, dict[str, NDArray[Any]]]:
     """Return the number of sample rows, and the arrays of the answer: none without a sample."""
     if opened.score is None or not sample:
@@ -145,9 +147,11 @@ def _scored(
 
 
 def _with_edges(
-    graph: InspectedGraph, score: Callable[[Feed], NDArray[Any]], given: Feed
+    graph: "InspectedGraph", score: Callable[[Feed], NDArray[Any]], given: Feed
 ) -> tuple[NDArray[Any], Feed]:
     """Return the scores of the sample and of edge rows, and these rows."""
+    from training.adoption.edge_feed import edge_feed
+
     try:
         scores = _scores(score, given)
     except Exception as error:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from training.adoption.foreign import Feed
 
+EXTRA = "pip install 'turnout[foreign]'"
+"""Installs every library that this folder calls."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:

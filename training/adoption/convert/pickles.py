@@ -3,17 +3,13 @@
 import io
 import re
 import warnings
+from importlib.metadata import version
 from typing import Any
 
-import sklearn
-
-from training.adoption.convert.boosters import open_catboost, open_lightgbm, open_xgboost
 from training.adoption.convert.file_kinds import FileKind, ModelFile, read_model_file
-from training.adoption.convert.opened import OpenedModel
-from training.adoption.convert.pipelines import open_estimator
+from training.adoption.convert.opened import EXTRA, OpenedModel
 from training.errors import AdoptionError
 
-EXTRA = "pip install 'turnout[foreign]'"
 PACKAGES = {"lightgbm", "xgboost", "catboost", "onnxmltools", "skops", "cloudpickle", "pandas"}
 """Packages that the extra brings."""
 VERSION_IN_PICKLE = re.compile(rb"_sklearn_version.{0,6}?(\d+\.\d+(?:\.\w+)*)", re.DOTALL)
@@ -75,10 +71,10 @@ def _missing_module(error: ModuleNotFoundError, content: bytes, shown: str) -> A
 def _version_hint(content: bytes) -> str:
     """Return the version of scikit-learn in a pickle, if it is another one."""
     found = VERSION_IN_PICKLE.search(content)
-    if found is None or found[1].decode() == sklearn.__version__:
+    if found is None or found[1].decode() == version("scikit-learn"):
         return ""
     return (
-        f". It was saved by scikit-learn {found[1].decode()}, and {sklearn.__version__} is "
+        f". It was saved by scikit-learn {found[1].decode()}, and {version('scikit-learn')} is "
         "installed: adopt it in an environment with that version, or export it to ONNX there"
     )
 
@@ -91,7 +87,7 @@ def _version_remarks(caught: list[warnings.WarningMessage], shown: str) -> tuple
         original = getattr(warning, "original_sklearn_version", None)
         if original is None:
             continue
-        installed = sklearn.__version__
+        installed = version("scikit-learn")
         if str(original).split(".")[:2] != installed.split(".")[:2]:
             raise AdoptionError(
                 f"{shown} was saved by scikit-learn {original}, and {installed} is installed, "
@@ -120,6 +116,12 @@ def _converted(model: Any, shown: str, texts: list[str]) -> OpenedModel:  # noqa
     """Convert by the library that *model* is of."""
     library = type(model).__module__.split(".")[0]
     name = type(model).__name__
+    if not hasattr(model, "predict"):
+        raise AdoptionError(f"{shown} has a {name} and no model; save the fitted estimator itself")
+    # Converters are loaded after the file: they take seconds, and many files are refused before.
+    from training.adoption.convert.boosters import open_catboost, open_lightgbm, open_xgboost
+    from training.adoption.convert.pipelines import open_estimator
+
     if library == "lightgbm":
         if name == "Booster":
             return open_lightgbm(model, shown)
@@ -130,6 +132,4 @@ def _converted(model: Any, shown: str, texts: list[str]) -> OpenedModel:  # noqa
         return open_xgboost(model.get_booster(), shown, getattr(model, "classes_", None))
     if library == "catboost":
         return open_catboost(model, shown)
-    if not hasattr(model, "predict"):
-        raise AdoptionError(f"{shown} has a {name} and no model; save the fitted estimator itself")
     return open_estimator(model, shown, texts)

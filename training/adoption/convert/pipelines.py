@@ -25,6 +25,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from training.adoption.convert.opened import OpenedModel, class_names, matrix
+from training.adoption.convert.missing_branches import with_missing_branches
 from training.adoption.convert.thresholds import round_thresholds
 from training.adoption.convert.widen import widened
 from training.adoption.foreign import Feed
@@ -55,7 +56,7 @@ def open_estimator(model: Estimator, shown: str, texts: Sequence[str] = ()) -> O
     convertible = copy.deepcopy(model)
     round_thresholds(convertible, computed=_computes(model))
     _prepare_members(convertible)
-    onnx = _converted(convertible, inputs, shown)
+    onnx = with_missing_branches(_converted(convertible, inputs, shown), convertible)
     columns = (
         {MATRIX: _matrix_names(model)} if MATRIX in inputs else {name: (name,) for name in inputs}
     )

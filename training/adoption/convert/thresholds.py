@@ -30,7 +30,7 @@ def round_thresholds(model: object, *, computed: bool) -> None:
     """
     # Only a model that uses LightGBM has loaded it.
     lightgbm: Any = sys.modules.get("lightgbm")
-    for part in _parts(model):
+    for part in parts_of(model):
         if isinstance(part, BaseDecisionTree) and hasattr(part, "tree_"):
             # The property is a view of the tree's nodes.
             part.tree_.threshold[:] = float32_not_above(part.tree_.threshold)
@@ -53,7 +53,7 @@ def rounded_booster(booster: Any) -> Any:  # noqa: ANN401  lightgbm has no types
     return type(booster)(model_str=text)
 
 
-def _parts(model: object) -> Iterator[object]:
+def parts_of(model: object) -> Iterator[object]:
     """Yield *model* and every estimator inside it: steps, folds, members, wrapped models."""
     pending: list[Any] = [model]
     seen: set[int] = set()

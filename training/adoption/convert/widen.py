@@ -78,10 +78,11 @@ def _cast_around(node: Any, index: int, float_outputs: set[str]) -> list[Any]:  
 def _double_constant(node: Any) -> Any:  # noqa: ANN401  onnx.NodeProto
     """Return a ConstantOfShape whose float32 value is float64, as what it is joined with."""
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.float32([0])
+    zero = np.zeros(1, np.float32)
+    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else zero
     if value.dtype != np.float32:
         return node
-    tensor = numpy_helper.from_array(value.astype(np.float64))
+    tensor = numpy_helper.from_array(np.asarray(value, np.float64))
     return helper.make_node("ConstantOfShape", list(node.input), list(node.output), value=tensor)
 
 
