@@ -14,7 +14,7 @@ from features.ingest.load import ingest
 from features.offline import OfflineStore
 from features.views import Feature, View
 from tests.training.adopted.foreign_models import foreign_model, known_features
-from training.adopted.proposals import Proposal, propose
+from training.adopted.proposals import AnswerProposal, propose
 from turnout.adoption.questions import ask_open_questions, open_questions_error
 from turnout.adoption.view_rows import newest_rows, row_ids
 from turnout.errors import OperatorError
@@ -22,7 +22,7 @@ from turnout.errors import OperatorError
 NOW_MS = 1_700_000_000_000
 
 
-def proposal_for(given: Mapping[str, Any]) -> Proposal:
+def proposal_for(given: Mapping[str, Any]) -> AnswerProposal:
     """Return the proposal of a model with all three questions."""
     return propose(foreign_model(), known_features(), given)
 
@@ -81,6 +81,7 @@ def stored_view(store: OfflineStore, name: str, entities: tuple[str, ...], rows:
 
 def test_newest_rows_of_views_are_joined_by_their_ids(tmp_path: Path) -> None:
     """A view of a part of the entities joins by it; words stand for positions, None for NaN."""
+    # Rows of subscribers with offers, and of subscribers alone.
     store = OfflineStore(tmp_path)
     at = f"{NOW_MS - 1_000}::BIGINT AS event_time_ms"
     pairs = stored_view(
@@ -98,6 +99,7 @@ def test_newest_rows_of_views_are_joined_by_their_ids(tmp_path: Path) -> None:
         "CASE i WHEN 0 THEN NULL WHEN 1 THEN 'post' ELSE 'strange' END AS plan "
         "FROM range(3) t(i)",
     )
+    # A model that reads both.
     contract = ModelContract(
         entities=("subscriber", "offer"),
         views=(

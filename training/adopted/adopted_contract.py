@@ -12,13 +12,13 @@ from training.adopted.answers import REQUEST, Answers
 from training.adopted.proposals import (
     ForeignColumn,
     KnownFeature,
-    class_names,
     foreign_columns,
+    served_names,
 )
 from training.adoption.foreign import Adaptation, ColumnSource, Feed, ForeignModel
 from training.errors import AdoptionError
 
-WORDS_MAX = 10_000
+DICTIONARY_MAX = 10_000
 SCORE = "score"
 """Name of the output of a version with one output."""
 
@@ -36,6 +36,7 @@ def adopted_contract(
     Raises AdoptionError for a column of words without any, and ContractError when the answers
     contradict each other.
     """
+    # Each column is a feature of a view, an input of the request, or a constant.
     features = {item.name: item for item in known}
     used: dict[str, dict[str, None]] = {}
     views: dict[str, View] = {}
@@ -51,6 +52,7 @@ def adopted_contract(
             item = features[source]
             views[item.view.name] = item.view
             used.setdefault(item.view.name, {})[item.feature.name] = None
+    # A single output is called as those of trained versions.
     return ModelContract(
         entities=answers.entities,
         views=tuple(ViewUse(view=views[name], features=tuple(used[name])) for name in used),
@@ -60,12 +62,12 @@ def adopted_contract(
 
 
 def _dictionary(column: ForeignColumn, words: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    dictionary = column.words or words.get(column.name, ())
-    if not 0 < len(dictionary) <= WORDS_MAX:
+    dictionary = column.known_texts or words.get(column.name, ())
+    if not 0 < len(dictionary) <= DICTIONARY_MAX:
         raise AdoptionError(
             f"column {column.name!r} takes words, and {len(dictionary)} of them are known; the "
-            f"graph does not say which. Give --sample FILE with 1 to {WORDS_MAX} words, or make "
-            "it a constant"
+            f"graph does not say which. Give --sample FILE with 1 to {DICTIONARY_MAX} words, or "
+            "make it a constant"
         )
     return dictionary
 
@@ -80,7 +82,7 @@ def adaptation_of(
     dictionaries = {item.name: item.dictionary for item in contract.inputs}
     dictionaries |= {item.name: item.feature.dictionary for item in known}
     output = next(item for item in foreign.outputs if item.name == answers.output)
-    names = class_names(foreign, output)
+    names = served_names(foreign, output)
     return Adaptation(
         columns=tuple(
             _column_source(column, answers, dictionaries) for column in foreign_columns(foreign)
@@ -146,6 +148,7 @@ def rows_of_feed(
 
     Returns (N, F) float32 and (N,) bool.
     """
+    # A row is filled column by column; each column may make it one that no caller can send.
     count = len(next(iter(feed.values())))
     rows = np.full((count, contract.width), np.nan, dtype=np.float32)
     sayable = np.ones(count, dtype=np.bool_)

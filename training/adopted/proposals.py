@@ -21,8 +21,8 @@ POSITIVE_CLASSES = {
     for pair in (("0", "1"), ("-1", "1"), ("false", "true"), ("no", "yes"), ("n", "y"))
 }
 """Pairs of classes whose positive class is certain."""
-MISSING_WORDS = ("", "nan", "none", "null", "missing", "na", "unknown")
-UNKNOWN_WORDS = ("unknown", "other", "others")
+MISSING_TEXTS = ("", "nan", "none", "null", "missing", "na", "unknown")
+UNKNOWN_TEXTS = ("unknown", "other", "others")
 NAMES_SHOWN = 5
 
 
@@ -34,7 +34,7 @@ class ForeignColumn:
     column: int
     name: str
     kind: InputKind
-    words: tuple[str, ...]
+    known_texts: tuple[str, ...]
     """The words that the graph knows, in order; empty for numbers, or if the graph says none."""
 
 
@@ -66,7 +66,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class AnswerProposal:
     """Answers, of which those to *questions* are proposals."""
 
     answers: Answers
@@ -103,7 +103,7 @@ def propose(
     given: Mapping[str, Any],
     *,
     by_order: bool = False,
-) -> Proposal:
+) -> AnswerProposal:
     """Return answers for *foreign*, and the questions that *given* leaves open.
 
     known     features that columns may come from; of equal names the first wins.
@@ -135,7 +135,7 @@ def propose(
         unknown=unknown,
         missing=missing,
     )
-    return Proposal(answers, tuple(questions))
+    return AnswerProposal(answers, tuple(questions))
 
 
 def with_answer(given: Mapping[str, Any], question: Question, value: str) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def _propose_transform(
     return proposed
 
 
-def class_names(foreign: ForeignModel, output: ForeignOutput) -> tuple[str, ...]:
+def served_names(foreign: ForeignModel, output: ForeignOutput) -> tuple[str, ...]:
     """Return a name for each column of *output*: its class, or else its number.
 
     Raises AdoptionError when the file does not say how many columns there are.
@@ -288,7 +288,7 @@ def _propose_serve(
     questions: list[Question],
 ) -> tuple[tuple[str, ...], Task]:
     """Return the served classes or columns, and the task."""
-    names = class_names(foreign, output)
+    names = served_names(foreign, output)
     are_values = output.kind == "values" and transform == "none"
     if "serve" in given:
         serve = tuple(_class_of(value, names) for value in given["serve"])
@@ -329,8 +329,8 @@ def _propose_words(
         found = [answered(given, key, column.name) for key in ("unknown", "missing")]
         if None in found:
             asked.append(column.name)
-        unknown[column.name] = _first(found[0], _known_word(column, UNKNOWN_WORDS))
-        missing[column.name] = _first(found[1], _known_word(column, MISSING_WORDS))
+        unknown[column.name] = _first(found[0], _known_word(column, UNKNOWN_TEXTS))
+        missing[column.name] = _first(found[1], _known_word(column, MISSING_TEXTS))
     if asked:
         proposals = {repr(word) for name in asked for word in (unknown[name], missing[name])}
         questions.append(
@@ -351,10 +351,10 @@ def _first(answer: str | None, proposal: str) -> str:
 def _known_word(column: ForeignColumn, candidates: Sequence[str]) -> str:
     """Return the column's own word for it; else a text that the model does not know."""
     for candidate in candidates:
-        for word in column.words:
+        for word in column.known_texts:
             if word.casefold() == candidate:
                 return word
-    return "" if "" not in column.words else "unknown"
+    return "" if "" not in column.known_texts else "unknown"
 
 
 def _entities(

@@ -83,6 +83,7 @@ def sample_columns(
     and punctuation aside. As many columns as the model has are taken by their order if no name
     fits. A constant needs no column. Raises AdoptionError for a column that is not there.
     """
+    # Each column by its name, or by that of its feature.
     rows = len(next(iter(table.values())))
     known = {folded_name(name): name for name in reversed(list(table))}
     found: dict[str, NDArray[Any]] = {}
@@ -137,7 +138,7 @@ def _word(value: object) -> str:
     return str(value)
 
 
-def distinct_words(values: NDArray[Any]) -> tuple[str, ...]:
+def distinct_texts(values: NDArray[Any]) -> tuple[str, ...]:
     """Return the distinct texts of a sample's column, sorted."""
     return tuple(sorted({value for value in values.tolist() if value is not None}))
 
@@ -160,7 +161,7 @@ def made_sample(
         if not isinstance(source, str):
             made[column.name] = _as_kind(column, np.full(MADE_ROWS, source["constant"], object))
         elif column.kind == "text":
-            words = column.words or (answers.missing.get(column.name, ""),)
+            words = column.known_texts or (answers.missing.get(column.name, ""),)
             drawn = rng.integers(0, len(words), MADE_ROWS)
             made[column.name] = np.array([words[index] for index in drawn], dtype=object)
         else:

@@ -90,6 +90,7 @@ def _value_metrics(
         actual = np.array([float(label) for label in labels.tolist()])
     except (TypeError, ValueError) as error:
         raise AdoptionError(f"the labels of a {task} are numbers: {error}") from error
+    # Both metrics are functions of the weights of rows, for the bootstrap.
     errors = scores[:, 0] - actual
 
     def r2(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -58,6 +58,7 @@ def prove_in_sandbox(
     progress: Callable[[str], None] = lambda _: None,
 ) -> ProvenGraph:
     """Do as `prove_graph` does, in a child process. None for *isolation* chooses one."""
+    # What the proof needs: the graph, the answers as an adaptation and a contract, and rows.
     numbers = {name: values for name, values in exact.items() if values.dtype != object}
     request = Message(
         {
@@ -81,10 +82,12 @@ def prove_in_sandbox(
         },
         {"onnx": foreign.onnx},
     )
+    # The child has no files, and its answer is read as hostile.
     task = SandboxTask(module=MODULE, packages=ROOMS, request=pack_message(request))
     try:
         answered = run_in_sandbox(task, limits, isolation or choose_isolation(), progress)
         message = unpack_message(answered)
+        # A refusal is a sentence for the user; it is raised below.
         if "refused" not in message.document:
             return _proven(message, contract)
     except SandboxError as error:
@@ -127,6 +130,7 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
     """Return the answer to *request*. The child calls it."""
     message = unpack_message(request)
     document, arrays = message.document, message.arrays
+    # The foreign model as the parent has it.
     described = document["foreign"]
     foreign = ForeignModel(
         origin=described["origin"],
@@ -142,6 +146,7 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
         truth_exact=_below(arrays, "exact/"),
         truth_by=described["truth_by"],
     )
+    # The proof.
     step("adapting and certifying the graph")
     try:
         proven = prove_graph(
@@ -154,6 +159,7 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
         )
     except AdoptionError as error:
         return pack_message(Message({"refused": str(error)}))
+    # The adapted graph, golden rows, and what was compared.
     return pack_message(
         Message(
             {

@@ -69,6 +69,7 @@ def _columns(contract: ModelContract) -> list[dict[str, Any]]:
 
 def _mlflow_files(bundle: Bundle) -> dict[str, bytes]:
     """Return MLmodel and its environment, as the flavour mlflow.onnx writes them."""
+    # The signature: two tensors, as JSON in a string of YAML.
     tensors = {
         "inputs": ("inputs", bundle.contract.width),
         "outputs": ("scores", len(bundle.contract.outputs)),
@@ -85,6 +86,7 @@ def _mlflow_files(bundle: Bundle) -> dict[str, bytes]:
         )
         for key, (name, width) in tensors.items()
     }
+    # The flavours: onnx, and python_function, which loads it.
     python = platform.python_version()
     lines = [
         "flavors:",
@@ -106,6 +108,7 @@ def _mlflow_files(bundle: Bundle) -> dict[str, bytes]:
         f"  inputs: {json.dumps(signature['inputs'])}",
         f"  outputs: {json.dumps(signature['outputs'])}",
     ]
+    # The environment has the packages that certified the version.
     requirements = [f"{name}=={version(name)}" for name in ("numpy", "onnx", "onnxruntime")]
     environment = [f"python: {python}", "dependencies:", "- -r requirements.txt"]
     return {

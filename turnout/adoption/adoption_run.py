@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from features.contract import ModelContract
 from host.sandbox.run import Isolation
 from training.adopted.adopted_contract import adaptation_of, adopted_contract, contract_rows
+from training.adopted.adopted_files import Provenance, adopted_files, decision_threshold
 from training.adopted.answers import REQUEST, Answers
 from training.adopted.proposals import ForeignColumn, KnownFeature, foreign_columns
 from training.adopted.proven_graph import ProvenGraph
-from training.adopted.sample import distinct_words, made_sample, read_sample, sample_columns
+from training.adopted.sample import distinct_texts, made_sample, read_sample, sample_columns
 from training.adopted.sample_metrics import sample_metrics
 from training.adopted.sandboxed_proof import prove_in_sandbox
-from training.adopted.version_files import Provenance, decision_threshold, version_files
 from training.adoption.foreign import Adaptation, ForeignModel
 from training.errors import AdoptionError
 from training.evaluation.metrics import Estimate
@@ -113,13 +113,14 @@ def adopt_file(
         progress("metrics")
         threshold = decision_threshold(answers, proven.scores)
         metrics = sample_metrics(sample.labels, proven.scores, answers, threshold=threshold)
+    # The five files, whose card says where all of it comes from.
     provenance = Provenance(
         file=order.file.name,
-        file_sha256=file_digest(order.file),
+        file_sha256=foreign_digest(order.file),
         sample=sample.sentence,
         commit=order.commit,
     )
-    files = version_files(
+    files = adopted_files(
         order.model, foreign, answers, contract, proven, rows, provenance, metrics
     )
     return AdoptedVersion(
@@ -139,13 +140,14 @@ def _sample(
 ) -> tuple[_Sample, ModelContract]:
     """Return the sample, and the contract with the words that only the sample knows."""
     columns = foreign_columns(foreign)
+    # A file has the words of texts, and outcomes.
     if order.sample is not None:
         table = read_sample(order.sample)
         labels = _labels(order, table)
         table = {name: values for name, values in table.items() if name != order.label}
         found = sample_columns(table, columns, answers)
         texts = [item.name for item in columns if item.kind == "text"]
-        words = {name: distinct_words(found[name]) for name in texts}
+        words = {name: distinct_texts(found[name]) for name in texts}
         count = len(next(iter(found.values())))
         sentence = f"{count:,} rows of {order.sample.name}"
         contract = adopted_contract(foreign, answers, order.known, words)
@@ -237,7 +239,7 @@ def _first_inputs(contract: ModelContract, rows: NDArray[np.float32]) -> dict[st
     return sent
 
 
-def file_digest(path: Path) -> str:
+def foreign_digest(path: Path) -> str:
     """Return the SHA-256 (hex) of a file; of a folder that of the names and files in it."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())

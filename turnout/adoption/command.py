@@ -22,68 +22,74 @@ from turnout.views.terminal import terminal
 if TYPE_CHECKING:
     from host.sandbox.run import Isolation
     from protos import registry_pb2
-    from training.adopted.proposals import KnownFeature, Proposal
+    from training.adopted.proposals import AnswerProposal, KnownFeature
     from training.adoption.foreign import ForeignModel
     from turnout.adoption.adoption_run import AdoptedVersion, AdoptionOrder, Open
+
+
+ForeignFile = Annotated[
+    Path,
+    typer.Argument(
+        help="ONNX; pickle, joblib or skops; LightGBM text, XGBoost JSON or UBJ, CatBoost cbm; "
+        "or the folder of an MLflow model."
+    ),
+]
+SampleFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Rows of the model's columns: Parquet, CSV or JSON lines. Default: the newest rows of "
+        "the views that it reads, or made-up rows."
+    ),
+]
+Label = Annotated[str, typer.Option(help="Column of the sample with the outcomes, for metrics.")]
+Views = Annotated[
+    list[str] | None,
+    typer.Option(help="View that columns may come from; may be repeated. Default: every one."),
+]
+AnswerOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="KEY=VALUE, a line of the answers file; may be repeated."),
+]
+AnswersFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The answers file. Default: models/MODEL.adopt.toml of the project, or "
+        "MODEL.adopt.toml beside the foreign file."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Take every proposal without a question.")]
+OutFolder = Annotated[Path | None, typer.Option(help="New folder to write the version to.")]
+Register = Annotated[bool, typer.Option("--register/--no-register", help="Register the version.")]
+Try = Annotated[
+    bool,
+    typer.Option("--try", help="In a development system: approve, deploy and ask it once, too."),
+]
+Approver = Annotated[
+    str, typer.Option(help="Name that approves with --try: another person than you.")
+]
+WithoutSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--without-sandbox", help="Run the file's code as yourself: only if you trust it."
+    ),
+]
 
 
 def adopt(
     ctx: typer.Context,
     model: Model,
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="ONNX; pickle, joblib or skops; LightGBM text, XGBoost JSON or UBJ, CatBoost cbm; "
-            "or the folder of an MLflow model."
-        ),
-    ],
-    sample: Annotated[
-        Path | None,
-        typer.Option(
-            help="Rows of the model's columns: Parquet, CSV or JSON lines. Default: the newest "
-            "rows of the views that it reads, or made-up rows."
-        ),
-    ] = None,
-    label: Annotated[
-        str, typer.Option(help="Column of the sample with the outcomes, for metrics.")
-    ] = "",
-    view: Annotated[
-        list[str] | None,
-        typer.Option(help="View that columns may come from; may be repeated. Default: every one."),
-    ] = None,
-    answer: Annotated[
-        list[str] | None,
-        typer.Option(help="KEY=VALUE, a line of the answers file; may be repeated."),
-    ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            help="The answers file. Default: models/MODEL.adopt.toml of the project, or "
-            "MODEL.adopt.toml beside the foreign file."
-        ),
-    ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Take every proposal without a question.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="New folder to write the version to.")] = None,
-    register: Annotated[
-        bool, typer.Option("--register/--no-register", help="Register the version.")
-    ] = True,
-    try_it: Annotated[
-        bool,
-        typer.Option(
-            "--try", help="In a development system: approve, deploy and ask it once, too."
-        ),
-    ] = False,
-    approver: Annotated[
-        str, typer.Option(help="Name that approves with --try: another person than you.")
-    ] = "approver",
-    without_sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--without-sandbox", help="Run the file's code as yourself: only if you trust it."
-        ),
-    ] = False,
+    file: ForeignFile,
+    sample: SampleFile = None,
+    label: Label = "",
+    view: Views = None,
+    answer: AnswerOptions = None,
+    answers: AnswersFile = None,
+    yes: Yes = False,
+    out: OutFolder = None,
+    register: Register = True,
+    try_it: Try = False,
+    approver: Approver = "approver",
+    without_sandbox: WithoutSandbox = False,
 ) -> None:
     """Make a version of a model that another tool trained, prove it, and register it.
 
@@ -106,12 +112,13 @@ def adopt(
     kept = answers or _answers_path(context, model, file)
     proposal = _complete(context, foreign, known, kept, answer or [], by_order=bool(view), yes=yes)
     _keep_answers(proposal, kept, model, file)
-    # The version, and the registry.
+    # The version: adapted, certified, and measured on the sample.
     order = _order(context, model, file, known, isolation, sample, label)
     adopted = adopt_file(
         order, foreign, proposal.answers, open_file, lambda step: screen.hint(f"{step} ...")
     )
     version = asyncio.run(_store(context, model, adopted, out, register=register))
+    # A first prediction, if it is wanted.
     tried = None
     if try_it and version is not None:
         from turnout.adoption.first_prediction import try_version
@@ -213,7 +220,7 @@ def _complete(
     *,
     by_order: bool,
     yes: bool,
-) -> "Proposal":
+) -> "AnswerProposal":
     """Return complete answers: those of the file and of options, then those to questions."""
     from training.adopted.answers import merged_answers, parse_option, read_answers
     from training.adopted.proposals import propose
@@ -231,7 +238,7 @@ def _complete(
     )
 
 
-def _keep_answers(proposal: "Proposal", kept: Path, model: str, file: Path) -> None:
+def _keep_answers(proposal: "AnswerProposal", kept: Path, model: str, file: Path) -> None:
     """Write the answers unless the file has the same. A file that is right keeps its comments."""
     from training.adopted.answers import answers_toml, read_answers
 
@@ -279,6 +286,7 @@ async def _store(
     """Write the sealed version to *out*, and register it; None when it was only written."""
     from registry import bundle
 
+    # The author is whoever adopts.
     sealed = bundle.seal_files(
         adopted.files,
         model=model,
@@ -289,6 +297,7 @@ async def _store(
         bundle.write_version_folder(out, sealed)
     if not register:
         return None
+    # Without a registry the work need not be lost.
     try:
         async with open_registry(context) as client:
             return await client.register(model, sealed)

@@ -42,6 +42,7 @@ def try_version(
             f"{context.environment.name!r} is in production mode, where one person may not approve "
             "and deploy: leave --try out"
         )
+    # Another person's approval, then all traffic.
     model, label = version.model, version.label
     production = asyncio.run(_production(context, model))
     policy = ["--policy", "standard", "--direct"] if production else ["--policy", INITIAL]

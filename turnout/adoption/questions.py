@@ -5,14 +5,14 @@ from typing import Any
 
 import typer
 
-from training.adopted.proposals import Proposal, Question, with_answer
+from training.adopted.proposals import AnswerProposal, Question, with_answer
 from turnout.errors import OperatorError, UsageError
 
-Propose = Callable[[Mapping[str, Any]], Proposal]
+Propose = Callable[[Mapping[str, Any]], AnswerProposal]
 """Returns the proposal for the answers so far."""
 
 
-def ask_open_questions(propose: Propose, given: Mapping[str, Any]) -> Proposal:
+def ask_open_questions(propose: Propose, given: Mapping[str, Any]) -> AnswerProposal:
     """Ask one question after the other on the terminal; return the answers.
 
     Raises OperatorError when the sources of the columns are not accepted.
@@ -36,7 +36,7 @@ def ask_open_questions(propose: Propose, given: Mapping[str, Any]) -> Proposal:
     return proposal
 
 
-def open_questions_error(proposal: Proposal, shown: str) -> UsageError:
+def open_questions_error(proposal: AnswerProposal, shown: str) -> UsageError:
     """Return the error that names each open question and how it is answered.
 
     shown  the answers file.

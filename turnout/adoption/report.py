@@ -47,6 +47,7 @@ def report(
         "prediction": tried,
         "seconds": round(seconds, 1),
     }
+    # People read the same as sentences.
     shown = {
         "version": "not registered" if version is None else f"{model} {version.label}",
         "made from": adopted.foreign.origin,

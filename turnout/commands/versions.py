@@ -3,26 +3,23 @@
 import asyncio
 import datetime as dt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from host.files import write_new_folder
 from protos import registry_pb2
 from registry.types import VersionRefusedError, standing_approvals
+from turnout.adoption.export_command import export
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError, UsageError
+from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
 from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
-
-if TYPE_CHECKING:
-    from training.artifacts.serving_folder import Form
 
 REQUIRED = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
 """Files of a version that is not sealed yet, as registry.manifest asks for them."""
@@ -30,6 +27,8 @@ REQUIRED = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card
 app = typer.Typer(
     help="Register, list, show, export, approve, reject and archive versions.", no_args_is_help=True
 )
+
+app.command()(export)
 
 Version = Annotated[
     str, typer.Argument(help="The version's label, such as 7, or its id (64 hex digits).")
@@ -111,40 +110,6 @@ def register(
         message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
     )
     screen.hint(f"Next, by another person: turnout versions approve {model} {found.label}")
-
-
-@app.command()
-def export(
-    ctx: typer.Context,
-    model: Model,
-    version: Version,
-    out: Annotated[Path, typer.Option(help="New folder to write; nothing is overwritten.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="model.onnx alone.")] = False,
-    mlflow: Annotated[
-        bool, typer.Option("--mlflow", help="A model folder of MLflow, flavour onnx.")
-    ] = False,
-    triton: Annotated[
-        bool, typer.Option("--triton", help="A model repository of Triton Inference Server.")
-    ] = False,
-) -> None:
-    """Write a version as a folder that another server serves with the same scores.
-
-    inputs.json in it says what each column of the input is, golden.npz has rows with their scores.
-    """
-    # Exactly one form, and a folder that is not there yet.
-    forms: dict[Form, bool] = {"onnx": onnx, "mlflow": mlflow, "triton": triton}
-    chosen = [form for form, wanted in forms.items() if wanted]
-    if len(chosen) != 1:
-        raise UsageError("give one of --onnx, --mlflow and --triton")
-    if out.exists():
-        raise UsageError(f"--out {out} exists already; name a new folder")
-    context: CommandContext = ctx.obj
-    found, names = asyncio.run(_export(context, model, version, chosen[0], out))
-    value = {"model": model, "version": found.label, "digest": found.digest, "out": str(out)}
-    terminal(context.json).result(
-        {**value, "form": chosen[0], "files": names},
-        f"Wrote {model} {found.label} to {out}: {', '.join(names)}.",
-    )
 
 
 @app.command()
@@ -360,22 +325,6 @@ def _next_step(model: str, folder: Path) -> str:
         "Delete what does not belong to it, or let `turnout train --out` or `turnout adopt --out` "
         "write the folder"
     )
-
-
-async def _export(
-    context: CommandContext, model: str, version: str, form: "Form", out: Path
-) -> tuple[registry_pb2.Version, list[str]]:
-    """Write the folder; return the version and the paths of its files."""
-    from registry import bundle
-    from training.artifacts.serving_folder import serving_folder
-
-    async with clients.open_registry(context) as client:
-        found = await client.get_version(model, version)
-        files = await client.fetch(model, found.label)
-    verified = bundle.verify_bundle(files, trusted_key=None, expected_digest=found.digest)
-    folder = serving_folder(form, verified, files["golden.npz"])
-    write_new_folder(out, folder)
-    return found, sorted(folder)
 
 
 async def _approve(

@@ -7,12 +7,12 @@ from tests.training.adopted.foreign_models import (
     foreign_model,
     known_features,
 )
-from training.adopted.proposals import Proposal, foreign_columns, propose, with_answer
+from training.adopted.proposals import AnswerProposal, foreign_columns, propose, with_answer
 from training.adoption.foreign import ForeignInput, ForeignOutput
 from training.errors import AdoptionError
 
 
-def keys(proposal: Proposal) -> list[str]:
+def keys(proposal: AnswerProposal) -> list[str]:
     """Return the keys of the open questions."""
     return [question.key for question in proposal.questions]
 

@@ -86,6 +86,7 @@ def test_sample_gives_texts_and_numbers_as_the_model_takes_them() -> None:
 
 def test_made_rows_reach_both_branches_of_each_split() -> None:
     """Values lie below, at and above every threshold, and every word is drawn."""
+    # A tree with one split, of the second of two columns.
     node = helper.make_node(
         "TreeEnsembleRegressor",
         ["x"],
@@ -110,6 +111,7 @@ def test_made_rows_reach_both_branches_of_each_split() -> None:
     ]
     graph = helper.make_graph([node], "tree", tensors[:1], tensors[1:])
     onnx_model: onnx.ModelProto = helper.make_model(graph)
+    # The model has words too.
     model = foreign_model(
         ForeignInput("x", "float", ("a", "b")), ForeignInput("p", "text", ("p",), (("u", "v"),))
     )

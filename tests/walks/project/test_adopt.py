@@ -259,6 +259,7 @@ def test_columns_of_a_projects_view_are_read_by_key(
     """The answers are a file of the project, which the next plan does not take for settings."""
     pytest.importorskip("lightgbm", reason="lightgbm is in the extra `foreign`")
     monkeypatch.chdir(tmp_path)
+    # A project of a table, whose view is in both stores.
     frame, numbers, churned = churn_rows(1_000, seed=3)
     frame = frame[NUMBERS].assign(
         case_id=[f"K{row}" for row in range(len(frame))],
@@ -275,6 +276,7 @@ def test_columns_of_a_projects_view_are_read_by_key(
     system.turnout("features", "materialise", view)
     copy_model("churn_lightgbm.txt", tmp_path)
 
+    # Its features are those that the model names.
     line = ("adopt", "bykey", "../churn_lightgbm.txt", "--view", view)
     assert "1 question is open" in system.turnout(*line, actor="dana", exit_code=2)
     adopted = system.turnout(*line, "--yes", actor="dana")

@@ -24,8 +24,8 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from training.adoption.convert.opened import OpenedModel, class_names, matrix
 from training.adoption.convert.missing_branches import with_missing_branches
+from training.adoption.convert.opened import OpenedModel, class_names, matrix
 from training.adoption.convert.thresholds import round_thresholds
 from training.adoption.convert.widen import widened
 from training.adoption.foreign import Feed

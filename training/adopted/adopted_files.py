@@ -44,7 +44,7 @@ def decision_threshold(answers: Answers, scores: NDArray[np.float32]) -> float:
     return float(np.median(finite)) if len(finite) else 0.0
 
 
-def version_files(
+def adopted_files(
     model: str,
     foreign: ForeignModel,
     answers: Answers,
@@ -68,21 +68,11 @@ def version_files(
             f"none of the {len(finite)} sample rows has finite scores; give other rows with "
             "--sample FILE"
         )
+    # The card says where all of it comes from.
     threshold = decision_threshold(answers, proven.scores)
     facts = {
-        "format": card.FORMAT,
-        "model": model,
-        "adopted": {
-            "file": provenance.file,
-            "file_sha256": provenance.file_sha256,
-            "origin": foreign.origin,
-            "answers": answers.definition(),
-            "warnings": list(foreign.warnings),
-        },
-        "task": answers.task,
+        **_origin_facts(model, foreign, answers, contract, provenance),
         "threshold": threshold,
-        "names": list(contract.names),
-        "model_contract": contract.model_contract,
         "score_tolerance": {
             "absolute": proven.tolerance.absolute,
             "relative": proven.tolerance.relative,
@@ -90,9 +80,8 @@ def version_files(
         "data": {"sample": provenance.sample, "rows": len(sample)},
         **_evidence(foreign, proven),
         **_metric_facts(metrics),
-        "expected_shift": card.NO_CHAMPION,
-        **card.code_facts(provenance.commit),
     }
+    # The sample gives the bins by which drift is seen.
     return {
         "model.onnx": proven.onnx,
         "contract.json": canonical_json(contract.definition()),
@@ -106,6 +95,32 @@ def version_files(
             threshold=threshold,
         ),
         "card.json": canonical_json(facts),
+    }
+
+
+def _origin_facts(
+    model: str,
+    foreign: ForeignModel,
+    answers: Answers,
+    contract: ModelContract,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    """Return the facts that file, answers and packages determine."""
+    return {
+        "format": card.FORMAT,
+        "model": model,
+        "adopted": {
+            "file": provenance.file,
+            "file_sha256": provenance.file_sha256,
+            "origin": foreign.origin,
+            "answers": answers.definition(),
+            "warnings": list(foreign.warnings),
+        },
+        "task": answers.task,
+        "names": list(contract.names),
+        "model_contract": contract.model_contract,
+        "expected_shift": card.NO_CHAMPION,
+        **card.code_facts(provenance.commit),
     }
 
 
