@@ -62,6 +62,7 @@ def adopted_files(
     The same arguments give the same bytes. Raises AdoptionError when no sample row has finite
     scores.
     """
+    # Bins need scores.
     finite = all_finite(proven.scores)
     if not finite.any():
         raise AdoptionError(

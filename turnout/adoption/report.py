@@ -1,5 +1,6 @@
 """Prints what an adoption made: the certificate, the metrics and what comes next."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,6 @@ def report(
     seconds: float,
 ) -> None:
     """Print the version, what proves it, and the next command."""
-    import json
-
     # The card is what an approver will see, so its lines are shown here too.
     card = json.loads(adopted.files["card.json"])
     metrics = {name: estimate.definition() for name, estimate in adopted.metrics.items()}
@@ -60,6 +59,7 @@ def report(
         "answers": str(kept),
         "time": f"{seconds:.1f} s",
     }
+    # Decisions that float32 changes are no part of the table, so that no reader passes over them.
     screen = terminal(context.json)
     screen.result(value, named_values(shown))
     for line in _flips(card):
