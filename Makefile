@@ -100,7 +100,7 @@ protos: $(VENV)/.installed
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all
 lock:
 	@$(COMPILE) pyproject.toml -o requirements.lock
-	@$(COMPILE) --constraints requirements.lock --extra data --extra dev --extra jwt --extra load --extra plots --extra postgres pyproject.toml -o requirements-dev.lock
+	@$(COMPILE) --constraints requirements.lock --extra data --extra dev --extra foreign --extra jwt --extra load --extra plots --extra postgres pyproject.toml -o requirements-dev.lock
 
 # Known vulnerabilities of what the lock files name. It asks a database, or says that none answers.
 advisories: $(VENV)/.installed

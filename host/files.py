@@ -136,6 +136,28 @@ def replacing_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         fsync_folder(path.parent)
 
 
+def write_new_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write *files*, by their paths below *path*, into a folder that is not there yet.
+
+    A crash leaves no folder *path*. Missing parents are made.
+
+    Raises FileExistsError when *path* is there, and OSError when the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = _path_beside(path, "new")
+    try:
+        for name, content in files.items():
+            file = beside / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        # A rename would replace an empty folder.
+        if path.exists():
+            raise FileExistsError(path)
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder *path* hold exactly *files* (name to content), durably.
 

@@ -29,6 +29,8 @@ from protos import registry_pb2
 from registry.types import ALL_BP
 
 FOLDER = "models"
+ANSWERS_SUFFIX = ".adopt.toml"
+"""Ends the names of files that say how a model of another tool was adopted."""
 TIERS = ("critical", "standard", "experimental")
 MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 TEXTS = ("owner", "purpose", "score_meaning", "default_policy")
@@ -90,6 +92,7 @@ def read_model_settings(
 ) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
     """Return model -> its settings as JSON values, and what is wrong in other files."""
     files, problems = files_below(project, (FOLDER,), ".toml")
+    files = [path for path in files if not path.name.endswith(ANSWERS_SUFFIX)]
     settings: dict[str, dict[str, Any]] = {}
     for path in files:
         shown = project.relative(path)

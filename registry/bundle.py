@@ -150,7 +150,7 @@ def verify_bundle(
         golden_outputs=outputs,
         reference=read_reference(files["reference.json"], contract),
         card=card,
-        tolerance=read_tolerance(card),
+        tolerance=read_tolerance(card, outputs),
     )
 
 

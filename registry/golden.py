@@ -15,8 +15,10 @@ UNPACKED_BYTES_MAX = 64 * 2**20
 """Bound on the unpacked size, because a zip file can unpack to a thousand times its size."""
 
 TOLERANCE_MAX = 1e-4
-"""The most that a version may state, absolute and relative: float32 has 1e-7, and a long sum some
-hundred times that. With more, a score could tell of the rows beside it."""
+"""The most that a version may state, relative and, for scores up to 1, absolute: float32 has 1e-7,
+and a long sum some hundred times that. With more, a score could tell of the rows beside it."""
+SIZE_QUANTILE = 0.9
+"""Nine of ten golden scores are at most as large as the size of an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +29,50 @@ class ScoreTolerance:
     relative: float
 
 
-def read_tolerance(card: Mapping[str, Any]) -> ScoreTolerance | None:
+def read_tolerance(card: Mapping[str, Any], outputs: NDArray[np.float32]) -> ScoreTolerance | None:
     """Return the tolerance that card.json states; None if it states none, as versions once did.
+
+    outputs  (G, K) golden scores. A sum of thousands rounds by thousands of times as much as a
+             probability, also where it cancels to nothing; so TOLERANCE_MAX times their size may be
+             stated as absolute.
 
     Raises VersionRefusedError for a tolerance that is malformed or too large.
     """
     if "score_tolerance" not in card:
         return None
     stated = card["score_tolerance"]
+    absolute_max = TOLERANCE_MAX * score_size(outputs)
     well_formed = isinstance(stated, dict) and stated.keys() == {"absolute", "relative"}
-    if not well_formed or not all(_is_tolerance(value) for value in stated.values()):
+    if (
+        not well_formed
+        or not _is_tolerance(stated["absolute"], absolute_max)
+        or not _is_tolerance(stated["relative"], TOLERANCE_MAX)
+    ):
         raise VersionRefusedError(
             f"card.json states the score_tolerance {str(stated)[:80]}; it is "
-            '{"absolute": A, "relative": R}, each a number from 0 to '
-            f"{TOLERANCE_MAX:g}. Leave it out for 1e-05"
+            '{"absolute": A, "relative": R}, A a number from 0 to '
+            f"{absolute_max:g} and R from 0 to {TOLERANCE_MAX:g}. Leave it out for 1e-05"
         )
     return ScoreTolerance(float(stated["absolute"]), float(stated["relative"]))
 
 
-def _is_tolerance(value: object) -> bool:
+def score_size(scores: NDArray[np.float32]) -> float:
+    """Return how large the scores (N, K) of a model usually are, at least 1.
+
+    Of several outputs it is the size of the smallest.
+    """
+    sizes = [
+        float(np.quantile(np.abs(column[np.isfinite(column)]).astype(np.float64), SIZE_QUANTILE))
+        for column in scores.T
+        if np.isfinite(column).any()
+    ]
+    return max(1.0, min(sizes, default=1.0))
+
+
+def _is_tolerance(value: object, most: float) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return 0 <= value <= TOLERANCE_MAX
+    return 0 <= value <= most
 
 
 def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.float32], ...]:

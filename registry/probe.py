@@ -6,7 +6,7 @@ It runs in a child process (host.probe), because the files are what their author
 from host.probe import report_probe
 from registry.bundle import verify_bundle
 from registry.types import ScoringError, VersionRefusedError
-from registry.version_proof import Report, prove_bundle
+from registry.version_proof import Report, check_new_version, prove_bundle
 
 
 def examine_new_version(files: dict[str, bytes], digest: str, report: Report) -> None:
@@ -16,6 +16,7 @@ def examine_new_version(files: dict[str, bytes], digest: str, report: Report) ->
     """
     report(doing="reading the files")
     bundle = verify_bundle(files, trusted_key=None, expected_digest=digest)
+    check_new_version(bundle)
     prove_bundle(bundle, report)
     report(proved={})
 

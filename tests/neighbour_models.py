@@ -152,7 +152,7 @@ def neighbour_files(graph: Graph) -> dict[str, bytes]:
 
 def _golden_of(content: bytes) -> bytes:
     """Return golden.npz with the scores of the first run of the file, in one batch."""
-    inputs = np.random.default_rng(7).random((8, DEFAULT_WIDTH), dtype=np.float32)
+    inputs = np.random.default_rng(7).random((32, DEFAULT_WIDTH), dtype=np.float32)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -114,7 +114,7 @@ def tiny_files(
     weights: NDArray[np.float32] | None = None,
     fault_when: float | None = None,
     nan_when: float | None = None,
-    golden_rows: int = 8,
+    golden_rows: int = 32,
     card: Mapping[str, object] | None = None,
     task: str = "",
 ) -> dict[str, bytes]:

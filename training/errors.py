@@ -47,3 +47,7 @@ class CertifyError(ValueError):
 
 class DrillError(ValueError):
     """The requested bad version cannot be made from the given version."""
+
+
+class AdoptionError(ValueError):
+    """A foreign model, or an answer about it, cannot be adopted. Its owner must correct it."""

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with sklearn
 
 from training.errors import RecipeError
+from training.export.thresholds import round_boosted_thresholds
 from training.recipe import CALIBRATION_FOLDS, Learner, Recipe
 
 ROWS_AT_ONCE = 65_536
@@ -74,7 +75,7 @@ def _fit(recipe: Recipe, rows: NDArray[Any], positive: NDArray[np.bool_]) -> Any
         if learner.calibration == "sigmoid":
             model = _CALIBRATED(model, method="sigmoid", cv=CALIBRATION_FOLDS)
         fitted = model.fit(rows, positive.astype(np.int64))
-    _round_thresholds_down(fitted)
+    _round_thresholds(fitted)
     return fitted
 
 
@@ -103,25 +104,11 @@ def _unfitted(learner: Learner, seed: int) -> Any:  # noqa: ANN401
     return _CLASSES[learner.kind](**parameters, random_state=seed)
 
 
-def _round_thresholds_down(model: Any) -> None:  # noqa: ANN401
-    """Replace each threshold of boosted trees by the largest float32 that is not above it.
-
-    Float32 rows still take the same branches, because a split tests x <= threshold. skl2onnx 1.20
-    rounds thresholds to the nearest float32, which then is the threshold itself. Without this, 12
-    of the offer model's 365 thresholds were rounded up, and a price at one of them scored .13
-    differently.
-    """
+def _round_thresholds(model: Any) -> None:  # noqa: ANN401
+    """Round thresholds of boosted trees, also inside of a calibrated model."""
     folds = getattr(model, "calibrated_classifiers_", None)
     for estimator in [model] if folds is None else [fold.estimator for fold in folds]:
-        if not isinstance(estimator, HistGradientBoostingClassifier):
-            continue
-        for tree in (tree for trees in estimator._predictors for tree in trees):
-            exact = tree.nodes["num_threshold"]
-            with np.errstate(over="ignore"):
-                nearest = exact.astype(np.float32)
-            above = nearest > exact
-            nearest[above] = np.nextafter(nearest[above], np.float32(-np.inf))
-            tree.nodes["num_threshold"] = nearest
+        round_boosted_thresholds(estimator)
 
 
 def _fit_scaled(

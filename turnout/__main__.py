@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from turnout.adoption.command import adopt
 from turnout.cli.context import common_options_first, context_from_options
 from turnout.cli.exit_codes import exit_message
 from turnout.commands import (
@@ -123,6 +124,7 @@ app.command("plan")(plan.plan)
 app.command("apply")(plan.apply)
 app.command("train")(train)
 app.command("try")(try_project)
+app.command("adopt")(adopt)
 app.add_typer(project.app, name="project")
 app.add_typer(project.env_app, name="env")
 app.add_typer(versions.app, name="versions")

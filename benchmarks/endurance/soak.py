@@ -207,7 +207,7 @@ def _deploy(system: RunningSystem, folder: Path) -> None:
     label = system.register(MODEL, folder / "first", contract=contract)
     system.approve(MODEL, label, "initial")
     system.deploy(MODEL, label)
-    system.register(MODEL, folder / "second", contract=contract, golden_rows=9)
+    system.register(MODEL, folder / "second", contract=contract, golden_rows=33)
 
 
 async def _reload(system: RunningSystem, *, load_it: bool) -> None:

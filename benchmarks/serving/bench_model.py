@@ -148,7 +148,7 @@ class BenchModel:
         )
         folder = self.gateway_folder
         for model, contract in CONTRACTS.items():
-            files = version_files(model, contract, rows[:16], learner)
+            files = version_files(model, contract, rows[:32], learner)
             self.onnx(model).write_bytes(files["model.onnx"])
             if model == ROLLING:
                 deployment = replace(

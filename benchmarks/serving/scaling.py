@@ -129,7 +129,7 @@ class ScalingModels:
         values = rng.normal(size=(ENTITIES, features)).astype(np.float32)
         learner = fit_trees(values[:5_000], values[:5_000, 0] + values[:5_000, 1] > 0.5, seed=1)
         write_feature_rows(self._redis_url, view, values)
-        return version_files("grown", view_contract(view), values[:16], learner)
+        return version_files("grown", view_contract(view), values[:32], learner)
 
 
 def model_name(size: GatewaySize, number: int) -> str:

@@ -30,7 +30,8 @@ def note_pushed(client: redis.Redis, view: View, newest_event_ms: int) -> None:
     _, key = view_record_keys(view.name, view.view_hash, namespace_of(client))
     value = PushedRows(view.ttl_ms, newest_event_ms).to_bytes()
     (expiry,) = expiries_ms(view, np.array([newest_event_ms]))
-    run_script(client, SET_IF_LARGER, [(key, newest_event_ms, value, expiry)])
+    call: ScriptCall = ([key], [newest_event_ms, value, expiry])
+    run_script(client, SET_IF_LARGER, [call])
 
 
 class StoredRecord:

@@ -27,6 +27,24 @@ from tests.house.sources import (
 Floor = tuple[str, ...]
 
 FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
+    "host": (
+        (
+            "addresses",
+            "child_process",
+            "clock",
+            "collector",
+            "files",
+            "git",
+            "packed_files",
+            "probe",
+            "processes",
+            "retry",
+            "sockets",
+            "text",
+            "unix_sockets",
+        ),
+        ("sandbox",),
+    ),
     "features": (
         (
             "canonical",
@@ -71,7 +89,6 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     "training": (
         (
             "errors",
-            "fit",
             "label_reader",
             "labelled_rows",
             "labels",
@@ -81,8 +98,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "split",
         ),
         ("export", "artifacts"),
-        ("evaluation",),
-        ("drills",),
+        ("adoption", "evaluation", "fit"),
+        ("adopted", "adoption/convert", "drills"),
         ("audit", "certify", "champion", "joined"),
         ("train",),
     ),
@@ -136,7 +153,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("forgetting", "training_runs"),
+        ("adoption", "forgetting", "training_runs"),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),

@@ -46,6 +46,7 @@ IN_SENTENCES = {"alone", "apart", "held", "kept", "place", "several", "whole", "
 UNIQUE_IN = (*ROOMS, CLIENT_FOLDER, "benchmarks")
 
 SHARED_NAMES = {
+    "answer": "what a sandboxed child calls in the module that its task names",
     "main": "the entry point of a process or a program",
 }
 """Public names that stand several times, and why."""

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from features.canonical import sha256_hex
 from registry import bundle, scoring, version_proof
-from registry.golden import ScoreTolerance
+from registry.golden import ScoreTolerance, score_size
 from registry.types import ScoringError, VersionRefusedError
 from tests.neighbour_models import NEIGHBOURS, Graph, moved_in_company, neighbour_files
 from tests.tiny_models import linear_weights, tiny_contract, tiny_files
@@ -41,7 +42,7 @@ def test_proof_refuses_a_score_that_depends_on_neighbours_or_earlier_calls(graph
     scoring.golden_test(verified(files), scoring.load_session(verified(files)))
 
     with pytest.raises(
-        VersionRefusedError, match=r"golden row \d .* alone and .* the difference is .* own row"
+        VersionRefusedError, match=r"golden row \d+ .* alone and .* the difference is .* own row"
     ):
         prove(files)
 
@@ -53,7 +54,7 @@ def test_proof_refuses_a_score_that_depends_on_neighbours_or_earlier_calls(graph
         tiny_files(fault_when=5.0),
         tiny_files(nan_when=5.0),
         tiny_files(golden_rows=1_000),
-        tiny_files(weights=linear_weights(3) * np.float32(1e5)),
+        tiny_files(weights=linear_weights(3) * np.float32(1e5), golden_rows=8),
         tiny_files(
             contract=tiny_contract(40, ("a", "b", "c")),
             weights=linear_weights(40, 3) / 100,
@@ -84,6 +85,7 @@ def stating(files: dict[str, bytes], tolerance: object) -> dict[str, bytes]:
         (0.01, 1e3, None, False),
         (0.01, 1e3, {"absolute": 1e-4, "relative": 0}, False),
         (0.01, 1e3, {"absolute": 0, "relative": 1e-4}, True),
+        (0.01, 1e3, {"absolute": 0.02, "relative": 0}, True),
         (0, 1, {"absolute": 0, "relative": 0}, True),
     ],
 )
@@ -121,6 +123,16 @@ def test_version_that_states_no_tolerance_within_the_bounds_is_refused(stated: o
         verified(stating(tiny_files(), stated))
 
 
+def test_absolute_tolerance_is_bounded_by_the_size_of_golden_scores() -> None:
+    """A tenth is allowed for amounts around 1,000, where 1e-4 is for probabilities."""
+    amounts = neighbour_files(moved_in_company(0, 1e3))
+    size = score_size(verified(amounts).golden_outputs)
+    assert size > 100
+    assert verified(stating(amounts, {"absolute": 1e-4 * size, "relative": 0})).tolerance
+    with pytest.raises(VersionRefusedError, match="score_tolerance"):
+        verified(stating(amounts, {"absolute": 1.1e-4 * size, "relative": 0}))
+
+
 def test_version_that_states_nothing_has_the_earlier_tolerances() -> None:
     """No file of an earlier version changes; a stated tolerance is part of the version's id."""
     without, stated = verified(tiny_files()), {"absolute": 0, "relative": 0}
@@ -145,7 +157,7 @@ def test_golden_rows_meet_the_stated_tolerance() -> None:
                 5e-5, rel=0.01
             )
         else:
-            with pytest.raises(VersionRefusedError, match=r"golden row \d of 8"):
+            with pytest.raises(VersionRefusedError, match=r"golden row \d+ of 8"):
                 scoring.golden_test(stated, scoring.load_session(tiny))
 
 
@@ -237,3 +249,40 @@ def test_bundle_refuses_names_that_differ_by_case_only(name: str) -> None:
     """A disk that ignores case would keep one of the two files."""
     with pytest.raises(VersionRefusedError, match="differ by case only"):
         verified({**tiny_files(), name: b"{}"})
+
+
+def test_registration_refuses_few_golden_rows_and_gateways_take_them() -> None:
+    """A version of before the rule keeps loading."""
+    few = tiny_files(golden_rows=version_proof.GOLDEN_ROWS_MIN - 1)
+    prove(few)
+    with pytest.raises(VersionRefusedError, match=r"golden.npz has 31 rows; .* at least 32"):
+        version_proof.check_new_version(verified(few))
+    version_proof.check_new_version(verified(tiny_files(golden_rows=32)))
+
+
+def test_registration_refuses_golden_scores_that_are_no_numbers() -> None:
+    """A row with NaN in its inputs may not certify NaN either."""
+    files = tiny_files()
+    rows = np.load(io.BytesIO(files["golden.npz"]))
+    inputs, outputs = rows["inputs"].copy(), rows["outputs"].copy()
+    inputs[5, 0] = outputs[5] = np.nan
+    certified = verified({**files, "golden.npz": golden(inputs, outputs)})
+
+    version_proof.check_golden_scores(certified)
+    with pytest.raises(
+        VersionRefusedError, match=r"the scores \[nan\] for row 5, and 1 of 32 rows"
+    ):
+        version_proof.check_new_version(certified)
+
+
+def test_registration_refuses_the_certificate_of_another_file() -> None:
+    """A certificate names the file that was compared with the original model."""
+    digest = sha256_hex(tiny_files()["model.onnx"])
+    version_proof.check_new_version(
+        verified(tiny_files(card={"parity": {"passed": True, "onnx_sha256": digest}}))
+    )
+    other = tiny_files(card={"parity": {"passed": True, "onnx_sha256": "0" * 64}})
+    with pytest.raises(
+        VersionRefusedError, match=r"parity certificate of the model\.onnx 00000000"
+    ):
+        version_proof.check_new_version(verified(other))

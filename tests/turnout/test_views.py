@@ -10,6 +10,7 @@ from rich.text import Text
 
 from protos import registry_pb2, rollout_pb2
 from turnout.views.cards import change_summary, flatten_card, shift_digest
+from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
 from turnout.views.rollout_view import four_times, status_view
 from turnout.views.terminal import EscapingConsole, Terminal, named_values, text_table
@@ -173,6 +174,25 @@ def test_change_summary_shows_the_fairness_of_older_cards() -> None:
         change_summary({"fairness": {"p:senior": {**older, "verdict": "outside band"}}})
     )
     assert "outside band" in shown
+
+
+def test_change_summary_says_what_proves_a_version() -> None:
+    """Golden rows by the file itself, by the original, and a certificate read differently."""
+    alone = rendered(change_summary({}))
+    assert "scored by this very file; nothing proves that it equals the model it was" in alone
+    assert "none: nobody compared this file" in alone
+    assert "none: nobody measured this version" in alone
+    parity = {"passed": True, "difference_max": 3e-7, "held_out_rows": 100, "edge_rows": 20}
+    trained = rendered(change_summary({"parity": parity, "metrics": {"auc": 0.5}}))
+    assert "the parity certificate is the proof" in trained
+    assert "120 rows compared with the original; the largest difference is 3e-07" in trained
+    assert "nobody" not in trained
+    adopted = rendered(change_summary({"golden": {"scored_by": "lightgbm 4.6.0"}}))
+    assert "scored by lightgbm 4.6.0, the original" in adopted
+    # A card's author may have written anything.
+    for written in ({"parity": "yes", "golden": 3}, {"parity": {"passed": 1}, "golden": []}):
+        assert "nothing proves" in rendered(change_summary(written))
+        assert golden_evidence(written)["parity"] is False
 
 
 def test_change_summary_says_what_training_joined() -> None:

@@ -5,7 +5,7 @@ of each of its sections. In a rollout, prediction evidence tests for a departure
 this shift, not for a difference from production, because a better model is different.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -98,12 +98,14 @@ class ExpectedShift:
         }
 
 
-def evidence_digests(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return section -> SHA-256 (hex) of its canonical JSON, for the evidence in a card's *facts*.
+def evidence_digests(
+    facts: Mapping[str, Any], sections: Sequence[str] = EVIDENCE
+) -> dict[str, str]:
+    """Return section -> SHA-256 (hex) of its canonical JSON, for *sections* of a card's *facts*.
 
     The registry computes the same again before it takes an approval.
     """
-    return {name: sha256_hex(canonical_json(facts[name])) for name in EVIDENCE}
+    return {name: sha256_hex(canonical_json(facts[name])) for name in sections}
 
 
 def shift_without_champion(evidence: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from registry.types import (
     VersionRefusedError,
 )
 from training.errors import (
+    AdoptionError,
     CertifyError,
     ConversionError,
     GateFailedError,
@@ -61,7 +62,7 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(str(error), ExitCode.FAILED)
         case ProjectError() | ViewError() | ContractError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case LabelsError() | RecipeError() | CertifyError():
+        case LabelsError() | RecipeError() | CertifyError() | AdoptionError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case JoinError() | ConversionError() | GateFailedError():
             return ExitMessage(str(error), ExitCode.FAILED)

@@ -21,9 +21,13 @@ def predict(
     ctx: typer.Context,
     model: Model,
     keys: Annotated[
-        list[str],
-        typer.Argument(help="The row's entity ids, in the order of the model's entities."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="The row's entity ids, in the order of the model's entities. A model without "
+            "entities takes none.",
+            show_default=False,
+        ),
+    ] = None,
     named: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", help="NAME=VALUE of a request input; may be repeated."),
@@ -41,6 +45,7 @@ def predict(
     """Score one row, such as one customer, through the gateway."""
     context: CommandContext = ctx.obj
     # The time includes the connection, which a service would keep open.
+    keys = keys or []
     inputs = dict(parse_input(text) for text in named or [])
     began = time.perf_counter()
     prediction = asyncio.run(_predict(context, model, keys, inputs, version, sticky, timeout_s))

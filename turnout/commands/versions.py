@@ -1,4 +1,4 @@
-"""`turnout versions`: registers, lists, shows, approves, rejects and archives versions."""
+"""`turnout versions`: registers, shows, exports, approves, rejects and archives versions."""
 
 import asyncio
 import datetime as dt
@@ -10,21 +10,28 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from protos import registry_pb2
-from registry.types import standing_approvals
+from registry.types import VersionRefusedError, standing_approvals
+from turnout.adoption.export_command import export
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
+from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
 
 if TYPE_CHECKING:
     from registry.bundle import Bundle
 
+REQUIRED = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
+"""Files of a version that is not sealed yet, as registry.manifest asks for them."""
+
 app = typer.Typer(
-    help="Register, list, show, approve, reject and archive versions.", no_args_is_help=True
+    help="Register, list, show, export, approve, reject and archive versions.", no_args_is_help=True
 )
+
+app.command()(export)
 
 Version = Annotated[
     str, typer.Argument(help="The version's label, such as 7, or its id (64 hex digits).")
@@ -69,6 +76,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
     value: dict[str, Any] = {
         **message_to_json(found),
         "card": card,
+        "evidence": golden_evidence(card),
         "about": message_to_json(about),
         "approvals": [message_to_json(approval) for approval in approvals],
     }
@@ -193,7 +201,7 @@ def approve(
     approval = asyncio.run(_approve(context, found, policy, reason, direct))
     covers = ", also for production at once" if approval.direct and policy != INITIAL else ""
     screen.result(
-        message_to_json(approval),
+        {**message_to_json(approval), "evidence": golden_evidence(card_of(found))},
         f"Approved: {model} {approval.version} under {policy}{covers}, by {approval.approver}.",
     )
     next_step = (
@@ -346,9 +354,19 @@ def _about_model(about: registry_pb2.ProjectModel) -> dict[str, object]:
 
 
 async def _register(context: CommandContext, model: str, folder: Path) -> registry_pb2.Version:
-    from registry import bundle  # imports ONNX Runtime, which no other command here needs
+    from registry import bundle  # numpy takes long to import
 
-    return await _register_files(context, model, bundle.read_version_folder(folder))
+    try:
+        files = bundle.read_version_folder(folder)
+    except VersionRefusedError as error:
+        raise OperatorError(f"{error}. {_next_step(model, folder)}") from error
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
+        raise OperatorError(
+            f"{folder} has {sorted(files)}, and a version also needs {missing}. "
+            f"{_next_step(model, folder)}"
+        )
+    return await _register_files(context, model, files)
 
 
 async def _register_files(
@@ -370,6 +388,21 @@ async def _fetch_both(
             raise OperatorError(f"{model} has no production version to certify against")
         candidate = await fetch_registered(client, model, version)
         return await client.fetch(model, version), candidate, production
+
+
+def _next_step(model: str, folder: Path) -> str:
+    """Return how the files in *folder* become a version."""
+    # A model of another tool: the file, the one ONNX file of the folder, or a folder of MLflow.
+    graphs = sorted(folder.glob("*.onnx")) if folder.is_dir() else []
+    foreign = graphs[0] if len(graphs) == 1 and not (folder / "MLmodel").exists() else folder
+    if not folder.exists():
+        return "Name the folder that `turnout train --out` or `turnout adopt --out` wrote"
+    if folder.is_file() or graphs or (folder / "MLmodel").exists():
+        return f"For a model of another tool: turnout adopt {model} {foreign}"
+    return (
+        "Delete what does not belong to it, or let `turnout train --out` or `turnout adopt --out` "
+        "write the folder"
+    )
 
 
 async def _approve(

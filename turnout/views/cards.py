@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from protos import registry_pb2
+from turnout.views.golden_evidence import evidence_lines
 from turnout.views.terminal import named_values
 
 INTERVAL_KEYS = {"value", "low", "high"}
@@ -33,10 +33,10 @@ def shift_digest(card: Mapping[str, Any]) -> str:
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
     """Return a table of what an approver accepts, as shown before an approval.
 
-    It has the data, the joined features, the metrics, the gate, the fairness report and the
-    expected shift.
+    It has what proves the version, the data, the joined features, the metrics, the gate, the
+    fairness report and the expected shift.
     """
-    shown: dict[str, object] = {}
+    shown: dict[str, object] = dict(evidence_lines(card))
     for name, value in flatten_card(_mapping(card.get("data"))):
         shown[f"data: {name}".replace("_", " ")] = value
     shown |= joined_lines(card.get("joined"))
@@ -47,7 +47,7 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     for group in ("expected_shift", "drill"):
         for name, value in flatten_card(_mapping(card.get(group))):
             shown[f"{group}: {name}".replace("_", " ")] = value
-    return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
+    return named_values(shown)
 
 
 def gate_lines(gate: object) -> dict[str, object]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.walk
 
 REPOSITORY = Path(__file__).parents[3]
 README = REPOSITORY / "README.md"
-PROGRAM_PAGES = (README, REPOSITORY / "docs" / "first-model.md")
+PROGRAM_PAGES = (README, *(REPOSITORY / "docs" / name for name in ("first-model.md", "models.md")))
 """Pages whose programs run beside the demo, too; those of other pages have tests of their own."""
 
 BLOCKS = [

@@ -1,0 +1,1 @@
+"""Hostile model files, each opened by the adoption's sandbox on this machine."""

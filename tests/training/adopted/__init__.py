@@ -1,0 +1,1 @@
+"""Tests of the way from a foreign model to the files of a version."""

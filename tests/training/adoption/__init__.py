@@ -1,0 +1,1 @@
+"""Models of other tools, on their way to versions."""

@@ -1,0 +1,1 @@
+"""Makes proven versions of models that other tools trained."""

@@ -1,0 +1,155 @@
+"""Makes rows on which a library and its graph, or two graphs, are most likely to differ."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from features.contract import ModelContract
+from training.adoption.column_origins import FoundColumns, find_columns
+from training.adoption.foreign import Adaptation, Feed
+from training.adoption.inspect_graph import input_widths
+from training.export.edge_rows import base_rows, contract_edges
+
+SPLITS_MAX = 2_000
+"""Splits of the trees that get rows; each gets three."""
+UNKNOWN_WORD = "\u2047 no such word"
+EDGE_VALUES = (np.nan, 0.0, -0.0, 1.0, 3.4e38, -3.4e38, np.inf, -np.inf)
+
+
+def edge_feed(content: bytes, sample: Feed, *, missing: bool) -> Feed:
+    """Return edge rows of a foreign graph: at the thresholds of its trees, and at its words.
+
+    sample   input -> (N, C), N at least 1, as the graph takes them. Edge rows are sample rows with
+             one column changed.
+    missing  whether rows with NaN are among them, and rows with a word that the graph does not
+             know. Many libraries refuse these.
+
+    All numbers are float32 values. The result has no rows if the graph has neither.
+    """
+    model = onnx.load_model_from_string(content)
+    found = find_columns(model, input_widths(model))
+    count = len(next(iter(sample.values())))
+    bases = base_rows(np.arange(count, dtype=np.float32)[:, np.newaxis]).astype(np.int64)[:, 0]
+    # (input, column, value) of each edge row.
+    changes: list[tuple[str, int, Any]] = []
+    for (name, column), threshold in _spread(found):
+        changes += [
+            (name, column, value) for value in neighbours(threshold, sample[name].dtype).tolist()
+        ]
+    for (name, column), words in found.categories.items():
+        if sample[name].dtype.kind in "OSU":
+            changes += [(name, column, word) for word in words]
+            changes += [(name, column, UNKNOWN_WORD)] if missing else []
+    if missing:
+        changes += [
+            (name, column, np.nan)
+            for name, values in sample.items()
+            if values.dtype.kind == "f"
+            for column in range(values.shape[1])
+        ]
+    # Each edge row is a sample row with one column changed.
+    rows = bases[np.arange(len(changes)) % len(bases)]
+    feed = {name: values[rows].copy() for name, values in sample.items()}
+    for row, (name, column, value) in enumerate(changes):
+        feed[name][row, column] = value
+    return feed
+
+
+def neighbours(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a threshold and the values next to it: float32 values, or whole numbers."""
+    if dtype.kind == "b":
+        return np.array([False, True])
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        around = np.floor(np.clip(threshold, bounds.min, bounds.max)) + np.array([-1, 0, 1])
+        whole: NDArray[Any] = np.clip(around, bounds.min, bounds.max).astype(dtype)
+        return whole
+    value = np.float32(threshold)
+    below = np.nextafter(value, np.float32(-np.inf))
+    above = np.nextafter(value, np.float32(np.inf))
+    return np.array([value, below, above], dtype=np.float32).astype(dtype)
+
+
+def adapted_rows(
+    content: bytes,
+    adaptation: Adaptation,
+    contract: ModelContract,
+    sample: NDArray[np.float32],
+    *,
+    count: int,
+) -> NDArray[np.float32]:
+    """Return at least *count* rows, (N, F), on which an adapted graph is compared.
+
+    They are the sample, then edge rows of the contract and of the trees' thresholds, then rows that
+    take each value from another of all these. The same arguments always give the same rows.
+
+    sample  (S, F), S at least 1, in the contract's order.
+    """
+    model = onnx.load_model_from_string(content)
+    found = find_columns(model, input_widths(model))
+    bases = base_rows(sample)
+    parts = [sample, contract_edges(contract, bases), _odd_rows(adaptation, contract, bases)]
+    parts.append(_threshold_rows(found, adaptation, contract, bases))
+    rows = np.concatenate(parts)
+    # Mixed rows take each value from another row, so that many branches of the graph are seen.
+    rng = np.random.default_rng(len(rows))
+    drawn = rng.integers(0, len(rows), (max(0, count - len(rows)), contract.width))
+    return np.concatenate([rows, rows[drawn, np.arange(contract.width)]])
+
+
+def _spread(found: FoundColumns) -> list[tuple[tuple[str, int], float]]:
+    """Return (column, threshold), at most SPLITS_MAX, evenly over all of them."""
+    splits = [
+        (origin, value) for origin, values in found.splits.items() for value in values.tolist()
+    ]
+    if len(splits) <= SPLITS_MAX:
+        return splits
+    return [splits[index] for index in np.linspace(0, len(splits) - 1, SPLITS_MAX).astype(int)]
+
+
+def _odd_rows(
+    adaptation: Adaptation, contract: ModelContract, bases: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return rows with one odd value, or one position of a dictionary, in one column."""
+    positions = {name: index for index, name in enumerate(contract.names)}
+    changes = [(column, value) for column in range(contract.width) for value in EDGE_VALUES]
+    for source in adaptation.columns:
+        last = len(source.dictionary)
+        if last:
+            values = {0.0, 1.0, last - 1.0, float(last), last + 1.0, -1.0, 0.5}
+            changes += [(positions[source.model_input], value) for value in sorted(values)]
+    return _changed(bases, changes)
+
+
+def _threshold_rows(
+    found: FoundColumns,
+    adaptation: Adaptation,
+    contract: ModelContract,
+    bases: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    positions = {name: index for index, name in enumerate(contract.names)}
+    columns: Mapping[tuple[str, int], int] = {
+        (item.foreign_input, item.column): positions[item.model_input]
+        for item in adaptation.columns
+        if item.model_input and not item.dictionary and item.constant is None
+    }
+    return _changed(
+        bases,
+        [
+            (columns[origin], value)
+            for origin, threshold in _spread(found)
+            if origin in columns
+            for value in neighbours(threshold, np.dtype(np.float32)).tolist()
+        ],
+    )
+
+
+def _changed(bases: NDArray[np.float32], changes: list[tuple[int, float]]) -> NDArray[np.float32]:
+    """Return a base row for each (column, value), with that value in that column."""
+    rows = bases[np.arange(len(changes)) % len(bases)].copy()
+    for row, (column, value) in enumerate(changes):
+        rows[row, column] = value
+    return rows

@@ -1,0 +1,1 @@
+"""`turnout adopt`: a model of another tool becomes a version."""
