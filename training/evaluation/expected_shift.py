@@ -1,7 +1,7 @@
 """The expected shift: how the candidate's scores differ from the champion's on held-out rows.
 
-The approver accepts it by its digest, and with it the evidence in the card: the shift has a digest
-of each of its sections. In a rollout, prediction evidence tests for a departure from
+The approver accepts it by its digest, and with it sections of the card: the shift has a digest of
+each. In a rollout, prediction evidence tests for a departure from
 this shift, not for a difference from production, because a better model is different.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from training.artifacts.reference import bin_indices
 
-EVIDENCE = ("data", "fairness", "gate", "joined", "metrics")
+ACCEPTED_SECTIONS = ("data", "fairness", "gate", "joined", "metrics")
 """The sections of a card that an approver accepts together with the expected shift."""
 
 
@@ -30,8 +30,8 @@ class ExpectedShift:
     flips            rows with another decision, each version at its own threshold.
     to_positive      flips to a positive decision.
     mean_difference  mean of candidate - champion.
-    evidence         section of the card -> its SHA-256 (hex). Empty in cards of drills and in those
-                     of before there was evidence, so their digests stay as they are.
+    sections         section of the card -> its SHA-256 (hex). Empty in cards of drills and in older
+                     cards, so their digests stay as they are.
     """
 
     champion: str
@@ -40,7 +40,7 @@ class ExpectedShift:
     flips: int
     to_positive: int
     mean_difference: float
-    evidence: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -77,21 +77,23 @@ class ExpectedShift:
             "flip_rate": self.flip_rate,
             "mean_difference": self.mean_difference,
             "psi": self.psi,
-            **({"evidence": dict(self.evidence)} if self.evidence else {}),
+            **({"sections": dict(self.sections)} if self.sections else {}),
         }
 
 
-def evidence_digests(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return section -> SHA-256 (hex) of its canonical JSON, for the evidence in a card's *facts*.
+def section_digests(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return section -> SHA-256 (hex) of its canonical JSON, for what an approver accepts.
+
+    facts  the card, with each of these sections.
 
     The registry computes the same again before it takes an approval.
     """
-    return {name: sha256_hex(canonical_json(facts[name])) for name in EVIDENCE}
+    return {name: sha256_hex(canonical_json(facts[name])) for name in ACCEPTED_SECTIONS}
 
 
-def shift_without_champion(evidence: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a card has in place of a shift when there is no champion: evidence, digest."""
-    definition = {"champion": None, "evidence": dict(evidence)}
+def shift_without_champion(sections: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a card has in place of a shift when there is no champion: sections, digest."""
+    definition = {"champion": None, "sections": dict(sections)}
     return {**definition, "digest": sha256_hex(canonical_json(definition))}
 
 
