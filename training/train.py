@@ -24,8 +24,8 @@ from training.errors import GateFailedError
 from training.evaluation import gate
 from training.evaluation.expected_shift import (
     ExpectedShift,
-    evidence_digests,
     expected_shift,
+    section_digests,
     shift_without_champion,
 )
 from training.evaluation.metrics import Bootstrap, Estimate, auc_gain, evaluate_scores
@@ -165,7 +165,7 @@ def train_version(
     files = _files(recipe, fitted)
     progress("gate")
     checks = _pass_gate(recipe, files, fitted, found)
-    # The card says how the version was made. An approver accepts its evidence with the shift.
+    # The card says how the version was made. An approver accepts sections of it with the shift.
     snapshot = store.digest([use.view for use in recipe.contract.views])
     facts = {
         **card.recipe_facts(recipe, fitted.threshold),
@@ -175,7 +175,7 @@ def train_version(
         **_evaluation_facts(recipe, fitted, found),
         "gate": checks,
     }
-    shift = None if found.shift is None else replace(found.shift, evidence=evidence_digests(facts))
+    shift = None if found.shift is None else replace(found.shift, sections=section_digests(facts))
     return TrainedVersion(
         recipe=recipe,
         files={**files, "card.json": canonical_json({**facts, **_shift_facts(facts, shift)})},
@@ -227,8 +227,8 @@ def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> di
 
 
 def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str, Any]:
-    """Return the card's `expected_shift`, which has the evidence also without a champion."""
-    without = shift_without_champion(evidence_digests(facts))
+    """Return the card's `expected_shift`, which has digests also without a champion."""
+    without = shift_without_champion(section_digests(facts))
     return {"expected_shift": without if shift is None else shift.definition()}
 
 

@@ -133,7 +133,7 @@ def _check_request(request: pb.ApproveRequest) -> None:
 def _check_shift(accepted: str, version: Row[Any]) -> None:
     """Require that the approver accepts the expected shift in the version's card, by its digest.
 
-    The evidence that the shift names by digest must be what the card says elsewhere.
+    Each section of the card that the shift names by digest must have that digest.
     """
     card = json.loads(version.card_json)
     shift = card.get("expected_shift")
@@ -145,8 +145,8 @@ def _check_shift(accepted: str, version: Row[Any]) -> None:
             f"card, and accepted_shift is {accepted[:16] or 'empty'!r}; read the card, and approve "
             "with the digest of its shift"
         )
-    evidence = shift.get("evidence")
-    for section, digest in (evidence if isinstance(evidence, dict) else {}).items():
+    sections = shift.get("sections")
+    for section, digest in (sections if isinstance(sections, dict) else {}).items():
         if sha256_hex(canonical_json(card.get(section))) != digest:
             raise GateError(
                 f"{str(section)[:80]!r} in the card of version {version.label} is not what the "

@@ -135,15 +135,15 @@ def test_train_writes_the_expected_shift_of_all_held_out_rows(
     assert shift["digest"] == candidate.shift.digest
 
 
-def test_train_puts_the_evidence_into_the_digest_that_is_approved(
+def test_train_puts_sections_of_the_card_into_the_digest_that_is_approved(
     churn_versions: ChurnVersions,
 ) -> None:
     """With another verdict or another gate, the approver would accept another digest."""
     for version in (churn_versions.champion, churn_versions.candidate):
         card = read_card(version.files)
         shift = card["expected_shift"]
-        assert set(shift["evidence"]) == {"data", "fairness", "gate", "joined", "metrics"}
-        for section, digest in shift["evidence"].items():
+        assert set(shift["sections"]) == {"data", "fairness", "gate", "joined", "metrics"}
+        for section, digest in shift["sections"].items():
             assert sha256_hex(canonical_json(card[section])) == digest
         digest = shift.pop("digest")
         assert sha256_hex(canonical_json(shift)) == digest

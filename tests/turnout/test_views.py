@@ -126,7 +126,7 @@ def test_json_output_has_escapes_for_control_characters() -> None:
     assert json.loads(shown.splitlines()[-1]) == value
 
 
-def test_change_summary_has_the_evidence_of_the_version() -> None:
+def test_change_summary_has_what_an_approver_accepts() -> None:
     """Data, gate and each group that is not within the band, with rows without a value."""
 
     def group(value: str | None, verdict: str, ratio: float) -> dict[str, Any]:

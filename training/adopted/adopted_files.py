@@ -15,7 +15,7 @@ from training.adopted.sample_metrics import NOTE
 from training.adoption.foreign import ForeignModel
 from training.artifacts import card, golden_rows, reference
 from training.errors import AdoptionError
-from training.evaluation.expected_shift import evidence_digests, shift_without_champion
+from training.evaluation.expected_shift import section_digests, shift_without_champion
 from training.evaluation.metrics import Estimate
 
 ACCEPTED = ("data", "golden", "parity", "rounding", "metrics")
@@ -88,7 +88,7 @@ def adopted_files(
     }
     # An approver accepts by its digest what proves the version.
     sections = [name for name in ACCEPTED if name in facts]
-    facts["expected_shift"] = shift_without_champion(evidence_digests(facts, sections))
+    facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
     # The sample gives the bins by which drift is seen.
     return {
         "model.onnx": proven.onnx,

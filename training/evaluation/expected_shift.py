@@ -1,7 +1,7 @@
 """The expected shift: how the candidate's scores differ from the champion's on held-out rows.
 
-The approver accepts it by its digest, and with it the evidence in the card: the shift has a digest
-of each of its sections. In a rollout, prediction evidence tests for a departure from
+The approver accepts it by its digest, and with it sections of the card: the shift has a digest of
+each. In a rollout, prediction evidence tests for a departure from
 this shift, not for a difference from production, because a better model is different.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from stats.score_scale import ScoreScale
 
-EVIDENCE = ("data", "fairness", "gate", "joined", "metrics")
+ACCEPTED_SECTIONS = ("data", "fairness", "gate", "joined", "metrics")
 """The sections of a card that an approver accepts together with the expected shift."""
 
 
@@ -31,8 +31,8 @@ class ExpectedShift:
     to_positive       flips to a positive decision, where a decision is at a threshold.
     mean_differences  (K,) mean of candidate - champion of each output.
     mean_distance     mean distance, in spreads.
-    evidence          section of the card -> its SHA-256 (hex). Empty in cards of drills and in
-                      cards of before there was evidence, so their digests stay as they are.
+    sections          section of the card -> its SHA-256 (hex). Empty in cards of drills and in
+                      older cards, so their digests stay as they are.
     """
 
     champion: str
@@ -42,7 +42,7 @@ class ExpectedShift:
     to_positive: int
     mean_differences: tuple[float, ...]
     mean_distance: float
-    evidence: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -80,7 +80,7 @@ class ExpectedShift:
             "flip_rate": self.flip_rate,
             "mean_difference": self.mean_differences[0],
             "psi": self.psi,
-            **({"evidence": dict(self.evidence)} if self.evidence else {}),
+            **({"sections": dict(self.sections)} if self.sections else {}),
         }
         # One probability needs no more, so older digests stay.
         if self.scale.task == "binary" and len(outputs) == 1:
@@ -98,8 +98,8 @@ class ExpectedShift:
         }
 
 
-def evidence_digests(
-    facts: Mapping[str, Any], sections: Sequence[str] = EVIDENCE
+def section_digests(
+    facts: Mapping[str, Any], sections: Sequence[str] = ACCEPTED_SECTIONS
 ) -> dict[str, str]:
     """Return section -> SHA-256 (hex) of its canonical JSON, for *sections* of a card's *facts*.
 
@@ -108,9 +108,11 @@ def evidence_digests(
     return {name: sha256_hex(canonical_json(facts[name])) for name in sections}
 
 
-def shift_without_champion(evidence: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a card has in place of a shift when there is no champion: evidence, digest."""
-    definition = {"champion": None, "evidence": dict(evidence)}
+
+
+def shift_without_champion(sections: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a card has in place of a shift when there is no champion: sections, digest."""
+    definition = {"champion": None, "sections": dict(sections)}
     return {**definition, "digest": sha256_hex(canonical_json(definition))}
 
 

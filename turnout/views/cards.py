@@ -46,7 +46,12 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     shown |= gate_lines(card.get("gate")) | fairness_lines(card.get("fairness"))
     for group in ("expected_shift", "drill"):
         for name, value in flatten_card(_mapping(card.get(group))):
-            shown[f"{group}: {name}".replace("_", " ")] = value
+            if not name.startswith("sections."):
+                shown[f"{group}: {name}".replace("_", " ")] = value
+    # The digest of the shift covers these sections, which stand above.
+    sections = _mapping(_mapping(card.get("expected_shift")).get("sections"))
+    if sections:
+        shown["expected shift: digest covers"] = ", ".join(map(str, sections))
     return named_values(shown)
 
 

@@ -172,15 +172,15 @@ def test_approve_requires_the_shift_of_the_card(tmp_path: Path) -> None:
     run_walk(scenario())
 
 
-def test_approve_requires_the_evidence_that_the_digest_was_made_of(tmp_path: Path) -> None:
+def test_approve_requires_the_sections_that_the_digest_was_made_of(tmp_path: Path) -> None:
     """A card whose fairness report was changed afterwards is refused."""
     shift = "5f" * 32
     fairness = {"p:senior": {"verdict": "outside band"}}
-    evidence = {"fairness": sha256_hex(canonical_json(fairness))}
+    sections = {"fairness": sha256_hex(canonical_json(fairness))}
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
-            expected = {"digest": shift, "evidence": evidence}
+            expected = {"digest": shift, "sections": sections}
             for shown in (fairness, {"p:senior": {"verdict": "within band"}}):
                 card = {"expected_shift": expected, "fairness": shown}
                 await registry.ann.register("churn", tiny_files(card=card))

@@ -33,7 +33,8 @@ first = Recipe(
     label="churned",
     labels=outcomes,
     learner=Learner(kind="boosting", parameters={"max_iter": 20}),
-    gate=GateSettings(auc_min=0.9),
+    # The labels are made from `share`, which alone tells them.
+    gate=GateSettings(auc_min=0.9, feature_auc_max=1.0),
 )
 """
 
