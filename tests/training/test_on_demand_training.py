@@ -18,6 +18,8 @@ from training.on_demand import OnDemand
 from training.recipe import Learner, Recipe
 from training.train import train_version
 
+pytestmark = pytest.mark.walk  # models are fitted
+
 TOP_UP = RequestInput(name="last_topup", default=0.0)
 AMOUNT = RequestInput(name="amount", default=0.0)
 FEATURES = (
@@ -63,7 +65,7 @@ def labels() -> LabelledRows:
     [
         ("boosting", {"max_iter": 8}),
         ("forest", {"n_estimators": 5}),
-        ("logistic", {"max_iter": 200}),
+        ("logistic", {"max_iter": 2_000}),
     ],
 )
 def test_training_and_the_version_run_the_same_nodes(kind: str, parameters: dict[str, int]) -> None:
