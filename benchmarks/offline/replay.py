@@ -35,7 +35,7 @@ from journal.segment import JournalKind
 from journal.served import read_served_batches
 from journal.writer import JournalAppender
 from protos.journal_pb2 import ServedBatch
-from turnout.commands.features_replay import CHUNK_ROWS
+from turnout.commands.features_replay import chunk_rows
 
 SECONDS_MAX = 60.0
 DAY_MS = 86_400_000
@@ -100,7 +100,8 @@ def _records(
 def run_replay(folder: Path, rows: int, memory_mb: int) -> ReplayReport:
     """Compare the journal with the offline store, as the command does."""
     batches = read_served_batches(folder / "journal")
-    chunks = served_rows(batches, CONTRACT, rows_max=rows, chunk_rows=CHUNK_ROWS)
+    each = chunk_rows(CONTRACT.width)
+    chunks = served_rows(batches, CONTRACT, rows_max=rows, chunk_rows=each)
     store = OfflineStore(folder / "store", memory_mb=memory_mb)
     return compare_served(store, CONTRACT, chunks)
 
