@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from rollout.simulation.simulate import JudgeResult
 from rollout.simulation.streams import ArmTraffic, TrafficSecond
@@ -259,6 +258,8 @@ def mann_whitney_interval(
 ) -> tuple[float, float, float]:
     """Return (low, high, Hodges-Lehmann estimate) of the shift canary - control."""
     x, y = np.array(canary, dtype=np.float64), np.array(control, dtype=np.float64)
+    from scipy.optimize import brentq  # it takes a second to import
+
     # Kayenta adds jitter to constants. Without jitter the shift of two constants is exact.
     if len(np.unique(x)) == 1 and len(np.unique(y)) == 1:
         shift = float(x[0] - y[0])

@@ -6,7 +6,7 @@ nor the transform is read twice and a load of any size needs little memory.
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from features.ingest.encoding import EncodedFeature, encoded_features, validity_
 from features.ingest.open_source import Frame, open_source, source_of
 from features.ingest.summary import IngestSummary, UnknownCategories
 from features.offline import OfflineStore
+from features.rows import WORD_BITS
 from features.source import Source
 from features.storage.database import MEMORY_MB, identifier, open_duckdb, quoted
 from features.storage.ingests import StoredFile, StoredIngest, new_folder, publish
@@ -45,6 +46,11 @@ STAGED = "staged"
 
 REASON = "turnout_reason"
 """The column that says why a row was set aside."""
+
+
+FEATURES_AT_ONCE = 2 * WORD_BITS
+"""Features that one statement encodes. DuckDB plans a statement in the square of their number, so
+a view with more of them is encoded by slices, which are joined by position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,18 +265,39 @@ def _write(load: ExaminedLoad, part: Path) -> list[StoredFile]:
     """Encode the staged rows into files; none if there are no rows."""
     view = load.view
     ids = ", ".join(f"CAST({identifier(entity)} AS VARCHAR)" for entity in view.entities)
-    values = [
+    keys = [
         f"concat_ws(chr(31), {ids})",
         "CAST(event_time_ms AS BIGINT)",
         f"CAST({load.created} AS BIGINT)",
-        *validity_sql(load.encoded),
-        *(item.value for item in load.encoded),
     ]
-    columns = [
+    words, values = validity_sql(load.encoded), [item.value for item in load.encoded]
+    named = [
         f"{value} AS {identifier(name)}"
-        for value, name in zip(values, stored_columns(view), strict=True)
+        for value, name in zip([*keys, *words, *values], stored_columns(view), strict=True)
     ]
-    return write_files(load.connection, f"SELECT * FROM {STAGED}", columns, part)
+    rows = f"SELECT * FROM {STAGED}"
+    if len(values) <= FEATURES_AT_ONCE:
+        return write_files(load.connection, rows, named, part)
+    # A table for the keys, and one for each validity word with its features.
+    first = len(keys) + len(words)
+    slices = [named[: len(keys)]]
+    for number, word in enumerate(named[len(keys) : first]):
+        start = first + number * WORD_BITS
+        slices.append([word, *named[start : start + WORD_BITS]])
+    joined = _staged_slices(load.connection, rows, slices)
+    return write_files(load.connection, joined, list(map(identifier, stored_columns(view))), part)
+
+
+def _staged_slices(
+    connection: duckdb.DuckDBPyConnection, rows: str, slices: Sequence[Sequence[str]]
+) -> str:
+    """Compute the columns of each slice into a table of its own; return SQL of all side by side."""
+    tables = [f"slice_{number}" for number in range(len(slices))]
+    for table, columns in zip(tables, slices, strict=True):
+        connection.execute(
+            f"CREATE TABLE {table} AS SELECT {', '.join(columns)} FROM ({rows})"
+        ).fetchall()
+    return f"SELECT * FROM {' POSITIONAL JOIN '.join(tables)}"
 
 
 def _summary(

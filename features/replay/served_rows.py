@@ -42,19 +42,19 @@ def served_rows(
     rows_max  ends after about as many rows.
     """
     waiting: list[ServedRows] = []
-    total = 0
+    count = total = 0
     for batch in batches:
         if batch.model_contract != contract.model_contract:
             continue
         rows = _rows_of(batch, contract, since_ms)
         waiting.append(rows)
-        total += len(rows)
-        if sum(map(len, waiting)) >= chunk_rows or total >= rows_max:
+        count, total = count + len(rows), total + len(rows)
+        if count >= chunk_rows or total >= rows_max:
             yield _joined(waiting, contract)
-            waiting = []
+            waiting, count = [], 0
         if total >= rows_max:
             return
-    if sum(map(len, waiting)):
+    if count:
         yield _joined(waiting, contract)
 
 

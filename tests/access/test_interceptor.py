@@ -61,6 +61,7 @@ async def outcome(
     return "nothing"
 
 
+@pytest.mark.walk
 def test_interceptor_answers_the_whole_rights_matrix(tmp_path: Path) -> None:
     """Every RPC of the descriptors by: no token, a wrong one, an expired one, each role."""
     file = write_identities(

@@ -18,6 +18,7 @@ from benchmarks.judging.other_judges import (
 from rollout.simulation.streams import SCENARIOS, TrafficStream
 
 
+@pytest.mark.walk
 def test_kayenta_interval_and_verdict_agree_to_fifteen_digits() -> None:
     """Kayenta's issue 6278: 7 of 10 values a hundred times worse pass, and 8 of 10 do not."""
     low, _, estimate = mann_whitney_interval([100.0] * 7 + [1.0] * 3, [1.0] * 10)

@@ -25,6 +25,7 @@ def test_log_e_above_finds_a_larger_rate_in_few_pairs(
     assert sorted(needed)[10] <= pairs
 
 
+@pytest.mark.walk
 def test_log_e_above_seldom_fires_at_the_allowed_rate() -> None:
     """At the bound, at most 1 % of 200 shadows with 2,000 pairs ever reach e = 100."""
     hits = np.random.default_rng(0).binomial(20, 0.05, (200, 100)).cumsum(axis=1).tolist()
@@ -39,6 +40,7 @@ def test_log_e_above_seldom_fires_at_the_allowed_rate() -> None:
     assert fired <= 4
 
 
+@pytest.mark.walk
 def test_bet_wins_only_for_a_mean_beyond_its_bound() -> None:
     """At the bound .45 % fire. Twice the bound is found in tens of pairs."""
     fired, needed = 0, []

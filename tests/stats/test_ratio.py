@@ -34,6 +34,7 @@ def test_log_e_mismatch_of_a_billion_keys_is_finite() -> None:
     assert log_e_mismatch(10**9, 10**9, 0.5) < 0
 
 
+@pytest.mark.walk
 def test_rate_ratio_interval_covers_the_ratio_at_every_look() -> None:
     """In 200 runs base rate and share change. At most 5 % ever exclude the truth."""
     rng, missed = random.Random(4), 0

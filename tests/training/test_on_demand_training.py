@@ -18,6 +18,8 @@ from training.on_demand import OnDemand
 from training.recipe import Learner, Recipe
 from training.train import train_version
 
+pytestmark = pytest.mark.walk  # models are fitted
+
 TOP_UP = RequestInput(name="last_topup", default=0.0)
 AMOUNT = RequestInput(name="amount", default=0.0)
 FEATURES = (

@@ -133,6 +133,7 @@ def input_labels() -> LabelledRows:
     )
 
 
+@pytest.mark.walk
 def test_a_version_learns_from_request_inputs() -> None:
     """The contract names them after the features, and the served file scores by them."""
     trained = train_version(input_recipe(), PopulationStore(), input_labels())

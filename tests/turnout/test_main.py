@@ -93,6 +93,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in shown
 
 
+@pytest.mark.walk
 def test_main_imports_nothing_that_takes_long() -> None:
     """`turnout --help` answers within .4 s; each of these modules alone takes a good part of it."""
     slow = {"grpc", "numpy", "duckdb", "onnxruntime", "redis", "sklearn", "scipy"}

@@ -28,6 +28,7 @@ def ten_second_explanation() -> rollout_pb2.RolloutExplanation:
     return explanation
 
 
+@pytest.mark.walk
 def test_evidence_plot_has_a_line_for_each_metric(tmp_path: Path) -> None:
     """The SVG is well formed whatever the numbers. Without evidence it says so."""
     pytest.importorskip("matplotlib", reason="the plots extra is not installed")

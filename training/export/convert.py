@@ -10,10 +10,8 @@ from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.convert import to_onnx
 
 from training.errors import ConversionError
+from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET
 
-OPSET = 21
-ML_OPSET = 3
-IR_VERSION = 10
 CONTRACT_PROPERTY = "turnout.contract"
 _TENSOR_TYPE: Any = FloatTensorType
 _TO_ONNX: Any = to_onnx

@@ -19,8 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from features.contract import TIME_NAMES
 from features.views import FLOAT32_MAX
-from training.export.convert import IR_VERSION, OPSET
-from training.export.onnx_model import OnnxModel
+from training.export.onnx_model import IR_VERSION, OPSET, OnnxModel
 from training.on_demand import (
     NOW,
     Column,

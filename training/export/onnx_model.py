@@ -1,10 +1,14 @@
-"""Runs an ONNX graph before there is a complete version to load."""
+"""Runs an ONNX graph before there is a complete version to load; the releases of ONNX we write."""
 
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+OPSET = 21
+ML_OPSET = 3
+IR_VERSION = 10
 
 _runtime: Any = onnxruntime
 """onnxruntime as Any, because its type hints lack names that the package has."""

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from protos import registry_pb2
     from protos.journal_pb2 import ServedBatch
 
-CHUNK_ROWS = 100_000
+CHUNK_ROWS_MAX = 500_000
+CHUNK_VALUES_MAX = 10_000_000
+"""Values of vectors that are compared at once, 40 MB. The join reads the keys of all stored rows
+for each chunk, so few chunks are fast. Many features make small chunks."""
 SPAN = re.compile(r"(\d+)([smhd])")
 SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 COLUMNS = ("feature", "different", "missing", "extra", "late", "probable cause")
@@ -113,9 +116,18 @@ def _compare(
                 yield batch
 
         chunks = served_rows(
-            batches(), contract, since_ms=since_ms, rows_max=rows_max, chunk_rows=CHUNK_ROWS
+            batches(),
+            contract,
+            since_ms=since_ms,
+            rows_max=rows_max,
+            chunk_rows=chunk_rows(contract.width),
         )
         return compare_served(OfflineStore(store), contract, chunks)
+
+
+def chunk_rows(width: int) -> int:
+    """Return how many rows of *width* values are compared at once."""
+    return min(CHUNK_ROWS_MAX, CHUNK_VALUES_MAX // width)
 
 
 def _text(model: str, label: str, report: "ReplayReport") -> list[Any]:

@@ -15,6 +15,8 @@ from training.drills.bad_versions import nan_version
 from training.export import on_demand_graph
 from training.train import train_version
 
+pytestmark = pytest.mark.walk  # a model is fitted
+
 NATIVE = pytest.mark.skipif(load_tree_reader() is None, reason="turnout_ingress is not built")
 
 

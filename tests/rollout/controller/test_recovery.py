@@ -130,6 +130,7 @@ def test_recovery_goes_on_bit_for_bit_after_a_kill(fails: float, policy: Policy)
     asyncio.run(compare())
 
 
+@pytest.mark.walk
 def test_recovery_finds_a_move_that_is_in_no_checkpoint() -> None:
     """The controller was killed between the deployment and the checkpoint.
 

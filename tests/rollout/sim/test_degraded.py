@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from rollout.evidence.evidence import Evidence
 from rollout.policy.stages import Stage, StagePosition
@@ -30,6 +31,7 @@ def degraded_seconds(seed: int, at: int) -> tuple[TrafficStream, Iterator[Traffi
     return stream, seconds()
 
 
+@pytest.mark.walk
 def test_judge_does_not_compare_rows_of_defaults() -> None:
     """Gateways mark these rows. Their keys count for promotion."""
     stream, seconds = degraded_seconds(1, NOT_COMPARED)

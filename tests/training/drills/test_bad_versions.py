@@ -148,6 +148,7 @@ def test_shifted_version_gives_scores_within_0_and_1() -> None:
     assert scores.max() == 1.0
 
 
+@pytest.mark.walk
 def test_slow_version_scores_as_before() -> None:
     """By the test's clock 200 products take 4 ms, so 10 ms are 500 products."""
     ticks = iter([0, 0] * 5 + [0, 4_000_000] * 5)

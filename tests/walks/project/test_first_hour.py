@@ -113,6 +113,16 @@ def test_try_takes_one_of_several_recipes(
     assert shown["card"]["setting"] == "few_trees"
 
 
+def test_try_says_that_a_project_without_a_table_needs_a_recipe(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`init` without a table writes examples, which are not loaded."""
+    monkeypatch.chdir(tmp_path)
+    system.turnout("init", "shop")
+    error = system.turnout("try", "--project", str(tmp_path / "shop"), exit_code=1)
+    assert "the project has no recipe; write view, labels and recipe as the examples" in error
+
+
 def test_commands_without_a_project_know_the_deployed_views(
     system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,10 +88,15 @@ def try_project(
 
 def _only_model(definitions: "ProjectDefinitions") -> str:
     models = sorted({recipe["model"] for recipe in definitions.recipes.values()})
-    if len(models) != 1:
+    if not models:
         raise OperatorError(
-            f"the project has recipes of {len(models)} models ({', '.join(models) or 'none'}); "
-            "name one with --model"
+            "the project has no recipe; write view, labels and recipe as the examples in its "
+            "folders show, or let `turnout init NAME --from TABLE` guess them from a table"
+        )
+    if len(models) > 1:
+        raise OperatorError(
+            f"the project has recipes of {len(models)} models ({', '.join(models)}); name one with "
+            "--model"
         )
     return str(models[0])
 

@@ -26,6 +26,8 @@ app = typer.Typer(
 
 env_app = typer.Typer(help="Try the environments of a project.", no_args_is_help=True)
 
+WITHOUT_TABLE = "write view, labels and recipe as the examples in its folders show, turnout try"
+
 Revision = Annotated[int, typer.Argument(min=1, help="Number of an applied revision.")]
 
 
@@ -86,7 +88,7 @@ def init(
         value["left_out"] = [asdict(item) for item in guess.left_out]
         shown |= guess_summary(guess)
     screen.result(value, named_values(shown))
-    screen.hint(f"next: cd {made.root} && turnout try")
+    screen.hint(f"next: cd {made.root}, {WITHOUT_TABLE if guess is None else 'turnout try'}")
 
 
 def guess_table(table: Path, *, entity: str, time: str, label: str, positive: str) -> "Guess":
