@@ -63,7 +63,7 @@ def labels() -> LabelledRows:
     [
         ("boosting", {"max_iter": 8}),
         ("forest", {"n_estimators": 5}),
-        ("logistic", {"max_iter": 200}),
+        ("logistic", {"max_iter": 1_000}),
     ],
 )
 def test_training_and_the_version_run_the_same_nodes(kind: str, parameters: dict[str, int]) -> None:
