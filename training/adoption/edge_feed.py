@@ -95,12 +95,10 @@ def adapted_rows(
     They are the sample, then edge rows of the contract and of the trees' thresholds, then rows that
     take each value from another of all these. The same arguments always give the same rows.
 
-    sample  (S, F), S at least 1, in the contract's order. Of more than *count* rows, evenly spaced
-            ones are taken.
+    sample  (S, F), S at least 1, in the contract's order.
     """
     model = onnx.load_model_from_string(content)
     found = find_columns(model, input_widths(model))
-    sample = sample[_spread_indexes(len(sample), count)]
     bases = base_rows(sample)
     parts = [sample, _odd_rows(adaptation, contract, bases)]
     parts.append(_threshold_rows(found, adaptation, contract, bases))
@@ -118,10 +116,10 @@ def _spread(found: FoundColumns) -> list[tuple[tuple[str, int], float]]:
     splits = [
         (origin, value) for origin, values in found.splits.items() for value in values.tolist()
     ]
-    return [splits[index] for index in _spread_indexes(len(splits), SPLITS_MAX)]
+    return [splits[index] for index in spread_indexes(len(splits), SPLITS_MAX)]
 
 
-def _spread_indexes(count: int, most: int) -> list[int]:
+def spread_indexes(count: int, most: int) -> list[int]:
     """Return the indexes 0 to *count* - 1; of more than *most*, evenly spaced ones."""
     if count <= most:
         return list(range(count))
@@ -174,7 +172,7 @@ def _changed(bases: NDArray[np.float32], changes: list[tuple[int, float]]) -> ND
     At most EDGES_MAX rows and EDGE_NUMBERS_MAX numbers are returned.
     """
     most = min(EDGES_MAX, EDGE_NUMBERS_MAX // bases.shape[1])
-    changes = [changes[index] for index in _spread_indexes(len(changes), most)]
+    changes = [changes[index] for index in spread_indexes(len(changes), most)]
     rows = bases[np.arange(len(changes)) % len(bases)].copy()
     for row, (column, value) in enumerate(changes):
         rows[row, column] = value
