@@ -123,7 +123,7 @@ def test_version_that_states_no_tolerance_within_the_bounds_is_refused(stated: o
 
 
 def test_absolute_tolerance_is_bounded_by_the_size_of_golden_scores() -> None:
-    """Of amounts around 1,000 it is a tenth, and of probabilities 1e-4."""
+    """A tenth is allowed for amounts around 1,000, where 1e-4 is for probabilities."""
     amounts = neighbour_files(moved_in_company(0, 1e3))
     size = score_size(verified(amounts).golden_outputs)
     assert size > 100

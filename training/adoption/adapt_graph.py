@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from features.contract import ModelContract
 from training.adoption.dynamic_batch import ROWS, with_rows
 from training.adoption.foreign import Adaptation, ColumnSource, ForeignModel, ForeignOutput
-from training.adoption.foreign_feed import check_adaptation, integer_bounds, number_of, words_of
+from training.adoption.foreign_feed import check_adaptation, integer_bounds, number_of, texts_of
 from training.adoption.read_graph import (
     ML_DOMAIN,
     OPSET_IF_NONE,
@@ -36,7 +36,7 @@ FOREIGN = "foreign/"
 RESERVED = (OWN, "on_demand/")
 OPSET_FOR_MISSING = 9
 """The first with IsNaN and Where for all types, and with ConstantOfShape."""
-ML_OPSET_FOR_WORDS = 4
+ML_OPSET_FOR_TEXTS = 4
 """The first whose LabelEncoder finds NaN among its keys."""
 
 
@@ -46,9 +46,9 @@ def adapt_graph(model: ForeignModel, adaptation: Adaptation, contract: ModelCont
     The same arguments always give the same bytes. Raises AdoptionError when the adaptation does not
     fit the graph or the contract.
     """
+    # Take the graph for any number of rows, without what does not serve scores.
     check_adaptation(model, adaptation, contract)
     graph = with_rows(onnx.load_model_from_string(model.onnx), ROWS)
-    # Versions of operators that the added nodes need.
     graph = _with_opsets(graph, model, adaptation)
     served = next(item for item in model.outputs if item.name == adaptation.output)
     ranks = _output_ranks(graph)
@@ -66,6 +66,7 @@ def adapt_graph(model: ForeignModel, adaptation: Adaptation, contract: ModelCont
     behind = _Behind(graph)
     output = renamed.get(adaptation.output, adaptation.output)
     behind.serve(output, served, adaptation, rank=ranks.get(adaptation.output, 0))
+    # Put the parts together, and name the contract.
     adapted = helper.make_model(
         helper.make_graph(
             [*front.nodes, *graph.graph.node, *behind.nodes],
@@ -149,7 +150,7 @@ class _Front:
         """A category: the word of each position, as a text or as a number."""
         column = self._gather([self._positions[source.model_input]])
         keys = [float(position) for position in range(len(source.dictionary))] + [float("nan")]
-        words = words_of(source)
+        words = texts_of(source)
         if kind == TensorProto.STRING:
             values: dict[str, Any] = {"values_strings": words[:-1], "default_string": words[-1]}
         elif integer_bounds(kind) is not None:
@@ -163,7 +164,7 @@ class _Front:
         return coded if kind in (produced, TensorProto.STRING) else self._cast(coded, kind)
 
     def _constant(self, source: ColumnSource, kind: int) -> str:
-        """The same value for every row."""
+        """Give every row the constant."""
         value = source.constant
         if kind == TensorProto.STRING:
             values = np.array([str(value)], dtype=object)
@@ -283,7 +284,7 @@ def _with_opsets(graph: Model, model: ForeignModel, adaptation: Adaptation) -> M
     if opset_of(graph, "") == 0:
         graph = raise_opset(graph, "", OPSET_IF_NONE)
     if any(item.dictionary for item in adaptation.columns):
-        graph = raise_opset(graph, ML_DOMAIN, ML_OPSET_FOR_WORDS)
+        graph = raise_opset(graph, ML_DOMAIN, ML_OPSET_FOR_TEXTS)
     return graph
 
 

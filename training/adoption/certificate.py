@@ -27,17 +27,18 @@ TOLERANCE = 1e-5
 """A float32 has 1e-7, and a sum of some hundred of them ten to a hundred times that."""
 USUAL_TIMES = 4
 """Values up to so many times the sample's largest are usual."""
-SINGLE_ROWS_S = 10.0
-"""After so much time no further row is scored alone."""
+SINGLE_ROWS_S = 4.0
+"""After so much processor time no further row is scored alone."""
 SINGLE_ROWS_MIN = 64
 BATCH_ROWS = (2, 3, 64, 257)
 BATCHES_MAX = 400
 """Batches of each size. 64 and 257 rows then cover all rows."""
-BATCHES_S = 5.0
-"""Time for the batches of each size."""
+BATCHES_S = 1.5
+"""Processor time for the batches of each size."""
 
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""(N, F) rows of the contract -> (N, K) scores. ONNX Runtime's errors are not caught."""
+Scorer = Callable[[NDArray[np.intp]], NDArray[np.float32]]
+"""(B,) indexes of prepared rows -> (B, K) scores. ONNX Runtime's errors are not caught."""
+REPORT = "This is a mistake of the adaptation; report it with the model file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,39 +97,41 @@ def certify_graph(
     names the row, for other bits or a score that depends on the rows beside it.
     """
     rows = adapted_rows(model.onnx, adaptation, contract, sample, count=count)
-    reference = reference_scorer(model, adaptation, contract)
-    tolerance = usual_tolerance(_scores_of(reference, sample))
-    comparison = _Comparison(reference, _adapted_scorer(adapted), tolerance, sample)
-    rows, refused_rows = comparison.scorable(rows)
+    reference = _Reference(model, adaptation, contract)
+    tolerance = usual_tolerance(_scores_of(reference.scorer(sample), sample))
+    graphs = _Graphs(reference, ForeignSession(adapted), tolerance)
+    rows, refused_rows = _scorable(graphs, rows)
     if len(rows) == 0:
         raise AdoptionError(
             f"the graph refuses all {refused_rows} rows; give sample rows that it scores"
         )
-    # Different bits may come of another fusion of operators. Run each operator on its own then.
-    optimised = comparison.differs(rows) is None
-    if not optimised:
-        plain = _Comparison(
-            reference_scorer(model, adaptation, contract, optimised=False),
-            _adapted_scorer(adapted, optimised=False),
+    # Different bits may come of another fusion of operators. Each operator is run on its own then,
+    # and the optimised graphs may differ by rounding.
+    optimised = _Comparison(graphs, rows, sample)
+    comparisons = [optimised]
+    if optimised.difference(np.arange(len(rows))) is not None:
+        optimised.equal_bits = False
+        plain = _Graphs(
+            _Reference(model, adaptation, contract, optimised=False),
+            ForeignSession(adapted, optimised=False),
             tolerance,
-            sample,
         )
-        plain.refuse_difference(rows, "together")
-        comparison.refuse_beyond_rounding(rows)
-        comparison = plain
-    # The same rows one by one, then in batches of other sizes and another order each.
+        comparisons.append(_Comparison(plain, rows, sample))
+    # All rows together, then one by one, then in batches of other sizes and in another order each.
     rng = np.random.default_rng(len(rows))
-    singles = comparison.compare_single(rows, rng.permutation(len(rows)))
-    for size in BATCH_ROWS:
-        comparison.compare_batches(rows, rng.permutation(len(rows)), size)
-    comparison.compare_single_again(rows)
+    for comparison in comparisons:
+        comparison.compare(np.arange(len(rows)), "together")
+        comparison.compare_single(rng.permutation(len(rows)))
+        for size in BATCH_ROWS:
+            comparison.compare_batches(rng.permutation(len(rows)), size)
+        comparison.compare_single_again()
     return GraphCertificate(
         rows=len(rows),
-        single_rows=singles,
+        single_rows=min(comparison.single_rows for comparison in comparisons),
         batch_rows=BATCH_ROWS,
         refused_rows=refused_rows,
-        optimised=optimised,
-        company_max=comparison.company_max,
+        optimised=optimised.equal_bits,
+        company_max=max(comparison.company_max for comparison in comparisons),
         tolerance=tolerance,
     )
 
@@ -142,34 +145,60 @@ def usual_tolerance(scores: NDArray[np.float32]) -> ScoreTolerance:
 
 
 def reference_scorer(
-    model: ForeignModel,
-    adaptation: Adaptation,
-    contract: ModelContract,
-    *,
-    optimised: bool = True,
-) -> Scorer:
-    """Return what the foreign graph says of rows of the contract, without the adapted graph."""
-    session = ForeignSession(model.onnx, optimised=optimised)
-    maker = FeedMaker(model, adaptation, contract)
-    transform = _transform_session(adaptation.transform)
+    model: ForeignModel, adaptation: Adaptation, contract: ModelContract
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return what makes (N, K) scores of (N, F) rows of the contract by the foreign graph.
 
-    def scores(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        columns = session.run(maker.feed(rows), adaptation.output).astype(np.float32)
-        if transform is not None:
-            columns = transform.run({INPUTS: columns}, SCORES)
-        return np.ascontiguousarray(columns[:, list(adaptation.selected)])
-
-    return scores
+    The adapted graph has no part in it. ONNX Runtime's errors are not caught.
+    """
+    reference = _Reference(model, adaptation, contract)
+    return lambda rows: reference.scorer(rows)(np.arange(len(rows)))
 
 
-def _adapted_scorer(adapted: bytes, *, optimised: bool = True) -> Scorer:
-    session = ForeignSession(adapted, optimised=optimised)
+class _Reference:
+    """The foreign graph, and what numpy makes of rows of the contract for it."""
 
-    def scores(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = session.run({INPUTS: rows}, SCORES)
-        return result
+    def __init__(
+        self,
+        model: ForeignModel,
+        adaptation: Adaptation,
+        contract: ModelContract,
+        *,
+        optimised: bool = True,
+    ) -> None:
+        self._session = ForeignSession(model.onnx, optimised=optimised)
+        self._maker = FeedMaker(model, adaptation, contract)
+        self._transform = _transform_session(adaptation.transform)
+        self._output = adaptation.output
+        self._selected = list(adaptation.selected)
 
-    return scores
+    def scorer(self, rows: NDArray[np.float32]) -> Scorer:
+        """Return what scores some of *rows*, (N, F); their feed is made once."""
+        feed = self._maker.feed(rows)
+
+        def scores(picked: NDArray[np.intp]) -> NDArray[np.float32]:
+            part = {name: values[picked] for name, values in feed.items()}
+            columns = self._session.run(part, self._output).astype(np.float32)
+            if self._transform is not None:
+                columns = self._transform.run({INPUTS: columns}, SCORES)
+            return np.ascontiguousarray(columns[:, self._selected])
+
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    """The two graphs, and how far their scores may move."""
+
+    reference: _Reference
+    adapted: ForeignSession
+    tolerance: ScoreTolerance
+
+    def scorers(self, rows: NDArray[np.float32]) -> tuple[Scorer, Scorer]:
+        """Return what scores some of *rows* by the foreign and by the adapted graph."""
+        return self.reference.scorer(rows), lambda picked: self.adapted.run(
+            {INPUTS: rows[picked]}, SCORES
+        )
 
 
 def _transform_session(transform: Transform) -> ForeignSession | None:
@@ -192,153 +221,147 @@ def _transform_session(transform: Transform) -> ForeignSession | None:
     return ForeignSession(bytes(made.SerializeToString()))
 
 
+def _scorable(graphs: _Graphs, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """Return the rows that both graphs score, and how many both refuse.
+
+    Raises AdoptionError when only one of them refuses a row.
+    """
+    scorers = graphs.scorers(rows)
+    refused = np.zeros(len(rows), dtype=bool)
+    pending = [np.arange(len(rows))]
+    while pending:
+        part = pending.pop()
+        errors = [_error_of(scorer, part) for scorer in scorers]
+        if not any(errors):
+            continue
+        if len(part) > 1:
+            pending += np.array_split(part, 2)
+            continue
+        if not all(errors):
+            raise AdoptionError(
+                f"the row {_shown(rows[part[0]])} is refused by one graph only: the foreign graph "
+                f"says {errors[0] or 'a score'!r}, the adapted one {errors[1] or 'a score'!r}. "
+                f"{REPORT}"
+            )
+        refused[part] = True
+    return rows[~refused], int(refused.sum())
+
+
 class _Comparison:
-    """Compares two scorers on the same batches, and a row's scores with those that it has alone."""
+    """Compares two graphs on the same batches, and a row's scores with those that it has alone."""
 
     def __init__(
-        self,
-        reference: Scorer,
-        adapted: Scorer,
-        tolerance: ScoreTolerance,
-        sample: NDArray[np.float32],
+        self, graphs: _Graphs, rows: NDArray[np.float32], sample: NDArray[np.float32]
     ) -> None:
-        """Take the scorers, how far scores may move, and the rows that say what usual values are.
+        """Take (N, F) rows that both graphs score, and the sample of which they were made.
 
-        Bits are compared for all rows. Scores in company are compared for rows of usual values:
-        sums of 3.4e38 and -3.4e38 depend on their order.
+        Bits are compared for all rows. Scores in company are compared for rows whose values are
+        missing or of the sample's size: sums of 3.4e38 and -3.4e38 depend on their order.
         """
-        self._tolerance = tolerance
+        self._rows = rows
+        self._tolerance = graphs.tolerance
+        self._reference, self._adapted = graphs.scorers(rows)
         finite = np.where(np.isfinite(sample), np.abs(sample), 0)
-        self._usual_max = USUAL_TIMES * np.maximum(finite.max(axis=0), 1)
-        self._reference = reference
-        self._adapted = adapted
+        usual_max = USUAL_TIMES * np.maximum(finite.max(axis=0), 1)
+        self._usual = np.asarray((np.isnan(rows) | (np.abs(rows) <= usual_max)).all(axis=1))
         self._single: dict[int, NDArray[np.float32]] = {}
         """Row -> its (K,) scores alone."""
+        self.equal_bits = True
+        """Whether bits must be equal; if not, scores of usual rows must be within the tolerance."""
         self.company_max = 0.0
 
-    def _usual(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Say of each row whether all of its values are missing or of the sample's size."""
-        within: NDArray[np.bool_] = np.isnan(rows) | (np.abs(rows) <= self._usual_max)
-        return within.all(axis=1)
+    @property
+    def single_rows(self) -> int:
+        """Rows that were compared alone."""
+        return len(self._single)
 
-    def scorable(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """Return the rows that both score, and how many both refuse.
+    def difference(self, picked: NDArray[np.intp]) -> tuple[int, Any, Any] | None:
+        """Return a row with other bits in a batch, and its two scores; None if there is none."""
+        return self._worst(picked, self._reference(picked), self._adapted(picked))
 
-        Raises AdoptionError when only one of them refuses a row.
-        """
-        refused = np.zeros(len(rows), dtype=bool)
-        pending = [np.arange(len(rows))]
-        while pending:
-            part = pending.pop()
-            errors = [_error_of(scorer, rows[part]) for scorer in (self._reference, self._adapted)]
-            if not any(errors):
-                continue
-            if len(part) > 1:
-                pending += np.array_split(part, 2)
-                continue
-            if not all(errors):
-                raise AdoptionError(
-                    f"the row {_shown(rows[part[0]])} is refused by one graph only: the foreign "
-                    f"graph says {errors[0] or 'a score'!r}, the adapted one "
-                    f"{errors[1] or 'a score'!r}. {REPORT}"
-                )
-            refused[part] = True
-        return rows[~refused], int(refused.sum())
-
-    def differs(self, batch: NDArray[np.float32]) -> tuple[int, Any, Any] | None:
-        """Return the first row with other bits, and both scores; None if there is none."""
-        expected, found = self._reference(batch), self._adapted(batch)
-        return _first_difference(expected, found)
-
-    def refuse_difference(self, batch: NDArray[np.float32], company: str) -> NDArray[np.float32]:
-        """Return the scores of a batch. AdoptionError for other bits."""
-        expected, found = self._reference(batch), self._adapted(batch)
-        different = _first_difference(expected, found)
-        if different is not None:
-            row, was, now = different
+    def compare(self, picked: NDArray[np.intp], company: str) -> NDArray[np.float32]:
+        """Return the adapted graph's scores of a batch. AdoptionError if the graphs differ."""
+        expected, found = self._reference(picked), self._adapted(picked)
+        worst = self._worst(picked, expected, found)
+        if worst is not None:
+            row, was, now = worst
             raise AdoptionError(
-                f"the row {_shown(batch[row])} scores {was} by the foreign graph and {now} by the "
-                f"adapted one, {company}; equal bits are promised. {REPORT}"
+                f"the row {_shown(self._rows[row])} scores {was} by the foreign graph and {now} by "
+                f"the adapted one, {company}; equal bits are promised. {REPORT}"
             )
         return found
 
-    def refuse_beyond_rounding(self, rows: NDArray[np.float32]) -> None:
-        """Raise AdoptionError when optimised graphs differ by more than rounding."""
-        expected, found = self._reference(rows), self._adapted(rows)
-        usual = self._usual(rows)
-        rows, expected, found = rows[usual], expected[usual], found[usual]
-        if len(rows) == 0:
-            return
-        excess = score_differences(found, expected) - allowed_differences(self._tolerance, expected)
-        row = int(np.argmax(excess.max(axis=1)))
-        if excess[row].max() > 0:
-            raise AdoptionError(
-                f"the row {_shown(rows[row])} scores {expected[row].tolist()} by the foreign graph "
-                f"and {found[row].tolist()} by the adapted one, as onnxruntime optimises them. "
-                f"{REPORT}"
-            )
-
-    def compare_single(self, rows: NDArray[np.float32], order: NDArray[np.intp]) -> int:
-        """Compare rows one by one, as many as SINGLE_ROWS_S allows. Return their number."""
-        until = time.perf_counter() + SINGLE_ROWS_S
+    def compare_single(self, order: NDArray[np.intp]) -> None:
+        """Compare rows one by one, as many as SINGLE_ROWS_S allows."""
+        until = time.thread_time() + SINGLE_ROWS_S
         for row in order.tolist():
-            if len(self._single) >= SINGLE_ROWS_MIN and time.perf_counter() > until:
+            if len(self._single) >= SINGLE_ROWS_MIN and time.thread_time() > until:
                 break
-            self._single[row] = self.refuse_difference(rows[row : row + 1], "alone")[0]
-        return len(self._single)
+            self._single[row] = self.compare(np.array([row]), "alone")[0]
 
-    def compare_batches(
-        self, rows: NDArray[np.float32], order: NDArray[np.intp], size: int
-    ) -> None:
+    def compare_batches(self, order: NDArray[np.intp], size: int) -> None:
         """Compare batches of *size* rows that follow each other in *order*."""
-        until = time.perf_counter() + BATCHES_S
+        until = time.thread_time() + BATCHES_S
         for first in range(0, min(len(order), BATCHES_MAX * size), size):
-            if first and time.perf_counter() > until:
+            if first and time.thread_time() > until:
                 break
-            part = order[first : first + size]
-            company = f"in a batch of {len(part)}"
-            found = self.refuse_difference(rows[part], company)
-            self._refuse_company(rows, part, found, company)
+            picked = order[first : first + size]
+            company = f"in a batch of {len(picked)}"
+            self._refuse_company(picked, self.compare(picked, company), company)
 
-    def compare_single_again(self, rows: NDArray[np.float32]) -> None:
+    def compare_single_again(self) -> None:
         """Score some rows alone again: no batch may have changed a later one."""
         for row in list(self._single)[:SINGLE_ROWS_MIN]:
-            found = self._adapted(rows[row : row + 1])
-            self._refuse_company(rows, np.array([row]), found, "alone again, after other batches")
+            picked = np.array([row])
+            self._refuse_company(picked, self._adapted(picked), "alone again, after other batches")
+
+    def _worst(
+        self, picked: NDArray[np.intp], expected: NDArray[np.float32], found: NDArray[np.float32]
+    ) -> tuple[int, Any, Any] | None:
+        if expected.shape != found.shape:
+            return int(picked[0]), f"shape {expected.shape}", f"shape {found.shape}"
+        if self.equal_bits:
+            same = expected.view(np.uint32) == found.view(np.uint32)
+            same |= np.isnan(expected) & np.isnan(found)
+            different = ~same.all(axis=1)
+        else:
+            excess = score_differences(found, expected) - allowed_differences(
+                self._tolerance, expected
+            )
+            different = (excess.max(axis=1) > 0) & self._usual[picked]
+        if not different.any():
+            return None
+        index = int(np.argmax(different))
+        return int(picked[index]), expected[index].tolist(), found[index].tolist()
 
     def _refuse_company(
-        self,
-        rows: NDArray[np.float32],
-        part: NDArray[np.intp],
-        found: NDArray[np.float32],
-        company: str,
+        self, picked: NDArray[np.intp], found: NDArray[np.float32], company: str
     ) -> None:
         """Raise AdoptionError when scores in company are not those that the rows have alone."""
-        usual = self._usual(rows[part])
         known = [
-            index for index, row in enumerate(part.tolist()) if usual[index] and row in self._single
+            index
+            for index, row in enumerate(picked.tolist())
+            if self._usual[row] and row in self._single
         ]
         if not known:
             return
-        single = np.stack([self._single[int(part[index])] for index in known])
+        single = np.stack([self._single[int(picked[index])] for index in known])
         differences = score_differences(found[known], single)
         excess = (differences - allowed_differences(self._tolerance, single)).max(axis=1)
         worst = int(np.argmax(excess))
         if excess[worst] > 0:
             raise AdoptionError(
-                f"the row {_shown(rows[part[known[worst]]])} scores {single[worst].tolist()} alone "
-                f"and {found[known[worst]].tolist()} {company}; {OWN_ROW_ONLY}"
+                f"the row {_shown(self._rows[picked[known[worst]]])} scores "
+                f"{single[worst].tolist()} alone and {found[known[worst]].tolist()} {company}; "
+                f"{OWN_ROW_ONLY}"
             )
         self.company_max = max(self.company_max, float(differences.max()))
-
-
-REPORT = "This is a mistake of the adaptation; report it with the model file"
 
 
 def _scores_of(scorer: Scorer, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Score sample rows. AdoptionError if the graph refuses them."""
     try:
-        return scorer(rows)
+        return scorer(np.arange(len(rows)))
     except AdoptionError:
         raise
     except Exception as error:
@@ -348,27 +371,14 @@ def _scores_of(scorer: Scorer, rows: NDArray[np.float32]) -> NDArray[np.float32]
         ) from error
 
 
-def _error_of(scorer: Scorer, rows: NDArray[np.float32]) -> str:
+def _error_of(scorer: Scorer, picked: NDArray[np.intp]) -> str:
     try:
-        scorer(rows)
+        scorer(picked)
     except AdoptionError:
         raise
     except Exception as error:  # noqa: BLE001  ONNX Runtime raises many types
         return str(error)[:160] or repr(error)
     return ""
-
-
-def _first_difference(
-    expected: NDArray[np.float32], found: NDArray[np.float32]
-) -> tuple[int, Any, Any] | None:
-    if expected.shape != found.shape:
-        return 0, f"shape {expected.shape}", f"shape {found.shape}"
-    same = expected.view(np.uint32) == found.view(np.uint32)
-    same |= np.isnan(expected) & np.isnan(found)
-    if same.all():
-        return None
-    row = int(np.flatnonzero(~same.all(axis=1))[0])
-    return row, expected[row].tolist(), found[row].tolist()
 
 
 def _shown(row: NDArray[np.float32]) -> str:

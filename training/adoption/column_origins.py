@@ -41,12 +41,14 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
 
     widths  input -> number of its columns.
     """
+    # Every column of an input is its own origin.
     constants = constants_of(model)
     origins: dict[str, Origins] = {
         name: tuple((name, column) for column in range(width)) for name, width in widths.items()
     }
     splits: dict[Origin, set[float]] = {}
     categories: dict[Origin, tuple[str, ...]] = {}
+    # Nodes stand in the order in which they are run.
     for node in model.graph.node:
         columns = _origins_after(node, origins, constants)
         for name in node.output:

@@ -18,7 +18,7 @@ from training.adoption.foreign import Adaptation, ColumnSource, Feed, ForeignMod
 from training.adoption.inspect_graph import input_types
 from training.errors import AdoptionError
 
-TRUTH_WORDS = {"true": 1.0, "false": 0.0}
+TRUTH_TEXTS = {"true": 1.0, "false": 0.0}
 
 
 class FeedMaker:
@@ -57,7 +57,7 @@ def check_adaptation(model: ForeignModel, adaptation: Adaptation, contract: Mode
     _check_output(model, adaptation, contract)
 
 
-def words_of(source: ColumnSource) -> list[str]:
+def texts_of(source: ColumnSource) -> list[str]:
     """Return the words of the positions 0, 1, ..., then of NaN, then of any other value."""
     return [*source.dictionary, source.missing, source.unknown]
 
@@ -66,7 +66,7 @@ def number_of(word: str, if_empty: float) -> float:
     """Return the number that a word stands for. ValueError if it stands for none."""
     if word == "":
         return if_empty
-    return TRUTH_WORDS[word.lower()] if word.lower() in TRUTH_WORDS else float(word)
+    return TRUTH_TEXTS[word.lower()] if word.lower() in TRUTH_TEXTS else float(word)
 
 
 def integer_bounds(kind: int) -> tuple[np.float32, np.float32] | None:
@@ -104,7 +104,7 @@ def _coded(source: ColumnSource, values: NDArray[np.float32], dtype: np.dtype[An
     indexes = np.full(len(values), count + 1)
     indexes[known] = values[known].astype(np.int64)
     indexes[np.isnan(values)] = count
-    words = words_of(source)
+    words = texts_of(source)
     if dtype.kind == "O":
         texts: NDArray[Any] = np.array(words, dtype=object)[indexes]
         return texts
@@ -152,11 +152,11 @@ def _problem_of(source: ColumnSource, kind: str, names: Sequence[str]) -> str:
             )
         return ""
     try:
-        numbers = [number_of(word, 0.0) for word in words_of(source)]
+        numbers = [number_of(word, 0.0) for word in texts_of(source)]
     except ValueError as error:
         return f"takes numbers; {error}. Give numbers as words"
     if kind == "integer" and any(not number.is_integer() for number in numbers):
-        return f"takes whole numbers, and its words are {words_of(source)[:5]}"
+        return f"takes whole numbers, and its words are {texts_of(source)[:5]}"
     return ""
 
 

@@ -12,6 +12,23 @@ from training.errors import AdoptionError
 _runtime: Any = onnxruntime
 """onnxruntime as Any, because its type hints lack names that the package has."""
 
+NUMPY_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint64)": np.uint64,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+"""Type of an input, as ONNX Runtime names it -> numpy's type."""
+
 
 class ForeignSession:
     """A foreign graph in ONNX Runtime, with one thread.
@@ -21,6 +38,8 @@ class ForeignSession:
 
     def __init__(self, content: bytes, *, optimised: bool = True) -> None:
         """Load *content*. Without optimisation each operator is run as the file has it."""
+        self.optimised = optimised
+        # Load without external threads, arena and log.
         options = _runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -39,10 +58,13 @@ class ForeignSession:
                 f"onnxruntime {onnxruntime.__version__} refuses the graph: {str(error)[:300]}. "
                 "Export it again with opset 21 (target_opset=21, opset_version=21)"
             ) from error
-        self._ranks = {item.name: len(item.shape) for item in self._session.get_inputs()}
+        # Note what each input takes.
+        inputs = self._session.get_inputs()
+        self._ranks = {item.name: len(item.shape) for item in inputs}
+        self._types = {item.name: NUMPY_TYPES[item.type] for item in inputs}
         fixed = [
             item.shape[0]
-            for item in self._session.get_inputs()
+            for item in inputs
             if item.shape and isinstance(item.shape[0], int) and item.shape[0] > 0
         ]
         self.batch: int | None = fixed[0] if fixed else None
@@ -50,6 +72,8 @@ class ForeignSession:
 
     def run(self, feed: Feed, output: str) -> NDArray[Any]:
         """Return (N, C) of one output for N rows, in runs of `batch` rows if that is fixed.
+
+        Numbers are brought to the type that the graph takes.
 
         An error of ONNX Runtime is not caught. AdoptionError: the output has not a row for each.
         """
@@ -66,7 +90,9 @@ class ForeignSession:
 
     def _run(self, feed: Feed, output: str) -> NDArray[Any]:
         tensors = {
-            name: np.ascontiguousarray(item[:, 0] if self._ranks[name] == 1 else item)
+            name: np.ascontiguousarray(
+                item[:, 0] if self._ranks[name] == 1 else item, dtype=self._types[name]
+            )
             for name, item in feed.items()
         }
         rows = len(next(iter(tensors.values())))

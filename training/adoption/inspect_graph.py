@@ -121,6 +121,7 @@ def inspect_graph(content: bytes, external: Mapping[str, bytes] | None = None) -
 
 def input_widths(model: Model) -> dict[str, int]:
     """Return input -> number of columns. Raises AdoptionError for inputs that are no columns."""
+    # Each input is a tensor of (rows,) or (rows, columns).
     widths: dict[str, int] = {}
     for value in model.graph.input:
         tensor = value.type.tensor_type
@@ -143,6 +144,7 @@ def input_widths(model: Model) -> dict[str, int]:
                 "example input of shape (rows, columns))"
             )
         widths[value.name] = dimensions[1].dim_value
+    # A model has a bounded number of columns.
     total = sum(widths.values())
     if total > COLUMNS_MAX:
         raise AdoptionError(
@@ -249,6 +251,7 @@ def _foreign_output(
     zipped: tuple[str, ...],
 ) -> ForeignOutput:
     """Describe an output. *zipped* are the classes of its ZipMap, if it had one."""
+    # A run shows the output's shape and type.
     name = value.name
     try:
         scores = session.run(feed, name)

@@ -13,10 +13,10 @@ from training.adoption.foreign import Adaptation, Feed, ForeignModel, Transform
 from training.adoption.foreign_session import ForeignSession
 from training.errors import AdoptionError
 
-FLOAT32_WHOLE = 2.0**23
+FRACTIONS_BELOW = 2.0**23
 """Above it a float32 has no fractions, so that a threshold between two values cannot be written."""
 THRESHOLD = 0.5
-"""Of decisions on probabilities, if no other is given."""
+"""The decision threshold, if no other is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,11 @@ def certify_library(
     """
     session = ForeignSession(model.onnx)
     served = _Served(session, adaptation)
+    # What rounding to float32 changes is said for graphs without a library, too.
     rounding = _rounding(model, served, exact, threshold)
     if adaptation.output not in model.truth:
         return LibraryCertificate("", 0, 0, 0.0, tolerance or ScoreTolerance(0.0, 0.0), *rounding)
+    # Compare the library and the graph on the same rows.
     truth = served.columns(model.truth[adaptation.output])
     scores = served.scores(model.rows)
     within = tolerance or usual_tolerance(truth[: model.sample_rows].astype(np.float32))
@@ -90,6 +92,7 @@ def certify_library(
     expected = truth.astype(np.float32)
     differences = score_differences(scores.astype(np.float32), expected)
     excess = differences - allowed_differences(within, expected)
+    # Name the worst row.
     row = int(np.argmax(excess.max(axis=1)))
     if excess[row].max() > 0:
         over = int((excess.max(axis=1) > 0).sum())
@@ -182,21 +185,24 @@ def _decisions(scores: NDArray[np.float64], threshold: float) -> NDArray[Any]:
     if scores.shape[1] == 1:
         above: NDArray[np.bool_] = scores[:, 0] >= threshold
         return above
-    return np.argmax(scores, axis=1)
+    largest: NDArray[np.intp] = np.argmax(scores, axis=1)
+    return largest
 
 
 def _cause(model: ForeignModel, row: int) -> str:
     """Return the probable cause of a difference in a row, with the way out."""
+    # Look at the row's values.
     large = [
         f"{name}[{column}] = {value:.12g}"
         for name, values in model.rows.items()
         if values.dtype.kind in "fiu"
         for column, value in enumerate(values[row].astype(np.float64).tolist())
-        if FLOAT32_WHOLE <= abs(value) < np.inf
+        if FRACTIONS_BELOW <= abs(value) < np.inf
     ]
     missing = any(
         np.isnan(values[row]).any() for values in model.rows.values() if values.dtype.kind == "f"
     )
+    # The most probable cause comes first.
     if missing:
         return (
             "The row has NaN, and the converter treats missing values otherwise than the library "

@@ -144,7 +144,7 @@ def _inline_weights(model: Model, external: Mapping[str, bytes]) -> None:
                 f"the weights have more than {GRAPH_BYTES_MAX} bytes, which is the most"
             )
         tensor.raw_data = content[first : first + length]
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
 
 
@@ -197,6 +197,7 @@ def _refuse_nodes(model: Model) -> None:
 
 def _problem_of(node: Node, constants: Mapping[str, Any], opset: int) -> str:
     """Return why a node cannot be adapted, with the way out; "" if it can."""
+    # Operators that gateways cannot run, or not in bounded time.
     if node.domain not in DOMAINS:
         return (
             f"an operator of the custom domain {node.domain!r}, which ONNX Runtime does not have. "
@@ -212,6 +213,7 @@ def _problem_of(node: Node, constants: Mapping[str, Any], opset: int) -> str:
             "(torch: torch.onnx.export(..., dynamo=True) of a model without loops over data; "
             'skl2onnx GaussianProcess and neighbours: options={"optim": "cdist"})'
         )
+    # Operators of training, and operators that mix the rows of a batch.
     if node.op_type in RANDOM:
         return "it draws random numbers. Export the model in evaluation mode (torch: model.eval())"
     if node.op_type in BATCH_SCALED:

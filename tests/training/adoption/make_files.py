@@ -1,7 +1,7 @@
 """Makes the committed models of other tools: `python -m tests.training.adoption.make_files`.
 
-Each file in `files/` is a few KB. A file is made again only when its library's format changes: the
-bytes of pickles differ from run to run.
+Each file in `files/` is a few KB. A file is made again only when its library's format changes, and
+pickles when the minor version of scikit-learn changes: the bytes of pickles differ from run to run.
 """
 
 import pickle
