@@ -85,12 +85,14 @@ def learners() -> Mapping[str, tuple[Callable[[], Any], str, bool]]:
     def cat(kind: Any) -> Callable[[], Any]:  # noqa: ANN401
         return lambda: kind(iterations=10, verbose=0, allow_writing_files=False, thread_count=1)
 
+    # Few trees are enough: each has thresholds.
     few = {"n_estimators": 10}
     quiet = {**few, "verbose": -1, "n_jobs": 1}
     logistic = linear_model.LogisticRegression
     boosting = ensemble.HistGradientBoostingClassifier
     forest = {**few, "max_depth": 6, "random_state": 1}
     return {
+        # On numbers alone.
         "lightgbm": (lambda: lgb.LGBMClassifier(**quiet), "binary", False),
         "lightgbm classes": (lambda: lgb.LGBMClassifier(**quiet), "classes", False),
         "lightgbm values": (lambda: lgb.LGBMRegressor(**quiet), "values", False),
@@ -108,6 +110,7 @@ def learners() -> Mapping[str, tuple[Callable[[], Any], str, bool]]:
             "binary",
             False,
         ),
+        # On named columns with texts, scaled.
         "pipeline, logistic": (logistic, "binary", True),
         "pipeline, ridge": (linear_model.Ridge, "values", True),
         "pipeline, forest": (lambda: ensemble.RandomForestClassifier(**forest), "binary", True),
@@ -166,6 +169,7 @@ def test_graph_scores_as_its_library(name: str, columns: Rows, tmp_path: Path) -
             sample = dict(zip(given[2], numbers.T, strict=True))
         message = opened(path, sample)
     assert "refused" not in message.document, message.document
+    # Rows with NaN are for the certificate: forests differ there (sklearn-onnx#1253).
     prefix = "truth/"
     (output,) = [key for key in message.arrays if key.startswith(prefix)]
     truth = message.arrays[output]
@@ -212,3 +216,25 @@ def test_rounded_lightgbm_scores_float32_rows_as_before(columns: Rows) -> None:
     round_thresholds(model, computed=False)
     assert model.booster_.model_to_string() != text
     assert (model.predict_proba(numbers) == before).all()
+
+
+def test_categories_of_lightgbm_are_cut_to_whole_numbers(columns: Rows, tmp_path: Path) -> None:
+    """Edge rows stand beside each category: 7.000001 is the category 7 for LightGBM."""
+    import lightgbm
+
+    numbers = numbers_of(columns)
+    labels = labels_of(columns, "binary") ^ (columns["calls"] % 3 == 0)
+    names = ["cell", "calls", "trend"]
+    data = lightgbm.Dataset(numbers, labels, feature_name=names, categorical_feature=["calls"])
+    settings = {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_per_group": 5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        booster = lightgbm.train(settings, data, num_boost_round=5)
+        booster.save_model(tmp_path / "model.txt")
+        sample = dict(zip(names, numbers.T, strict=True))
+        message = opened(tmp_path / "model.txt", sample)
+    truth, rows = message.arrays["truth/probabilities"], message.arrays["rows/inputs"]
+    assert "num_cat=0" not in booster.model_to_string()
+    assert (rows[ROWS:, 1] % 1 != 0).sum() > 3
+    scores = ForeignSession(message.files["onnx"]).run({"inputs": rows}, "probabilities")
+    assert np.abs(scores - truth).max() < TOLERANCE
