@@ -49,10 +49,8 @@ def report(
     # People read the same as sentences.
     shown = {
         "version": "not registered" if version is None else f"{model} {version.label}",
-        "made from": adopted.foreign.origin,
         "inputs": ", ".join(adopted.contract.names),
         "outputs": ", ".join(adopted.contract.outputs),
-        "sample": adopted.sample,
         "adapted graph": f"{card['graph']['rows']:,} rows give the bits of the original graph",
         **evidence_lines(card),
         **{f"{name}, on the sample": format_estimate(item) for name, item in metrics.items()},
