@@ -84,7 +84,7 @@ def stating(files: dict[str, bytes], tolerance: object) -> dict[str, bytes]:
         (5e-6, 1, {"absolute": 1e-6, "relative": 0.0}, False),
         (0.01, 1e3, None, False),
         (0.01, 1e3, {"absolute": 1e-4, "relative": 0}, False),
-        (0.01, 1e3, {"absolute": 0, "relative": 1e-4}, True),
+        (0.008, 1e3, {"absolute": 0, "relative": 1e-4}, True),
         (0.01, 1e3, {"absolute": 0.02, "relative": 0}, True),
         (0, 1, {"absolute": 0, "relative": 0}, True),
     ],
