@@ -5,8 +5,8 @@ of ingestion. A folder appears under its number when it is complete, by one rena
 changes, unless a person's rows are removed (features.storage.forget). `compact` joins the first N
 folders to one, which is called `000001-<N>`.
 
-Who reads or adds files holds the lock of the view's folder together with others; who removes a
-person's rows holds it alone.
+Readers and writers of files share the lock of the view's folder. A removal of a person's rows holds
+it alone.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         with folder_lock(folder, shared=True):
-            part.mkdir(exist_ok=True)  # who held the lock alone has deleted it as a leftover
+            part.mkdir(exist_ok=True)  # a removal may have deleted it as a leftover
             yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)

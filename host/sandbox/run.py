@@ -181,6 +181,7 @@ def run_in_sandbox(
             for pipe in (child.stdout, child.stderr):
                 assert pipe is not None
                 pipe.close()
+    # An answer counts only if the child came to its end.
     if reader.answer is not None and code == 0:
         return reader.answer
     raise SandboxError(escape_controls(_how_it_ended(reader, limits, complaint, late, code)))
@@ -193,6 +194,7 @@ def _follow(
 
     Return the standard error, and why the child must end: "" when it ended by itself.
     """
+    # Both pipes are read, so that neither fills and blocks the child.
     deadline = time.monotonic() + limits.seconds
     complaint = bytearray()
     assert child.stdout is not None
@@ -282,6 +284,7 @@ def _isolated(
     paths += [LIBRARY_CACHE] if Path(LIBRARY_CACHE).exists() else []
     pairs = [(path, path) for path in _outermost(paths)]
     pairs += [(path, to) for to, path in binds.items()]
+    # Our own program takes the same as JSON, and bubblewrap as options.
     if isolation is Isolation.NAMESPACES:
         settings = {
             "binds": pairs,

@@ -60,6 +60,7 @@ def pack_message(message: Message) -> bytes:
 
 def unpack_message(data: bytes) -> Message:
     """Return the message that *data* is. Raises MalformedMessageError for anything else."""
+    # The JSON comes first, with its length.
     view = memoryview(data)
     if len(view) < _LENGTH.size:
         raise MalformedMessageError("it is too short")

@@ -76,6 +76,7 @@ def open_foreign(
     Raises AdoptionError when the model cannot be adopted, when its code did something that the
     sandbox forbids, or when this host has no sandbox.
     """
+    # What is wrong with the request needs no child.
     if not path.exists():
         raise AdoptionError(f"{path} does not exist")
     _check_sample(sample)
@@ -95,6 +96,7 @@ def open_foreign(
     task = SandboxTask(
         module=CHILD_MODULE, packages=ROOMS, request=pack_message(request), files=files
     )
+    # Whatever the child does, the user gets one sentence.
     try:
         message = unpack_message(run_in_sandbox(task, limits, isolation, progress))
         refused = message.document.get("refused")

@@ -1,1 +1,1 @@
-"""Models of other tools, on their way to versions."""
+"""Tests of training/adoption."""

@@ -1,7 +1,7 @@
 """Makes the committed models of other tools: `python -m tests.training.adoption.make_files`.
 
-Each file in `files/` is a few KB. A file is made again only when its library's format changes: the
-bytes of pickles differ from run to run.
+Each file in `files/` is a few KB. A file is made again only when its library's format changes, and
+pickles when the minor version of scikit-learn changes: the bytes of pickles differ from run to run.
 """
 
 import pickle
@@ -103,6 +103,7 @@ def make_graphs(numbers: NDArray[np.float64], churned: NDArray[np.int64]) -> Non
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
 
+    # skl2onnx ends a classifier with ZipMap unless told otherwise.
     model = LogisticRegression().fit(numbers, churned)
     graph = to_onnx(model, numbers[:1].astype(np.float32), target_opset=17)
     (FILES / "churn_zipmap.onnx").write_bytes(graph.SerializeToString(deterministic=True))
@@ -134,6 +135,7 @@ def make_graphs(numbers: NDArray[np.float64], churned: NDArray[np.int64]) -> Non
         producer_name="pytorch",
         producer_version="2.9.0",
     )
+    # onnx appends to a file of weights that is there.
     for name in ("churn_network.onnx", "churn_network.onnx.data"):
         (FILES / name).unlink(missing_ok=True)
     onnx.save_model(

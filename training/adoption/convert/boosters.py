@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.adoption.convert.opened import OpenedModel, class_names, matrix
+from training.adoption.convert.opened import OpenedModel, matrix, shown_classes
 from training.adoption.convert.pipelines import MATRIX
 from training.adoption.convert.thresholds import rounded_booster
 from training.errors import AdoptionError
@@ -29,6 +29,7 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
     import onnxmltools
     from onnxmltools.convert.common.data_types import FloatTensorType
 
+    # What the text says of the model: its objective and its boosting.
     text = booster.model_to_string()
     objective = text.partition("\nobjective=")[2].partition("\n")[0].split(" ")[0]
     if "\naverage_output\n" in text:
@@ -36,6 +37,7 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
             f"{shown} is a LightGBM model with boosting=rf, whose average onnxmltools leaves out; "
             "train it with boosting=gbdt, or a RandomForest of scikit-learn"
         )
+    # The graph is made of rounded thresholds, and the scores of the booster as it is.
     names = tuple(booster.feature_name())
     onnx = _converted(
         onnxmltools.convert_lightgbm,
@@ -45,6 +47,8 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
         zipmap=False,
         target_opset=OPSET,
     )
+    onnx = with_whole_categories(onnx)
+    # What the columns of its scores are.
     probabilities = objective.startswith(("binary", "multiclass"))
     count = max(2, booster.num_model_per_iteration())
     warnings: tuple[str, ...] = ()
@@ -59,7 +63,9 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
         columns={MATRIX: names},
         truth_by=f"lightgbm {lightgbm.__version__}",
         output="probabilities" if probabilities else "variable",
-        classes=class_names(range(count) if classes is None else classes) if probabilities else (),
+        classes=shown_classes(range(count) if classes is None else classes)
+        if probabilities
+        else (),
         score=lambda feed: _as_classes(booster.predict(matrix(feed)), both=probabilities),
         warnings=warnings,
     )
@@ -116,9 +122,53 @@ def open_xgboost(booster: Booster, shown: str, classes: Any = None) -> OpenedMod
         columns={MATRIX: names} if names else {},
         truth_by=f"xgboost {xgboost.__version__}",
         output="probabilities" if probabilities else "variable",
-        classes=class_names(range(count) if classes is None else classes) if probabilities else (),
+        classes=shown_classes(range(count) if classes is None else classes)
+        if probabilities
+        else (),
         score=lambda feed: _as_classes(score(matrix(feed)), both=probabilities),
     )
+
+
+def with_whole_categories(onnx_bytes: bytes) -> bytes:
+    """Return a graph of trees that cuts the fraction off columns of categories, as LightGBM does.
+
+    The converter writes a split by categories as comparisons for equality, so 7.2 would not be the
+    category 7. A graph without such splits stays as it is.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model: Any = onnx.load_model_from_string(onnx_bytes)
+    nodes = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
+    categories: set[int] = set()
+    for node in nodes:
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        splits = zip(attributes["nodes_modes"], attributes["nodes_featureids"], strict=True)
+        categories.update(column for mode, column in splits if mode == b"BRANCH_EQ")
+    if not categories:
+        return onnx_bytes
+    # These columns are taken out, cast to whole numbers and back, and put where they were.
+    width = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    cut = sorted(categories)
+    order = [*cut, *(column for column in range(width) if column not in categories)]
+    constants = {"cut": cut, "rest": order[len(cut) :], "back": np.argsort(order).tolist()}
+    for name, indexes in constants.items():
+        tensor = numpy_helper.from_array(np.array(indexes, dtype=np.int64), name)
+        model.graph.initializer.append(tensor)
+    for node in nodes:
+        node.input[0] = "columns"
+    front = [
+        helper.make_node("Gather", [MATRIX, "cut"], ["categories"], axis=1),
+        helper.make_node("Cast", ["categories"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["whole"], ["whole_float"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", [MATRIX, "rest"], ["numbers"], axis=1),
+        helper.make_node("Concat", ["whole_float", "numbers"], ["joined"], axis=1),
+        helper.make_node("Gather", ["joined", "back"], ["columns"], axis=1),
+    ]
+    ordered = [*front, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _refuse_xgboost(booster: Booster, learner: dict[str, Any], objective: str, shown: str) -> None:
@@ -155,6 +205,7 @@ def open_catboost(model: Booster, shown: str) -> OpenedModel:
     """Return a CatBoost model converted by its own export."""
     import catboost
 
+    # What its export cannot write is refused before it tries.
     if model.get_cat_feature_indices() or model.get_text_feature_indices():
         raise AdoptionError(
             f"{shown} is a CatBoost model with categories or texts as columns, which CatBoost does "
@@ -175,7 +226,7 @@ def open_catboost(model: Booster, shown: str) -> OpenedModel:
         columns={"features": names},
         truth_by=f"catboost {catboost.__version__}",
         output="probabilities" if probabilities else "predictions",
-        classes=class_names(classes),
+        classes=shown_classes(classes),
         score=lambda feed: _as_classes(
             catboost.CatBoost.predict(
                 model, matrix(feed).astype(np.float32), prediction_type=prediction, thread_count=1
@@ -212,6 +263,10 @@ def _converted(convert: Any, model: Booster, shown: str, **options: Any) -> byte
             f"{str(error)[:300]}"
         ) from error
     return onnx if isinstance(onnx, bytes) else bytes(onnx.SerializeToString(deterministic=True))
+
+
+def _classes(classes: Any, count: int) -> tuple[str, ...]:  # noqa: ANN401
+    return shown_classes(range(count) if classes is None else classes)
 
 
 def _as_classes(scores: Any, *, both: bool) -> NDArray[Any]:  # noqa: ANN401  an array of a library

@@ -45,6 +45,7 @@ def answer(request: bytes, step: Step) -> bytes:
         opened = _open(
             file, [name for name, part in message.arrays.items() if part.dtype == object]
         )
+        # From here on there is a graph, whoever made it.
         step(f"inspecting the graph of {file.shown}")
         from training.adoption.inspect_graph import inspect_graph
 

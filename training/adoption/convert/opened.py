@@ -43,7 +43,7 @@ def matrix(feed: Feed) -> NDArray[np.float64]:
     return np.concatenate([np.asarray(part, np.float64) for part in feed.values()], axis=1)
 
 
-def class_names(classes: Any) -> tuple[str, ...]:  # noqa: ANN401  a list or an array
+def shown_classes(classes: Any) -> tuple[str, ...]:  # noqa: ANN401  a list or an array
     """Return the names of *classes*: 1.0 and 1 are both `1`."""
     return tuple(
         str(int(item)) if isinstance(item, float | np.floating) and item == int(item) else str(item)

@@ -25,7 +25,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from training.adoption.convert.missing_branches import with_missing_branches
-from training.adoption.convert.opened import OpenedModel, class_names, matrix
+from training.adoption.convert.opened import OpenedModel, matrix, shown_classes
 from training.adoption.convert.thresholds import round_thresholds
 from training.adoption.convert.widen import widened
 from training.adoption.foreign import Feed
@@ -67,7 +67,7 @@ def open_estimator(model: Estimator, shown: str, texts: Sequence[str] = ()) -> O
         columns={name: names for name, names in columns.items() if names},
         truth_by=_truth_by(model),
         output=output,
-        classes=class_names(model.classes_) if output == "probabilities" else (),
+        classes=shown_classes(model.classes_) if output == "probabilities" else (),
         score=lambda feed: score(as_frame(feed)),
     )
 
@@ -193,7 +193,9 @@ def _converted(model: Estimator, inputs: Mapping[str, type], shown: str) -> byte
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             name="adopted",
         )
-        onnx = (widened(converted) if wide else converted).SerializeToString(deterministic=True)
+        if wide:
+            converted = widened(converted, _imputed_values(model))
+        onnx = converted.SerializeToString(deterministic=True)
         ForeignSession(onnx)
     except Exception as error:
         # Some operators exist in float32 only.
@@ -209,6 +211,12 @@ def _converted(model: Estimator, inputs: Mapping[str, type], shown: str) -> byte
             "has, or export the model to ONNX yourself and adopt that file"
         ) from error
     return bytes(onnx)
+
+
+def _imputed_values(model: Estimator) -> list[NDArray[np.float64]]:
+    """Return the values that each imputer of numbers in *model* fills in."""
+    found = [getattr(step, "statistics_", None) for step in _steps(model)]
+    return [np.asarray(item) for item in found if np.asarray(item).dtype.kind == "f"]
 
 
 def _first_sentence(error: Exception) -> str:

@@ -5,10 +5,12 @@ thresholds of trees behind it, and a column such as a time in seconds loses its 
 take float32, as in scikit-learn and XGBoost, and their scores are float32.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
@@ -16,8 +18,12 @@ SCORES_AT = {"TreeEnsembleClassifier": 1, "TreeEnsembleRegressor": 0}
 """Operator -> which of its outputs has scores."""
 
 
-def widened(model: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
-    """Return *model* with trees between casts, imputers as simple nodes, and float32 outputs."""
+def widened(model: Any, imputed: Sequence[NDArray[np.float64]]) -> Any:  # noqa: ANN401  onnx.ModelProto
+    """Return *model* with trees between casts, imputers as simple nodes, and float32 outputs.
+
+    imputed  values of each imputer in float64, because its node has float32 only.
+    """
+    # Nodes that ONNX Runtime has in float32 only are replaced or stand between casts.
     nodes: list[Any] = []
     constants = list(model.graph.initializer)
     narrow = {
@@ -31,7 +37,7 @@ def widened(model: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
         elif node.op_type == "ConstantOfShape":
             nodes.append(_double_constant(node))
         elif node.op_type == "Imputer":
-            more_nodes, more_constants = _imputer(node, index)
+            more_nodes, more_constants = _imputer(node, index, imputed)
             nodes += more_nodes
             constants += more_constants
         else:
@@ -86,12 +92,19 @@ def _double_constant(node: Any) -> Any:  # noqa: ANN401  onnx.NodeProto
     return helper.make_node("ConstantOfShape", list(node.input), list(node.output), value=tensor)
 
 
-def _imputer(node: Any, index: int) -> tuple[list[Any], list[Any]]:  # noqa: ANN401  onnx.NodeProto
+def _imputer(
+    node: Any,  # noqa: ANN401  onnx.NodeProto
+    index: int,
+    imputed: Sequence[NDArray[np.float64]],
+) -> tuple[list[Any], list[Any]]:
     """Return nodes and constants that replace one value by another, as `Imputer` in float64."""
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     values = np.array(attributes.get("imputed_value_floats", []), dtype=np.float64)
     if not len(values):
         return [node], []  # texts or whole numbers, which have no other width
+    for exact in imputed:
+        if np.array_equal(exact.astype(np.float32), values.astype(np.float32)):
+            values = exact
     replaced = float(attributes.get("replaced_value_float", np.nan))
     prefix = f"imputer_{index}"
     missing, (source,), (target,) = f"{prefix}/missing", node.input, node.output
