@@ -320,9 +320,12 @@ def _prune(model: Model, output: str) -> None:
     ):
         del field[:]
         field.extend(kept)
-    # Descriptions are no part of a version.
+    # Descriptions are no part of a version. Torch writes paths of its user's machine into them.
     for node in graph.node:
         node.doc_string = ""
+        del node.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
 
 
 def _rename_reserved(model: Model) -> dict[str, str]:

@@ -14,7 +14,7 @@ from registry.golden import ScoreTolerance, score_size
 from registry.scoring import allowed_differences, score_differences
 from registry.version_proof import OWN_ROW_ONLY
 from training.adoption.adapt_graph import INPUTS, SCORES
-from training.adoption.edge_feed import adapted_rows
+from training.adoption.edge_feed import adapted_rows, spread_indexes
 from training.adoption.foreign import Adaptation, ForeignModel, Transform
 from training.adoption.foreign_feed import FeedMaker
 from training.adoption.foreign_session import ForeignSession
@@ -90,12 +90,14 @@ def certify_graph(
 ) -> GraphCertificate:
     """Compare the foreign graph and the adapted graph, bit by bit.
 
-    sample  (S, F) rows in the contract's order, S at least 1: real rows, if there are any. Edge
-            rows are added, and mixed rows until there are *count*.
+    sample  (S, F) rows in the contract's order, S at least 1: real rows, if there are any. Of more
+            than *count*, evenly spaced ones are compared. Edge rows are added, and mixed rows until
+            there are *count*.
 
     Both graphs are run, so this belongs in a child process with limits. Raises AdoptionError, which
     names the row, for other bits or a score that depends on the rows beside it.
     """
+    sample = sample[spread_indexes(len(sample), count)]
     rows = adapted_rows(model.onnx, adaptation, contract, sample, count=count)
     reference = _Reference(model, adaptation, contract)
     tolerance = usual_tolerance(_scores_of(reference.scorer(sample), sample))

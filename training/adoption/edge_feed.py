@@ -15,6 +15,12 @@ from training.export.edge_rows import base_rows, contract_edges
 
 SPLITS_MAX = 2_000
 """Splits of the trees that get rows; each gets three."""
+EDGES_MAX = 6_000
+"""Edge rows of each kind. More are thinned out evenly."""
+EDGE_NUMBERS_MAX = 10_000_000
+"""Numbers in the edge rows of each kind: of 5,000 columns 2,000 rows."""
+CONTRACT_EDGES_WIDTH_MAX = 300
+"""Columns up to which each gets the edge values of the contract in several rows."""
 UNKNOWN_WORD = "\u2047 no such word"
 EDGE_VALUES = (np.nan, 0.0, -0.0, 1.0, 3.4e38, -3.4e38, np.inf, -np.inf)
 
@@ -36,8 +42,11 @@ def edge_feed(content: bytes, sample: Feed, *, missing: bool) -> Feed:
     # (input, column, value) of each edge row.
     changes: list[tuple[str, int, Any]] = []
     for (name, column), threshold in _spread(found):
+        # Trees split missing values off at infinity, which libraries refuse.
         changes += [
-            (name, column, value) for value in neighbours(threshold, sample[name].dtype).tolist()
+            (name, column, value)
+            for value in neighbours(threshold, sample[name].dtype).tolist()
+            if np.isfinite(value)
         ]
     for (name, column), words in found.categories.items():
         if sample[name].dtype.kind in "OSU":
@@ -91,8 +100,10 @@ def adapted_rows(
     model = onnx.load_model_from_string(content)
     found = find_columns(model, input_widths(model))
     bases = base_rows(sample)
-    parts = [sample, contract_edges(contract, bases), _odd_rows(adaptation, contract, bases)]
+    parts = [sample, _odd_rows(adaptation, contract, bases)]
     parts.append(_threshold_rows(found, adaptation, contract, bases))
+    if contract.width <= CONTRACT_EDGES_WIDTH_MAX:
+        parts.append(contract_edges(contract, bases))
     rows = np.concatenate(parts)
     # Mixed rows take each value from another row, so that many branches of the graph are seen.
     rng = np.random.default_rng(len(rows))
@@ -105,22 +116,30 @@ def _spread(found: FoundColumns) -> list[tuple[tuple[str, int], float]]:
     splits = [
         (origin, value) for origin, values in found.splits.items() for value in values.tolist()
     ]
-    if len(splits) <= SPLITS_MAX:
-        return splits
-    return [splits[index] for index in np.linspace(0, len(splits) - 1, SPLITS_MAX).astype(int)]
+    return [splits[index] for index in spread_indexes(len(splits), SPLITS_MAX)]
+
+
+def spread_indexes(count: int, most: int) -> list[int]:
+    """Return the indexes 0 to *count* - 1; of more than *most*, evenly spaced ones."""
+    if count <= most:
+        return list(range(count))
+    indexes: list[int] = np.linspace(0, count - 1, most).astype(np.int64).tolist()
+    return indexes
 
 
 def _odd_rows(
     adaptation: Adaptation, contract: ModelContract, bases: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return rows with one odd value, or one position of a dictionary, in one column."""
+    """Return rows with one odd value, or one position of a dictionary, in one column.
+
+    Beside all positions there are the next ones outside, and one between two.
+    """
     positions = {name: index for index, name in enumerate(contract.names)}
     changes = [(column, value) for column in range(contract.width) for value in EDGE_VALUES]
     for source in adaptation.columns:
-        last = len(source.dictionary)
-        if last:
-            values = {0.0, 1.0, last - 1.0, float(last), last + 1.0, -1.0, 0.5}
-            changes += [(positions[source.model_input], value) for value in sorted(values)]
+        if source.dictionary and source.constant is None:
+            values = [-1.0, 0.5, *map(float, range(len(source.dictionary) + 2))]
+            changes += [(positions[source.model_input], value) for value in values]
     return _changed(bases, changes)
 
 
@@ -148,7 +167,12 @@ def _threshold_rows(
 
 
 def _changed(bases: NDArray[np.float32], changes: list[tuple[int, float]]) -> NDArray[np.float32]:
-    """Return a base row for each (column, value), with that value in that column."""
+    """Return a base row for each (column, value), with that value in that column.
+
+    At most EDGES_MAX rows and EDGE_NUMBERS_MAX numbers are returned.
+    """
+    most = min(EDGES_MAX, EDGE_NUMBERS_MAX // bases.shape[1])
+    changes = [changes[index] for index in spread_indexes(len(changes), most)]
     rows = bases[np.arange(len(changes)) % len(bases)].copy()
     for row, (column, value) in enumerate(changes):
         rows[row, column] = value

@@ -120,7 +120,7 @@ def _check_columns(model: ForeignModel, adaptation: Adaptation, contract: ModelC
     given = Counter((item.foreign_input, item.column) for item in adaptation.columns)
     absent = [key for key in wanted if key not in given]
     twice = [key for key, count in given.items() if count > 1]
-    extra = [key for key in given if key not in set(wanted)]
+    extra = sorted(given.keys() - set(wanted))
     if absent or twice or extra:
         raise AdoptionError(
             f"columns of the graph without a source: {absent[:3]}; with two: {twice[:3]}; sources "

@@ -82,7 +82,18 @@ def inspect_graph(content: bytes, external: Mapping[str, bytes] | None = None) -
     ONNX Runtime runs the graph once, so this belongs in a child process with limits. Raises
     AdoptionError, which names the node and the exporter's option that helps.
     """
-    model = read_graph(content, external)
+    try:
+        return _inspected(read_graph(content, external))
+    except AdoptionError:
+        raise
+    except Exception as error:  # onnx and numpy raise a dozen types of errors on bad files
+        raise AdoptionError(
+            f"the ONNX file contradicts itself ({str(error).strip()[-160:]!r}); export the model "
+            "again"
+        ) from error
+
+
+def _inspected(model: Model) -> InspectedGraph:
     # Inputs: types and widths as the file states them.
     widths = input_widths(model)
     _refuse_features_outside(model, widths)

@@ -1,1 +1,1 @@
-"""Tests of training/adoption."""
+"""Models of other tools, on their way to versions."""

@@ -187,6 +187,36 @@ def test_a_fixed_batch_and_inputs_of_rank_one_take_any_rows() -> None:
     assert equal_bits(scores, (rows.sum(axis=1, keepdims=True) * np.float32(2)))
 
 
+def test_texts_of_rank_one_are_looked_up() -> None:
+    """Keras exports a vector for each column."""
+    nodes = [
+        helper.make_node(
+            "LabelEncoder",
+            ["plan"],
+            ["code"],
+            domain=ML,
+            keys_strings=["pre", "post"],
+            values_floats=[1.0, 2.0],
+        ),
+        helper.make_node("Identity", ["code"], ["y"]),
+    ]
+    model = opened(onnx_file(nodes, [("plan", STRING, [None])], [("y", FLOAT, [None])]))
+    adaptation, contract = adoption(model)
+    scores = OnnxModel(adapt_graph(model, adaptation, contract)).scores(
+        np.array([[1], [0], [np.nan]], np.float32)
+    )
+    assert scores.tolist() == [[2], [1], [1]]
+
+
+def test_descriptions_of_the_exporter_leave() -> None:
+    """Torch notes where each node stands in the source, with the path."""
+    file = parsed(linear_file(3))
+    file.graph.node[0].doc_string = "somebody's folder"
+    file.graph.node[0].metadata_props.add(key="stack_trace", value="somebody's folder")
+    model = opened(bytes(file.SerializeToString()))
+    assert b"folder" not in adapt_graph(model, *adoption(model))
+
+
 @pytest.mark.parametrize("opset", [7, 8, 9, 13, 21])
 def test_constants_and_missing_values_are_given_to_graphs_of_any_opset(opset: int) -> None:
     """An older opset is converted, since it has no IsNaN."""

@@ -30,6 +30,7 @@ from tests.training.adoption.graphs import (
 from training.adoption import certificate
 from training.adoption.adapt_graph import adapt_graph
 from training.adoption.certificate import GraphCertificate, certify_graph
+from training.adoption.edge_feed import adapted_rows
 from training.errors import AdoptionError
 
 COUNT = 400
@@ -81,6 +82,21 @@ def test_amounts_move_with_their_company_within_their_size() -> None:
     found = certified(bytes(content.SerializeToString()))
     assert found.tolerance.absolute > 1
     assert found.tolerance.absolute < TOLERANCE_MAX * score_size(np.full((1, 1), 1e6, np.float32))
+
+
+def test_edge_rows_follow_the_sample_and_are_bounded() -> None:
+    """Wide rows have fewer; the sample stays as it is, in its order."""
+    model = opened(linear_file(3))
+    adaptation, contract = adoption(model)
+    sample = sample_rows(contract, 70)
+    rows = adapted_rows(model.onnx, adaptation, contract, sample, count=0)
+    assert rows[:70].tobytes() == sample.tobytes()
+    assert np.isnan(rows[70:]).any()
+    assert np.isinf(rows[70:]).any()
+    wide = opened(linear_file(4_000))
+    adaptation, contract = adoption(wide)
+    few = adapted_rows(wide.onnx, adaptation, contract, sample_rows(contract, 5), count=0)
+    assert 1_000 < len(few) < 3_000
 
 
 def neighbour(graph: Any) -> bytes:  # noqa: ANN401

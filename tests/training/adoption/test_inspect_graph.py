@@ -200,3 +200,37 @@ def test_producer_is_one_line(text: str, producer: str) -> None:
     file = parsed(linear_file())
     file.producer_name, file.producer_version = "tool", text
     assert inspect_graph(bytes(file.SerializeToString())).producer == producer
+
+
+def too_few_weights(file: Any) -> None:  # noqa: ANN401  onnx.ModelProto
+    """The weights are fewer than their shape says."""
+    file.graph.initializer[0].dims[0] = 9
+
+
+def no_features(file: Any) -> None:  # noqa: ANN401  onnx.ModelProto
+    """A tree without the list of its features, then with a number in its place."""
+    attributes = file.graph.node[0].attribute
+    del attributes[:]
+    attributes.append(helper.make_attribute("nodes_modes", ["BRANCH_LEQ"]))
+    attributes.append(helper.make_attribute("nodes_featureids", 1.5))
+
+
+def no_domain(file: Any) -> None:  # noqa: ANN401  onnx.ModelProto
+    """The version of the tree operators is not said."""
+    del file.opset_import[:]
+
+
+def no_type(file: Any) -> None:  # noqa: ANN401  onnx.ModelProto
+    """A type of ONNX that does not exist."""
+    file.graph.initializer[0].data_type = 0
+
+
+@pytest.mark.parametrize("damage", [too_few_weights, no_features, no_domain, no_type])
+def test_files_that_contradict_themselves_are_refused(damage: Any) -> None:  # noqa: ANN401
+    """No error of onnx or numpy reaches the caller."""
+    trees = damage in (no_features, no_domain)
+    node = tree_node(["x"], ["y"], classifier=False)
+    file = parsed(onnx_file([node], [X], [("y", FLOAT, [None, 1])]) if trees else linear_file())
+    damage(file)
+    with pytest.raises(AdoptionError, match=r"contradicts itself|refuses the graph"):
+        inspect_graph(bytes(file.SerializeToString()))

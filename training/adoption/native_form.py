@@ -1,0 +1,276 @@
+"""Brings adapted boosted trees into the form that gateways score natively, or says why not.
+
+The native library reads one TreeEnsembleRegressor and one Sigmoid, as training.export.convert
+writes them. Exporters write a TreeEnsembleClassifier with a logistic function, columns that are
+picked before and after it, other comparisons than BRANCH_LEQ, weights of both classes, and leaves
+without a weight. The sums of the leaves stay as they are; the Sigmoid has other last bits than the
+classifier's logistic function.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from training.adoption.adapt_graph import INPUTS, SCORES
+from training.adoption.column_origins import constants_of
+from training.adoption.read_graph import ML_DOMAIN, Model, Node, attributes_of, node_name
+from training.export.convert import IR_VERSION, ML_OPSET, OPSET
+from training.export.onnx_model import OnnxModel
+
+DIFFERENCE_MAX = 1e-6
+"""How far a probability may move. The logistic functions of ONNX Runtime differ by 1e-7."""
+LEAVES_MAX = 32
+"""The native library has a bit of 32 for each leaf of a tree."""
+TREE_FIELDS = (
+    "nodes_treeids",
+    "nodes_nodeids",
+    "nodes_featureids",
+    "nodes_values",
+    "nodes_modes",
+    "nodes_truenodeids",
+    "nodes_falsenodeids",
+    "nodes_missing_value_tracks_true",
+)
+LEAF_FIELDS = ("treeids", "nodeids", "ids", "weights")
+"""Lists of a tree operator with one entry for each weight, after `class_` or `target_`."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NativeForm:
+    """An adapted graph in native form, or why it has none.
+
+    onnx            None if ONNX Runtime has to score.
+    reason          why; "" if *onnx* is not None.
+    difference_max  how far probabilities moved.
+    """
+
+    onnx: bytes | None
+    reason: str = ""
+    difference_max: float = 0.0
+
+
+class _NotNativeError(Exception):
+    """The graph is not of the kind that is scored natively. The text is the reason."""
+
+
+def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
+    """Return *adapted* in native form, compared with it on *rows*, (N, F).
+
+    rows  edge rows of its trees should be among them (`adapted_rows`).
+    """
+    model = onnx.load_model_from_string(adapted)
+    try:
+        form = _written(model, _regressor(*_find_trees(model)))
+    except _NotNativeError as error:
+        return NativeForm(None, str(error))
+    # The rewritten trees must give the same probabilities, NaN for NaN.
+    expected, found = OnnxModel(adapted).scores(rows), OnnxModel(form).scores(rows)
+    differences = np.abs(expected.astype(np.float64) - found)
+    differences[np.isnan(expected) & np.isnan(found)] = 0
+    worst = float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
+    if worst > DIFFERENCE_MAX:
+        return NativeForm(
+            None,
+            f"a score moved by {worst:.3g} in the native form, where {DIFFERENCE_MAX:g} is allowed",
+        )
+    return NativeForm(form, difference_max=worst)
+
+
+def _find_trees(model: Model) -> tuple[Node, int, Callable[[int], int]]:
+    """Return the trees of one probability, its class, and feature of the trees -> column of a row.
+
+    Raises _NotNativeError for a graph with other operators.
+    """
+    constants = constants_of(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    # From the scores back to the trees: operators that leave one column as it is, or its sigmoid.
+    name, column, sigmoid = SCORES, 0, False
+    node = makers[name]
+    while node.op_type not in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
+        picked = _picked_column(node, constants)
+        if picked is not None:
+            column = picked
+        elif node.op_type == "Sigmoid" and not sigmoid:
+            sigmoid = True
+        elif not _leaves_as_is(node, constants):
+            raise _NotNativeError(f"the node {node_name(node)} is no boosted tree")
+        name = node.input[0]
+        if name not in makers:
+            raise _NotNativeError("the graph has no boosted trees")
+        node = makers[name]
+    _check_scores(model, node, name, column, sigmoid)
+    # From the trees back to the row: at most one Gather of columns.
+    before = makers.get(node.input[0])
+    if node.input[0] == INPUTS:
+        return node, column, lambda feature: feature
+    if before is not None and before.op_type == "Gather" and before.input[0] == INPUTS:
+        order = [int(index) for index in np.ravel(constants[before.input[1]])]
+        return node, column, lambda feature: order[feature]
+    found = "no node" if before is None else f"the node {node_name(before)}"
+    raise _NotNativeError(
+        f"{found} makes the columns of the trees, and natively they are the row's"
+    )
+
+
+def _picked_column(node: Node, constants: Mapping[str, Any]) -> int | None:
+    """Return the column that a node picks; None if it picks none, or more than one."""
+    picks = constants.get(node.input[1]) if len(node.input) == 2 else None
+    selects = node.op_type == "ArrayFeatureExtractor" or (
+        node.op_type == "Gather" and attributes_of(node).get("axis", 0) in (1, -1)
+    )
+    return int(picks.ravel()[0]) if selects and picks is not None and picks.size == 1 else None
+
+
+def _leaves_as_is(node: Node, constants: Mapping[str, Any]) -> bool:
+    if node.op_type in ("Identity", "Reshape", "Flatten"):
+        return True
+    if node.op_type == "Cast":
+        return bool(attributes_of(node)["to"] == TensorProto.FLOAT)
+    # onnxmltools multiplies probabilities by 1.
+    return node.op_type == "Mul" and bool(np.all(constants.get(node.input[1], 0) == 1))
+
+
+def _check_scores(model: Model, node: Node, name: str, column: int, sigmoid: bool) -> None:
+    """Raise _NotNativeError unless *name* of the trees becomes the probability of one class."""
+    outputs = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    if outputs != 1:
+        raise _NotNativeError(f"{outputs} outputs are served, and natively there is one")
+    attributes = attributes_of(node)
+    transform = attributes.get("post_transform", b"NONE")
+    if node.op_type == "TreeEnsembleRegressor":
+        if not sigmoid or transform != b"NONE":
+            raise _NotNativeError(
+                "the trees give a value, and natively they give a probability by a sigmoid"
+            )
+        if attributes.get("aggregate_function", b"SUM") != b"SUM" or attributes["n_targets"] != 1:
+            raise _NotNativeError("the trees do not give one sum, as boosted trees do")
+        return
+    if sigmoid or transform != b"LOGISTIC" or name != node.output[1]:
+        raise _NotNativeError(
+            f"the trees' probabilities are of {transform.decode()}, and natively of a sum with a "
+            "logistic function, as boosted trees of two classes have it"
+        )
+    if len(set(attributes["class_ids"])) == 1 and column != 1:
+        raise _NotNativeError("the negative class is served, and natively the positive of two")
+
+
+def _regressor(trees: Node, served: int, features: Callable[[int], int]) -> Node:
+    """Return the same trees as one TreeEnsembleRegressor with BRANCH_LEQ and a weight a leaf.
+
+    served    the class whose weights are summed, if there are weights of several.
+    features  feature of the trees -> column of a row.
+    """
+    attributes = attributes_of(trees)
+    if any(name.endswith("_as_tensor") for name in attributes):
+        raise _NotNativeError("the trees have numbers of float64")
+    nodes: dict[str, Any] = {
+        name: list(attributes[name]) for name in TREE_FIELDS if name in attributes
+    }
+    nodes.setdefault("nodes_missing_value_tracks_true", [0] * len(nodes["nodes_modes"]))
+    leaves, base = _leaves(attributes, served, nodes)
+    # A tree has at most as many leaves as the native library has bits.
+    counts = Counter(
+        tree
+        for tree, mode in zip(nodes["nodes_treeids"], nodes["nodes_modes"], strict=True)
+        if mode == b"LEAF"
+    )
+    tree, count = max(counts.items(), key=lambda item: item[1])
+    if count > LEAVES_MAX:
+        raise _NotNativeError(
+            f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
+            "(max_leaves, num_leaves, or a depth of 5)"
+        )
+    # Every comparison is x <= t, of columns of the row.
+    for index, mode in enumerate(nodes["nodes_modes"]):
+        if mode != b"LEAF":
+            _compare_by_less_or_equal(nodes, index)
+            nodes["nodes_featureids"][index] = features(nodes["nodes_featureids"][index])
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        [INPUTS],
+        ["log_odds"],
+        domain=ML_DOMAIN,
+        n_targets=1,
+        base_values=[base],
+        **nodes,
+        **leaves,
+    )
+
+
+def _leaves(
+    attributes: Mapping[str, Any], served: int, nodes: Mapping[str, Any]
+) -> tuple[dict[str, Any], float]:
+    """Return the regressor's lists of leaves with the weights of one class, and its base value."""
+    # Take the weights of one class.
+    prefix = "class_" if "class_ids" in attributes else "target_"
+    weights = [
+        (tree, number, weight)
+        for tree, number, which, weight in zip(
+            *(attributes[prefix + name] for name in LEAF_FIELDS), strict=True
+        )
+        if which == served or len(set(attributes[prefix + "ids"])) == 1
+    ]
+    weighed = {(tree, number) for tree, number, _ in weights}
+    if len(weighed) != len(weights):
+        raise _NotNativeError("a leaf has two weights, and natively one")
+    # Leaves without a weight weigh nothing.
+    weights += [
+        (tree, number, 0.0)
+        for tree, number, mode in zip(
+            nodes["nodes_treeids"], nodes["nodes_nodeids"], nodes["nodes_modes"], strict=True
+        )
+        if mode == b"LEAF" and (tree, number) not in weighed
+    ]
+    # Each class may have a base value.
+    base = list(attributes.get("base_values", [])) or [0.0]
+    if len(base) > 1 and len(set(attributes[prefix + "ids"])) == 1:
+        raise _NotNativeError(f"the trees have {len(base)} base values, and natively one")
+    leaves = {
+        "target_treeids": [tree for tree, _, _ in weights],
+        "target_nodeids": [number for _, number, _ in weights],
+        "target_ids": [0] * len(weights),
+        "target_weights": [weight for _, _, weight in weights],
+    }
+    return leaves, float(base[served] if len(base) > 1 else base[0])
+
+
+def _compare_by_less_or_equal(nodes: Mapping[str, Any], index: int) -> None:
+    """Write the comparison of a node as x <= t, which is the same for every float32 and for NaN."""
+    mode, threshold = nodes["nodes_modes"][index], np.float32(nodes["nodes_values"][index])
+    if mode not in (b"BRANCH_LEQ", b"BRANCH_LT", b"BRANCH_GT", b"BRANCH_GTE"):
+        raise _NotNativeError(f"a node compares by {mode.decode()}")
+    if mode in (b"BRANCH_LT", b"BRANCH_GTE"):
+        # x < t is x <= the float32 below t.
+        if not np.isfinite(threshold):
+            raise _NotNativeError(f"a node compares with {threshold}")
+        nodes["nodes_values"][index] = float(np.nextafter(threshold, np.float32(-np.inf)))
+    if mode in (b"BRANCH_GT", b"BRANCH_GTE"):
+        # x > t is the other branch of x <= t, and NaN stays where it was.
+        true, false = nodes["nodes_truenodeids"], nodes["nodes_falsenodeids"]
+        true[index], false[index] = false[index], true[index]
+        nodes["nodes_missing_value_tracks_true"][index] ^= 1
+    nodes["nodes_modes"][index] = b"BRANCH_LEQ"
+
+
+def _written(model: Model, regressor: Node) -> bytes:
+    """Return the file of the trees and a Sigmoid, with the input and the contract of *model*."""
+    graph = helper.make_graph(
+        [regressor, helper.make_node("Sigmoid", ["log_odds"], [SCORES])],
+        "adapted",
+        [model.graph.input[0]],
+        [model.graph.output[0]],
+    )
+    written = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="turnout",
+    )
+    written.metadata_props.extend(model.metadata_props)
+    return bytes(written.SerializeToString(deterministic=True))
