@@ -223,7 +223,7 @@ def test_golden_test_refuses_other_scores() -> None:
     expected = verified.golden_outputs.copy()
     expected[5] += 1e-4
 
-    with pytest.raises(VersionRefusedError, match="golden row 5 of 8"):
+    with pytest.raises(VersionRefusedError, match="golden row 5 of 32"):
         scoring.golden_test(replace(verified, golden_outputs=expected), session)
 
 

@@ -187,8 +187,18 @@ def test_change_summary_says_what_proves_a_version() -> None:
     assert "the parity certificate is the proof" in trained
     assert "120 rows compared with the original; the largest difference is 3e-07" in trained
     assert "nobody" not in trained
-    adopted = rendered(change_summary({"golden": {"scored_by": "lightgbm 4.6.0"}}))
-    assert "scored by lightgbm 4.6.0, the original" in adopted
+    card = {
+        "golden": {"scored_by": "lightgbm 4.6.0"},
+        "adopted": {"origin": "LightGBM model in churn.txt"},
+        "data": {"sample": "500 rows of rows.csv"},
+        "metrics": {"auc": 0.7},
+        "metrics_note": "measured on sample rows",
+    }
+    adopted = rendered(change_summary(card))
+    for said in ("scored by lightgbm 4.6.0, the original", "LightGBM model in churn.txt"):
+        assert said in adopted
+    assert "500 rows of rows.csv" in adopted
+    assert "measured on sample rows" in adopted
     # A card's author may have written anything.
     for written in ({"parity": "yes", "golden": 3}, {"parity": {"passed": 1}, "golden": []}):
         assert "nothing proves" in rendered(change_summary(written))

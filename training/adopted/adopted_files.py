@@ -139,6 +139,7 @@ def _evidence(foreign: ForeignModel, proven: ProvenGraph) -> dict[str, Any]:
             "rows": len(proven.golden_inputs),
         },
         "graph": proven.graph,
+        "native": proven.native,
     }
     library = {**proven.library, "onnx_sha256": sha256_hex(proven.onnx)}
     # A certificate that fails is an error, so what is here has passed.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from features.contract import ModelContract
 from registry.golden import ScoreTolerance
+from registry.scoring import allowed_differences, score_differences
 from registry.version_proof import GOLDEN_ROWS_MIN
 from training.adopted.adopted_contract import rows_of_feed
 from training.adopted.proposals import foreign_columns
@@ -22,6 +23,7 @@ from training.adoption.library_certificate import (
     certify_library,
     transformed,
 )
+from training.adoption.native_form import native_form
 from training.artifacts.golden_rows import choose_golden_rows
 from training.errors import AdoptionError
 from training.export.onnx_model import OnnxModel
@@ -31,7 +33,8 @@ from training.export.onnx_model import OnnxModel
 class ProvenGraph:
     """An adapted graph, and what proves it.
 
-    onnx            from `inputs` (B, F) to `scores` (B, K).
+    onnx            from `inputs` (B, F) to `scores` (B, K): the adapted graph, or its native form.
+    native          whether it is the native form, as JSON values: `used`, and the `reason` if not.
     graph           the comparison of the adapted graph with the file's (GraphCertificate), as
                     JSON values.
     library         the comparison with the original library, or, for an ONNX file, only what
@@ -44,6 +47,7 @@ class ProvenGraph:
     """
 
     onnx: bytes
+    native: dict[str, Any]
     graph: dict[str, Any]
     library: dict[str, Any]
     by_library: bool
@@ -71,8 +75,11 @@ def prove_graph(
     Both graphs are run. Raises AdoptionError when they differ, when the library's scores differ by
     more than the tolerance, or when too few rows have finite scores.
     """
-    onnx = adapt_graph(foreign, adaptation, contract)
-    graph = certify_graph(foreign, adaptation, contract, onnx, sample)
+    adapted = adapt_graph(foreign, adaptation, contract)
+    graph = certify_graph(foreign, adaptation, contract, adapted, sample)
+    # Boosted trees are scored natively if their form can be changed.
+    native = native_form(adapted, adapted_rows(foreign.onnx, adaptation, contract, sample, count=0))
+    onnx = native.onnx or adapted
     model = OnnxModel(onnx)
     by_library = adaptation.output in foreign.truth
     if by_library:
@@ -81,6 +88,10 @@ def prove_graph(
         rows, sayable = rows_of_feed(foreign.rows, adaptation, contract)
         truth = _served_truth(foreign, adaptation)
         usable, real = sayable & all_finite(truth), foreign.sample_rows
+        # The native form moves a score by its last bits, which may be beyond the tolerance.
+        if native.onnx is not None and not _within(model, rows[usable], truth[usable], library):
+            onnx, native = adapted, replace(native, onnx=None, reason="a score moved too far")
+            model = OnnxModel(onnx)
     else:
         # The file is its own truth: it certifies what it says itself.
         library = _certify_rounding(foreign, adaptation, contract, sample, exact, threshold)
@@ -97,6 +108,7 @@ def prove_graph(
     tolerance = library.tolerance if by_library else graph.tolerance
     return ProvenGraph(
         onnx=onnx,
+        native={"used": native.onnx is not None, "reason": native.reason},
         graph=graph.definition(),
         library=library.definition(),
         by_library=by_library,
@@ -105,6 +117,17 @@ def prove_graph(
         golden_outputs=choose_golden_rows(truth[held], truth[edges]),
         scores=_scores(model, sample),
     )
+
+
+def _within(
+    model: OnnxModel,
+    rows: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    library: LibraryCertificate,
+) -> bool:
+    """Return whether the scores of *rows* are the library's, within the tolerance."""
+    differences = score_differences(model.scores(rows), truth)
+    return bool((differences <= allowed_differences(library.tolerance, truth)).all())
 
 
 def _served_truth(foreign: ForeignModel, adaptation: Adaptation) -> NDArray[np.float32]:

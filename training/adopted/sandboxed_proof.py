@@ -110,6 +110,7 @@ def _proven(message: Message, contract: ModelContract) -> ProvenGraph:
     tolerance = document["tolerance"]
     return ProvenGraph(
         onnx=message.files["onnx"],
+        native=dict(document["native"]),
         graph=dict(document["graph"]),
         library=dict(document["library"]),
         by_library=document["by_library"] is True,
@@ -163,6 +164,7 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
     return pack_message(
         Message(
             {
+                "native": proven.native,
                 "graph": proven.graph,
                 "library": proven.library,
                 "by_library": proven.by_library,

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import shlex
+import time
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from turnout.adoption.adoption_run import AdoptedVersion
 
 REASON = "first try"
+APPLIED_S_MAX = 20.0
+"""Time in which the gateways apply a deployment."""
+POLL_S = 0.1
 KEY = "first-row"
 """Id that stands for an entity of which the views know none."""
 
@@ -58,7 +62,7 @@ def try_version(
     # One row of the sample, as a service sends it.
     known = row_ids(adopted.contract, context.offline_folder())
     keys = known or tuple(KEY for _ in adopted.contract.entities)
-    return asyncio.run(_predict(context, model, keys, adopted.inputs))
+    return asyncio.run(_predict(context, model, label, keys, adopted.inputs))
 
 
 def _run(ctx: typer.Context, context: CommandContext, line: list[str], actor: str) -> None:
@@ -83,12 +87,29 @@ async def _production(context: CommandContext, model: str) -> str:
 
 
 async def _predict(
-    context: CommandContext, model: str, keys: tuple[str, ...], inputs: dict[str, float | str]
+    context: CommandContext,
+    model: str,
+    label: str,
+    keys: tuple[str, ...],
+    inputs: dict[str, float | str],
 ) -> dict[str, Any]:
+    """Ask for one row until version *label* answers, because a deployment needs a moment."""
+    from turnout_client import PredictError
+
+    give_up = time.monotonic() + APPLIED_S_MAX
     async with open_gateway(context) as client:
-        prediction = await client.predict(
-            model, keys=[list(keys)], named=inputs or None, timeout_s=5.0
-        )
+        while True:
+            try:
+                prediction = await client.predict(
+                    model, keys=[list(keys)], named=inputs or None, timeout_s=5.0
+                )
+            except PredictError:
+                if time.monotonic() > give_up:
+                    raise
+            else:
+                if prediction.version == label or time.monotonic() > give_up:
+                    break
+            await asyncio.sleep(POLL_S)
     return {
         "keys": list(keys),
         "inputs": inputs,

@@ -40,6 +40,7 @@ def report(
         "sample": adopted.sample,
         "evidence": golden_evidence(card),
         "graph": card["graph"],
+        "native": card["native"],
         "metrics": metrics,
         "answers": str(kept),
         "out": None if out is None else str(out),
@@ -49,11 +50,10 @@ def report(
     # People read the same as sentences.
     shown = {
         "version": "not registered" if version is None else f"{model} {version.label}",
-        "made from": adopted.foreign.origin,
         "inputs": ", ".join(adopted.contract.names),
         "outputs": ", ".join(adopted.contract.outputs),
-        "sample": adopted.sample,
         "adapted graph": f"{card['graph']['rows']:,} rows give the bits of the original graph",
+        "scored": _scorer(card["native"]),
         **evidence_lines(card),
         **{f"{name}, on the sample": format_estimate(item) for name, item in metrics.items()},
         "answers": str(kept),
@@ -74,6 +74,12 @@ def report(
         )
     elif out is not None:
         screen.hint(f"Next: turnout versions register {model} {out}")
+
+
+def _scorer(native: Mapping[str, Any]) -> str:
+    if native["used"]:
+        return "natively, by the gateway's own trees"
+    return f"by ONNX Runtime: {native['reason']}"
 
 
 def _flips(card: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ def golden_evidence(card: Mapping[str, Any]) -> dict[str, Any]:
 def evidence_lines(card: Mapping[str, Any]) -> dict[str, object]:
     """Return the evidence in *card* as named sentences, for `versions show` and an approver."""
     evidence = golden_evidence(card)
-    lines: dict[str, object] = {}
+    lines = _origin_lines(card)
     # What the golden rows prove.
     if evidence["golden_scored_by"]:
         lines["golden rows"] = f"scored by {evidence['golden_scored_by']}, the original"
@@ -43,7 +43,18 @@ def evidence_lines(card: Mapping[str, Any]) -> dict[str, object]:
     lines["parity certificate"] = _parity_line(card, evidence)
     if not card.get("metrics"):
         lines["metrics"] = NO_METRICS
+    elif card.get("metrics_note"):
+        lines["metrics"] = str(card["metrics_note"])
     return lines
+
+
+def _origin_lines(card: Mapping[str, Any]) -> dict[str, object]:
+    """Return where an adopted version comes from; nothing for others."""
+    origin = _mapping(card, "adopted").get("origin")
+    if not origin:
+        return {}
+    sample = _mapping(card, "data").get("sample") or "unknown"
+    return {"made from": str(origin), "sample rows": str(sample)}
 
 
 def _parity_line(card: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
