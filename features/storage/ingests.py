@@ -2,8 +2,9 @@
 
 `<view>@<first 16 hex digits of the view hash>/` has the folders `000001`, `000002` ... in the order
 of ingestion. A folder appears under its number when it is complete, by one rename, and never
-changes, unless a person's rows are removed (features.storage.forget). `compact` joins the first N
-folders to one, which is called `000001-<N>`.
+changes, unless a person's rows are removed (features.storage.forget). Compaction joins the folders
+M to N, which follow each other, to one that is called `<M>-<N>`. The folder `pushed` has rows that
+are in no ingest yet (features.storage.pushed_log).
 
 Who reads or adds files holds the lock of the view's folder together with others; who removes a
 person's rows holds it alone.
@@ -116,7 +117,7 @@ def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
 
     part   a folder from `new_folder`, with the files in it.
     """
-    digest = _digest(files)
+    digest = ingest_digest(files)
     _write_manifest(part, files, (digest,))
     numbers = [int(match[2] or match[1]) for _, match in _folders(part.parent)]
     number = max(numbers, default=0) + 1
@@ -131,7 +132,7 @@ def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
 def publish_compacted(
     part: Path, files: Sequence[StoredFile], replaced: Sequence[StoredIngest]
 ) -> StoredIngest:
-    """Make the files in *part* stand for the ingests *replaced*, which were the first ones.
+    """Make the files in *part* stand for the ingests *replaced*, which follow each other.
 
     The replaced folders stay for those who read them now. `delete_replaced` deletes them.
     Raises SourceError when another process has compacted the same ingests.
@@ -154,7 +155,7 @@ def replace_files(ingest: StoredIngest, files: Sequence[StoredFile]) -> None:
     for file in files:
         with (ingest.path / file.name).open("rb") as stream:
             os.fsync(stream.fileno())
-    digests = (_digest(files),) * len(ingest.digests)
+    digests = (ingest_digest(files),) * len(ingest.digests)
     replace_file(ingest.path / MANIFEST, _manifest(files, digests))
     delete_unnamed_files(ingest.path, files)
 
@@ -220,7 +221,8 @@ def _read(path: Path, first: int, last: int) -> StoredIngest:
     return StoredIngest(path, first, last, files, digests)
 
 
-def _digest(files: Sequence[StoredFile]) -> str:
+def ingest_digest(files: Sequence[StoredFile]) -> str:
+    """Return the SHA-256 (hex) over the files of one ingest."""
     lines = "".join(f"{file.name} {file.sha256}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 

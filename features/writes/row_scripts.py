@@ -88,11 +88,18 @@ def write_rows(
     client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]
 ) -> int:
     """Return the number of rows written. The store has newer rows for the others."""
+    return sum(write_each_row(client, keys, rows, expiries))
+
+
+def write_each_row(
+    client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]
+) -> list[int]:
+    """Return 1 for each row that was written, and 0 where the store has a newer row."""
     latest_ms = latest_event_ms()
     calls = [
         (key, row, expiry, latest_ms) for key, row, expiry in zip(keys, rows, expiries, strict=True)
     ]
-    return sum(run_script(client, WRITE_IF_NEWER, calls))
+    return run_script(client, WRITE_IF_NEWER, calls)
 
 
 def latest_event_ms() -> int:

@@ -16,6 +16,7 @@ from rich.progress import TaskID
 
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
+from turnout.commands.features_push import push, serve
 from turnout.commands.features_replay import replay
 from turnout.errors import OperatorError, UsageError
 from turnout.forgetting.command import forget
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Feature views, and their rows in the online store.", no_args_is_help=True)
 
+app.command()(serve)
+app.command()(push)
 app.command()(forget)
 app.command()(replay)
 
