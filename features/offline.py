@@ -30,6 +30,8 @@ from features.storage.ingests import (
     publish,
     publish_compacted,
     reading,
+    recent_ingests,
+    stored_files,
     stored_ingests,
 )
 from features.storage.newest_rows import (
@@ -59,9 +61,6 @@ from features.storage.writing import write_arrays, write_files
 from features.views import View
 
 ALL_ROWS = NewestPart()
-
-RECENT_MIN = 16
-"""Ingests that are joined at once, at least, by the compaction of recent ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,11 +300,11 @@ class OfflineStore:
             delete_replaced(folder)
             ingests = stored_ingests(folder)
             if recent:
-                ingests = _recent(ingests)
+                ingests = recent_ingests(ingests)
             if len(ingests) < 2:
                 return 0
             # Sorted by entity, the files are smaller; ties keep their order.
-            rows = stored_sql(_files_of(ingests))
+            rows = stored_sql(stored_files(ingests))
             ordered = f"SELECT * FROM ({rows}) ORDER BY entity_id, {AGE_ORDER}"
             with new_folder(folder) as part, self._duckdb() as connection:
                 files = write_files(connection, ordered, stored_columns(view), part)
@@ -326,7 +325,7 @@ class OfflineStore:
 
     def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:
         """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
-        return _files_of(stored_ingests(self.folder(view)), from_ms, to_ms)
+        return stored_files(stored_ingests(self.folder(view)), from_ms, to_ms)
 
     def _as_of(
         self, view: View, used: Sequence[int], spine: Spine, values: NDArray[np.float32]
@@ -370,29 +369,6 @@ class OfflineStore:
             written = usable & valid[:, column]
             values[positions[written], index] = np.ma.getdata(columns[stored[column]])[written]
         return row_flags(missing, stale, defaulted)
-
-
-def _files_of(
-    ingests: Sequence[StoredIngest], from_ms: int = 0, to_ms: int = EVENT_MS_MAX
-) -> list[Path]:
-    return [
-        ingest.path / file.name
-        for ingest in ingests
-        for file in ingest.files
-        if file.event_ms_max >= from_ms and file.known_ms_min <= to_ms
-    ]
-
-
-def _recent(ingests: Sequence[StoredIngest]) -> list[StoredIngest]:
-    """Return the newest ingests that are worth joining, in order; none if they are few."""
-    joined: list[StoredIngest] = []
-    rows = 0
-    for ingest in reversed(ingests):
-        if joined and ingest.rows > 2 * rows:
-            break
-        joined.append(ingest)
-        rows += ingest.rows
-    return joined[::-1] if len(joined) >= RECENT_MIN else []
 
 
 def _numbered_digests(folder: Path) -> Iterator[tuple[int, str]]:

@@ -47,7 +47,7 @@ VIEW = View(
 )
 
 
-async def serve(url: str, folder: Path) -> None:
+async def serve_pushes(url: str, folder: Path) -> None:
     """Serve until this process is killed; print the port."""
 
     async def read_views() -> ServedViews:
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=2, metavar=("URL", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        asyncio.run(serve(arguments.serve[0], Path(arguments.serve[1])))
+        asyncio.run(serve_pushes(arguments.serve[0], Path(arguments.serve[1])))
         return
     with tempfile.TemporaryDirectory() as folder:
         store = find_or_start(None, Path(folder))

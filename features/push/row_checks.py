@@ -64,12 +64,9 @@ def find_faults(editions: Sequence[View], rows: Sequence[ReceivedRow], now_ms: i
             or _fault_of_event_time(row.event_time_ms, now_ms)
         )
         # Names are compared as sets, and looked at one by one only to say what is wrong.
-        if not fault and not row.numbers.keys() <= numbers:
-            fault = _fault_of_features(
-                editions[0], dtypes, row.numbers.keys() - numbers, "a number"
-            )
-        if not fault and not row.texts.keys() <= texts:
-            fault = _fault_of_features(editions[0], dtypes, row.texts.keys() - texts, "a text")
+        for sent, known, what in ((row.numbers, numbers, "number"), (row.texts, texts, "text")):
+            if not fault and not sent.keys() <= known:
+                fault = _fault_of_features(editions[0], dtypes, sent.keys() - known, what)
         fault = fault or _fault_of_numbers(row.numbers)
         faults.append(f"row {position}: {fault}" if fault else "")
     return faults
@@ -166,4 +163,4 @@ def _fault_of_features(
         )
     (dtype,) = known
     where = "numbers" if dtype == NUMBER else "texts"
-    return f"{name!r} is a {dtype} and was sent as {sent}; send it in {where}"
+    return f"{name!r} is a {dtype} and was sent as a {sent}; send it in {where}"

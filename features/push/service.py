@@ -69,6 +69,7 @@ class FeaturesService:
     async def push(self, content: bytes, context: Context) -> pb.PushReply:
         """Answer one call, or end it with the status of what is wrong with all of it."""
         status, pushback_ms = grpc.StatusCode.INTERNAL, None
+        # Bounds of the caller come first, so that a refused call costs little.
         caller = _caller_of(context)
         try:
             with self._rates.call(caller):
@@ -77,6 +78,7 @@ class FeaturesService:
                 return await self._push(request)
         except asyncio.CancelledError:
             raise
+        # What went wrong becomes a status and one sentence, and nothing internal.
         except AboveRateError as error:
             status, pushback_ms = grpc.StatusCode.RESOURCE_EXHAUSTED, error.wait_ms
             text = str(error)

@@ -1,5 +1,6 @@
 """The editions of views that are served: read at the start, then again and again."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,21 @@ ReadViews = Callable[[], Awaitable[ServedViews | None]]
 
 
 class ViewEditions:
-    """The editions by name. What was read last counts until something else is read."""
+    """The editions by name. What was read last counts until something else is read.
 
-    def __init__(self, read: ReadViews, clock: Clock) -> None:
+    sleep  waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        read: ReadViews,
+        clock: Clock,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._read = read
         self._clock = clock
+        self._sleep = sleep
+        self._reading = asyncio.Lock()
         self._read_ns = -NS_PER_SECOND
         self.served: ServedViews | None = None
 
@@ -51,10 +62,10 @@ class ViewEditions:
 
         Raises UnknownViewError, ViewsNotReadError.
         """
-        found = self._matching(name, view_hash)
         # The view may have been applied a moment ago.
-        if not found and self._clock.now_ns() - self._read_ns >= READ_AGAIN_S * NS_PER_SECOND:
-            await self.read_again()
+        found = self._matching(name, view_hash)
+        if not found:
+            await self._read_since(self._clock.now_ns())
             found = self._matching(name, view_hash)
         if found:
             return found
@@ -72,6 +83,14 @@ class ViewEditions:
             f"no view is called {name[:64]!r}; there are {', '.join(names[:20]) or 'none'}. "
             "`turnout apply` makes a project's views known"
         )
+
+    async def _read_since(self, asked_ns: int) -> None:
+        """Return when the views were read after an instant. Calls that wait share a read."""
+        async with self._reading:
+            if self._read_ns < asked_ns:
+                since_s = (self._clock.now_ns() - self._read_ns) / NS_PER_SECOND
+                await self._sleep(max(0.0, READ_AGAIN_S - since_s))
+                await self.read_again()
 
     def _matching(self, name: str, view_hash: str) -> list[View]:
         views = () if self.served is None else self.served.views

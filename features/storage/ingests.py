@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import SourceError
+from features.rows import EVENT_MS_MAX
 from features.storage.database import SPILL_PREFIX
 from host.files import folder_lock, fsync_folder, replace_file
 
@@ -32,6 +33,9 @@ FORMAT = 1
 
 LEFTOVER_S = 86_400
 """No load takes longer, so an older unfinished folder belongs to no process."""
+
+RECENT_MIN = 16
+"""Ingests that are joined at once, at least, by the compaction of recent ones."""
 
 _FOLDER = re.compile(r"(\d{6,})(?:-(\d{6,}))?")
 
@@ -82,6 +86,30 @@ def stored_ingests(folder: Path) -> list[StoredIngest]:
             "the folder away and ingest its sources again"
         )
     return [_read(path, first, last) for path, first, last in _current_folders(folder)]
+
+
+def stored_files(
+    ingests: Sequence[StoredIngest], from_ms: int = 0, to_ms: int = EVENT_MS_MAX
+) -> list[Path]:
+    """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
+    return [
+        ingest.path / file.name
+        for ingest in ingests
+        for file in ingest.files
+        if file.event_ms_max >= from_ms and file.known_ms_min <= to_ms
+    ]
+
+
+def recent_ingests(ingests: Sequence[StoredIngest]) -> list[StoredIngest]:
+    """Return the newest ingests of like size, in order; none if there are few of them."""
+    joined: list[StoredIngest] = []
+    rows = 0
+    for ingest in reversed(ingests):
+        if joined and ingest.rows > 2 * rows:
+            break
+        joined.append(ingest)
+        rows += ingest.rows
+    return joined[::-1] if len(joined) >= RECENT_MIN else []
 
 
 @contextmanager

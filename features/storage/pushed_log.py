@@ -67,7 +67,7 @@ class RowToLog:
 
     event_id: str
     entity_id: bytes
-    """The joined id."""
+    """The joined id, UTF-8."""
     event_time_ms: int
     packed: bytes
     """The bytes of the row, as `ViewRows.pack` makes them."""
@@ -95,7 +95,7 @@ class LoggedRow:
     number: int
     entity_id: bytes
     instant_ms: int
-    """Of a logged row when it became known; of an undelivered row its event time. Unix ms."""
+    """When a logged row became known; for an undelivered row its event time. Unix ms."""
     packed: bytes
 
 
@@ -164,6 +164,7 @@ class PushedLog:
                     if (row := rows[index]).is_deliverable
                 ],
             )
+            # Rows that come later get larger numbers.
             if new:
                 self._set_counter("number", last + len(new))
                 self._set_counter("created_ms", created_ms)
@@ -208,6 +209,7 @@ class PushedLog:
                 )
                 if not rows:
                     return {}
+                # What raises here leaves the rows undelivered.
                 taken = write_online(rows)
                 connection.executemany(
                     "DELETE FROM undelivered WHERE entity_id = ?",

@@ -46,6 +46,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("offline", "writes"),
         ("materialise",),
         ("ingest", "online", "replay"),
+        ("push",),
     ),
     "registry": (
         (
@@ -134,7 +135,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("forgetting",),
+        ("forgetting", "pushing"),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),

@@ -16,10 +16,10 @@ from rich.progress import TaskID
 
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
-from turnout.commands.features_push import push, serve
 from turnout.commands.features_replay import replay
 from turnout.errors import OperatorError, UsageError
 from turnout.forgetting.command import forget
+from turnout.pushing.command import push, serve
 from turnout.views.row_flags import row_flag_names
 from turnout.views.terminal import Terminal, named_values, terminal, text_table
 

@@ -51,15 +51,12 @@ class FeaturesClient:
 
         Raises ValueError for a token that would be sent over a network in plain text.
         """
+        # The bound on a call.
         self._timeout_s = timeout_s
+        # One connection is enough: calls share it, and a push has many rows.
+        open_insecure, open_secure = grpc.aio.insecure_channel, grpc.aio.secure_channel
         self._pool = ChannelPool(
-            target,
-            1,
-            credentials,
-            grpc.aio.insecure_channel,
-            grpc.aio.secure_channel,
-            token,
-            server_name,
+            target, 1, credentials, open_insecure, open_secure, token, server_name
         )
 
     async def __aenter__(self) -> FeaturesClient:  # noqa: PYI034  Self needs Python 3.11

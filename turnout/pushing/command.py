@@ -60,10 +60,12 @@ def serve(
     from access.identities import IdentitiesFileError
     from access.peer_tls import PeerError, certificate_for
 
+    # All that this process writes is for this user only.
     context: CommandContext = ctx.obj
     keep_files_private()
     log_to_stderr("%(asctime)s %(name)s %(message)s")
     files = identities or []
+    # Callers that send tokens must know whom they send them to.
     try:
         certificate = certificate_for(
             context.folder / "features" / "keys",
@@ -72,6 +74,7 @@ def serve(
             tls_key,
             tokens=bool(files),
         )
+        # Serve until a signal.
         root = offline or context.offline_folder()
         serving = _serve(
             context, listen, root, files, certificate, store_passwords, rows_per_second
@@ -96,7 +99,7 @@ async def _serve(
     from features.online.store_client import store_client
     from features.online.store_users import WRITER
     from features.push.server import STORE_S, serve_features
-    from turnout.cli.served_views import RegistryViews
+    from turnout.pushing.served_views import RegistryViews
 
     # A signal that comes early must not be lost.
     stop_requested = asyncio.Event()
@@ -107,6 +110,7 @@ async def _serve(
     url = context.store if store_passwords else context.store_url(WRITER)
     user = WRITER if store_passwords else ""
     client = store_client(url, user, store_passwords or "", timeout_s=STORE_S)
+    # The views come from the registry, now and again.
     async with open_registry(context) as registry:
         try:
             server = await serve_features(
@@ -149,14 +153,12 @@ def push(
     view's transform returns them, and `event_id` if the row has one. A file may be pushed again:
     rows that are stored already are duplicates. Exit code 1: a row was refused.
     """
-    from turnout.cli.known_views import editions_of
-
     # The view says which of the names are entities.
     context: CommandContext = ctx.obj
-    editions = [item.view for item in asyncio.run(editions_of(context, view))]
-    entities = editions[0].entities
+    entities = asyncio.run(_entities_of(context, view))
     text = sys.stdin.read() if str(file) == "-" else _read(file)
     rows = list(_rows_of(text, entities, file))
+    # The server proves itself before it gets the rows.
     address, proof = (server, certificate) if server else context.features_server()
     results = _push_all(context, address, proof, view, rows, view_hash)
     # Counts come first, then the refused rows with their lines.
@@ -178,6 +180,22 @@ def push(
             f"line {item['line']}: {item['reason']}" for item in refused[:SHOWN_REFUSALS]
         )
         raise OperatorError(f"{len(refused):,} of {len(rows):,} rows were refused: {lines}")
+
+
+async def _entities_of(context: CommandContext, name: str) -> tuple[str, ...]:
+    """Return the entities of a view that is applied or deployed. OperatorError without one."""
+    from turnout.pushing.served_views import RegistryViews
+
+    async with open_registry(context) as registry:
+        served = await RegistryViews(registry).fetch()
+    found = [view.entities for view in served.views if view.name == name]
+    if not found:
+        names = ", ".join(sorted({view.name for view in served.views})) or "none"
+        raise OperatorError(
+            f"no view that is applied or deployed is called {name!r}; there are {names}. "
+            "`turnout apply` makes a project's views known"
+        )
+    return found[0]
 
 
 def _push_all(
