@@ -48,8 +48,8 @@ def settle_pushed(folder: Path, view: View, open_database: OpenDatabase) -> int:
                 break
     except (sqlite3.Error, OSError) as error:
         raise SourceError(
-            f"the pushed rows in {folder / FOLDER} cannot be stored ({error}); whoever reads the "
-            "view must be able to write there"
+            f"the pushed rows in {folder / FOLDER} cannot be stored ({error}); a reader of "
+            "the view must be able to write there"
         ) from error
     return count
 

@@ -128,7 +128,7 @@ def test_killed_server_of_pushed_rows_is_back_and_knows_what_was_pushed(tmp_path
 
 
 def test_only_a_pusher_pushes_and_a_pusher_only_pushes(tmp_path: Path) -> None:
-    """The token of a stream opens nothing else. Somebody at a shell needs to read as well."""
+    """The token of a stream opens nothing else. A user of the shell needs to read as well."""
     with identified_system(
         tmp_path, PEOPLE, author="alice", approver="bob", operator="olga"
     ) as identified:
