@@ -32,7 +32,7 @@ ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSH
 CALLER = "caller"
 """The role of a program that asks a gateway for predictions. The gateway gives it."""
 OBSERVER = "observer"
-"""The role of who has the token of the supervisor's pages."""
+"""The role of a reader of the supervisor's pages."""
 
 ACTOR_CHARS_MAX = 64
 REREAD_S = 1.0

@@ -27,7 +27,7 @@ class ForeignStoreError(Exception):
 class StoreChangedError(Exception):
     """The online store was emptied, replaced or written by another process while rows came.
 
-    Whoever wrote the rows must write them again.
+    The writer must write the rows again.
     """
 
 

@@ -59,7 +59,7 @@ class IngressThread(Protocol):
         ...
 
     def token_verified(self, header: bytes, caller: int, expires_ns: int) -> None:
-        """Answer an event "verify": the caller's number, or 0 for nobody, until *expires_ns*."""
+        """Answer an event "verify": the caller's number, or 0 for none, until *expires_ns*."""
         ...
 
     def caller_refusals(self) -> list[tuple[int, int, int]]:

@@ -61,7 +61,7 @@ class Settings:
 
     callers_file: str = ""
     """TOML file of the callers with their identities, models and quotas. It is read again when it
-    changes. Empty: everybody who reaches the port may call."""
+    changes. Empty: every process that reaches the port may call."""
 
     # Processes
     workers: int = 2
@@ -272,7 +272,7 @@ class Settings:
         self._check_peers()
 
     def _check_peers(self) -> None:
-        # Who proves himself by what.
+        # What each side of a connection proves itself with.
         self._refuse_if(
             bool(self.tls_certificate) != bool(self.tls_key)
             or bool(self.tls_client_authority and not self.tls_key),

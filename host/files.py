@@ -184,10 +184,10 @@ def fsync_folder(path: Path) -> None:
 def folder_lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of an existing folder (flock), and yield whether it is held.
 
-    The kernel releases it when the process ends, however it ends. It keeps nobody out who does not
-    take it.
+    The kernel releases it when the process ends, however it ends. It keeps out only processes that
+    take it too.
 
-    shared  several processes may hold it at once, while nobody holds it alone.
+    shared  several processes may hold it at once, while no process holds it alone.
     wait    False yields False at once when another process holds it.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 A terminal obeys control characters: they move the cursor, change the title and hide text. A bidi
 mark reverses the order in which text is shown, so that it reads as something else. A line break in
-a log message makes a line that nobody wrote.
+a log message makes a line that no program wrote.
 """
 
 import logging

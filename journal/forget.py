@@ -54,7 +54,7 @@ class ForgottenJournals:
     unreadable_bytes: int = 0
     """Damaged or torn bytes. They cannot be searched for the person, so they are removed too."""
     unknown_records: int = 0
-    """Served records with the id, of a contract that nobody knows. They stay."""
+    """Served records with the id, whose contract is unknown. They stay."""
     still_written: int = 0
     """Segments with records of the person that a worker did not end in time. They stay."""
 
@@ -124,8 +124,8 @@ def forget_in_journals(
 ) -> ForgottenJournals:
     """Remove the person's calls and outcomes from the journals in *folders*.
 
-    It waits until nobody reads these journals. Workers go on writing; what they write meanwhile is
-    not searched. It may be repeated.
+    It waits until no process reads these journals. Workers go on writing, and the new records
+    are not searched. It may be repeated.
 
     folders    they exist. Outcomes are found by the calls of all of them.
     dry_run    counts only.
@@ -145,7 +145,7 @@ def forget_in_journals(
             for payload in _read(segment).payloads:
                 removal.note_calls(payload)
         outcomes = _affected(folders, JournalKind.OUTCOMES, removal.is_outcome, removal)
-        # Without its calls nobody would find an outcome again, so calls go last.
+        # Outcomes are found by their calls, so the calls go last.
         for segment in outcomes:
             _rewrite(segment, removal.without_outcome, removal)
         for segment in served:
@@ -231,7 +231,7 @@ def _is_ended(segment: _Segment, wait_s: float) -> bool:
 def _rewrite(segment: _Segment, edit: Edit, removal: _Removal) -> None:
     """Write the segment without what *edit* takes out; delete it when no record is left.
 
-    Nobody writes it any more, and who reads it has the old file or the new one.
+    No process writes it any more, and a reader has the old file or the new file.
     """
     content = _read(segment)
     unreadable = content.damaged + content.torn

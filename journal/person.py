@@ -64,13 +64,13 @@ class ServedPart(NamedTuple):
     rows: int = 0
     """The rows of these calls."""
     unknown: bool = False
-    """Whether the record has the id, and a contract that nobody knows."""
+    """Whether the record has the id, and its contract is unknown."""
 
 
 def take_served(payload: bytes, person: Person) -> ServedPart:
     """Return the calls of *person* in a ServedBatch, and the record without them.
 
-    A record with the id that cannot be parsed is of use to nobody, and nothing is left of it.
+    A record with the id that cannot be parsed is of no use, and nothing is left of it.
     """
     # Most records are not the person's. Bytes are compared a thousand times faster than parsed.
     if not any(mark in payload for mark in person.marks):

@@ -99,7 +99,7 @@ def write_prediction_id(
     """Return one id, 64 bytes.
 
     key      the cluster's 32 bytes.
-    sealed   whether nobody without the key may read the fields.
+    sealed   whether the fields can be read with the key only.
     role     turnout.v1.Role, with HOLDOUT_BIT set for the control group.
     version  the first 8 bytes of the version's id.
 

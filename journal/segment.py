@@ -75,8 +75,8 @@ def list_segments(folder: Path, kind: JournalKind) -> list[SegmentName]:
 def end_request(folder: Path, name: SegmentName) -> Path:
     """Return the file whose presence asks the writer of a segment to end it within seconds.
 
-    Who needs a segment that is still being written makes the file, waits for the segment's lock,
-    and removes the file.
+    A process that needs a segment which is still being written makes the file, waits for the
+    segment's lock, and removes the file.
     """
     return folder / f".{name}.end"
 

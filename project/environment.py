@@ -79,7 +79,7 @@ class Environment:
     store_user: str = ""
     store_password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
-    """The bearer token of who runs the commands."""
+    """The bearer token that the commands send."""
     identities: str = ""
     """The registry's identities file. Production needs it."""
     offline: str = ""

@@ -444,7 +444,7 @@ class RegistryClient:
 
         Raises RevisionConflictError when another revision was applied since the plan was made,
         GateError for a view that a version still reads, for names of another project and for
-        settings that nobody approved, NotAllowedError, BadRequestError.
+        settings without an approval, NotAllowedError, BadRequestError.
         """
         # The request may be larger than a message, so it travels in chunks.
         request = pb.ApplyProjectRequest(

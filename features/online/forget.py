@@ -31,7 +31,7 @@ def forget_online(
 ) -> ForgottenOnline:
     """Delete the rows of *named* from the store, and return how many there were.
 
-    The store is searched once by key, so that rows of editions nobody serves any more are found.
+    The store is searched once by key, so that rows of editions out of use are found too.
 
     client       a client of `store_client` whose user may SCAN and DEL.
     entities_of  returns the entities of `<view>@<first 16 hex digits of the hash>`, or None.

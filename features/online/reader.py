@@ -444,7 +444,7 @@ class OnlineReader:
     async def _open_connection(self, connection: StoreConnection) -> None:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path:
-            # The password goes to nobody but a user who may serve the socket.
+            # The password goes only to a user who may serve the socket.
             served = connect_unix_socket(address.path, 0.0)
             await loop.create_unix_connection(lambda: connection, sock=served)
             return

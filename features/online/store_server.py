@@ -105,7 +105,7 @@ def find_or_start(
 def start_protected_store(socket_path: Path, folder: Path, memory_mb_max: int) -> StoreServer:
     """Start a store on a Unix socket, with the users of store_users and a bound on its memory.
 
-    socket_path    in a folder that only this user can enter: nobody else can listen there.
+    socket_path    in a folder that only this user can enter, so no other user can listen there.
     folder         working folder of the store, with its log store.log and the users' passwords.
     memory_mb_max  beyond it the store refuses writes, and evicts nothing.
 

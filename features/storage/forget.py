@@ -44,8 +44,8 @@ def forget_offline(
 ) -> ForgottenOffline:
     """Remove the rows of *named* from one view's folder, and return how many there were.
 
-    It waits until nobody reads or adds files. Later readers find no such row, so a materialise that
-    begins after it writes none.
+    It waits until no process reads or adds files. Later readers find no such row, so a
+    materialise that begins after it writes none.
 
     folder    `<view>@<hash>` of the offline store.
     entities  those of the view, in order.
@@ -144,7 +144,7 @@ def _forget_in_quarantine(
     count = _count(connection, path, condition)
     if not count or dry_run:
         return count
-    # A row whose id is NULL is nobody's, and stays.
+    # A row whose id is NULL belongs to no person, and stays.
     rest = f"SELECT * FROM {_parquet(path)} WHERE ({condition}) IS NOT TRUE"
     with replacing_file(path) as beside:
         connection.execute(f"COPY ({rest}) TO {quoted(str(beside))} (FORMAT parquet)").fetchall()

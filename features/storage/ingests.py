@@ -6,8 +6,8 @@ changes, unless a person's rows are removed (features.storage.forget). Compactio
 M to N, which follow each other, to one that is called `<M>-<N>`. The folder `pushed` has rows that
 are in no ingest yet (features.storage.pushed_log).
 
-Who reads or adds files holds the lock of the view's folder together with others; who removes a
-person's rows holds it alone.
+Readers and writers of files share the lock of the view's folder. A removal of a person's rows holds
+it alone.
 """
 
 import hashlib
@@ -122,7 +122,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         with folder_lock(folder, shared=True):
-            part.mkdir(exist_ok=True)  # who held the lock alone has deleted it as a leftover
+            part.mkdir(exist_ok=True)  # a removal may have deleted it as a leftover
             yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)

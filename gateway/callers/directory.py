@@ -140,7 +140,7 @@ class CallerDirectory:
         return self._clock.now_ns() + entry.expires_unix_ns - self._clock.unix_ns()
 
     def identify(self, authorizations: Sequence[str], names: Iterable[str]) -> Caller:
-        """Return whose call this is: its token's or, without a token, its certificate's.
+        """Return the caller that the token names or, without a token, the certificate.
 
         authorizations  the values of its authorization headers.
         names           DNS and URI names of its verified client certificate.
@@ -161,7 +161,7 @@ class CallerDirectory:
     def read_authorization(self, header: str) -> tuple[Caller | None, int]:
         """Return (caller, monotonic ns until which it is so) of an authorization header.
 
-        None: it is nobody's.
+        The caller is None if the header is no caller's token.
         """
         known = self._verdicts.get(header)
         if known is not None and self._clock.now_ns() < known[1]:

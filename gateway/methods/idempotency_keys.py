@@ -188,7 +188,7 @@ class IdempotencyKeys:
 def report_digest(record: OutcomeRecord) -> ReportDigest | None:
     """Return the digest of a record; None if it has no idempotency key.
 
-    blake2b, because the parts of the scope are a caller's: nobody finds another one with its hash.
+    blake2b, because a caller chooses the parts of the scope and must not find two that collide.
     """
     if not record.idempotency_key:
         return None

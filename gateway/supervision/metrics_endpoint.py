@@ -44,7 +44,7 @@ class MetricsEndpoint:
 
         port    0 picks a free one; `port` tells which.
         report  called for each request; returns the newest report.
-        token   the bearer token of who may see more than /healthz; None: everybody may.
+        token   the bearer token that every page but /healthz asks for; None: no page asks.
         """
         # The pages. Each request has a thread of its own.
         exposition = Exposition(report)

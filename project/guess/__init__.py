@@ -1,1 +1,1 @@
-"""Reads a table that nobody has described, and guesses a view, labels and a recipe from it."""
+"""Reads a table without a description, and guesses a view, labels and a recipe from it."""

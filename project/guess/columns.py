@@ -225,7 +225,7 @@ def _positive(table: Table, label: TableColumn, given: str) -> tuple[tuple[str, 
         )
     else:
         known = [text for text in texts if text.lower() in POSITIVE_TEXTS]
-        # The rarer value is the event that somebody wants to foresee.
+        # The rarer value is usually the event to foresee.
         chosen = known[0] if len(known) == 1 else texts[-1]
         why = f"{chosen!r} counts as positive: " + (
             "it means yes" if len(known) == 1 else "it is the rarer value"

@@ -1,6 +1,6 @@
 """Forbids a project's files what a declaration does not need: processes, network, writing.
 
-It is a guard against accidents and not a wall: who writes a project's files runs them with their
+It is a guard against accidents and not a wall: authors of a project run its files with their
 own rights when they train.
 """
 

@@ -39,7 +39,7 @@ class Proposal:
     settings_approval: pb.SettingsApproval | None
     """Another person's approval of the proposed settings in place of the current ones."""
     overdue_review: str
-    """The id of a review of this model that nobody closed in time; empty if there is none."""
+    """The id of a review of this model that was not closed in time; empty if there is none."""
     policy_digest: str
     under_lease: bool
     """True if the proposal has the newest lease token: the controller makes it."""

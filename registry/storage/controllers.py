@@ -130,7 +130,7 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     fields = {
         "sequence": checkpoint.sequence,
         "state": checkpoint.state,
-        "lease_token": 0,  # whoever reads the checkpoint must not get the token
+        "lease_token": 0,  # a reader of the checkpoint must not get the token
     }
     if stored is None:
         change.connection.execute(insert(table).values(rollout_id=checkpoint.rollout_id, **fields))

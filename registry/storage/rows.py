@@ -23,7 +23,7 @@ BY_DIGEST = frozenset({"card_json"})
 
 
 SECRET_COLUMNS = ("holder", "token")
-"""Columns of leases that a page leaves out: whoever knows them could renew another's lease."""
+"""Columns of leases that a page leaves out: a reader could renew another controller's lease."""
 
 ROWS_PER_FETCH = 100
 """Rows in memory at once, because a card may be large."""

@@ -1,8 +1,8 @@
 """Gives each gateway its share of the controller's time, so that a flood delays its sender alone.
 
 A message counts with the time that parsing, checking and receiving it takes, and with the time that
-its bytes take to be judged. Who has used up the share waits, and does not read on meanwhile, so
-that gRPC's flow control stops the sender.
+its bytes take to be judged. A stream whose sender has used up the share waits and reads no further,
+so that gRPC's flow control stops the sender.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The clocks of the gateways: which of them is wrong, so that its windows are not counted.
 
 A clock that is ahead would close the seconds of all rollouts too early, and one that is behind
-would keep them open and then call its own windows late. Who is wrong is said by a majority of all
-clocks, that of the controller included. Without one, every gateway is let in.
+would keep them open and then call its own windows late. A majority of all clocks, that of the
+controller included, decides which clock is wrong. Without a majority, every gateway is let in.
 
 Pure: every instant is an argument. An offset is a clock minus the controller's monotonic clock.
 """
@@ -85,7 +85,7 @@ class GatewayClocks:
     def _check(
         self, gateway: str, offset_ns: int, says_clock: bool, own_offset_ns: int, now_ns: int
     ) -> ClockCheck:
-        # A single gateway has nobody but the controller beside it.
+        # A single gateway is compared with the controller alone.
         wrong_s = (offset_ns - own_offset_ns) / NS
         if wrong_s > CLOCK_WRONG_S_MAX:
             return ClockCheck(

@@ -129,7 +129,7 @@ def _good_outcome(value: Any, where: str) -> GoodOutcome | None:  # noqa: ANN401
         given[field] = _number(0.0, field, value[field], where)
     if not isinstance(given.get("name"), str):
         raise PolicyError(f"{where}: name is the name under which callers report it")
-    # Who may move a verdict alone.
+    # The callers that may move a verdict alone.
     trusted = given.get("trusted_callers", [])
     if not isinstance(trusted, list) or not all(isinstance(name, str) for name in trusted):
         raise PolicyError(f"{where}: trusted_callers is a list of callers' names")

@@ -1,4 +1,4 @@
-"""`turnout features forget`: removes a person's rows, and writes a receipt that names nobody.
+"""`turnout features forget`: removes a person's rows, and writes a receipt without the id.
 
 Numpy and grpc take long to import, so the command imports what it needs by itself.
 """
@@ -85,7 +85,7 @@ def forget(
         Storage.JOURNALS: lambda: removal.from_journals(folders),
     }
     removed = _run(screen, {item: removals[item] for item in chosen})
-    # Say what was done, and to whom only for who has the id and the key.
+    # Say what was done. Only a reader with the id and the key learns the person.
     left = [text for item in removed.values() for text in item.left]
     counts = {item.value: done.counts for item, done in removed.items()}
     written = make_receipt(key, context.actor, named, counts, left, dry_run=dry_run)
@@ -128,7 +128,7 @@ def _show(screen: Terminal, receipt: dict[str, object]) -> None:
 
 
 async def _note_in_history(context: CommandContext, models: Sequence[str], digest: str) -> None:
-    """Write a finding about each model: the history proves the receipt, and names nobody."""
+    """Write a finding about each model: the history proves the receipt and has no person's id."""
     from protos.registry_pb2 import Finding
 
     async with open_registry(context) as client:

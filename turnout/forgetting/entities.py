@@ -37,7 +37,7 @@ class KnownEntities:
     """The key of prediction ids; empty for a caller whose roles do not see it."""
 
     def of_edition(self, edition: str) -> tuple[str, ...] | None:
-        """Return the entities of `<view>@<hash>`, or of the view if nobody has this edition."""
+        """Return the entities of `<view>@<hash>`, or of the view if this edition is unknown."""
         return self.views.get(edition) or self.views.get(edition.partition("@")[0])
 
     def models_with(self, named: Collection[str]) -> list[str]:
@@ -113,6 +113,6 @@ def named_entities(
 
 
 def _by_name(views: list[View]) -> dict[str, tuple[str, ...]]:
-    """Return the entities by edition, and by name for editions that nobody has any more."""
+    """Return the entities by edition, and by name for editions out of use."""
     editions = {f"{view.name}@{view.view_hash[:16]}": view.entities for view in views}
     return {**{view.name: view.entities for view in views}, **editions}

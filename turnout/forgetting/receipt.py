@@ -66,7 +66,7 @@ def receipt_digest(receipt: Mapping[str, Any]) -> str:
 def subject_digest(key: bytes, named: Mapping[str, str]) -> str:
     """Return what all receipts of one person have in common: 64 hex digits.
 
-    Ids can be counted through, as phone numbers can. Without the key nobody finds one that fits.
+    All ids can be tried, as all phone numbers can. Without the key no trial shows which id fits.
     """
     content = json.dumps(sorted(named.items()), ensure_ascii=False).encode()
     return hashlib.blake2b(content, key=key, digest_size=32).hexdigest()

@@ -41,7 +41,7 @@ class Removal:
         for folder in sorted(root.glob("*@*")):
             entities = self.known.of_edition(folder.name)
             if entities is None:
-                left.append(f"offline: nobody knows the entities of {folder}; delete the folder")
+                left.append(f"offline: the entities of {folder} are unknown; delete the folder")
             else:
                 total += forget_offline(folder, entities, self.named, dry_run=self.dry_run)
         return Removed(asdict(total), left)
@@ -69,7 +69,7 @@ class Removal:
                     f"the store's user may not list and delete keys ({error}); give it the "
                     f"commands {COMMANDS[ERASER]}, and run this again"
                 ) from error
-        left = [f"online: nobody knows the entities of {view}" for view in done.unknown]
+        left = [f"online: the entities of {view} are unknown" for view in done.unknown]
         return Removed({"rows": done.rows}, left)
 
     def from_journals(self, folders: Sequence[Path]) -> Removed:

@@ -328,7 +328,7 @@ class GrpcioServer:
             del messages
             model = ""
             try:
-                # Who calls is asked before the message is read.
+                # The caller is identified before its message is read.
                 arrived_ns = self._clock.now_ns()
                 caller = self._enter(context)
                 try:
