@@ -72,7 +72,7 @@ class FeaturesServer:
     async def start(self, port: int) -> None:
         """Start the server, which listens on *port* already."""
         self.port = port
-        await self._read_views()
+        await _once(self._read_views)
         await self._server.start()
         self._tasks = [
             streams.keep_client_connections(port),
@@ -114,14 +114,14 @@ class FeaturesServer:
         """Read the views, and open those of which rows were pushed before."""
         await self._editions.read_again()
         served = self._editions.served
-        for view in () if served is None else served.views:
-            if has_log(self._offline.folder(view)):
-                self._open(view)
         ready = health_pb2.HealthCheckResponse.SERVING
         if served is None:
             ready = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, ready)
+        for view in () if served is None else served.views:
+            if has_log(self._offline.folder(view)):
+                self._open(view)
 
     async def _work(self) -> None:
         """Write online what an outage left behind, and make ingests of pushed rows."""
@@ -182,10 +182,15 @@ async def serve_features(
 
 
 async def _repeat(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do *work* again and again. What it raises is a bug; it is logged, and the next turn comes."""
+    """Do *work* again and again."""
     while True:
         await asyncio.sleep(pause_s)
-        try:
-            await work()
-        except Exception:
-            log.exception("work beside the calls failed")
+        await _once(work)
+
+
+async def _once(work: Callable[[], Awaitable[None]]) -> None:
+    """Do *work*. What it raises is logged, so that calls go on and the next turn comes."""
+    try:
+        await work()
+    except Exception:
+        log.exception("work beside the calls failed")

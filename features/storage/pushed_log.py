@@ -110,7 +110,6 @@ class PushedLog:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FOLDER / FILE
-        is_new = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(
             path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -118,10 +117,15 @@ class PushedLog:
         # A transaction is on the disk when it ends, and what is deleted is overwritten.
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        if is_new:
+        # Another process may be making the same tables; `counters` is the last of them.
+        if not self._has_tables():
             self._connection.executescript(_SCHEMA)
             for parent in (path.parent, folder, folder.parent):
                 fsync_folder(parent)
+
+    def _has_tables(self) -> bool:
+        sql = "SELECT count(*) FROM sqlite_master WHERE name = 'counters'"
+        return bool(self._connection.execute(sql).fetchone()[0])
 
     def close(self) -> None:
         """Close the database."""
@@ -274,12 +278,15 @@ class PushedLog:
     def delete_expired_events(self, now_ms: int) -> None:
         """Forget the event ids that were first seen more than EVENT_IDS_DAYS ago."""
         before_ms = now_ms - EVENT_IDS_DAYS * 86_400_000
-        with self._transaction() as connection:
-            connection.execute(
-                "DELETE FROM events WHERE event IN "
-                "(SELECT event FROM events WHERE seen_ms < ? LIMIT ?)",
-                (before_ms, EXPIRED_EVENTS_AT_ONCE),
-            )
+        deleted = EXPIRED_EVENTS_AT_ONCE
+        while deleted == EXPIRED_EVENTS_AT_ONCE:
+            # Other processes may write between two parts.
+            with self._transaction() as connection:
+                deleted = connection.execute(
+                    "DELETE FROM events WHERE event IN "
+                    "(SELECT event FROM events WHERE seen_ms < ? LIMIT ?)",
+                    (before_ms, EXPIRED_EVENTS_AT_ONCE),
+                ).rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

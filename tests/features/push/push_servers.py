@@ -17,7 +17,7 @@ from features.entity_ids import id_hashes
 from features.offline import OfflineStore
 from features.online.store_client import store_client
 from features.push.server import STORE_S, FeaturesServer, serve_features
-from features.push.view_editions import ServedViews
+from features.push.view_editions import ReadViews, ServedViews
 from features.rows import ViewRows
 from features.views import View
 from tests.features.small_views import plan_view
@@ -64,15 +64,19 @@ async def push_server(
     identities: Sequence[Path] = (),
     rows_s: int = 1_000_000,
     store_s: float = STORE_S,
+    read: ReadViews | None = None,
 ) -> AsyncIterator[FeaturesServer]:
-    """Serve in this process, in plain text."""
+    """Serve in this process, in plain text.
 
-    async def read() -> ServedViews:
+    read  returns the views; None: *views* are served.
+    """
+
+    async def read_given() -> ServedViews:
         return ServedViews(SYSTEM, tuple(views))
 
     server = await serve_features(
         "127.0.0.1:0",
-        read_views=read,
+        read_views=read or read_given,
         offline=OfflineStore(folder),
         client=store_client(url, timeout_s=store_s),
         identities=identities,

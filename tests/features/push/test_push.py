@@ -19,14 +19,21 @@ from access.identities import ROLES
 from features.contract import ModelContract, ViewUse
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine
+from features.online.store_client import store_client
 from features.online.store_marker import claim_store
 from features.online.store_server import StoreServer
-from features.storage.ingests import stored_ingests
+from features.push import writer
+from features.push.row_checks import ReceivedRow, encode_rows
+from features.push.server import STORE_S
+from features.push.view_editions import ServedViews
+from features.push.writer import EditionWriter
+from features.storage.ingests import RECENT_MIN, stored_ingests
 from features.storage.pushed_log import FOLDER, PushedLog
 from protos import features_pb2, features_pb2_grpc
 from tests.access.identity_files import bearer_metadata, write_identities
 from tests.features.push.push_servers import (
     DAY_MS,
+    SYSTEM,
     VIEW,
     feature_row,
     in_event_loop,
@@ -398,3 +405,57 @@ async def test_stop_loses_no_acknowledged_row(store: StoreServer, tmp_path: Path
     with redis.Redis.from_url(store.url) as online:
         assert None not in online_spends(online, *acknowledged)
     assert offline_count(tmp_path, *acknowledged) == len(acknowledged)
+
+
+@in_event_loop
+async def test_server_without_a_registry_is_not_serving_and_unavailable(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """It starts all the same, and takes rows once the views are known."""
+    answers = [None, None, ServedViews(SYSTEM, (VIEW,))]
+
+    async def read() -> ServedViews | None:
+        return answers.pop(0)
+
+    async with (
+        push_server(store.url, tmp_path, read=read) as server,
+        grpc.aio.insecure_channel(address_of(server.port)) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        push = features_pb2_grpc.FeaturesStub(channel).Push  # type: ignore[no-untyped-call]
+        reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        row = features_pb2.PushRow(event_id="e", ids=["S1"], event_time_ms=now_ms())
+        request = features_pb2.PushRequest(view="plan", rows=[row])
+        call = push(request, timeout=20)
+        assert await call.code() == grpc.StatusCode.UNAVAILABLE
+        assert "the registry does not answer" in (await call.details())
+        assert (await push(request, timeout=20)).results[
+            0
+        ].status == features_pb2.PushResult.WRITTEN
+
+
+def test_writer_makes_ingests_when_it_is_time(
+    store: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that it makes none. Small ones are joined, and no row is lost."""
+    offline, online = OfflineStore(tmp_path), store_client(store.url, timeout_s=STORE_S)
+    edition = EditionWriter(VIEW, offline, online, SYSTEM)
+
+    def write(number: int) -> None:
+        received = ReceivedRow(f"e{number}", ("S1",), now_ms(), {"spend": float(number)}, {})
+        edition.write(encode_rows(VIEW, [received], now_ms()))
+
+    write(0)
+    assert edition.settle_when_due() == 0
+    monkeypatch.setattr(writer, "SETTLE_ROWS", 1)
+    assert edition.settle_when_due() == 1
+    assert edition.settle_when_due() == 0
+    for number in range(1, RECENT_MIN + 2):
+        write(number)
+        assert edition.settle_when_due() == 1
+    edition.close()
+    assert len(stored_ingests(offline.folder(VIEW))) < RECENT_MIN
+    assert offline_count(tmp_path, "S1") == RECENT_MIN + 2
+    assert offline_spends(tmp_path, "S1") == online_spends(online, "S1") == [RECENT_MIN + 1]
+    online.close()

@@ -213,6 +213,16 @@ def test_log_that_cannot_be_written_is_named(offline: OfflineStore, log: PushedL
         offline.latest(VIEW)
 
 
+def test_log_that_another_process_began_to_make_is_made(offline: OfflineStore) -> None:
+    """Its file is there, and has no table yet."""
+    path = offline.folder(VIEW) / FOLDER / FILE
+    path.parent.mkdir(parents=True)
+    path.touch()
+    opened = offline.open_log(VIEW)
+    assert outcomes(opened, row("a")) == [NEW]
+    opened.close()
+
+
 def test_event_ids_are_forgotten_after_a_week(log: PushedLog) -> None:
     """Until then a row that is sent again is known."""
     log.append([row("a")], NOW_MS)
