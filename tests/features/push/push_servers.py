@@ -47,6 +47,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def address_of(port: int) -> str:
+    """The address of a server on this host."""
+    return f"127.0.0.1:{port}"
+
+
 def feature_row(
     event_id: str, entity: str = "S1", spend: float = 1.0, event_ms: int | None = None
 ) -> FeatureRow:
