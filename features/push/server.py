@@ -166,7 +166,7 @@ async def serve_features(
 
     offline      the offline store, on a disk of this host.
     client       a client of the online store with STORE_S as its timeout. The server closes it.
-    identities   files of tokens (docs/governance.md). Without one everybody may push.
+    identities   files of tokens (docs/governance.md). Without one every caller may push.
     certificate  None: plain text, to which no client sends a token.
     rows_s       rows of one caller in a second.
 

@@ -65,7 +65,9 @@ def serve(
     keep_files_private()
     log_to_stderr("%(asctime)s %(name)s %(message)s")
     files = identities or []
-    # Callers that send tokens must know whom they send them to.
+    if store_passwords is not None and not context.store:
+        raise UsageError("--store-passwords belongs to a store that is named with --store URL")
+    # A server that takes tokens proves itself to its callers.
     try:
         certificate = certificate_for(
             context.folder / "features" / "keys",
@@ -206,7 +208,7 @@ def _push_all(
     rows: "list[FeatureRow]",
     view_hash: str,
 ) -> "list[RowResult]":
-    """Send all rows over one connection whose server has proven itself."""
+    """Send all rows over one connection to a server that has proven itself."""
     from access.peer_tls import pinned_credentials, refuse_token_in_clear
     from turnout_client import SyncFeaturesClient
 
