@@ -79,9 +79,11 @@ ITEMS_MAX_BY_FIELD = {
     "Deployment.preload": 16,
     "Deployment.digests": 64,
     "ApplyProjectRequest.effects": 400,
+    "PushRequest.rows": 1_000,
 }
 """Items of one list. Every gateway worker has each shadow and each preloaded version in memory. The
-effects of a project fit into a history entry."""
+effects of a project fit into a history entry. The texts of pushed rows have bounds of their own,
+because one bad row must not cost the others (features/push/row_checks.py)."""
 
 MACHINE_TEXTS = frozenset(
     {

@@ -25,7 +25,9 @@ APPROVER = "approver"
 OPERATOR = "operator"
 CONTROLLER = "controller"
 GATEWAY = "gateway"
-ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY})
+READER = "reader"
+PUSHER = "pusher"
+ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSHER})
 """The roles that an identities file may give."""
 CALLER = "caller"
 """The role of a program that asks a gateway for predictions. The gateway gives it."""

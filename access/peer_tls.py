@@ -6,7 +6,7 @@ authority that signed it), accept no other server, and send their tokens only af
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -138,11 +138,20 @@ def open_channel(
     refuse_token_in_clear(address, certificate, token)
     if certificate is None:
         return grpc.aio.insecure_channel(address, options=options)
+    credentials, name = pinned_credentials(certificate)
+    expected = [("grpc.ssl_target_name_override", name)] if name else []
+    return grpc.aio.secure_channel(address, credentials, options=[*options, *expected])
+
+
+def pinned_credentials(certificate: Path) -> tuple[grpc.ChannelCredentials, str]:
+    """Return credentials that accept the server of this PEM file alone, and the name to expect.
+
+    The name is that in a server's certificate. It is empty for an authority's: then the server must
+    have the name of its host. Raises PeerError when the file cannot be used.
+    """
     content = _read(certificate)
     credentials = grpc.ssl_channel_credentials(root_certificates=content)
-    return grpc.aio.secure_channel(
-        address, credentials, options=[*options, *_expected_name(certificate, content)]
-    )
+    return credentials, _expected_name(certificate, content)
 
 
 def refuse_token_in_clear(address: str, certificate: Path | None, token: str | None) -> None:
@@ -156,21 +165,21 @@ def refuse_token_in_clear(address: str, certificate: Path | None, token: str | N
         )
 
 
-def _expected_name(file: Path, content: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the channel option that makes a client expect the name in a server's certificate."""
+def _expected_name(file: Path, content: bytes) -> str:
+    """Return the name in a server's certificate; empty for an authority's."""
     try:
         extensions = x509.load_pem_x509_certificates(content)[0].extensions
     except ValueError as error:
         raise PeerError(f"{file} holds no PEM certificate: {error}") from error
     with suppress(x509.ExtensionNotFound):
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return
+            return ""
     with suppress(x509.ExtensionNotFound):
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         for name in names.get_values_for_type(x509.DNSName):
             if not name.startswith("*"):
-                yield ("grpc.ssl_target_name_override", name)
-                return
+                return str(name)
+    return ""
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:

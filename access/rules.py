@@ -14,6 +14,7 @@ from access.identities import (
     GATEWAY,
     OBSERVER,
     OPERATOR,
+    PUSHER,
     ROLES,
     ForbiddenError,
     IdentitiesFiles,
@@ -42,7 +43,7 @@ def _change(*roles: str) -> AccessRule:
     return AccessRule(frozenset(roles), changes=True)
 
 
-READ = AccessRule(ROLES)
+READ = AccessRule(ROLES - {PUSHER})  # a program that pushes rows need not read
 OPEN = AccessRule(frozenset(), open=True)
 
 
@@ -122,6 +123,7 @@ RULES: dict[str, AccessRule] = {
         ModelMetadata=_role(CALLER),
         ModelInfer=_role(CALLER),
     ),
+    **_service("turnout.v1.Features", Push=_role(PUSHER)),
     **_service("turnout.v1.Explainer", Explain=READ),
     **_service("grpc.health.v1.Health", Check=OPEN, Watch=OPEN),
     **_service("grpc.reflection.v1.ServerReflection", ServerReflectionInfo=_role(CALLER)),

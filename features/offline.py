@@ -30,6 +30,8 @@ from features.storage.ingests import (
     publish,
     publish_compacted,
     reading,
+    recent_ingests,
+    stored_files,
     stored_ingests,
 )
 from features.storage.newest_rows import (
@@ -39,6 +41,7 @@ from features.storage.newest_rows import (
     default_values,
     valid_of,
 )
+from features.storage.pushed_log import PushedLog
 from features.storage.queries import (
     AGE_ORDER,
     NewestPart,
@@ -52,8 +55,9 @@ from features.storage.queries import (
     stored_sql,
     valid_columns,
 )
+from features.storage.settle import settle_pushed
 from features.storage.unjoined import Unjoined, find_reasons
-from features.storage.writing import write_files
+from features.storage.writing import write_arrays, write_files
 from features.views import View
 
 ALL_ROWS = NewestPart()
@@ -153,20 +157,26 @@ class OfflineStore:
         # Encode and check everything before a file is made.
         columns = pushed_columns(view, rows)
         values, valid = encode_columns(view, columns)
-        bitmap = pack_valid(valid)
-        table: dict[str, Column] = {
-            "entity_id": _joined_ids(view, columns),
-            "event_time_ms": _event_times(view, columns["event_time_ms"]),
-            "created_ms": np.full(len(rows), created_ms, dtype=np.int64),
-            **dict(zip(valid_columns(view), bitmap.T, strict=True)),
-            **dict(zip(feature_columns(view), values.T, strict=True)),
-        }
+        ids = _joined_ids(view, columns)
+        known_ms = np.full(len(rows), created_ms, dtype=np.int64)
+        instants_ms = (_event_times(view, columns["event_time_ms"]), known_ms)
         # Write the files, then give the folder its number.
         with new_folder(self.folder(view)) as part, self._duckdb() as connection:
-            contiguous = {name: np.ascontiguousarray(column) for name, column in table.items()}
-            connection.register("arriving", contiguous)
-            files = write_files(connection, "SELECT * FROM arriving", stored_columns(view), part)
+            words = pack_valid(valid)
+            files = write_arrays(connection, view, ids, instants_ms, values, words, part)
             return publish(part, files)
+
+    def open_log(self, view: View) -> PushedLog:
+        """Open the log of the view's pushed rows (features.push.writer). Close it after use."""
+        return PushedLog(self.folder(view))
+
+    def settle(self, view: View) -> int:
+        """Store the rows of the view's log as ingests, and return their number.
+
+        Every method that reads the view does this first, so it has every row that was pushed.
+        Raises SourceError.
+        """
+        return settle_pushed(self.folder(view), view, self._duckdb)
 
     def training_set(
         self, contract: ModelContract, spine: Spine, *, with_known: bool = False
@@ -190,6 +200,7 @@ class OfflineStore:
         start = 0
         for number, use in enumerate(contract.views):
             end = start + len(use.features)
+            self.settle(use.view)
             with reading(self.folder(use.view)):
                 # A file that is read now is not deleted meanwhile.
                 flags[:, number] = self._as_of(
@@ -204,6 +215,7 @@ class OfflineStore:
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
         """Return why the rows of *spine* found no fresh row: give only rows that found none."""
+        self.settle(view)
         with reading(self.folder(view)), self._duckdb() as connection:
             ids = np.array([item.decode() for item in spine.joined(view)], dtype=object)
             connection.register("wanted", {"entity_id": ids, "as_of_ms": spine.as_of_ms})
@@ -217,6 +229,7 @@ class OfflineStore:
 
         part  gives only some of these rows.
         """
+        self.settle(view)
         with reading(self.folder(view)), self._duckdb() as connection:
             files, count = self._files(view), 0
             if files:
@@ -235,6 +248,7 @@ class OfflineStore:
 
     def history(self, view: View, ids: Sequence[str]) -> History:
         """Return all rows of the entities with these joined ids."""
+        self.settle(view)
         columns = dict[str, NDArray[Any]]()
         with reading(self.folder(view)):
             files = self._files(view)
@@ -248,6 +262,7 @@ class OfflineStore:
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""
+        self.settle(view)
         with reading(self.folder(view)):
             files = self._files(view)
             if not files:
@@ -262,6 +277,8 @@ class OfflineStore:
         The files are not read: each ingest's digest is in its manifest. Compaction keeps it.
         """
         digest = hashlib.sha256()
+        for view in views:
+            self.settle(view)
         for folder in sorted({self.folder(view) for view in views}):
             for number, content in _numbered_digests(folder):
                 digest.update(f"{folder.name}/{number:06d} {content}\n".encode())
@@ -273,6 +290,7 @@ class OfflineStore:
         until  looks at the ingests up to this number only. A store of the same history gives the
                same digest then, whatever was ingested or compacted since.
         """
+        self.settle(view)
         digest, last = hashlib.sha256(), 0
         for number, content in _numbered_digests(self.folder(view)):
             if until is None or number <= until:
@@ -280,8 +298,12 @@ class OfflineStore:
                 last = number
         return last, digest.hexdigest()
 
-    def compact(self, view: View) -> int:
+    def compact(self, view: View, *, recent: bool = False) -> int:
         """Join the view's ingests to one, so that many small files become few large ones.
+
+        recent  joins only the newest ingests of like size, and only if there are RECENT_MIN of
+                them. After each ingest this is cheap: a row is rewritten a few times in all, and
+                a few dozen ingests are left.
 
         Returns the number of ingests that were joined. Rows, their order and the digest stay. The
         former files stay until the next call, for those who read them now.
@@ -289,13 +311,16 @@ class OfflineStore:
         folder = self.folder(view)
         if not folder.is_dir():
             return 0
+        self.settle(view)
         with reading(folder):
             delete_replaced(folder)
             ingests = stored_ingests(folder)
+            if recent:
+                ingests = recent_ingests(ingests)
             if len(ingests) < 2:
                 return 0
             # Sorted by entity, the files are smaller; ties keep their order.
-            rows = stored_sql(self._files(view))
+            rows = stored_sql(stored_files(ingests))
             ordered = f"SELECT * FROM ({rows}) ORDER BY entity_id, {AGE_ORDER}"
             with new_folder(folder) as part, self._duckdb() as connection:
                 files = write_files(connection, ordered, stored_columns(view), part)
@@ -316,12 +341,7 @@ class OfflineStore:
 
     def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:
         """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
-        return [
-            ingest.path / file.name
-            for ingest in stored_ingests(self.folder(view))
-            for file in ingest.files
-            if file.event_ms_max >= from_ms and file.known_ms_min <= to_ms
-        ]
+        return stored_files(stored_ingests(self.folder(view)), from_ms, to_ms)
 
     def _as_of(
         self,

@@ -160,6 +160,13 @@ class ViewRows:
         joined, step = rows.tobytes(), self.row_bytes
         return [joined[start : start + step] for start in range(0, len(joined), step)]
 
+    def unpack(
+        self, rows: Sequence[bytes]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.float32]]:
+        """Return event times (N,), validity words (N, W) and values (N, F) of rows from `pack`."""
+        read = np.frombuffer(b"".join(rows), dtype=self._layout)
+        return read["event_ms"], read["valid"], read["values"]
+
     def decode(
         self, replies: Sequence[bytes | None], id_hashes: NDArray[np.uint64], now_ms: int
     ) -> DecodedRows:

@@ -32,7 +32,16 @@ from project.folder import CODE_FOLDERS, ProjectFolder, files_below, read_toml, 
 FOLDER = "environments"
 DEFAULT = "dev"
 MODES = ("development", "production")
-ADDRESSES = ("folder", "registry", "registry_certificate", "gateway", "store", "store_user")
+ADDRESSES = (
+    "folder",
+    "registry",
+    "registry_certificate",
+    "gateway",
+    "features",
+    "features_certificate",
+    "store",
+    "store_user",
+)
 SECRETS = ("token", "store_password")
 """Keys with a secret. In production their values are references."""
 PATHS = ("identities", "offline")
@@ -61,6 +70,10 @@ class Environment:
     registry: str = ""
     registry_certificate: str = ""
     gateway: str = ""
+    features: str = ""
+    """host:port of the server of pushed rows."""
+    features_certificate: str = ""
+    """The certificate that it must prove to have; empty: plain text."""
     store: str = ""
     """URL of the online store, without a password."""
     store_user: str = ""
@@ -253,6 +266,12 @@ def _plain_text_problems(environment: Environment) -> list[Problem]:
         problems.append(
             f"registry {registry} is beyond loopback, and no registry_certificate is named; copy "
             "keys/control.crt from its folder"
+        )
+    features = environment.features
+    if features and not is_loopback(features) and not environment.features_certificate:
+        problems.append(
+            f"features {features} is beyond loopback, and no features_certificate is named; copy "
+            "its certificate from its host"
         )
     # The online store speaks no TLS in this release.
     store = urlsplit(environment.store)

@@ -1,7 +1,7 @@
 """Run protoc over this folder: `python -m protos.generate [target]` (needs the dev extra).
 
 The rooms get every .proto file. The package for callers, `turnout-client`, gets its own copy of the
-messages of predict.proto, because it is installed without the rooms.
+messages that callers send, because it is installed without the rooms.
 """
 
 import sys
@@ -11,13 +11,17 @@ HOUSE = Path(__file__).parents[1]
 CLIENT = Path("clients/python/src/turnout_client/_protos")
 """Where the client's copy lies below the target."""
 
+CLIENT_FILES = ("predict", "features")
+"""The .proto files of which the client has a copy."""
+
 CLIENT_EDITS = {
     # Messages name the module that they can be imported from, for pickle and for error texts.
-    "'protos.predict_pb2'": "'turnout_client._protos.predict_pb2'",
+    "'protos.{name}_pb2'": "'turnout_client._protos.{name}_pb2'",
     # A pool of its own: protobuf's default pool refuses a second definition of a message. A process
-    # may hold stubs that its owner made from another state of predict.proto.
+    # may hold stubs that its owner made from another state of the .proto file.
     "_descriptor_pool.Default()": "_descriptor_pool.DescriptorPool()",
 }
+"""What protoc wrote -> what the copy has. `{name}` is the name of the file."""
 
 
 def generate(target: Path) -> int:
@@ -37,18 +41,20 @@ def copy_for_the_client(target: Path) -> None:
 
     Raises ValueError if protoc's output no longer holds a text that CLIENT_EDITS replaces.
     """
-    code = (target / "protos" / "predict_pb2.py").read_text(encoding="utf-8")
-    for old, new in CLIENT_EDITS.items():
-        if code.count(old) != 1:
-            raise ValueError(
-                f"protoc wrote {old!r} {code.count(old)} times into predict_pb2.py, not once: "
-                "adapt CLIENT_EDITS in protos/generate.py"
-            )
-        code = code.replace(old, new)
-    types = (target / "protos" / "predict_pb2.pyi").read_text(encoding="utf-8")
     (target / CLIENT).mkdir(parents=True, exist_ok=True)
-    (target / CLIENT / "predict_pb2.py").write_text(code, encoding="utf-8")
-    (target / CLIENT / "predict_pb2.pyi").write_text(types, encoding="utf-8")
+    for name in CLIENT_FILES:
+        code = (target / "protos" / f"{name}_pb2.py").read_text(encoding="utf-8")
+        for old, new in CLIENT_EDITS.items():
+            text = old.format(name=name)
+            if code.count(text) != 1:
+                raise ValueError(
+                    f"protoc wrote {text!r} {code.count(text)} times into {name}_pb2.py, not once: "
+                    "adapt CLIENT_EDITS in protos/generate.py"
+                )
+            code = code.replace(text, new.format(name=name))
+        types = (target / "protos" / f"{name}_pb2.pyi").read_text(encoding="utf-8")
+        (target / CLIENT / f"{name}_pb2.py").write_text(code, encoding="utf-8")
+        (target / CLIENT / f"{name}_pb2.pyi").write_text(types, encoding="utf-8")
 
 
 if __name__ == "__main__":

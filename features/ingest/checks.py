@@ -187,12 +187,18 @@ def wrong_times(counts: RowCounts, now_ms: int) -> str:
     return ""
 
 
-def _guess(instant: int, now_ms: int) -> str:
-    """Return the unit that would make a plausible time of *instant*, as the end of a sentence."""
+def likely_unit(instant: int, now_ms: int) -> str:
+    """Return the unit that would make a plausible time of *instant*; empty: none would."""
     for name, up, down in UNITS:
         if PLAUSIBLE_MS <= instant * up // down <= now_ms + FUTURE_MS_MAX:
-            return f"; they look like {name}"
+            return name
     return ""
+
+
+def _guess(instant: int, now_ms: int) -> str:
+    """Return the likely unit as the end of a sentence."""
+    unit = likely_unit(instant, now_ms)
+    return f"; they look like {unit}" if unit else ""
 
 
 def duplicate_sql(view: View) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from redis import ConnectionPool, UnixDomainSocketConnection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from features.online.store_url import parse_store_url
@@ -28,11 +30,16 @@ class _CheckedUnixConnection(UnixDomainSocketConnection):
         return connected
 
 
-def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreClient:
+def store_client(
+    url: str, user: str = "", passwords: str | Path = "", *, timeout_s: float | None = None
+) -> StoreClient:
     """Return a client that returns bytes, for any URL that OnlineReader takes. Close it after use.
 
     user, passwords  where the store is one of `turnout up`: "writer", and the folder
                      `store_passwords` in its system.json.
+
+    timeout_s        bound on the wait for a connection and for a reply. A command that fails is
+                     then not repeated. None: no bound, and redis-py repeats.
 
     With a Sentinel URL, each new connection goes to the server that is master then.
     Raises StoreUrlError for another URL.
@@ -45,6 +52,11 @@ def store_client(url: str, user: str = "", passwords: str | Path = "") -> StoreC
         "username": address.user or None,
         "password": address.password or None,
     }
+    if timeout_s is not None:
+        login |= {"socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+        # A socket of this host needs no time to connect.
+        if not address.path:
+            login["socket_connect_timeout"] = timeout_s
     # The server of a socket is checked before it gets a password.
     client: StoreClient
     if address.sentinels:

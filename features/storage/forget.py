@@ -1,9 +1,10 @@
-"""Removes a person's rows from the files of a view: its ingests, its quarantine, its leftovers.
+"""Removes a person's rows from the files of a view: ingests, quarantine, log, leftovers.
 
 Each file is replaced whole, so a killed removal leaves complete files and may be repeated.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from features.storage.ingests import (
     replace_files,
     stored_ingests,
 )
+from features.storage.pushed_log import PushedLog, has_log
+from features.storage.settle import finish_settling
 from features.storage.writing import write_file
 from host.files import folder_lock, replacing_file
 
@@ -58,7 +61,7 @@ def forget_offline(
         # What no process needs may hold the person's rows too.
         if not dry_run:
             delete_replaced(folder, leftover_s=0)
-        rows = 0
+        rows = _forget_in_log(folder, positions, len(entities), dry_run=dry_run)
         stored = _stored_condition(positions, len(entities))
         for ingest in stored_ingests(folder):
             rows += _forget_in_ingest(connection, ingest, stored, dry_run=dry_run)
@@ -84,6 +87,25 @@ def _stored_condition(positions: Mapping[int, str], entities: int) -> str:
         f"split_part(entity_id, {separator}, {position + 1:d}) = {quoted(text)}"
         for position, text in positions.items()
     )
+
+
+def _forget_in_log(
+    folder: Path, positions: Mapping[int, str], entities: int, *, dry_run: bool
+) -> int:
+    """Remove the person's pushed rows that are in no ingest yet, and return their number."""
+    if not has_log(folder):
+        return 0
+    wanted = {position: text.encode() for position, text in positions.items()}
+
+    def is_person(entity_id: bytes) -> bool:
+        ids = entity_id.split(SEPARATOR)
+        return len(ids) == entities and all(ids[at] == text for at, text in wanted.items())
+
+    with closing(PushedLog(folder)) as log:
+        # An ingest gets another digest below, by which the log would no longer know it.
+        if not dry_run:
+            finish_settling(folder, log)
+        return log.forget(is_person, dry_run=dry_run)
 
 
 def _forget_in_ingest(

@@ -2,8 +2,9 @@
 
 `<view>@<first 16 hex digits of the view hash>/` has the folders `000001`, `000002` ... in the order
 of ingestion. A folder appears under its number when it is complete, by one rename, and never
-changes, unless a person's rows are removed (features.storage.forget). `compact` joins the first N
-folders to one, which is called `000001-<N>`.
+changes, unless a person's rows are removed (features.storage.forget). Compaction joins the folders
+M to N, which follow each other, to one that is called `<M>-<N>`. The folder `pushed` has rows that
+are in no ingest yet (features.storage.pushed_log).
 
 Readers and writers of files share the lock of the view's folder. A removal of a person's rows holds
 it alone.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import SourceError
+from features.rows import EVENT_MS_MAX
 from features.storage.database import SPILL_PREFIX
 from host.files import folder_lock, fsync_folder, replace_file
 
@@ -31,6 +33,9 @@ FORMAT = 1
 
 LEFTOVER_S = 86_400
 """No load takes longer, so an older unfinished folder belongs to no process."""
+
+RECENT_MIN = 16
+"""Ingests that are joined at once, at least, by the compaction of recent ones."""
 
 _FOLDER = re.compile(r"(\d{6,})(?:-(\d{6,}))?")
 
@@ -83,6 +88,30 @@ def stored_ingests(folder: Path) -> list[StoredIngest]:
     return [_read(path, first, last) for path, first, last in _current_folders(folder)]
 
 
+def stored_files(
+    ingests: Sequence[StoredIngest], from_ms: int = 0, to_ms: int = EVENT_MS_MAX
+) -> list[Path]:
+    """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
+    return [
+        ingest.path / file.name
+        for ingest in ingests
+        for file in ingest.files
+        if file.event_ms_max >= from_ms and file.known_ms_min <= to_ms
+    ]
+
+
+def recent_ingests(ingests: Sequence[StoredIngest]) -> list[StoredIngest]:
+    """Return the newest ingests of like size, in order; none if there are few of them."""
+    joined: list[StoredIngest] = []
+    rows = 0
+    for ingest in reversed(ingests):
+        if joined and ingest.rows > 2 * rows:
+            break
+        joined.append(ingest)
+        rows += ingest.rows
+    return joined[::-1] if len(joined) >= RECENT_MIN else []
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder beside the ingests for the files of a new one. What is left in it is deleted.
@@ -116,7 +145,7 @@ def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
 
     part   a folder from `new_folder`, with the files in it.
     """
-    digest = _digest(files)
+    digest = ingest_digest(files)
     _write_manifest(part, files, (digest,))
     numbers = [int(match[2] or match[1]) for _, match in _folders(part.parent)]
     number = max(numbers, default=0) + 1
@@ -131,7 +160,7 @@ def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
 def publish_compacted(
     part: Path, files: Sequence[StoredFile], replaced: Sequence[StoredIngest]
 ) -> StoredIngest:
-    """Make the files in *part* stand for the ingests *replaced*, which were the first ones.
+    """Make the files in *part* stand for the ingests *replaced*, which follow each other.
 
     The replaced folders stay for those who read them now. `delete_replaced` deletes them.
     Raises SourceError when another process has compacted the same ingests.
@@ -154,7 +183,7 @@ def replace_files(ingest: StoredIngest, files: Sequence[StoredFile]) -> None:
     for file in files:
         with (ingest.path / file.name).open("rb") as stream:
             os.fsync(stream.fileno())
-    digests = (_digest(files),) * len(ingest.digests)
+    digests = (ingest_digest(files),) * len(ingest.digests)
     replace_file(ingest.path / MANIFEST, _manifest(files, digests))
     delete_unnamed_files(ingest.path, files)
 
@@ -220,7 +249,8 @@ def _read(path: Path, first: int, last: int) -> StoredIngest:
     return StoredIngest(path, first, last, files, digests)
 
 
-def _digest(files: Sequence[StoredFile]) -> str:
+def ingest_digest(files: Sequence[StoredFile]) -> str:
+    """Return the SHA-256 (hex) over the files of one ingest."""
     lines = "".join(f"{file.name} {file.sha256}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 

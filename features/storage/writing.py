@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from features.storage.database import glob_escaped, quoted
 from features.storage.ingests import StoredFile, file_digest
+from features.storage.queries import feature_columns, stored_columns, valid_columns
+from features.views import View
 
 PERIOD_MS = 30 * 86_400_000
 """Files are cut at multiples of this, so that equal event times are never in two files."""
@@ -38,6 +43,34 @@ def write_files(
         )
         for number, (start_ms, end_ms) in enumerate(_periods(connection, rows), start=1)
     ]
+
+
+def write_arrays(
+    connection: duckdb.DuckDBPyConnection,
+    view: View,
+    entity_ids: NDArray[np.object_],
+    instants_ms: tuple[NDArray[np.int64], NDArray[np.int64]],
+    values: NDArray[np.float32],
+    valid_words: NDArray[np.uint64],
+    folder: Path,
+) -> list[StoredFile]:
+    """Write N encoded rows, in their order, as `write_files` does.
+
+    entity_ids           (N,) joined ids as text.
+    instants_ms          event times and created times, (N,) each, Unix ms.
+    values, valid_words  (N, F) and (N, W), as a stored row has them.
+    """
+    event_times_ms, created_ms = instants_ms
+    table: dict[str, NDArray[Any]] = {
+        "entity_id": entity_ids,
+        "event_time_ms": event_times_ms,
+        "created_ms": created_ms,
+        **dict(zip(valid_columns(view), valid_words.T, strict=True)),
+        **dict(zip(feature_columns(view), values.T, strict=True)),
+    }
+    contiguous = {name: np.ascontiguousarray(column) for name, column in table.items()}
+    connection.register("arriving", contiguous)
+    return write_files(connection, "SELECT * FROM arriving", stored_columns(view), folder)
 
 
 def write_file(

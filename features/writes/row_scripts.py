@@ -127,10 +127,24 @@ def write_rows(
         return _write_rows(client, keys, rows, expiries, 1)
 
 
+def write_each_row(
+    client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]
+) -> list[int]:
+    """Return 1 for each row that was written, and 0 where the store has a newer row."""
+    return run_script(client, WRITE_IF_NEWER, _write_calls(keys, rows, expiries, 1))
+
+
 def _write_rows(
     client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int], each: int
 ) -> int:
     """Write *each* rows with one call of the script."""
+    return sum(run_script(client, WRITE_IF_NEWER, _write_calls(keys, rows, expiries, each)))
+
+
+def _write_calls(
+    keys: list[bytes], rows: list[bytes], expiries: list[int], each: int
+) -> list[ScriptCall]:
+    """Return the calls of WRITE_IF_NEWER that write *each* rows at a time."""
     latest_ms = latest_event_ms()
     calls: list[ScriptCall] = []
     for start in range(0, len(keys), each):
@@ -139,7 +153,7 @@ def _write_rows(
         for value in zip(rows[part], expiries[part], strict=True):
             values += value
         calls.append((keys[part], values))
-    return sum(run_script(client, WRITE_IF_NEWER, calls))
+    return calls
 
 
 def latest_event_ms() -> int:

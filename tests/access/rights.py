@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import protos
-from access.identities import APPROVER, AUTHOR, CONTROLLER, GATEWAY, OPERATOR, ROLES
+from access.identities import APPROVER, AUTHOR, CONTROLLER, GATEWAY, OPERATOR, PUSHER, ROLES
 from access.rules import AccessRule
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -22,6 +22,9 @@ CONTROL_SERVICES = (
     "turnout.v1.Explainer",
 )
 """The services of the control process. Explainer is not served yet."""
+
+FEATURES_SERVICE = "turnout.v1.Features"
+"""The service of the process that takes pushed rows."""
 
 NOT_EVERY_ROLE = {
     "/turnout.v1.Registry/RegisterVersion": {AUTHOR},
@@ -48,8 +51,11 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Rollouts/Undo": {OPERATOR},
     "/turnout.v1.Rollouts/SetWeight": {OPERATOR},
     "/turnout.v1.WindowSink/Push": {GATEWAY},
+    "/turnout.v1.Features/Push": {PUSHER},
 }
-"""What not every role may call at the control process, said a second time beside the rules."""
+"""What not every reader may call, said a second time beside the rules."""
+READERS = ROLES - {PUSHER}
+"""A program that pushes rows need not read what the registry has."""
 
 
 def all_methods() -> dict[str, MethodDescriptor]:
@@ -83,5 +89,5 @@ def without_rule(rules: Mapping[str, AccessRule]) -> set[str]:
 
 
 def may_call(method: str, role: str) -> bool:
-    """Return whether a token with *role* alone may call *method* of the control process."""
-    return role in NOT_EVERY_ROLE.get(method, ROLES)
+    """Return whether a token with *role* alone may call *method* of a service with roles."""
+    return role in NOT_EVERY_ROLE.get(method, READERS)

@@ -14,8 +14,9 @@ from access.identities import ROLES
 from access.interceptor import access_interceptor, caller_identity
 from access.rules import RULES
 from tests.access.identity_files import bearer_metadata, write_identities
-from tests.access.rights import CONTROL_SERVICES, all_methods, may_call
+from tests.access.rights import CONTROL_SERVICES, FEATURES_SERVICE, all_methods, may_call
 
+WITH_ROLES = (*CONTROL_SERVICES, FEATURES_SERVICE)
 UNKNOWN = "/turnout.v1.Registry/DropEverything"
 FORGOTTEN = "/turnout.v1.Forgotten/Call"
 """A method that is served and has no rule."""
@@ -82,7 +83,7 @@ def test_interceptor_answers_the_whole_rights_matrix(tmp_path: Path) -> None:
                     assert answer == "" if is_open else answer.startswith(words), (method, answer)
                 for role in sorted(ROLES):
                     answer = await outcome(channel, method, bearer_metadata(role))
-                    if method.split("/")[1] in CONTROL_SERVICES and method != UNKNOWN:
+                    if method.split("/")[1] in WITH_ROLES and method != UNKNOWN:
                         right = role if may_call(method, role) else "PERMISSION_DENIED"
                     elif method == UNKNOWN:
                         right = "UNIMPLEMENTED"

@@ -9,7 +9,14 @@ from access.rules import PAGES, RULES, Access
 from registry.api.rpc import SERVICE
 from registry.api.service import RegistryService
 from tests.access.identity_files import bearer_metadata, write_identities
-from tests.access.rights import CONTROL_SERVICES, all_methods, may_call, methods_of, without_rule
+from tests.access.rights import (
+    CONTROL_SERVICES,
+    FEATURES_SERVICE,
+    all_methods,
+    may_call,
+    methods_of,
+    without_rule,
+)
 
 
 def access_of(folder: Path, **roles: list[str]) -> Access:
@@ -42,10 +49,10 @@ def test_registry_service_has_a_method_for_every_rpc() -> None:
 
 @pytest.mark.parametrize("role", sorted(ROLES))
 def test_access_takes_name_and_roles_from_the_token(role: str, tmp_path: Path) -> None:
-    """Each RPC of the control process is tried with each single role."""
+    """Each RPC of control and of pushed rows is tried with each single role."""
     access = access_of(tmp_path, ann=[role])
 
-    for method in methods_of(*CONTROL_SERVICES):
+    for method in methods_of(*CONTROL_SERVICES, FEATURES_SERVICE):
         if may_call(method, role):
             identity = access.authorise(method, bearer_metadata("ann"))
             assert (identity.actor, identity.roles) == ("ann", {role}), method

@@ -64,6 +64,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("offline", "writes"),
         ("materialise",),
         ("ingest", "online", "replay"),
+        ("push",),
     ),
     "registry": (
         (
@@ -153,7 +154,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("adoption", "forgetting", "training_runs"),
+        ("adoption", "forgetting", "pushing", "training_runs"),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),

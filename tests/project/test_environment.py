@@ -123,6 +123,11 @@ def test_production_accepts_a_clean_project(tmp_path: Path) -> None:
     ("before", "after", "reason"),
     [
         ("127.0.0.1:7001", "control-host:7001", "registry control-host:7001 is beyond loopback"),
+        (
+            "[sources",
+            'features = "push-host:7003"\n[sources',
+            "features push-host:7003 is beyond loopback, and no features_certificate is named",
+        ),
         ("unix:///run/store.socket", "redis://store:6379", "store store is beyond loopback"),
         ("${env:SHOP_TOKEN}", "abc", "token stands in the file"),
         (

@@ -37,7 +37,13 @@ def definitions_of(
             "format": 1,
             "name": name,
             "views": {
-                view.name: {"canonical": view.definition(), "hash": view.view_hash}
+                view.name: {
+                    "canonical": view.definition(),
+                    "hash": view.view_hash,
+                    "source": None,
+                    "expect": {},
+                    "expect_rows": view.expect_rows.definition(),
+                }
                 for view in views
             },
             "labels": {},

@@ -108,8 +108,6 @@ def section_digests(
     return {name: sha256_hex(canonical_json(facts[name])) for name in sections}
 
 
-
-
 def shift_without_champion(sections: Mapping[str, str]) -> dict[str, Any]:
     """Return what a card has in place of a shift when there is no champion: sections, digest."""
     definition = {"champion": None, "sections": dict(sections)}

@@ -32,6 +32,14 @@ OPTIONS_WITH_VALUE = (
 FLAG_OPTIONS = ("--json",)
 """Common options without a value."""
 
+PART_OPTIONS = {
+    "registry": "--registry HOST:PORT",
+    "gateway": "--gateway HOST:PORT",
+    "store": "--store URL",
+    "features": "--server HOST:PORT",
+}
+"""Part of a system -> the option that says where it is."""
+
 DEMO_FOLDER = "demo"
 """Subfolder of the state folder in which a demo runs, so that every command finds it too."""
 
@@ -124,6 +132,18 @@ class CommandContext:
         """Return host:port of the gateway; NotReachableError when no system runs."""
         return self.gateway or self._named("gateway") or self._running("gateway").gateway
 
+    def features_server(self) -> tuple[str, Path | None]:
+        """Return host:port of the server of pushed rows, and the file of its certificate.
+
+        Without a file it is called in plain text. NotReachableError when no system runs.
+        """
+        environment = self.environment
+        if environment is not None and environment.features:
+            named = environment.features_certificate
+            return environment.features, environment.path(named) if named else None
+        running = self._running("features")
+        return running.features, running.certificate
+
     def store_url(self, user: str) -> str:
         """Return the URL with which *user* (reader or writer) opens the online store.
 
@@ -158,7 +178,7 @@ class CommandContext:
         if running is None:
             raise NotReachableError(
                 f"no system runs in {self.folder}; start one with `turnout up`, or say where it "
-                f"is with --folder or --{part} {'URL' if part == 'store' else 'HOST:PORT'}"
+                f"is with --folder or {PART_OPTIONS[part]}"
             )
         return running
 

@@ -96,13 +96,13 @@ def _call_error_message(error: Exception) -> ExitMessage | None:
     import grpc
 
     from access.peer_tls import PeerError
-    from turnout_client import PredictError
+    from turnout_client import PredictError, PushError
 
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:
         case PeerError():
             return ExitMessage(str(error), ExitCode.USAGE)
-        case PredictError():
+        case PredictError() | PushError():
             code, message = error.code, error.message
         case grpc.aio.AioRpcError():
             code, message = error.code(), error.details() or ""

@@ -44,7 +44,7 @@ async def known_views(context: CommandContext) -> list[KnownView]:
     # Without a registry the project's own views are all that is known.
     try:
         async with clients.open_registry(context) as client:
-            deployed, readers = await _deployed_views(client, project)
+            deployed, readers = await deployed_views(client, project)
     except (NotReachableError, RegistryUnavailableError):
         if context.project is None:
             raise
@@ -67,7 +67,7 @@ async def editions_of(context: CommandContext, name: str) -> list[KnownView]:
     return found
 
 
-async def _deployed_views(
+async def deployed_views(
     client: RegistryClient, known: dict[str, View]
 ) -> tuple[dict[str, View], dict[str, list[str]]]:
     """Return hash -> view of deployed versions, and hash -> the versions that read it.

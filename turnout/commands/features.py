@@ -19,6 +19,7 @@ from turnout.cli.context import CommandContext
 from turnout.commands.features_replay import replay
 from turnout.errors import OperatorError, UsageError
 from turnout.forgetting.command import forget
+from turnout.pushing.command import push, serve
 from turnout.views.row_flags import row_flag_names
 from turnout.views.terminal import Terminal, named_values, terminal, text_table
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Feature views, and their rows in the online store.", no_args_is_help=True)
 
+app.command()(serve)
+app.command()(push)
 app.command()(forget)
 app.command()(replay)
 

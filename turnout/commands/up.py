@@ -1,4 +1,4 @@
-"""`turnout up`: runs store, control and gateway on this machine until Ctrl-C."""
+"""`turnout up`: runs store, control, gateway and features on this machine until Ctrl-C."""
 
 import asyncio
 import signal
@@ -45,7 +45,9 @@ def up(
         typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
     ] = None,
 ) -> None:
-    """Run store, control and gateway here until Ctrl-C; restart each one that ends.
+    """Run store, control, gateway and the server of pushed rows here until Ctrl-C.
+
+    Each one that ends is started again.
 
     With --store URL it uses that store instead of starting a new one.
     """
@@ -80,7 +82,7 @@ async def _run_until_signal(plan: SystemPlan, screen: Terminal) -> None:
 
 async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
     with screen.progress() as progress:
-        parts = 2 if plan.store_url else 3
+        parts = 3 if plan.store_url else 4
         bar = progress.add_task("starting", total=parts, note="")
         async with run_system(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
             progress.stop()
@@ -102,6 +104,7 @@ def how_to_call(running: SystemAddresses, folder: Path) -> dict[str, str]:
     return {
         "Predict": f"{running.gateway}   turnout predict MODEL KEY{option}",
         "registry": f"{running.registry}   turnout models{option}",
+        "features": f"{running.features}   turnout features push FILE --view VIEW{option}",
         "metrics": running.metrics,
         "store": running.store,
         "logs": f"{folder}/logs",

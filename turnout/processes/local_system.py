@@ -1,4 +1,4 @@
-"""The system on this machine: the processes of store, control and gateway."""
+"""The system on this machine: the processes of store, control, gateway and features."""
 
 import asyncio
 import hashlib
@@ -36,6 +36,8 @@ from turnout.processes.system_file import (
     write_system_file,
 )
 
+KEY_FILE = "control.key"
+"""The key beside the certificate that access.peer_tls makes; importing that would import gRPC."""
 LEFTOVER_GRACE_S = 10.0
 STORE_PING_S = 1.0
 SOCKET_PATH_BYTES_MAX = 100
@@ -82,7 +84,7 @@ class SystemPlan:
 
 
 class LocalSystem:
-    """The processes of one local system: store, control and gateway, in this order.
+    """The processes of one local system: store, control, gateway and features, in this order.
 
     report  gets a line of text when a process ends or is back.
     """
@@ -94,6 +96,7 @@ class LocalSystem:
         self._store = plan.store_url or f"unix://{self._socket}"
         self._control = f"127.0.0.1:{free_tcp_port()}"
         self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
+        self._features = f"127.0.0.1:{free_tcp_port()}"
         self._observe_address = f"127.0.0.1:{free_tcp_port()}"
         self._tokens = (
             None
@@ -101,9 +104,9 @@ class LocalSystem:
             else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
         # Made here and not by control, because the gateway needs it at the same time.
-        self._certificate = _make_certificate(plan.folder.absolute() / "registry" / "keys")
+        self._certificate: Path = _make_certificate(plan.folder.absolute() / "registry" / "keys")
         specs = [] if plan.store_url else [self._store_process()]
-        specs += [self._control_process(), self._gateway_process()]
+        specs += [self._control_process(), self._gateway_process(), self._features_process()]
         self.processes = [ManagedProcess(spec, report) for spec in specs]
 
     @property
@@ -117,6 +120,7 @@ class LocalSystem:
             store_passwords="" if self._socket is None else str(self._plan.store_folder),
             registry=self._control,
             gateway=self._gateway,
+            features=self._features,
             metrics=f"http://{self._observe_address}/metrics",
             observe_token_file=(
                 "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
@@ -179,6 +183,35 @@ class LocalSystem:
             ready=lambda: answers_http(f"http://{self._observe_address}/healthz"),
             ready_s_max=60.0,
             grace_s=20.0,
+        )
+
+    def _features_process(self) -> ProcessSpec:
+        """Return the server of pushed rows. It waits for store and registry by itself."""
+        command = [sys.executable, "-P", "-m", "turnout", "features", "serve"]
+        options = {
+            "--listen": self._features,
+            "--offline": self._plan.offline_folder,
+            "--registry": self._control,
+            "--registry-certificate": self._certificate,
+            "--tls-certificate": self._certificate,
+            "--tls-key": self._certificate.with_name(KEY_FILE),
+            "--store": self._store,
+        }
+        if self._socket is not None:
+            options["--store-passwords"] = self._plan.store_folder
+        if self._tokens is not None:
+            options["--token-file"] = self._tokens.files["reader"]
+            for file in self._tokens.identities:
+                command += ["--identities", str(file)]
+        for name, value in options.items():
+            command += [name, str(value)]
+        return ProcessSpec(
+            name="features",
+            command=command,
+            log=self._plan.log("features"),
+            ready=lambda: accepts_connections(self._features),
+            ready_s_max=60.0,
+            grace_s=10.0,
         )
 
     def on_restart(self, child: ManagedProcess) -> None:
@@ -276,7 +309,8 @@ async def run_system(
     on_started  gets the name of each process once it answers.
 
     Raises OperatorError when a system runs in this folder already, and StartError when a process
-    does not start. When the body ends, the processes are stopped: gateway, control, store.
+    does not start. When the body ends, the processes are stopped: features first, and the store at
+    last.
     """
     # Two systems in one folder would share a registry, and an earlier system may have been killed.
     if (other := read_system_file(plan.folder)) is not None:

@@ -1,4 +1,4 @@
-"""Service tokens: the system's own controller and gateway identify themselves with them."""
+"""Service tokens: with them the system's own processes identify themselves to the registry."""
 
 import hashlib
 import json
@@ -6,12 +6,21 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from access.identities import CONTROLLER, GATEWAY, OBSERVER, IdentitiesFileError, read_identities
+from access.identities import (
+    CONTROLLER,
+    GATEWAY,
+    OBSERVER,
+    READER,
+    IdentitiesFileError,
+    read_identities,
+)
 from host.files import replace_file
 from turnout.errors import OperatorError
 
 CONTROLLER_NAME = "rollout"
 """The actor's name of the system's own controller."""
+FEATURES_NAME = "features"
+"""The actor's name of the system's own server of pushed rows, which reads the registry's views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class ServiceTokens:
     identities: tuple[Path, ...]
     """The identities files: that of the people, and that of the service tokens."""
     files: dict[str, Path]
-    """By role, the file that holds its token: controller, gateway and observer."""
+    """By role, the file that holds its token: controller, gateway, reader and observer."""
 
 
 def make_service_tokens(identities: Path, folder: Path, gateway: str) -> ServiceTokens:
@@ -34,7 +43,11 @@ def make_service_tokens(identities: Path, folder: Path, gateway: str) -> Service
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     entries, files = {}, {}
-    for role, actor in ((CONTROLLER, CONTROLLER_NAME), (GATEWAY, gateway)):
+    for role, actor in (
+        (CONTROLLER, CONTROLLER_NAME),
+        (GATEWAY, gateway),
+        (READER, FEATURES_NAME),
+    ):
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
         entries[digest] = {"actor": actor, "roles": [role]}

@@ -31,6 +31,8 @@ class SystemAddresses:
     """host:port of the registry and the rollout controller."""
     gateway: str
     """host:port of the gateway."""
+    features: str = ""
+    """host:port of the server of pushed rows, which has the registry's certificate."""
     metrics: str
     """http:// URL of the gateway's /metrics page."""
     registry_certificate: str = ""
@@ -38,7 +40,7 @@ class SystemAddresses:
     observe_token_file: str = ""
     """File with the bearer token that the page needs; empty: it needs none."""
     children: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """For store, control and gateway: (pid, start in ticks) of the newest process."""
+    """For store, control, gateway and features: (pid, start in ticks) of the newest process."""
 
     @property
     def certificate(self) -> Path:

@@ -1,4 +1,4 @@
-"""Asks a Turnout gateway for predictions and reports their outcomes.
+"""Asks a Turnout gateway for predictions, reports their outcomes, and pushes rows of features.
 
 >>> from turnout_client import SyncPredictClient
 >>> with SyncPredictClient("127.0.0.1:8500") as client:
@@ -7,7 +7,7 @@
 0.25 by version 7
 
 `SyncPredictClient` is for threads, `PredictClient` for asyncio. Both spread calls over a few
-connections, reconnect by themselves, and repeat calls that hit a worker's restart.
+connections, X
 """
 
 from turnout_client._protos.predict_pb2 import (
@@ -16,7 +16,9 @@ from turnout_client._protos.predict_pb2 import (
     OutcomeReply,
     RowFlag,
 )
-from turnout_client.errors import PredictError
+from turnout_client.errors import PredictError, PushError
+from turnout_client.feature_rows import FeatureRow, RowResult
+from turnout_client.features_client import FeaturesClient, SyncFeaturesClient
 from turnout_client.messages import Keys, NamedInputs, Prediction
 from turnout_client.predict_client import PredictClient
 from turnout_client.retry import SERVICE_CONFIG
@@ -25,6 +27,8 @@ from turnout_client.sync_client import SyncPredictClient
 __all__ = [
     "SERVICE_CONFIG",
     "Criticality",
+    "FeatureRow",
+    "FeaturesClient",
     "Keys",
     "ModelDescription",
     "NamedInputs",
@@ -32,6 +36,9 @@ __all__ = [
     "PredictClient",
     "PredictError",
     "Prediction",
+    "PushError",
     "RowFlag",
+    "RowResult",
+    "SyncFeaturesClient",
     "SyncPredictClient",
 ]

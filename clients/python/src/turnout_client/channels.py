@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Protocol, Union
 
 import grpc
 
+from turnout_client._protos.features_pb2 import PushReply, PushRequest
 from turnout_client._protos.predict_pb2 import (
     DescribeRequest,
     ModelDescription,
@@ -16,7 +17,7 @@ from turnout_client._protos.predict_pb2 import (
     PredictReply,
     PredictRequest,
 )
-from turnout_client.retry import CHANNEL_OPTIONS, SERVICE
+from turnout_client.retry import CHANNEL_OPTIONS, FEATURES_SERVICE, SERVICE
 
 
 class _OpenInsecure(Protocol):
@@ -42,8 +43,8 @@ class ChannelPool:
     """Several channels to one target. Each call takes the next channel in turn.
 
     Each channel has one connection, and a connection belongs to one worker of the gateway. So a
-    client with several channels reaches several workers. `predict`, `describe` and `outcome` are
-    endless iterators over the method of each channel.
+    client with several channels reaches several workers. `predict`, `describe`, `outcome` and
+    `push` are endless iterators over the method of each channel.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ChannelPool:
         open_insecure: _OpenInsecure,
         open_secure: _OpenSecure,
         token: Token | None = None,
+        server_name: str = "",
     ) -> None:
         if token is not None and credentials is None and not target.startswith(LOOPBACK):
             raise ValueError(
@@ -61,17 +63,19 @@ class ChannelPool:
                 "it: give credentials, for example grpc.ssl_channel_credentials()"
             )
         self._token = token
+        # A certificate of the server's own need not have the name by which the host is called.
+        expected = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
+        options = (*CHANNEL_OPTIONS, *expected)
         self.channels = [
             open_insecure(target, options=CHANNEL_OPTIONS)
             if credentials is None
-            else open_secure(target, credentials, options=CHANNEL_OPTIONS)
+            else open_secure(target, credentials, options=options)
             for _ in range(connections)
         ]
-        self.predict = itertools.cycle(self._methods("Predict", PredictRequest, PredictReply))
-        self.describe = itertools.cycle(
-            self._methods("DescribeModel", DescribeRequest, ModelDescription)
-        )
-        self.outcome = itertools.cycle(self._methods("ReportOutcome", OutcomeRequest, OutcomeReply))
+        self.predict = self._methods(SERVICE, "Predict", PredictRequest, PredictReply)
+        self.describe = self._methods(SERVICE, "DescribeModel", DescribeRequest, ModelDescription)
+        self.outcome = self._methods(SERVICE, "ReportOutcome", OutcomeRequest, OutcomeReply)
+        self.push = self._methods(FEATURES_SERVICE, "Push", PushRequest, PushReply)
 
     def metadata(self) -> Sequence[tuple[str, str]] | None:
         """Return the metadata of a call: its token, if there is one."""
@@ -80,12 +84,14 @@ class ChannelPool:
         token = self._token if isinstance(self._token, str) else self._token()
         return (("authorization", f"Bearer {token}"),)
 
-    def _methods(self, name: str, request: Any, reply: Any) -> list[Any]:  # noqa: ANN401
-        return [
-            channel.unary_unary(
-                f"/{SERVICE}/{name}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=reply.FromString,
-            )
-            for channel in self.channels
-        ]
+    def _methods(self, service: str, name: str, request: Any, reply: Any) -> Iterator[Any]:  # noqa: ANN401
+        return itertools.cycle(
+            [
+                channel.unary_unary(
+                    f"/{service}/{name}",
+                    request_serializer=request.SerializeToString,
+                    response_deserializer=reply.FromString,
+                )
+                for channel in self.channels
+            ]
+        )

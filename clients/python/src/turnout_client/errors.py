@@ -22,3 +22,22 @@ class PredictError(Exception):
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+class PushError(Exception):
+    """A push ended with a gRPC status other than OK. Send the same rows again: none is lost.
+
+    code     grpc.StatusCode. What each code means:
+             NOT_FOUND, INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED: the call is wrong, or
+             the caller may not push. The same call fails again.
+             RESOURCE_EXHAUSTED: the caller is above its rate, and retries did not help. Push less.
+             UNAVAILABLE, DEADLINE_EXCEEDED: the server or the online store does not answer. Rows
+             may be stored already; they are duplicates then, and no harm.
+             INTERNAL: the server failed. The message holds an id to look up in its log.
+    message  str. What the server said.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message

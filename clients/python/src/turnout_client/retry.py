@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 SERVICE = "turnout.v1.Predictor"
+FEATURES_SERVICE = "turnout.v1.Features"
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -27,13 +28,26 @@ SERVICE_CONFIG = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
-        }
+        },
+        {
+            "name": [{"service": FEATURES_SERVICE, "method": "Push"}],
+            "waitForReady": True,
+            # Repeating a push is safe: each row has an event id. A caller above its rate is told
+            # when to go on, and gRPC waits until then.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"],
+            },
+        },
     ],
     # When calls fail, at most one retry is sent for ten answers. Otherwise the retries of many
     # clients would hold an overloaded gateway down.
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
-"""The gRPC service config of both clients. Any gRPC client in any language accepts it."""
+"""The gRPC service config of the clients. Any gRPC client in any language accepts it."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),

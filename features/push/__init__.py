@@ -1,0 +1,1 @@
+"""Push: rows that programs send over gRPC go offline and online in one call."""
