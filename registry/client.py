@@ -518,10 +518,8 @@ class RegistryClient:
         """Begin a run. `begun` is False if a run with this key has ended or is under way.
 
         key     the same key begins no second run of the model; empty: the run has none.
-        cause   such as "by hand" or "schedule weekly".
+        cause   such as "schedule weekly".
         inputs  canonical JSON of what the run is made from.
-
-        Raises BadRequestError.
         """
         request = pb.BeginRunRequest(
             model=model, setting=setting, key=key, cause=cause, inputs_json=inputs

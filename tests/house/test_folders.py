@@ -99,6 +99,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "split",
         ),
         ("export", "artifacts"),
+        ("adoption/graph",),
         ("adoption", "evaluation", "fit"),
         ("adopted", "adoption/convert", "drills"),
         ("audit", "certify", "champion", "joined"),

@@ -30,6 +30,8 @@ LONG_FILES = {
     "registry/api/service.py": "one method for each RPC of the registry",
     "registry/types.py": "the types and errors that the registry shares with other rooms",
     "registry/client.py": "one method for each RPC of the registry",
+    "features/offline.py": "one method for each thing that is read from or written to the offline store",
+    "turnout/commands/versions.py": "one command for each thing that is done with a version",
     "training/recipe.py": "one field for each setting of a recipe, and what contradicts what",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
     "ingress/src/accel/onnx_trees.rs": "reading, checking and walking share one set of types",

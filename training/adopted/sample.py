@@ -20,8 +20,8 @@ from features.source import Source
 from features.storage.database import fetch_columns, identifier, open_duckdb
 from training.adopted.answers import Answers
 from training.adopted.proposals import ForeignColumn, folded_name
-from training.adoption.column_origins import find_columns
 from training.adoption.edge_feed import neighbours
+from training.adoption.graph.column_origins import find_columns
 from training.adoption.inspect_graph import input_widths
 from training.errors import AdoptionError
 

@@ -14,10 +14,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from features.contract import ModelContract
-from training.adoption.dynamic_batch import ROWS, with_rows
 from training.adoption.foreign import Adaptation, ColumnSource, ForeignModel, ForeignOutput
 from training.adoption.foreign_feed import check_adaptation, integer_bounds, number_of, texts_of
-from training.adoption.read_graph import (
+from training.adoption.graph.dynamic_batch import ROWS, with_rows
+from training.adoption.graph.read_graph import (
     ML_DOMAIN,
     OPSET_IF_NONE,
     Model,
@@ -26,7 +26,8 @@ from training.adoption.read_graph import (
     raise_opset,
 )
 from training.errors import AdoptionError
-from training.export.convert import CONTRACT_PROPERTY, IR_VERSION
+from training.export.convert import CONTRACT_PROPERTY
+from training.export.onnx_model import IR_VERSION
 
 INPUTS, SCORES = "inputs", "scores"
 OWN = "turnout/"

@@ -18,9 +18,9 @@ from training.adoption.edge_feed import adapted_rows
 from training.adoption.foreign import Adaptation, ForeignModel, Transform
 from training.adoption.foreign_feed import FeedMaker
 from training.adoption.foreign_session import ForeignSession
-from training.adoption.tree_leaves import spread_indexes
+from training.adoption.graph.tree_leaves import spread_indexes
 from training.errors import AdoptionError
-from training.export.convert import IR_VERSION, OPSET
+from training.export.onnx_model import IR_VERSION, OPSET
 
 ROWS = 10_000
 """Rows on which both graphs are compared, at least."""

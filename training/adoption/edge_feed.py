@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
-from training.adoption.column_origins import FoundColumns, find_columns
 from training.adoption.foreign import Adaptation, Feed
+from training.adoption.graph.column_origins import FoundColumns, find_columns
+from training.adoption.graph.tree_leaves import as_column_value, spread_indexes, value_within
 from training.adoption.inspect_graph import input_widths
-from training.adoption.tree_leaves import as_column_value, spread_indexes, value_within
 from training.export.edge_rows import base_rows, contract_edges
 
 SPLITS_MAX = 2_000

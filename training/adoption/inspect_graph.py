@@ -9,14 +9,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from training.adoption.column_origins import (
-    TREES,
-    FoundColumns,
-    constants_of,
-    find_columns,
-    tree_splits,
-)
-from training.adoption.dynamic_batch import check_batch
 from training.adoption.foreign import (
     Feed,
     ForeignInput,
@@ -24,7 +16,15 @@ from training.adoption.foreign import (
     InputKind,
 )
 from training.adoption.foreign_session import ForeignSession
-from training.adoption.read_graph import (
+from training.adoption.graph.column_origins import (
+    TREES,
+    FoundColumns,
+    constants_of,
+    find_columns,
+    tree_splits,
+)
+from training.adoption.graph.dynamic_batch import check_batch
+from training.adoption.graph.read_graph import (
     ML_DOMAIN,
     OPSET_IF_NONE,
     Model,

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from training.adoption.adapt_graph import INPUTS, SCORES
-from training.adoption.column_origins import constants_of
-from training.adoption.read_graph import ML_DOMAIN, Model, Node, attributes_of, node_name
-from training.export.convert import IR_VERSION, ML_OPSET, OPSET
-from training.export.onnx_model import OnnxModel
+from training.adoption.graph.column_origins import constants_of
+from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attributes_of, node_name
+from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET, OnnxModel
 
 DIFFERENCE_MAX = 1e-6
 """How far a probability may move. The logistic functions of ONNX Runtime differ by 1e-7."""

@@ -73,6 +73,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
     found, approvals = asyncio.run(_find_version(context, model, version))
     about = asyncio.run(_project_model(context, model))
     card = card_of(found)
+    # Scripts get every field, people what an approver reads.
     value: dict[str, Any] = {
         **message_to_json(found),
         "card": card,
@@ -80,6 +81,7 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
         "about": message_to_json(about),
         "approvals": [message_to_json(approval) for approval in approvals],
     }
+    # The card is there as JSON already.
     value.pop("card_json")
     terminal(context.json).result(
         value,

@@ -9,8 +9,8 @@ from gateway.models.native_trees import NativeTrees, choose_scorer, load_tree_re
 from gateway.models.on_demand import COLUMNS, OPERATORS, split_on_demand
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
+from tests.training.export.test_on_demand_training import labels, recipe
 from tests.training.population import PopulationStore
-from tests.training.test_on_demand_training import labels, recipe
 from training.drills.bad_versions import nan_version
 from training.export import on_demand_graph
 from training.train import train_version

@@ -18,8 +18,8 @@ from tests.training.adoption.graphs import (
     parsed,
     tree_node,
 )
-from training.adoption.column_origins import find_columns
 from training.adoption.foreign import ForeignInput, ForeignOutput
+from training.adoption.graph.column_origins import find_columns
 from training.adoption.inspect_graph import COLUMNS_MAX, input_widths, inspect_graph
 from training.errors import AdoptionError
 

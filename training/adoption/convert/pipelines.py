@@ -31,7 +31,7 @@ from training.adoption.convert.widen import widened
 from training.adoption.foreign import Feed
 from training.adoption.foreign_session import ForeignSession
 from training.errors import AdoptionError
-from training.export.convert import ML_OPSET, OPSET
+from training.export.onnx_model import ML_OPSET, OPSET
 
 MATRIX = "inputs"
 """Name of the input of a model that takes one matrix."""

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.training.adoption.graphs import FLOAT, linear_file, onnx_file, parsed
-from training.adoption.read_graph import opset_of, raise_opset, read_graph
+from training.adoption.graph.read_graph import opset_of, raise_opset, read_graph
 from training.errors import AdoptionError
 
 IN, OUT = ("x", FLOAT, [None, 3]), ("y", FLOAT, [None, 3])

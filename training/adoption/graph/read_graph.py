@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, inliner, version_converter
 
 from training.errors import AdoptionError
-from training.export.convert import IR_VERSION
+from training.export.onnx_model import IR_VERSION
 
 GRAPH_BYTES_MAX = 250 * 2**20
 """Bytes of a file with its weights. A version has at most 256 MiB in all."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from training.adoption.read_graph import Node, attributes_of
+from training.adoption.graph.read_graph import Node, attributes_of
 
 LEAVES_MAX = 2_000
 """Leaves of one tree operator that are followed; of more, evenly spaced ones."""

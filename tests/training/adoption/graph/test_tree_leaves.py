@@ -8,7 +8,7 @@ import pytest
 from tests.training.adoption.graphs import many_leaves, parsed, trees_file
 from training.adoption.edge_feed import edge_feed
 from training.adoption.foreign_session import ForeignSession
-from training.adoption.tree_leaves import as_column_value, leaf_bounds
+from training.adoption.graph.tree_leaves import as_column_value, leaf_bounds
 
 
 def test_every_leaf_gets_rows_that_lead_to_it() -> None:

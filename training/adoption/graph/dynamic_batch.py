@@ -4,7 +4,7 @@ from typing import Any
 
 import onnx
 
-from training.adoption.read_graph import Model, node_name
+from training.adoption.graph.read_graph import Model, node_name
 from training.errors import AdoptionError
 
 SIZES = (1, 2, 64)

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from training.adoption.read_graph import ML_DOMAIN, Model, Node, attributes_of
-from training.adoption.tree_leaves import leaf_bounds
+from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attributes_of
+from training.adoption.graph.tree_leaves import leaf_bounds
 
 Origin = tuple[str, int]
 """A column of the graph: its input, and the index of the column."""
