@@ -93,6 +93,7 @@ def write_rows(root: Path, sql: str = USAGE_ROWS, file: str = "data/usage.parque
 
 
 FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=2.0)
+"""Limits for files that never end. A busy machine may need longer for good ones."""
 
 
 def write_project(root: Path, changes: Mapping[str, str | None] | None = None) -> ProjectFolder:
@@ -105,6 +106,10 @@ def write_project(root: Path, changes: Mapping[str, str | None] | None = None) -
     return open_project(root)
 
 
-def loaded(root: Path, changes: Mapping[str, str | None] | None = None) -> LoadedProject:
-    """Write the project and load it with short limits."""
-    return asyncio.run(load_project(write_project(root, changes), FAST))
+def loaded(
+    root: Path,
+    changes: Mapping[str, str | None] | None = None,
+    limits: LoadLimits | None = None,
+) -> LoadedProject:
+    """Write the project and load it, by default with the limits of a user."""
+    return asyncio.run(load_project(write_project(root, changes), limits))

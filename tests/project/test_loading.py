@@ -9,16 +9,16 @@ from host.child_process import ResourceLimits
 from project.definitions import parse_definitions
 from project.errors import ProjectError
 from project.loading.loader import LoadLimits, load_project
-from tests.project.project_files import RECIPE, USAGE, loaded, write_project
+from tests.project.project_files import FAST, RECIPE, USAGE, loaded, write_project
 
 pytestmark = pytest.mark.walk
 
 IMPORTS = "from pathlib import Path\nfrom lib.names import NAME\n"
 
 
-def problems(root: Path, changes: dict[str, str]) -> list[str]:
+def problems(root: Path, changes: dict[str, str], limits: LoadLimits | None = None) -> list[str]:
     """Return the problems of the small project with *changes*."""
-    found = loaded(root, changes)
+    found = loaded(root, changes, limits)
     # Whatever is broken, the good files are read.
     assert "usage" in found.definitions.views
     return [str(problem) for problem in found.problems]
@@ -93,7 +93,8 @@ def test_broken_file_is_named_and_the_others_are_read(
     text: str, reason: str, tmp_path: Path
 ) -> None:
     """A file that loops or crashes ends its process; another process reads the rest."""
-    (problem,) = problems(tmp_path, {"views/bad.py": text})
+    limits = FAST if "not done after" in reason else None
+    (problem,) = problems(tmp_path, {"views/bad.py": text}, limits)
     assert problem.startswith(reason)
     assert not (tmp_path / "made").exists()
 
