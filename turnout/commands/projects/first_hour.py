@@ -81,6 +81,9 @@ def try_project(
     recipe = definitions.recipe(model or _only_model(definitions), setting)
     # Everything else is a command of its own, against a system that answers.
     started = _start_system(context)
+    # It is said at once too, because a later step may fail while the system goes on running.
+    if started:
+        terminal(context.json).hint(f"started a system; stop it with: kill {started}")
     runner = _runner(ctx, context)
     made = _make_prediction(context, environment, recipe, runner, approver, began)
     _report(context, made, started)
