@@ -58,7 +58,7 @@ def spread_indexes(count: int, most: int) -> list[int]:
 
 
 def value_within(bounds: tuple[float, float], usual: float, *, at_greatest: bool) -> float:
-    """Return the finite value at one of the bounds; if it is infinite, *usual* or the other bound.
+    """Return the value at one of the bounds; if it is infinite, *usual* or the other bound.
 
     usual  the value of a real row, which is taken if it lies within.
     """
@@ -66,7 +66,7 @@ def value_within(bounds: tuple[float, float], usual: float, *, at_greatest: bool
     first, second = (high, low) if at_greatest else (low, high)
     if np.isfinite(first):
         return first
-    return usual if low <= usual <= high else second
+    return usual if low <= usual <= high or not np.isfinite(second) else second
 
 
 def _narrowed(
@@ -93,7 +93,9 @@ def _narrowed(
     }
     least, greatest = sides.get((mode, side), (LEAST, GREATEST))
     low, high = max(low, least), min(high, greatest)
-    return {**bounds, feature: (low, high)} if low <= high else None
+    # Trees split missing values off at infinity; no finite value lies beyond.
+    reached = low <= high and low < np.inf and high > -np.inf
+    return {**bounds, feature: (low, high)} if reached else None
 
 
 def as_column_value(value: float, dtype: Any) -> Any:  # noqa: ANN401  a numpy type, and its value

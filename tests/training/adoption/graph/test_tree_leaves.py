@@ -8,7 +8,7 @@ import pytest
 from tests.training.adoption.graphs import many_leaves, parsed, trees_file
 from training.adoption.edge_feed import edge_feed
 from training.adoption.foreign_session import ForeignSession
-from training.adoption.graph.tree_leaves import as_column_value, leaf_bounds
+from training.adoption.graph.tree_leaves import as_column_value, leaf_bounds, value_within
 
 
 def test_every_leaf_gets_rows_that_lead_to_it() -> None:
@@ -50,3 +50,12 @@ def test_a_value_of_a_leaf_has_the_type_of_its_column(
     """Numbers are float32 values; whole numbers are the nearest."""
     found = as_column_value(value, np.dtype(kind))
     assert found == expected
+
+
+def test_a_leaf_beyond_infinity_has_no_row() -> None:
+    """Forests of scikit-learn split missing values off at infinity."""
+    node = parsed(trees_file(nodes_values=[np.inf, 0.0, 0.0])).graph.node[0]
+    assert leaf_bounds(node) == [{1: (-np.inf, np.inf)}]
+    assert value_within((-np.inf, np.inf), 7.0, at_greatest=True) == 7.0
+    assert np.isnan(value_within((-np.inf, np.inf), np.nan, at_greatest=False))
+    assert value_within((-np.inf, 2.0), 7.0, at_greatest=False) == 2.0
