@@ -261,7 +261,7 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "reads passwords": (pickled("raise RuntimeError(open('/etc/passwd').read())"), "FileNotFound"),
     "a link to a key": (_linked, "mlflow/MLmodel names 'model.pkl'"),
     "a description that names a key": (_out_of_folder, "which is not in the folder"),
-    "weights in a key": (_weights_elsewhere, "was"),
+    "weights in a key": (_weights_elsewhere, "which is not given"),
     # Writing.
     "writes a file outside": (
         pickled("open('<outside>/escaped', 'w').write('escaped')"),
