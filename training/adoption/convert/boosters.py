@@ -47,7 +47,7 @@ def open_lightgbm(booster: Booster, shown: str, classes: Any = None) -> OpenedMo
         zipmap=False,
         target_opset=OPSET,
     )
-    onnx = with_whole_categories(onnx)
+    onnx = with_integer_categories(onnx)
     # What the columns of its scores are.
     probabilities = objective.startswith(("binary", "multiclass"))
     count = max(2, booster.num_model_per_iteration())
@@ -88,6 +88,7 @@ def open_xgboost(booster: Booster, shown: str, classes: Any = None) -> OpenedMod
     import xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
 
+    # What the booster says of itself, and what of it does not convert.
     learner = json.loads(booster.save_config())["learner"]
     objective = learner["objective"]["name"]
     width = booster.num_features()
@@ -129,7 +130,7 @@ def open_xgboost(booster: Booster, shown: str, classes: Any = None) -> OpenedMod
     )
 
 
-def with_whole_categories(onnx_bytes: bytes) -> bytes:
+def with_integer_categories(onnx_bytes: bytes) -> bytes:
     """Return a graph of trees that cuts the fraction off columns of categories, as LightGBM does.
 
     The converter writes a split by categories as comparisons for equality, so 7.2 would not be the
@@ -139,6 +140,7 @@ def with_whole_categories(onnx_bytes: bytes) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     model: Any = onnx.load_model_from_string(onnx_bytes)
+    # A column of categories is one that a tree compares for equality.
     nodes = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
     categories: set[int] = set()
     for node in nodes:

@@ -182,6 +182,7 @@ def _computes(model: Estimator) -> bool:
 
 def _converted(model: Estimator, inputs: Mapping[str, type], shown: str) -> bytes:
     """Return ONNX bytes. Raises AdoptionError with the converter's reason."""
+    # Each column of a frame is an input of its own.
     width = model.n_features_in_
     types = [(name, kind([None, width if name == MATRIX else 1])) for name, kind in inputs.items()]
     wide = DoubleTensorType in inputs.values()
