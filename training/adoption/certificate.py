@@ -14,10 +14,11 @@ from registry.golden import ScoreTolerance, score_size
 from registry.scoring import allowed_differences, score_differences
 from registry.version_proof import OWN_ROW_ONLY
 from training.adoption.adapt_graph import INPUTS, SCORES
-from training.adoption.edge_feed import adapted_rows, spread_indexes
+from training.adoption.edge_feed import adapted_rows
 from training.adoption.foreign import Adaptation, ForeignModel, Transform
 from training.adoption.foreign_feed import FeedMaker
 from training.adoption.foreign_session import ForeignSession
+from training.adoption.tree_leaves import spread_indexes
 from training.errors import AdoptionError
 from training.export.convert import IR_VERSION, OPSET
 

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from training.adoption.read_graph import ML_DOMAIN, Model, Node, attributes_of
+from training.adoption.tree_leaves import leaf_bounds
 
 Origin = tuple[str, int]
 """A column of the graph: its input, and the index of the column."""
@@ -29,10 +30,12 @@ class FoundColumns:
     """What a graph says of the columns of its inputs.
 
     splits      column -> distinct thresholds of trees, rising.
+    leaves      of each leaf: column -> the least and the greatest value that lead to it.
     categories  column -> the words that an encoder knows, in its order.
     """
 
     splits: Mapping[Origin, NDArray[np.float64]]
+    leaves: tuple[Mapping[Origin, tuple[float, float]], ...]
     categories: Mapping[Origin, tuple[str, ...]]
 
 
@@ -47,6 +50,7 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
         name: tuple((name, column) for column in range(width)) for name, width in widths.items()
     }
     splits: dict[Origin, set[float]] = {}
+    leaves: list[Mapping[Origin, tuple[float, float]]] = []
     categories: dict[Origin, tuple[str, ...]] = {}
     # Nodes stand in the order in which they are run.
     for node in model.graph.node:
@@ -61,6 +65,7 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
                 origin = read[column] if 0 <= column < len(read) else None
                 if origin is not None:
                     splits.setdefault(origin, set()).add(threshold)
+            leaves += _leaves(node, read)
         if node.op_type in ("LabelEncoder", "OneHotEncoder", "CategoryMapper"):
             words = _words_of(node)
             categories |= {origin: words for origin in read if origin is not None and words}
@@ -68,8 +73,25 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
         splits={
             origin: np.array(sorted(values), dtype=np.float64) for origin, values in splits.items()
         },
+        leaves=tuple(leaves),
         categories=categories,
     )
+
+
+def _leaves(node: Node, read: Origins) -> list[Mapping[Origin, tuple[float, float]]]:
+    """Return the bounds of the leaves whose columns are all known."""
+    known: list[Mapping[Origin, tuple[float, float]]] = []
+    for bounds in leaf_bounds(node):
+        origins = [read[column] if 0 <= column < len(read) else None for column in bounds]
+        if None not in origins:
+            known.append(
+                {
+                    origin: limits
+                    for origin, limits in zip(origins, bounds.values(), strict=True)
+                    if origin is not None
+                }
+            )
+    return known
 
 
 def constants_of(model: Model) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from features.contract import ModelContract
 from training.adoption.column_origins import FoundColumns, find_columns
 from training.adoption.foreign import Adaptation, Feed
 from training.adoption.inspect_graph import input_widths
+from training.adoption.tree_leaves import as_column_value, spread_indexes, value_within
 from training.export.edge_rows import base_rows, contract_edges
 
 SPLITS_MAX = 2_000
 """Splits of the trees that get rows; each gets three."""
+LEAVES_MAX = 2_000
+"""Leaves of the trees that get rows; each gets two."""
 EDGES_MAX = 6_000
 """Edge rows of each kind. More are thinned out evenly."""
 EDGE_NUMBERS_MAX = 10_000_000
@@ -28,8 +31,10 @@ EDGE_VALUES = (np.nan, 0.0, -0.0, 1.0, 3.4e38, -3.4e38, np.inf, -np.inf)
 def edge_feed(content: bytes, sample: Feed, *, missing: bool) -> Feed:
     """Return edge rows of a foreign graph: at the thresholds of its trees, and at its words.
 
+    Each leaf of the trees gets two rows that lead to it, on the thresholds and just above them.
+
     sample   input -> (N, C), N at least 1, as the graph takes them. Edge rows are sample rows with
-             one column changed.
+             changed columns.
     missing  whether rows with NaN are among them, and rows with a word that the graph does not
              know. Many libraries refuse these.
 
@@ -59,11 +64,19 @@ def edge_feed(content: bytes, sample: Feed, *, missing: bool) -> Feed:
             if values.dtype.kind == "f"
             for column in range(values.shape[1])
         ]
-    # Each edge row is a sample row with one column changed.
-    rows = bases[np.arange(len(changes)) % len(bases)]
+    # The rows for leaves come last.
+    leaves = [found.leaves[index] for index in spread_indexes(len(found.leaves), LEAVES_MAX)]
+    rows = bases[np.arange(len(changes) + 2 * len(leaves)) % len(bases)]
     feed = {name: values[rows].copy() for name, values in sample.items()}
     for row, (name, column, value) in enumerate(changes):
         feed[name][row, column] = value
+    for row, bounds in enumerate(bound for bound in leaves for _ in range(2)):
+        for (name, column), limits in bounds.items():
+            cells = feed[name][:, column]
+            if cells.dtype.kind in "biuf":
+                cell = len(changes) + row
+                value = value_within(limits, float(cells[cell]), at_greatest=row % 2 == 0)
+                cells[cell] = as_column_value(value, cells.dtype)
     return feed
 
 
@@ -92,8 +105,9 @@ def adapted_rows(
 ) -> NDArray[np.float32]:
     """Return at least *count* rows, (N, F), on which an adapted graph is compared.
 
-    They are the sample, then edge rows of the contract and of the trees' thresholds, then rows that
-    take each value from another of all these. The same arguments always give the same rows.
+    They are the sample, then edge rows of the contract and of the trees' thresholds and leaves,
+    then rows that take each value from another of all these. The same arguments always give the
+    same rows.
 
     sample  (S, F), S at least 1, in the contract's order.
     """
@@ -102,6 +116,7 @@ def adapted_rows(
     bases = base_rows(sample)
     parts = [sample, _odd_rows(adaptation, contract, bases)]
     parts.append(_threshold_rows(found, adaptation, contract, bases))
+    parts.append(_leaf_rows(found, adaptation, contract, bases))
     if contract.width <= CONTRACT_EDGES_WIDTH_MAX:
         parts.append(contract_edges(contract, bases))
     rows = np.concatenate(parts)
@@ -117,14 +132,6 @@ def _spread(found: FoundColumns) -> list[tuple[tuple[str, int], float]]:
         (origin, value) for origin, values in found.splits.items() for value in values.tolist()
     ]
     return [splits[index] for index in spread_indexes(len(splits), SPLITS_MAX)]
-
-
-def spread_indexes(count: int, most: int) -> list[int]:
-    """Return the indexes 0 to *count* - 1; of more than *most*, evenly spaced ones."""
-    if count <= most:
-        return list(range(count))
-    indexes: list[int] = np.linspace(0, count - 1, most).astype(np.int64).tolist()
-    return indexes
 
 
 def _odd_rows(
@@ -149,12 +156,7 @@ def _threshold_rows(
     contract: ModelContract,
     bases: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    positions = {name: index for index, name in enumerate(contract.names)}
-    columns: Mapping[tuple[str, int], int] = {
-        (item.foreign_input, item.column): positions[item.model_input]
-        for item in adaptation.columns
-        if item.model_input and not item.dictionary and item.constant is None
-    }
+    columns = _number_columns(adaptation, contract)
     return _changed(
         bases,
         [
@@ -164,6 +166,37 @@ def _threshold_rows(
             for value in neighbours(threshold, np.dtype(np.float32)).tolist()
         ],
     )
+
+
+def _leaf_rows(
+    found: FoundColumns,
+    adaptation: Adaptation,
+    contract: ModelContract,
+    bases: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return two rows for each leaf whose columns are numbers of the contract."""
+    columns = _number_columns(adaptation, contract)
+    known = [bounds for bounds in found.leaves if all(origin in columns for origin in bounds)]
+    most = min(LEAVES_MAX, EDGE_NUMBERS_MAX // bases.shape[1] // 2)
+    picked = [known[index] for index in spread_indexes(len(known), most) for _ in range(2)]
+    rows = bases[np.arange(len(picked)) % len(bases)].copy()
+    for row, bounds in enumerate(picked):
+        for origin, limits in bounds.items():
+            usual = float(rows[row, columns[origin]])
+            rows[row, columns[origin]] = value_within(limits, usual, at_greatest=row % 2 == 0)
+    return rows
+
+
+def _number_columns(
+    adaptation: Adaptation, contract: ModelContract
+) -> Mapping[tuple[str, int], int]:
+    """Return column of the graph -> column of the contract, for those that are one number."""
+    positions = {name: index for index, name in enumerate(contract.names)}
+    return {
+        (item.foreign_input, item.column): positions[item.model_input]
+        for item in adaptation.columns
+        if item.model_input and not item.dictionary and item.constant is None
+    }
 
 
 def _changed(bases: NDArray[np.float32], changes: list[tuple[int, float]]) -> NDArray[np.float32]:

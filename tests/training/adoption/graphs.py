@@ -93,6 +93,50 @@ def tree_node(
     )
 
 
+def trees_file(**changes: Any) -> bytes:  # noqa: ANN401  attributes of ONNX
+    """Return a tree with one split, whose attributes change; None removes one."""
+    attributes: dict[str, Any] = {
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_featureids": [1, 0, 0],
+        "nodes_values": [0.5, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "class_treeids": [0, 0],
+        "class_nodeids": [1, 2],
+        "class_ids": [0, 0],
+        "class_weights": [-0.3, 0.7],
+        "classlabels_int64s": [0, 1],
+        "post_transform": "LOGISTIC",
+    }
+    attributes = {
+        name: value for name, value in (attributes | changes).items() if value is not None
+    }
+    node = helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "p"], domain=ML, **attributes
+    )
+    return onnx_file([node], [("x", FLOAT, [None, 2])], [("p", FLOAT, [None, 2])])
+
+
+def many_leaves() -> bytes:
+    """A tree of 33 leaves: each split has a leaf, and the next split."""
+    splits, leaves = 32, 33
+    return trees_file(
+        nodes_treeids=[0] * (splits + leaves),
+        nodes_nodeids=list(range(splits + leaves)),
+        nodes_featureids=[0] * (splits + leaves),
+        nodes_values=[float(value) for value in range(splits)] + [0.0] * leaves,
+        nodes_modes=["BRANCH_LEQ"] * splits + ["LEAF"] * leaves,
+        nodes_truenodeids=[splits + number for number in range(splits)] + [0] * leaves,
+        nodes_falsenodeids=[*range(1, splits), splits + splits] + [0] * leaves,
+        class_treeids=[0] * leaves,
+        class_nodeids=[splits + number for number in range(leaves)],
+        class_ids=[0] * leaves,
+        class_weights=[number - 16.0 for number in range(leaves)],
+    )
+
+
 def mixed_file() -> bytes:
     """A number, a text, a whole number and a boolean, each an input of its own."""
     nodes = [

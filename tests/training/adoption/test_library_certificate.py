@@ -45,7 +45,7 @@ def with_truth(
 
 
 def test_edge_rows_stand_on_each_threshold_and_beside_it() -> None:
-    """Three rows for a split, then one with NaN for each column."""
+    """Three rows for a split, one with NaN for each column, then two for each leaf."""
     content = onnx_file(
         [tree_node(["x"], ["y"], classifier=False)],
         [("x", FLOAT, [None, 2])],
@@ -57,8 +57,8 @@ def test_edge_rows_stand_on_each_threshold_and_beside_it() -> None:
     beside = [np.nextafter(half, np.float32(0)), np.nextafter(half, np.float32(1))]
     assert edges[:3, 0].tolist() == [half, *beside]
     assert np.isnan(edges[[3, 4], [0, 1]]).all()
-    assert len(edges) == 5
-    assert len(edge_feed(content, sample, missing=False)["x"]) == 3
+    assert edges[5:, 0].tolist() == [half, half, 9, beside[1]]
+    assert len(edge_feed(content, sample, missing=False)["x"]) == 7
 
 
 @pytest.mark.parametrize("name", ["lightgbm_binary", "catboost_three", "xgboost_amount"])
