@@ -1,6 +1,6 @@
 """Proves an adapted graph in a sandboxed child, because the graph is run there.
 
-This process and the child send each other messages of `training.adoption.exchange`. A hostile graph
+This process and the child send each other messages of `host.sandbox.exchange`. A hostile graph
 may write the child's answer, so it is checked; the registry proves the version again.
 """
 
@@ -12,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
+from host.sandbox.exchange import (
+    MalformedMessageError,
+    Message,
+    pack_message,
+    unpack_message,
+)
 from host.sandbox.run import (
     Isolation,
     SandboxError,
@@ -23,12 +29,6 @@ from host.sandbox.run import (
 from host.text import escape_controls
 from registry.golden import ScoreTolerance
 from training.adopted.proven_graph import ProvenGraph, prove_graph
-from training.adoption.exchange import (
-    MalformedMessageError,
-    Message,
-    pack_message,
-    unpack_message,
-)
 from training.adoption.foreign import (
     Adaptation,
     ColumnSource,

@@ -11,6 +11,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from host.sandbox.exchange import (
+    MalformedMessageError,
+    Message,
+    pack_message,
+    unpack_message,
+)
 from host.sandbox.run import (
     Isolation,
     NoSandboxError,
@@ -22,12 +28,6 @@ from host.sandbox.run import (
     run_in_sandbox,
 )
 from host.text import escape_controls
-from training.adoption.exchange import (
-    MalformedMessageError,
-    Message,
-    pack_message,
-    unpack_message,
-)
 from training.adoption.foreign import (
     Feed,
     ForeignInput,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.sandbox.exchange import Message, pack_message, unpack_message
 from training.adoption.convert.file_kinds import (
     FileKind,
     ModelFile,
@@ -21,7 +22,6 @@ from training.adoption.convert.file_kinds import (
     read_model_file,
 )
 from training.adoption.convert.opened import EXTRA, OpenedModel
-from training.adoption.exchange import Message, pack_message, unpack_message
 from training.adoption.foreign import Feed, ForeignInput
 from training.errors import AdoptionError
 

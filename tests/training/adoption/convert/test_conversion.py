@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from host.sandbox.exchange import Message, pack_message, unpack_message
 from training.adoption.convert.child import answer
 from training.adoption.convert.thresholds import round_thresholds
-from training.adoption.exchange import Message, pack_message, unpack_message
 from training.adoption.foreign_session import ForeignSession
 from training.export.thresholds import float32_not_above
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from training.adoption.exchange import (
+from host.sandbox.exchange import (
     MalformedMessageError,
     Message,
     pack_message,

@@ -1,4 +1,4 @@
-"""What adoption and its sandboxed child send each other: JSON, and arrays and files as bytes.
+"""What a process and its sandboxed child send each other: JSON, and arrays and files as bytes.
 
 Layout: little-endian u64 length, that many bytes of JSON, then the bytes of each array and of each
 file, in the order of the JSON. Nothing here runs code of the sender: no pickle, no npz. The reader
