@@ -15,6 +15,7 @@ from features.rows import ViewRows
 from features.storage.pushed_log import LoggedRow, LogOutcome, RowToLog
 from features.views import View
 from features.writes.row_scripts import expiries_ms, namespace_of, write_each_row
+from features.writes.stored_record import note_pushed
 
 SETTLE_AFTER_MS = 15 * 60_000
 """Pushed rows are made an ingest when the oldest of them has waited this long."""
@@ -116,12 +117,15 @@ class EditionWriter:
         # A store that was emptied has lost the mark of its system.
         claim_store(self._client, self._system)
         event_times_ms = np.array([row.instant_ms for row in rows], dtype=np.int64)
-        return write_each_row(
+        written = write_each_row(
             self._client,
             self._layout.store_keys([row.entity_id for row in rows]),
             [row.packed for row in rows],
             expiries_ms(self.view, event_times_ms),
         )
+        # The age of a view that is only pushed is that of its newest row.
+        note_pushed(self._client, self.view, int(event_times_ms.max()))
+        return written
 
 
 def _status_of(outcome: LogOutcome, number: int, taken: dict[int, bool]) -> PushStatus:
