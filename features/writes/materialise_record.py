@@ -4,7 +4,7 @@ It is in the store and not on a disk, because it must be gone when the rows are:
 emptied or replaced has no record, and is filled from the beginning. Its key expires when no row of
 that materialise can be used any more.
 
-Who pushes rows notes the newest one beside it. The note counts while no materialise does: a view
+A push notes its newest row beside it. The note counts while no materialise does: a view
 that is materialised has all its entities, and one fresh row says nothing of the others.
 """
 

@@ -1,1 +1,1 @@
-"""Runs code that nobody trusts: in a child without network, home, tokens or other processes."""
+"""Runs untrusted code: in a child without network, home, tokens or other processes."""

@@ -205,13 +205,15 @@ def _inputs_question(guessed: Mapping[str, str], others: int) -> Question:
 
 
 def _feature_of(column: ForeignColumn, known: Sequence[KnownFeature]) -> KnownFeature | None:
-    """Return the first feature of the column's name and kind."""
+    """Return the feature of the column's name and kind; None if several views have one.
+
+    A name with the view in front, as `usage_plan`, is of one view only.
+    """
     name = folded_name(column.name)
-    for item in known:
-        names = (item.feature.name, f"{item.view.name}{item.feature.name}")
-        if name in map(folded_name, names) and _fits(column, item):
-            return item
-    return None
+    fitting = [item for item in known if _fits(column, item)]
+    of_view = [i for i in fitting if name == folded_name(f"{i.view.name}{i.feature.name}")]
+    found = of_view or [item for item in fitting if name == folded_name(item.feature.name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _fits(column: ForeignColumn, item: KnownFeature) -> bool:

@@ -85,7 +85,7 @@ def open_foreign(
             isolation = choose_isolation()
         except NoSandboxError as error:
             raise AdoptionError(
-                f"{error}; or use --without-sandbox if you trust whoever made {path.name}"
+                f"{error}; or use --without-sandbox if you trust the source of {path.name}"
             ) from error
     # The child sees the file and what lies beside it under its name, or the folder.
     files, inside = _shown_files(path)

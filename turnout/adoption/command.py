@@ -162,7 +162,7 @@ def _isolation(*, without_sandbox: bool) -> "Isolation":
         return choose_isolation()
     except NoSandboxError as error:
         raise OperatorError(
-            f"{error}; or use --without-sandbox if you trust whoever made the file"
+            f"{error}; or use --without-sandbox if you trust the source of the file"
         ) from error
 
 
@@ -286,7 +286,7 @@ async def _store(
     """Write the sealed version to *out*, and register it; None when it was only written."""
     from registry import bundle
 
-    # The author is whoever adopts.
+    # The person that adopts is the author.
     sealed = bundle.seal_files(
         adopted.files,
         model=model,

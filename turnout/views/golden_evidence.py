@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 NO_TRUTH = "scored by this very file; nothing proves that it equals the model it was made from"
-NO_CERTIFICATE = "none: nobody compared this file with the model it was made from"
-NO_METRICS = "none: nobody measured this version on labels"
+NO_CERTIFICATE = "none: this file was not compared with the model it was made from"
+NO_METRICS = "none: this version was not measured on labels"
 
 
 def golden_evidence(card: Mapping[str, Any]) -> dict[str, Any]:

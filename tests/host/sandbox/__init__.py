@@ -1,1 +1,1 @@
-"""The sandbox for code that nobody trusts."""
+"""The sandbox for untrusted code."""

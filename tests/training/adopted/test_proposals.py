@@ -1,5 +1,7 @@
 """Tests of proposals and questions."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.training.adopted.foreign_models import (
@@ -7,7 +9,13 @@ from tests.training.adopted.foreign_models import (
     foreign_model,
     known_features,
 )
-from training.adopted.proposals import AnswerProposal, foreign_columns, propose, with_answer
+from training.adopted.proposals import (
+    AnswerProposal,
+    KnownFeature,
+    foreign_columns,
+    propose,
+    with_answer,
+)
 from training.adoption.foreign import ForeignInput, ForeignOutput
 from training.errors import AdoptionError
 
@@ -90,6 +98,19 @@ def test_columns_without_names_are_matched_by_order_with_chosen_views() -> None:
     assert set(propose(model, known, {}).answers.inputs.values()) == {"request"}
     texts = foreign_model(ForeignInput("x", "text", ("x_0", "x_1")))
     assert set(propose(texts, known, {}, by_order=True).answers.inputs.values()) == {"request"}
+
+
+def test_name_of_two_views_is_proposed_with_the_view_in_front_only() -> None:
+    """A guess between two views would be wrong half of the time, and --yes would take it."""
+    known = known_features()
+    other = replace(known[2].view, name="offer", entities=("offer",))
+    both = [*known, KnownFeature(other, known[2].feature)]
+    model = foreign_model(ForeignInput("x", "float", ("minutes", "offer.minutes")))
+    assert propose(model, known, {}).answers.inputs["minutes"] == "usage:minutes"
+    assert propose(model, both, {}).answers.inputs == {
+        "minutes": "request",
+        "offer.minutes": "offer:minutes",
+    }
 
 
 def test_category_feature_is_not_proposed_for_a_number() -> None:

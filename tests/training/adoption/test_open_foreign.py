@@ -60,7 +60,7 @@ def test_graph_with_weights_in_a_second_file_comes_back_as_one(tmp_path: Path) -
 
 
 def test_pickle_of_another_scikit_learn_is_refused_with_both_versions(tmp_path: Path) -> None:
-    """Its scores may be others, and nobody would see it."""
+    """Its scores may be others, and nothing would show it."""
     path = tmp_path / "old.pkl"
     content = (FILES / "churn_pipeline.pkl").read_bytes()
     assert sklearn.__version__.encode() in content

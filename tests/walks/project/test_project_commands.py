@@ -220,7 +220,7 @@ def test_plan_looks_at_a_sample_of_the_rows(system: RunningSystem, tmp_path: Pat
         assert text in problem["text"]
         refused = project.run("apply", "--yes", "--reason", "bad", exit_code=1)
         assert "views/usage.py:4: view 'sampled' over data/usage.parquet" in refused
-    # Whoever cannot reach the source plans and applies without it.
+    # Without the source a plan and an apply need --sample 0.
     assert project.run("plan", "--sample", "0", exit_code=1)["problems"] == []
     assert project.run("apply", "--yes", "--sample", "0", "--reason", "blind")["revision"] == 2
 
