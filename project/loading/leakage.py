@@ -41,9 +41,9 @@ def leaks(
                     f"recipe {name}: feature {use['view']}:{feature} is made of column {column!r} "
                     f"of {labels['source']['location']}, and so is the outcome of the labels "
                     f"{labels['name']!r}. The view says that it is known at "
-                    f"{labels['source']['time']!r}, the instant of the label, before anything tells "
-                    "the outcome. Leave the feature out, or declare created= of the view's source "
-                    "with the column of when the outcome became known"
+                    f"{labels['source']['time']!r}, the instant of the label, before the "
+                    "outcome is known. Leave the feature out, or declare created= of the view's "
+                    "source with the column of when the outcome became known"
                 )
                 place = ("recipes", name)
                 problems.append(Problem(files[place], lines.get(place, 0), text))

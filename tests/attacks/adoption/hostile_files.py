@@ -1,4 +1,4 @@
-"""Files that attack the process that opens them. Each is bounded, and harmless if it should get out.
+"""Files that attack the process that opens them. Each is bounded and harmless outside.
 
 A pickle runs Python as it is opened, so most of them are pickles of a program. A program knows the
 `Targets` of the test: what it may reach only if it escapes. What it could read, it raises, because
