@@ -4,9 +4,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,29 @@ NAMESPACE_CASES = (
     "crashes",
 )
 """What depends on how the child is isolated; these are tried without bubblewrap too."""
+EVERY_TIME = {
+    "reads the environment",
+    "reads a key in the home",
+    "connects to a port",
+    "writes a file outside",
+    "writes into an installed package",
+    "kills another process",
+    "forks 200 times",
+    "takes 100 GB",
+    "writes a report of its own",
+    "unpacks out of its folder",
+    "calls a function by skops",
+    "a truncated pickle",
+}
+"""One file of each kind, for `make test`. `make attacks` and `make nightly` try every file."""
+
+
+def cases(names: Iterable[str]) -> list[Any]:
+    """Return the names as parameters, those outside of EVERY_TIME marked as nightly."""
+    return [
+        name if name in EVERY_TIME else pytest.param(name, marks=pytest.mark.nightly)
+        for name in names
+    ]
 
 
 @pytest.fixture
@@ -77,7 +101,7 @@ def open_hostile(name: str, targets: Targets, isolation: Isolation | None) -> st
 
 
 @pytest.mark.attack("A4")
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", cases(HOSTILE))
 def test_hostile_file_escapes_nowhere(name: str, targets: Targets) -> None:
     """A hostile model file is opened by `turnout adopt`."""
     sentence = open_hostile(name, targets, None)
@@ -88,7 +112,7 @@ def test_hostile_file_escapes_nowhere(name: str, targets: Targets) -> None:
 
 
 @pytest.mark.attack("A4")
-@pytest.mark.parametrize("name", NAMESPACE_CASES)
+@pytest.mark.parametrize("name", cases(NAMESPACE_CASES))
 def test_hostile_file_escapes_nowhere_without_bubblewrap(name: str, targets: Targets) -> None:
     """A hostile model file is opened where bubblewrap is not installed."""
     sentence = open_hostile(name, targets, Isolation.NAMESPACES)

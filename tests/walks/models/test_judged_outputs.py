@@ -74,7 +74,7 @@ def roll_out(system: RunningSystem, model: str, label: str, policy: str) -> dict
     return status
 
 
-@pytest.mark.parametrize("policy", ["demo", "demo-direct"])
+@pytest.mark.parametrize("policy", ["demo", pytest.param("demo-direct", marks=pytest.mark.nightly)])
 def test_candidate_with_two_classes_swapped_is_rolled_back(
     outputs_system: RunningSystem, policy: str
 ) -> None:
@@ -87,6 +87,7 @@ def test_candidate_with_two_classes_swapped_is_rolled_back(
     assert outputs_system.turnout("splits", "show", "offers")["production"] == "1"
 
 
+@pytest.mark.nightly
 def test_candidate_with_a_dead_class_is_held(outputs_system: RunningSystem) -> None:
     """Production predicts it for a third of the rows. The explanation has each output."""
     dead = register(outputs_system, "offers", np.diag([1, 1, 0]))

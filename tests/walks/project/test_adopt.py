@@ -93,6 +93,8 @@ CASES: dict[str, tuple[Score, str]] = {
     "churn_zipmap.onnx": (by_onnx, "onnxruntime"),
     "churn_network.onnx": (by_onnx, "onnxruntime"),
 }
+EVERY_TIME = {"churn_pipeline.pkl", "churn_lightgbm.txt", "churn_zipmap.onnx", "churn_network.onnx"}
+"""Files of `make test`; the others take as long, and `make nightly` adopts them."""
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,13 @@ def write_sample(folder: Path, file: str) -> tuple[Path, str]:
     return path, label
 
 
-@pytest.mark.parametrize("file", CASES)
+@pytest.mark.parametrize(
+    "file",
+    [
+        file if file in EVERY_TIME else pytest.param(file, marks=pytest.mark.nightly)
+        for file in CASES
+    ],
+)
 def test_foreign_file_answers_as_its_library(
     file: str, system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
