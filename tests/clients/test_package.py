@@ -114,9 +114,12 @@ def test_wheel_calls_a_gateway_from_an_empty_environment(
 
 @pytest.mark.walk
 def test_import_takes_less_than_300_ms() -> None:
-    """The best of several fresh interpreters, numpy included: a busy host only adds to the time."""
-    timed = "import time; t = time.perf_counter(); import turnout_client"
-    program = f"{timed}; print(time.perf_counter() - t)"
+    """Processor time of the best of several fresh interpreters, numpy included.
+
+    A clock would also count the other work of a busy host.
+    """
+    timed = "import time; t = time.process_time(); import turnout_client"
+    program = f"{timed}; print(time.process_time() - t)"
     took_s: list[float] = []
     while len(took_s) < IMPORTS_MAX and min(took_s, default=IMPORT_S_MAX) >= IMPORT_S_MAX:
         line = [sys.executable, "-I", "-c", program]
