@@ -62,8 +62,9 @@ def test_connections_of_one_client_to_the_registry_leave_room_for_others(tmp_pat
             give_up = time.monotonic() + ROOM_S
             while {ask(port, other, within_s=1.0) for other in others} != {NOT_FOUND}:
                 assert time.monotonic() < give_up, attacker.counts()
-            counts = attacker.counts()
-            assert counts["closed"] > 0
+            # The stranger may still be opening the connections that the bound closes.
+            while (counts := attacker.counts())["closed"] == 0:
+                assert time.monotonic() < give_up, counts
             assert counts["open"] < CONNECTIONS_MAX
         finally:
             attacker.end()
