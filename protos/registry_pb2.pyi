@@ -710,7 +710,7 @@ class ListProjectsReply(_message.Message):
     def __init__(self, revisions: _Optional[_Iterable[_Union[ProjectRevision, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes")
+    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes", "silent")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[Run.State]
@@ -744,6 +744,7 @@ class Run(_message.Message):
     RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
     HEARD_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     key: str
     model: str
@@ -761,7 +762,8 @@ class Run(_message.Message):
     result_json: bytes
     heard_unix_ms: int
     log_bytes: int
-    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ...) -> None: ...
+    silent: bool
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ..., silent: _Optional[bool] = ...) -> None: ...
 
 class BeginRunRequest(_message.Message):
     __slots__ = ("model", "setting", "key", "cause", "inputs_json")

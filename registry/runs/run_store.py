@@ -80,4 +80,5 @@ class RunStore:
         run.log_bytes = self._logs.size(run.id)
         if not run.ended_unix_ms:
             run.heard_unix_ms = max(self._logs.heard_ms(run.id), run.begun_unix_ms)
+        run.silent = self.is_silent(run)
         return run

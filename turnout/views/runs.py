@@ -1,14 +1,11 @@
 """How training runs are shown: their states, a table, and the differences of two."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from protos import registry_pb2 as pb
 
-SILENT_MS = 120_000
-"""A run without a sign of life for this long is shown as silent, and its key may begin it again."""
 STATE_NAMES = {
     pb.Run.RUNNING: "running",
     pb.Run.REGISTERED: "registered",
@@ -22,7 +19,7 @@ JSON_FIELDS = ("inputs_json", "result_json")
 
 def state_name(run: pb.Run) -> str:
     """Return the state of a run for display."""
-    if run.state == pb.Run.RUNNING and time.time() * 1_000 - run.heard_unix_ms > SILENT_MS:
+    if run.silent:
         return "silent"
     return STATE_NAMES.get(run.state, "unknown")
 

@@ -121,7 +121,9 @@ def test_silent_run_is_begun_again_and_its_first_trainer_is_fenced(
     """A trainer that was killed loses its run; one that was only slow must stop."""
     first = begin(store, "nightly-1").run
     store.append_log("ann", pb.RunLogPart(id=first.id, attempt=1, text=b"rows\n"))
+    assert not store.get_run(first.id).silent
     clock.ms += RUN_SILENT_MS + 1
+    assert store.get_run(first.id).silent
     second = begin(store, "nightly-1")
     assert (second.begun, second.run.id, second.run.attempt) == (True, first.id, 2)
     with pytest.raises(FencedError, match=r"is attempt 2 by 'ann', and attempt 1 by 'ann' wants"):
