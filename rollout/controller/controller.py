@@ -294,6 +294,15 @@ class Controller:
             with isolate_errors(rollout, self._notify_watchers):
                 self._advance(rollout, now)
 
+    def wait_for_gateways(self) -> None:
+        """Close no second before the batches are read that came while this process stood still.
+
+        Without this wait their windows would be late, and late windows hold a rollout.
+        """
+        now_ns = self._clock.now().monotonic_ns
+        for rollout in self._active_rollouts():
+            rollout.inbox.wait_for_sources(now_ns)
+
     def _refused_sender(self, source: str) -> str:
         why = self.refusal_of(source)
         return f"{source}: {why}" if why else ""

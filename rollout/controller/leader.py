@@ -24,6 +24,9 @@ RENEW_S = 1.0
 LEASE_LOST_NS = 4 * NS
 """Without a renewal for this long the controller stops: before the lease runs out, not after."""
 TICK_S = 0.05
+STOOD_STILL_NS = NS // 4
+"""A tick that took longer means that this process stood still, and that batches which came
+meanwhile are unread. Half of CLOSE_DELAY_NS, because workers may need the other half."""
 """A second that is over is judged within this time."""
 SAVE_S = 0.2
 """Pause between two saves, at least: how long windows wait for their acknowledgement ..."""
@@ -82,7 +85,7 @@ async def _lead(
         _follow_deployments(controller, registry),
         _follow_states(controller, registry, clock),
         _follow_findings(controller, registry),
-        _act_loop(controller),
+        _act_loop(controller, clock),
         _save_loop(controller, clock),
     ]
     tasks = [asyncio.ensure_future(loop) for loop in loops]
@@ -113,15 +116,18 @@ async def _renew(registry: RegistryClient, holder: str, token: int, clock: Contr
                 raise LeaseLostError(f"the registry has not answered for 4 s: {error}") from error
 
 
-async def _act_loop(controller: Controller) -> None:
+async def _act_loop(controller: Controller, clock: ControllerClock) -> None:
     """Let the controller act each TICK_S, and at once when `wake` is set."""
     while True:
+        waited_from_ns = clock.now().monotonic_ns
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await controller.wake.wait()
         controller.wake.clear()
         if controller.fenced:
             raise LeaseLostError("a write was refused: another controller holds the lease")
+        if clock.now().monotonic_ns - waited_from_ns > STOOD_STILL_NS:
+            controller.wait_for_gateways()
         controller.act()
 
 

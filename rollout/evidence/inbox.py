@@ -19,7 +19,8 @@ out."""
 GAP_WAIT_NS = 500_000_000
 """How long a batch waits for the missing batches before it."""
 CATCH_UP_NS = 3 * NS
-"""After a restart, nothing closes before the known sources have caught up or this time is over."""
+"""After a restart or a pause of the controller, nothing closes before the known sources have caught
+up or this time is over."""
 SOURCE_FORGET_NS = 600 * NS
 CLOCK_STEP_NS = 2 * NS
 """If a source's clock jumps back by more than this, it is a clock change and no network delay."""
@@ -66,7 +67,7 @@ class InboxStatistics:
     lost_batches: int
     duplicate_batches: int
     catching_up: tuple[str, ...]
-    """Sources that the inbox waits for after a restart."""
+    """Sources that the inbox waits for after a restart or a pause of the controller."""
     sources: tuple[SourceStatistics, ...]
 
 
@@ -144,13 +145,27 @@ class Inbox:
         self._sources[source] = _SourceProgress(sequence, now_ns)
 
     def begin_catch_up(self, resumed_unix_ns: int, now_ns: int) -> None:
-        """After a restart, wait for the known sources before anything closes.
+        """Wait for the known sources before anything closes, because the controller restarted.
 
-        A source has caught up when it sends a batch of *resumed_unix_ns* or later.
+        A source has caught up when it sent a batch after the newest second that is over at
+        *resumed_unix_ns*.
         """
         self._catching_up = set(self._sources)
-        self._caught_up_from_ns = resumed_unix_ns - CLOSE_DELAY_NS
+        self._caught_up_from_ns = (resumed_unix_ns - CLOSE_DELAY_NS) // NS * NS
         self._resumed_ns = now_ns
+
+    def wait_for_sources(self, now_ns: int) -> None:
+        """After the controller stood still, wait for the sources before anything closes.
+
+        Only sources whose clock is trusted are waited for, and for CATCH_UP_NS at most.
+        """
+        gateway_time_ns = self._gateway_time_ns(now_ns)
+        if gateway_time_ns is None:
+            return  # nothing closes anyway
+        self.begin_catch_up(gateway_time_ns, now_ns)
+        self._catching_up = {
+            source for source, known in self._sources.items() if known.offset_ns is not None
+        }
 
     def restore_windows(self, windows: list[window_pb2.Window]) -> None:
         """Restore the windows that were open when a checkpoint was written."""

@@ -186,6 +186,30 @@ def test_inbox_after_a_restart_waits_for_known_sources() -> None:
     assert len(inbox.close_seconds(monotonic_ns_at(13.0))) == 1
 
 
+def test_inbox_waits_for_batches_that_came_while_the_controller_stood_still() -> None:
+    """Their windows are counted. A source that its clock made untrusted is not waited for."""
+    other = window_pb2.Source(gateway="bad", slot=0, boot_id=9)
+    inbox = Inbox("churn")
+    inbox.accept(
+        make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0), monotonic_ns_at(1)
+    )
+    inbox.accept(make_batch(1, sent_s=1.0, source=other), monotonic_ns_at(1))
+    inbox.ignore_clock_of(source_name(other))
+    # The controller stands still from 1.2 to 3.7 and then acts before it reads.
+    inbox.wait_for_sources(monotonic_ns_at(3.7))
+    assert inbox.close_seconds(monotonic_ns_at(3.7)) == []
+    for number in (2, 3):
+        assert inbox.close_seconds(monotonic_ns_at(3.7)) == []
+        window = make_window("canary", number - 1, errors=[number])
+        inbox.accept(make_batch(number, window, sent_s=float(number)), monotonic_ns_at(3.7))
+    assert keys_of(inbox.close_seconds(monotonic_ns_at(3.7))) == [
+        (0, 1, [1]),
+        (1, 1, [2]),
+        (2, 1, [3]),
+    ]
+    assert inbox.late_windows == 0
+
+
 def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
     """One second of windows is processed before the next one comes."""
     inboxes = [Inbox(f"m{number}") for number in range(30)]
