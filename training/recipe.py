@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
 from features.views import View
 from training.errors import RecipeError
 from training.labels import Labels
+from training.learner import Learner
 from training.on_demand import (
     NOW,
     ON_DEMAND_MAX,
@@ -22,41 +23,9 @@ from training.on_demand import (
     used_columns,
 )
 
-LearnerKind = Literal["logistic", "forest", "boosting"]
-Calibration = Literal["none", "sigmoid", "isotonic"]
-Scaling = Literal["none", "standard"]
 LATER_NUMBERS = ("held_out_days", "gap_days", "negatives_share")
 """Numbers that a definition has only where they differ from their defaults."""
 NEGATIVES_SHARE_MIN = 0.01
-CALIBRATION_FOLDS = 3
-"""Folds of a calibration. Each needs a row of either class."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learner:
-    """The scikit-learn classifier of a recipe.
-
-    kind         "logistic" (LogisticRegression), "forest" (RandomForestClassifier) or "boosting"
-                 (HistGradientBoostingClassifier).
-    parameters   arguments of the class, without random_state, which is the recipe's seed.
-    calibration  "sigmoid" wraps the classifier in CalibratedClassifierCV with 3 folds.
-    scaling      "standard" standardises the columns, only with "logistic". It becomes part of the
-                 coefficients.
-    """
-
-    kind: LearnerKind
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    calibration: Calibration = "none"
-    scaling: Scaling = "none"
-
-    def definition(self) -> dict[str, Any]:
-        """Return the learner as JSON values, if its parameters are such values."""
-        return {
-            "kind": self.kind,
-            "parameters": dict(self.parameters),
-            "calibration": self.calibration,
-            "scaling": self.scaling,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

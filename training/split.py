@@ -9,7 +9,8 @@ from xxhash import xxh3_64_intdigest
 
 from training.errors import LabelsError
 from training.labelled_rows import LabelledRows
-from training.recipe import CALIBRATION_FOLDS, Recipe
+from training.learner import CALIBRATION_FOLDS
+from training.recipe import Recipe
 
 HASH_BUCKETS = 1_000_000
 DAY_MS = 86_400_000

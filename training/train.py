@@ -294,7 +294,7 @@ def _fit(
     # import this module without fitting.
     from training.export.convert import convert_to_onnx
     from training.export.on_demand_graph import on_demand_front
-    from training.fit import fit_recipe, probabilities
+    from training.learners.fit import fit_recipe, probabilities
 
     # Compute the on-demand features, fit on the rows that are not held out, and convert.
     front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)

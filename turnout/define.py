@@ -10,8 +10,9 @@ from features.source import Source
 from features.views import Feature, View
 from project.model_settings import Model
 from training.labels import Labels
+from training.learner import Learner
 from training.on_demand import OnDemand
-from training.recipe import Capacity, Cost, GateSettings, Learner, Recipe
+from training.recipe import Capacity, Cost, GateSettings, Recipe
 
 __all__ = [
     "Capacity",

@@ -32,7 +32,7 @@ from features.online.store_client import store_client
 from features.online.store_users import WRITER
 from tests.telco import SUBSCRIBERS, labels_of, recipe_of, telco_store, views_of
 from tests.walks.running_system import turnout_up
-from training.recipe import Learner
+from training.learner import Learner
 from training.train import train_version
 
 MODEL = "churn"

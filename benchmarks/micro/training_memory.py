@@ -22,7 +22,8 @@ from features.offline import Spine, TrainingSet
 from features.storage.unjoined import Unjoined
 from features.views import Feature, View
 from training.labelled_rows import LabelledRows
-from training.recipe import GateSettings, Learner, LearnerKind, Recipe
+from training.learner import Learner, LearnerKind
+from training.recipe import GateSettings, Recipe
 from training.train import train_version
 
 PAGE_BYTES = 4_096
@@ -115,7 +116,7 @@ def main() -> None:
     )
     # What is there before the training is left out of the sum, except the matrix: Python, and the
     # libraries that training imports when it begins to fit.
-    for name in ("training.fit", "training.export.convert"):
+    for name in ("training.learners.fit", "training.export.convert"):
         import_module(name)
     peak, step = PeakMemory(), "start"
     before, cpu = peak.now() - values.nbytes, time.process_time()

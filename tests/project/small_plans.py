@@ -12,7 +12,8 @@ from project.plan.fleet import FleetSnapshot, FleetVersion
 from project.plan.plan import Plan, make_plan
 from registry.types import Deployment
 from training.labels import Labels
-from training.recipe import Learner, Recipe
+from training.learner import Learner
+from training.recipe import Recipe
 
 USAGE = View(
     name="usage",

@@ -10,7 +10,8 @@ from features.views import Feature, View
 from project.definitions import ProjectDefinitions, view_entry
 from project.loading.leakage import leaks, source_columns
 from training.labels import Labels
-from training.recipe import Learner, Recipe
+from training.learner import Learner
+from training.recipe import Recipe
 
 TABLE = Source.files("customers.parquet", time="snapshot_at", zone="UTC")
 LABELS = Labels(name="churned", entities=("customer",), source=TABLE, value="churned")

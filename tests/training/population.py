@@ -10,7 +10,8 @@ from features.offline import Spine, TrainingSet
 from features.storage.unjoined import Unjoined
 from features.views import Feature, View
 from training.labelled_rows import LabelledRows
-from training.recipe import GateSettings, Learner, Recipe
+from training.learner import Learner
+from training.recipe import GateSettings, Recipe
 
 ROWS = 1_500
 

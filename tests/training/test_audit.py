@@ -12,7 +12,7 @@ from features.pushed import PushedRow
 from tests.training.population import VIEW, profile_recipe
 from training.audit import fairness_report
 from training.labelled_rows import LabelledRows
-from training.recipe import Learner
+from training.learner import Learner
 
 pytestmark = pytest.mark.walk
 

@@ -19,7 +19,8 @@ from tests.training.population import (
 from training.errors import JoinError, RecipeError
 from training.joined import joined_views, require_joined
 from training.labelled_rows import LabelledRows
-from training.recipe import GateSettings, Learner
+from training.learner import Learner
+from training.recipe import GateSettings
 from training.train import train_version
 
 pytestmark = pytest.mark.walk

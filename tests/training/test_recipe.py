@@ -16,7 +16,8 @@ from tests.training.population import profile_labels, profile_recipe
 from training.errors import LabelsError, RecipeError
 from training.labelled_rows import LabelledRows
 from training.labels import Labels
-from training.recipe import Learner, Recipe
+from training.learner import Learner
+from training.recipe import Recipe
 
 GOOD = profile_recipe(Learner(kind="boosting"))
 OUTCOMES = Labels(

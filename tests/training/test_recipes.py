@@ -11,8 +11,8 @@ from tests.training.population import ALL_COLUMNS, profile_recipe
 from training.export.convert import convert_to_onnx
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
-from training.fit import fit_recipe, probabilities
-from training.recipe import Learner
+from training.learner import Learner
+from training.learners.fit import fit_recipe, probabilities
 from training.train import train_version
 
 pytestmark = pytest.mark.walk

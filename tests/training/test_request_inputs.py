@@ -21,7 +21,8 @@ from training.errors import LabelsError, RecipeError
 from training.label_reader import read_labels
 from training.labelled_rows import LabelledRows
 from training.labels import Labels
-from training.recipe import Learner, Recipe
+from training.learner import Learner
+from training.recipe import Recipe
 from training.request_inputs import encode_inputs
 from training.train import train_version
 

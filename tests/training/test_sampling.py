@@ -13,7 +13,8 @@ from registry import scoring
 from tests.training.population import PopulationStore, profile_labels, profile_recipe
 from training.errors import GateFailedError
 from training.labelled_rows import LabelledRows
-from training.recipe import Calibration, Capacity, Cost, Learner, LearnerKind
+from training.learner import Calibration, Learner, LearnerKind
+from training.recipe import Capacity, Cost
 from training.split import DAY_MS
 from training.train import train_version
 

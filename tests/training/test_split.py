@@ -15,7 +15,8 @@ from features.views import Feature, View
 from tests.property_examples import examples
 from training.errors import LabelsError, RecipeError
 from training.labelled_rows import LabelledRows
-from training.recipe import Calibration, Capacity, Cost, GateSettings, Learner, Recipe
+from training.learner import Calibration, Learner
+from training.recipe import Capacity, Cost, GateSettings, Recipe
 from training.split import DAY_MS, is_held_out, split_rows
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]

@@ -28,7 +28,8 @@ from tests.training.population import (
 from training.drills import bad_versions
 from training.errors import GateFailedError, RecipeError
 from training.labelled_rows import LabelledRows
-from training.recipe import GateSettings, Learner
+from training.learner import Learner
+from training.recipe import GateSettings
 
 pytestmark = pytest.mark.walk
 

@@ -25,7 +25,7 @@ from training.export.edge_rows import base_rows, contract_edges, threshold_neigh
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.labelled_rows import LabelledRows
-from training.recipe import Learner
+from training.learner import Learner
 
 pytestmark = pytest.mark.walk
 
@@ -45,7 +45,7 @@ def fitted_and_converted(
 ) -> tuple[Any, bytes]:
     """The fitted model and its ONNX bytes."""
     from training.export.convert import convert_to_onnx
-    from training.fit import fit_recipe
+    from training.learners.fit import fit_recipe
 
     model = fit_recipe(profile_recipe(learner, contract), rows, positive)
     converted = convert_to_onnx(
@@ -59,7 +59,7 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
     kind: str, churn_folder: Path, churn_labels: LabelledRows
 ) -> None:
     """For 7,043 customers and all edge rows the difference is below 1e-6, where 1e-5 is allowed."""
-    from training.fit import probabilities
+    from training.learners.fit import probabilities
 
     contract, labels = recipe_of("churn").contract, churn_labels
     rows = OfflineStore(churn_folder).training_set(contract, labels.spine).values
@@ -82,7 +82,7 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
 
 def test_convert_of_boosting_is_exact_on_nan() -> None:
     """A feature whose default is None is NaN for the model, which has a branch for it."""
-    from training.fit import probabilities
+    from training.learners.fit import probabilities
 
     view = replace(VIEW, features=tuple(replace(item, default=None) for item in VIEW.features))
     names = tuple(item.name for item in view.features)
@@ -160,7 +160,7 @@ def test_parity_finds_a_rounded_threshold_by_its_neighbours() -> None:
 
     No real row may be there, so the edge rows must be.
     """
-    from training.fit import probabilities
+    from training.learners.fit import probabilities
 
     rows = profile_matrix()
     model, converted = fitted_and_converted(

@@ -8,7 +8,7 @@ from features.contract import ModelContract, ViewUse
 from tests.training.population import ALL_COLUMNS, VIEW, profile_recipe
 from training.errors import RecipeError
 from training.export.lint import lint_recipe
-from training.recipe import Learner
+from training.learner import Learner
 
 NAN = ModelContract(
     entities=("subscriber",),

@@ -14,8 +14,9 @@ from tests.training.population import PopulationStore, profile_labels, profile_r
 from training.errors import RecipeError
 from training.export.on_demand_graph import COLUMNS, on_demand_front
 from training.labelled_rows import LabelledRows
+from training.learner import Learner
 from training.on_demand import OnDemand
-from training.recipe import Learner, Recipe
+from training.recipe import Recipe
 from training.train import train_version
 
 pytestmark = pytest.mark.walk  # models are fitted

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 
 from training.errors import RecipeError
 from training.export.thresholds import round_boosted_thresholds
-from training.recipe import CALIBRATION_FOLDS, Learner, Recipe
+from training.learner import CALIBRATION_FOLDS, Learner
+from training.recipe import Recipe
 
 ROWS_AT_ONCE = 65_536
 """Rows that are copied or centred at once."""

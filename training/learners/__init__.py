@@ -1,0 +1,1 @@
+"""Fits the learners of recipes: one module for each library."""
