@@ -18,6 +18,7 @@ from features.storage.unjoined import Unjoined
 from features.views import View
 from registry import bundle, scoring
 from registry.bundle import Bundle
+from registry.golden import ScoreTolerance
 from training.artifacts import card, golden_rows, reference
 from training.audit import fairness_report
 from training.errors import GateFailedError
@@ -36,6 +37,7 @@ from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
 from training.joined import JoinedView, joined_views, require_joined
 from training.labelled_rows import LabelledRows
+from training.learners.fitted import FittedLearner, Targets
 from training.recipe import Recipe
 from training.request_inputs import encode_inputs
 from training.split import Split, split_rows
@@ -64,7 +66,7 @@ class TrainedVersion:
     """A version that passed its gate: its files, and the numbers that they were made from.
 
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
-    model     the fitted scikit-learn classifier.
+    model     the fitted learner.
     rows      (N, F) float32, the model inputs of all labelled rows.
     joined    what the labelled rows found in each view.
     held_out  (N,) bool, True for the rows by which the version is judged.
@@ -76,7 +78,7 @@ class TrainedVersion:
 
     recipe: Recipe
     files: dict[str, bytes]
-    model: Any
+    model: FittedLearner
     rows: NDArray[np.float32]
     joined: list[JoinedView]
     held_out: NDArray[np.bool_]
@@ -110,7 +112,7 @@ class _Fitted:
 
     rows: NDArray[np.float32]
     split: Split
-    model: Any
+    model: FittedLearner
     onnx: bytes
     edges: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -158,7 +160,7 @@ def train_version(
     split = split_rows(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, split, labels.positive)
+    fitted = _fit(recipe, rows, split, Targets.binary(labels.positive))
     # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
     found = _evaluate(recipe, store, labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
@@ -284,46 +286,38 @@ def _pass_gate(
     return [check.definition() for check in checks]
 
 
-def _fit(
-    recipe: Recipe,
-    rows: NDArray[np.float32],
-    split: Split,
-    positive: NDArray[np.bool_],
-) -> _Fitted:
+def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targets) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
-    from training.export.convert import convert_to_onnx
     from training.export.on_demand_graph import on_demand_front
-    from training.learners.fit import fit_recipe, probabilities
+    from training.learners.fit import fit_recipe
 
     # Compute the on-demand features, fit on the rows that are not held out, and convert.
     front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)
-    columns = front.columns(rows)
-    held_out, kept = split.held_out, recipe.negatives_share
+    columns, held_out, positive = front.columns(rows), split.held_out, targets.values
+    assert positive is not None
     leakage = gate.leakage_check(
         recipe.gate, recipe.learner_columns, columns, positive, split.fitted
     )
-    model = fit_recipe(recipe, columns, positive, split.fitted)
-    learner = convert_to_onnx(
-        model,
+    model = fit_recipe(recipe, columns, targets, split.fitted)
+    learner = model.to_onnx(
         name=recipe.model,
         width=len(recipe.learner_columns),
         model_contract=recipe.contract.model_contract,
-        negatives_share=kept,
     )
     onnx = front.before(learner)
     onnx_model = OnnxModel(onnx)
-    # Compare scikit-learn with the whole graph, on the held-out rows and the edges of the contract.
+    # Compare the library with the whole graph, on the held-out rows and the edges of the contract.
     edges = contract_edges(recipe.contract, base_rows(rows[held_out]))
     certified = np.concatenate([rows[held_out], edges])
-    fitted = [probabilities(model, front.columns(certified), negatives_share=kept)]
-    converted = [onnx_model.scores(certified)[:, 0]]
+    fitted = [model.outputs(front.columns(certified))]
+    converted = [onnx_model.scores(certified)]
     # Thresholds of trees are values of the learner's columns, which are model inputs as well only
     # where nothing is computed.
     neighbours = threshold_neighbours(learner, base_rows(columns[held_out]))
     if len(neighbours):
-        fitted.append(probabilities(model, neighbours, negatives_share=kept))
-        converted.append(OnnxModel(learner).scores(neighbours)[:, 0])
+        fitted.append(model.outputs(neighbours))
+        converted.append(OnnxModel(learner).scores(neighbours))
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
     scores = onnx_model.scores(rows)[:, 0]
@@ -333,7 +327,7 @@ def _fit(
         np.concatenate(converted),
         held_out_rows=int(held_out.sum()),
         threshold=threshold,
-        difference_allowed=recipe.gate.difference_max,
+        tolerance=ScoreTolerance(recipe.gate.difference_max, 0.0),
     )
     return _Fitted(rows, split, model, onnx, edges, scores, threshold, parity, leakage)
 

@@ -8,11 +8,11 @@ import pytest
 from project.errors import ProjectError
 from tests.telco import labels_of, recipe_of, telco, telco_store
 from tests.training.population import ALL_COLUMNS, profile_recipe
-from training.export.convert import convert_to_onnx
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.learner import Learner
-from training.learners.fit import fit_recipe, probabilities
+from training.learners.fit import fit_recipe
+from training.learners.fitted import Targets
 from training.train import train_version
 
 pytestmark = pytest.mark.walk
@@ -58,13 +58,12 @@ def test_fit_rounds_thresholds_so_that_rows_keep_their_branch(calibration: str) 
         parameters={"max_iter": 30, "min_samples_leaf": 2},
         calibration=calibration,  # type: ignore[arg-type]
     )
-    model = fit_recipe(profile_recipe(learner), rows, positive)
-    onnx = convert_to_onnx(model, name="m", width=ALL_COLUMNS.width, model_contract="0" * 64)
+    model = fit_recipe(profile_recipe(learner), rows, Targets.binary(positive))
+    onnx = model.to_onnx(name="m", width=ALL_COLUMNS.width, model_contract="0" * 64)
     parity = certify_parity(
-        probabilities(model, rows),
-        OnnxModel(onnx).scores(rows)[:, 0],
+        model.outputs(rows),
+        OnnxModel(onnx).scores(rows),
         held_out_rows=600,
         threshold=0.5,
-        difference_allowed=1e-5,
     )
     assert parity.rows_over_limit == 0

@@ -51,7 +51,10 @@ def test_scores_are_corrected_for_negatives_that_were_left_out(
     judged = trained.held_out
     assert served[judged].mean() == pytest.approx(labels.positive[judged].mean(), abs=0.05)
     # scikit-learn's model knows its own rows only, of which more are positive.
-    learnt = trained.model.predict_proba(trained.rows[judged])[:, 1]
+    from training.learners.fit import FittedClassifier
+
+    assert isinstance(trained.model, FittedClassifier)
+    learnt = trained.model.estimator.predict_proba(trained.rows[judged])[:, 1]
     assert learnt.mean() > labels.positive[judged].mean() + 0.1
     card = json.loads(trained.files["card.json"])
     assert card["negatives_share"] == 0.25

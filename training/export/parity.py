@@ -1,4 +1,4 @@
-"""The parity certificate compares scikit-learn and ONNX on held-out rows and on edge rows."""
+"""The parity certificate compares a library and its ONNX graph on held-out rows and edge rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,18 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DIFFERENCE_MAX = 1e-5
+from registry.golden import ScoreTolerance
+
+PROBABILITIES = ScoreTolerance(1e-5, 0.0)
+"""How far probabilities may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParityCertificate:
-    """The result of a comparison of two columns of probabilities.
+    """The result of a comparison of scores, (N, K) on each side.
 
-    difference_max     largest difference; infinite if one side is NaN and the other is not.
-    rows_over_limit    number of rows with more than the allowed difference.
-    decisions_changed  number of rows with another decision at the threshold. Scores very near to
-                       the threshold may change it within the allowed difference.
-    worst_row          index of the row with the largest difference; held-out rows come first.
+    difference_allowed  absolute part of the allowed difference.
+    relative_allowed    share of the library's score that the difference may have beside it.
+    difference_max      largest difference; infinite if one side is NaN and the other is not.
+    rows_over_limit     number of rows with more than the allowed difference in a score.
+    decisions_changed   number of rows with another decision: at the threshold, or, of several
+                        outputs, another largest one. Scores very near to the threshold may change
+                        it within the allowed difference.
+    worst_row           index of the row with the largest difference; held-out rows come first.
     """
 
     held_out_rows: int
@@ -27,6 +33,7 @@ class ParityCertificate:
     rows_over_limit: int
     decisions_changed: int
     worst_row: int
+    relative_allowed: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -44,6 +51,7 @@ class ParityCertificate:
             "rows_apart": self.rows_over_limit,
             "decisions_apart": self.decisions_changed,
             "passed": self.passed,
+            **({"relative_allowed": self.relative_allowed} if self.relative_allowed else {}),
         }
 
 
@@ -53,26 +61,37 @@ def certify_parity(
     *,
     held_out_rows: int,
     threshold: float,
-    difference_allowed: float = DIFFERENCE_MAX,
+    tolerance: ScoreTolerance = PROBABILITIES,
 ) -> ParityCertificate:
-    """Compare P(positive) of the same rows by scikit-learn and by ONNX Runtime.
+    """Compare the scores of the same rows by the library and by ONNX Runtime.
 
-    fitted         (N,) by scikit-learn.
-    converted      (N,) by ONNX Runtime.
+    fitted         (N, K) by the library.
+    converted      (N, K) by ONNX Runtime.
     held_out_rows  number of held-out rows, which come first. The others are edge rows.
-    threshold      decision threshold.
+    threshold      decision threshold of a single output.
     """
     # NaN on both sides is equal, and NaN on one side is an infinite difference.
     differences = np.abs(fitted - converted)
     differences[np.isnan(fitted) & np.isnan(converted)] = 0.0
     differences[np.isnan(differences)] = np.inf
-    worst = int(np.argmax(differences))
+    allowed = tolerance.absolute + tolerance.relative * np.abs(np.nan_to_num(fitted))
+    worst = int(np.argmax(differences.max(axis=1)))
+    changed = _decisions(fitted, threshold) != _decisions(converted, threshold)
     return ParityCertificate(
         held_out_rows=held_out_rows,
         edge_rows=len(fitted) - held_out_rows,
-        difference_allowed=difference_allowed,
-        difference_max=float(differences[worst]),
-        rows_over_limit=int((differences > difference_allowed).sum()),
-        decisions_changed=int(((fitted >= threshold) != (converted >= threshold)).sum()),
+        difference_allowed=tolerance.absolute,
+        difference_max=float(differences[worst].max()),
+        rows_over_limit=int((differences > allowed).any(axis=1).sum()),
+        decisions_changed=int(changed.sum()),
         worst_row=worst,
+        relative_allowed=tolerance.relative,
     )
+
+
+def _decisions(scores: NDArray[Any], threshold: float) -> NDArray[Any]:
+    """Return (N,) decisions of (N, K) scores: above the threshold, or which one is the largest."""
+    decisions: NDArray[Any] = (
+        scores[:, 0] >= threshold if scores.shape[1] == 1 else scores.argmax(axis=1)
+    )
+    return decisions

@@ -1,8 +1,10 @@
 """Fits the recipe's scikit-learn model on float32 rows, in one thread, from the recipe's seed."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -10,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with sklearn
 
 from training.errors import RecipeError
+from training.export import convert
 from training.export.thresholds import round_boosted_thresholds
 from training.learner import CALIBRATION_FOLDS, Learner
+from training.learners.fitted import FittedLearner, Targets
 from training.recipe import Recipe
 
 ROWS_AT_ONCE = 65_536
@@ -24,24 +28,64 @@ _CLASSES: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class FittedClassifier:
+    """A fitted classifier of scikit-learn with two classes.
+
+    estimator        it knows the rows that it was fitted on only.
+    negatives_share  share of the negative rows among these. The odds that the estimator learnt are
+                     too high by its inverse.
+    """
+
+    estimator: Any
+    negatives_share: float = 1.0
+
+    @property
+    def truth_by(self) -> str:
+        """scikit-learn and its version."""
+        return f"scikit-learn {sklearn.__version__}"
+
+    def outputs(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return P(positive) of *rows* (N, F), as (N, 1)."""
+        with threadpool_limits(limits=1):
+            learnt = np.asarray(self.estimator.predict_proba(rows)[:, 1:], dtype=np.float64)
+        if self.negatives_share == 1.0:
+            return learnt
+        return learnt / (learnt + (1.0 - learnt) / self.negatives_share)
+
+    def to_onnx(self, *, name: str, width: int, model_contract: str) -> bytes:
+        """Return the graph, as FittedLearner says."""
+        return convert.convert_to_onnx(
+            self.estimator,
+            name=name,
+            width=width,
+            model_contract=model_contract,
+            negatives_share=self.negatives_share,
+        )
+
+
 def fit_recipe(
     recipe: Recipe,
     rows: NDArray[np.float32],
-    positive: NDArray[np.bool_],
+    targets: Targets,
     fitted: NDArray[np.bool_] | None = None,
-) -> Any:  # noqa: ANN401  scikit-learn has no common type
-    """Return the fitted scikit-learn classifier.
+) -> FittedLearner:
+    """Return the recipe's learner, fitted.
 
     rows      (N, F) float32. A model fitted on float64 would differ from its own ONNX graph,
               because that is served float32.
-    positive  (N,) bool, the labels.
+    targets   the outcomes of the N rows.
     fitted    (N,) bool, the rows to fit on; None takes all.
 
     Raises RecipeError when scikit-learn refuses the parameters or the rows.
     """
     try:
         chosen = np.arange(len(rows)) if fitted is None else np.flatnonzero(fitted)
-        return _fit(recipe, _learner_rows(recipe.learner, rows, chosen), positive[chosen])
+        assert targets.values is not None
+        estimator = _fit(
+            recipe, _learner_rows(recipe.learner, rows, chosen), targets.values[chosen]
+        )
+        return FittedClassifier(estimator, recipe.negatives_share)
     except (ValueError, TypeError) as error:
         raise RecipeError(
             f"recipe {recipe.model}/{recipe.setting}: scikit-learn does not fit the learner "
@@ -78,24 +122,6 @@ def _fit(recipe: Recipe, rows: NDArray[Any], positive: NDArray[np.bool_]) -> Any
         fitted = model.fit(rows, positive.astype(np.int64))
     _round_thresholds(fitted)
     return fitted
-
-
-def probabilities(
-    model: Any,  # noqa: ANN401
-    rows: NDArray[np.float32],
-    *,
-    negatives_share: float = 1.0,
-) -> NDArray[np.float64]:
-    """Return P(positive) of each row by scikit-learn, (N,) float64.
-
-    negatives_share  share of the negative rows that the model was fitted on. The odds that it
-                     learnt are too high by its inverse.
-    """
-    with threadpool_limits(limits=1):
-        learnt = np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
-    if negatives_share == 1.0:
-        return learnt
-    return learnt / (learnt + (1.0 - learnt) / negatives_share)
 
 
 def _unfitted(learner: Learner, seed: int) -> Any:  # noqa: ANN401

@@ -14,8 +14,8 @@ from training.recipe import GateSettings
 def parity_of(rows_over_limit: float = 0.0) -> ParityCertificate:
     """A certificate over one held-out row with this difference."""
     return certify_parity(
-        np.array([0.25 + rows_over_limit]),
-        np.array([0.25], np.float32),
+        np.array([[0.25 + rows_over_limit]]),
+        np.array([[0.25]], np.float32),
         held_out_rows=1,
         threshold=0.5,
     )

@@ -26,6 +26,7 @@ from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.labelled_rows import LabelledRows
 from training.learner import Learner
+from training.learners.fitted import FittedLearner, Targets
 
 pytestmark = pytest.mark.walk
 
@@ -42,14 +43,13 @@ def fitted_and_converted(
     contract: ModelContract,
     rows: NDArray[np.float32],
     positive: NDArray[np.bool_],
-) -> tuple[Any, bytes]:
+) -> tuple[FittedLearner, bytes]:
     """The fitted model and its ONNX bytes."""
-    from training.export.convert import convert_to_onnx
     from training.learners.fit import fit_recipe
 
-    model = fit_recipe(profile_recipe(learner, contract), rows, positive)
-    converted = convert_to_onnx(
-        model, name="churn", width=contract.width, model_contract=contract.model_contract
+    model = fit_recipe(profile_recipe(learner, contract), rows, Targets.binary(positive))
+    converted = model.to_onnx(
+        name="churn", width=contract.width, model_contract=contract.model_contract
     )
     return model, converted
 
@@ -59,8 +59,6 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
     kind: str, churn_folder: Path, churn_labels: LabelledRows
 ) -> None:
     """For 7,043 customers and all edge rows the difference is below 1e-6, where 1e-5 is allowed."""
-    from training.learners.fit import probabilities
-
     contract, labels = recipe_of("churn").contract, churn_labels
     rows = OfflineStore(churn_folder).training_set(contract, labels.spine).values
     model, converted = fitted_and_converted(LEARNERS[kind], contract, rows, labels.positive)
@@ -69,8 +67,8 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
     edges = [contract_edges(contract, bases), threshold_neighbours(converted, bases)]
     rows_and_edges = np.concatenate([rows, *edges])
     certificate = certify_parity(
-        probabilities(model, rows_and_edges),
-        OnnxModel(converted).scores(rows_and_edges)[:, 0],
+        model.outputs(rows_and_edges),
+        OnnxModel(converted).scores(rows_and_edges),
         held_out_rows=len(rows),
         threshold=0.5,
     )
@@ -82,8 +80,6 @@ def test_convert_is_exact_on_real_churn_rows_and_edge_rows(
 
 def test_convert_of_boosting_is_exact_on_nan() -> None:
     """A feature whose default is None is NaN for the model, which has a branch for it."""
-    from training.learners.fit import probabilities
-
     view = replace(VIEW, features=tuple(replace(item, default=None) for item in VIEW.features))
     names = tuple(item.name for item in view.features)
     contract = ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
@@ -99,7 +95,7 @@ def test_convert_of_boosting_is_exact_on_nan() -> None:
 
     assert np.isnan(rows_and_edges[len(rows) :]).any()
     differences = np.abs(
-        probabilities(model, rows_and_edges) - OnnxModel(converted).scores(rows_and_edges)[:, 0]
+        model.outputs(rows_and_edges) - OnnxModel(converted).scores(rows_and_edges)
     )
     assert differences.max() < 1e-6
 
@@ -160,8 +156,6 @@ def test_parity_finds_a_rounded_threshold_by_its_neighbours() -> None:
 
     No real row may be there, so the edge rows must be.
     """
-    from training.learners.fit import probabilities
-
     rows = profile_matrix()
     model, converted = fitted_and_converted(
         LEARNERS["forest"], ALL_COLUMNS, rows, profile_labels().positive
@@ -177,10 +171,10 @@ def test_parity_finds_a_rounded_threshold_by_its_neighbours() -> None:
 
     edges = threshold_neighbours(tampered_bytes, rows[:4])
 
-    before, after = probabilities(model, edges), OnnxModel(tampered_bytes).scores(edges)[:, 0]
+    before, after = model.outputs(edges), OnnxModel(tampered_bytes).scores(edges)
     assert not certify_parity(before, after, held_out_rows=0, threshold=0.5).passed
     assert certify_parity(
-        before, OnnxModel(converted).scores(edges)[:, 0], held_out_rows=0, threshold=0.5
+        before, OnnxModel(converted).scores(edges), held_out_rows=0, threshold=0.5
     ).passed
 
 

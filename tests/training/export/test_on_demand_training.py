@@ -83,11 +83,14 @@ def test_training_and_the_version_run_the_same_nodes(kind: str, parameters: dict
     session = load_session(bundle)
     assert golden_test(bundle, session) == 0.0
     assert trained.parity.passed
-    assert trained.model.n_features_in_ == len(base.learner_columns) == 10
+    from training.learners.fit import FittedClassifier
+
+    assert isinstance(trained.model, FittedClassifier)
+    assert trained.model.estimator.n_features_in_ == len(base.learner_columns) == 10
     assert base.learner_columns[-6:] == ("amount", *(feature.name for feature in FEATURES))
     # What the learner scores on the front's columns is what the file scores on model inputs.
     front = on_demand_front(base.contract.names, base.learner_inputs, base.on_demand_terms)
-    by_learner = trained.model.predict_proba(front.columns(trained.rows))[:, 1]
+    by_learner = trained.model.outputs(front.columns(trained.rows))[:, 0]
     assert np.abs(by_learner - session.run(trained.rows)[:, 0]).max() < 1e-5
     if kind == "boosting":
         assert trained.metrics["auc"].value > 0.99

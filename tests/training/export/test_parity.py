@@ -8,8 +8,8 @@ from training.export.parity import ParityCertificate, certify_parity
 def certificate(fitted: list[float], converted: list[float]) -> ParityCertificate:
     """A certificate whose first row is held out and whose other rows are edge rows."""
     return certify_parity(
-        np.array(fitted),
-        np.array(converted, dtype=np.float32),
+        np.array(fitted)[:, np.newaxis],
+        np.array(converted, dtype=np.float32)[:, np.newaxis],
         held_out_rows=1,
         threshold=0.5,
     )
