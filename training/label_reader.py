@@ -52,6 +52,7 @@ def read_labels(
             kinds = _kinds(labels, connection)
             _check_gaps(labels, connection, kinds)
             columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))
+            # Binary outcomes need both classes. What is left out is counted.
             outcomes = columns.get(OUTCOME)
             if labels.value and labels.kind == "binary":
                 outcomes = np.asarray(outcomes).astype(np.bool_)

@@ -52,6 +52,7 @@ class LabelledRows:
             object.__setattr__(self, name, None if given is None else taken(given))
         inputs = {name: _as_column(values) for name, values in self.inputs.items()}
         object.__setattr__(self, "inputs", inputs)
+        # Every column has a value for each row.
         sizes = {
             **{name: len(ids) for name, ids in self.ids.items()},
             "as_of_ms": len(self.as_of_ms),
@@ -152,7 +153,7 @@ def _as_bool(labels: ArrayLike) -> NDArray[np.bool_]:
 
 def _as_values(outcomes: ArrayLike) -> NDArray[Any]:
     """Return classes or numbers as an array (N,); LabelsError where one is missing or infinite."""
-    array = _one_dimensional(outcomes, "outcomes")
+    array = _one_dimensional(_as_column(outcomes), "outcomes")
     if array.dtype.kind in "US":
         return array.astype(object)
     values = array.tolist() if array.dtype == object else []
@@ -175,7 +176,7 @@ def _is_missing(value: object) -> bool:
 
 def _as_groups(groups: ArrayLike) -> NDArray[Any]:
     """Return the id of each row's call as a text, (N,)."""
-    ids = _one_dimensional(groups, "groups").tolist()
+    ids = _one_dimensional(_as_column(groups), "groups").tolist()
     missing = sum(_is_missing(item) for item in ids)
     if missing:
         raise LabelsError(

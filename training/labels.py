@@ -11,7 +11,6 @@ from features.transforms import check_transform
 from features.views import NAME
 from training.errors import LabelsError
 
-
 OutcomeKind = Literal["binary", "class", "number"]
 
 

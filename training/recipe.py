@@ -1,6 +1,7 @@
 """Recipes. A recipe and the data determine a version."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -281,8 +282,9 @@ class Recipe:
             raise RecipeError(f"it has the classes {names}; name two or more, in order")
         if not isinstance(self.classes, Mapping) and len(names) != len(self.classes):
             raise RecipeError(f"it names a class twice: {list(self.classes)}")
-        values = [value for values in self.class_values.values() for value in values]
-        twice = [value for value in values if values.count(value) > 1]
+        meant = [value for values in self.class_values.values() for value in values]
+        counts = Counter(map(class_key, meant))
+        twice = [value for value in meant if counts[class_key(value)] > 1]
         if twice:
             raise RecipeError(f"{twice[0]!r} means two of its classes; it can mean one only")
 
@@ -327,6 +329,7 @@ class Recipe:
 
     def _check_labels(self, labels: Labels) -> None:
         """Refuse labels without the outcome, the ids or the inputs that the model needs."""
+        # The outcome.
         kinds = OUTCOME_KINDS[self.task]
         if not labels.value and self.task != "anomaly":
             raise RecipeError(
@@ -345,6 +348,7 @@ class Recipe:
                 f"{labels.name!r} have the group {labels.group!r}; a ranking needs the column that "
                 "is equal in all rows of a call, and the other tasks have none"
             )
+        # The ids and the request inputs.
         missing = [name for name in self.contract.entities if name not in labels.entities]
         if missing:
             raise RecipeError(
@@ -507,6 +511,20 @@ class Recipe:
             )
         except (KeyError, TypeError, AttributeError, ContractError) as error:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error
+
+
+def class_key(value: object) -> tuple[str, object]:
+    """Return what a value of labels is compared by: 1 equals 1.0, and neither "1" nor true."""
+    if isinstance(value, bool):
+        return "text", str(value).lower()
+    if isinstance(value, int | float):
+        return "number", float(value)
+    return "text", value
+
+
+def output_names(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the outputs of a recipe's versions, by its definition."""
+    return tuple(name for name, _ in definition.get("classes", ())) or (definition["label"],)
 
 
 def threshold_definition(threshold: float | Cost | Capacity) -> float | dict[str, Any]:
