@@ -19,6 +19,7 @@ from features.views import View
 from registry import bundle, scoring
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance
+from training.adoption.graph.tree_rows import leaf_rows, threshold_neighbours
 from training.artifacts import card, golden_rows, reference
 from training.audit import fairness_report
 from training.errors import GateFailedError
@@ -31,7 +32,7 @@ from training.evaluation.expected_shift import (
 )
 from training.evaluation.metrics import Bootstrap, Estimate, auc_gain, evaluate_scores
 from training.evaluation.threshold import choose_threshold
-from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
+from training.export.edge_rows import base_rows, contract_edges
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
@@ -72,6 +73,7 @@ class TrainedVersion:
     held_out  (N,) bool, True for the rows by which the version is judged.
     threshold a score at or above it is a positive decision.
     scores    (N,) float32, P(positive) of *rows* by ONNX Runtime.
+    native    who scores in gateways, as JSON values: `used`, and the `reason` if not.
     gain      AUC(candidate) - AUC(champion); None without a champion.
     shift     expected shift from the champion; None without a champion.
     """
@@ -88,6 +90,7 @@ class TrainedVersion:
     gain: Estimate | None
     parity: ParityCertificate
     shift: ExpectedShift | None
+    native: dict[str, Any]
 
     def sealed(self, *, author: str, created_unix_ms: int) -> dict[str, bytes]:
         """Return the files with their manifest, ready to be registered."""
@@ -106,8 +109,9 @@ class TrainedVersion:
 class _Fitted:
     """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows.
 
-    threshold  the threshold of decisions, chosen on the held-out rows if the recipe says so.
-    leakage    the check of the gate that no column alone tells the labels apart.
+    threshold   the threshold of decisions, chosen on the held-out rows if the recipe says so.
+    leakage     the check of the gate that no column alone tells the labels apart.
+    native      who scores in gateways, as the card has it.
     """
 
     rows: NDArray[np.float32]
@@ -119,6 +123,7 @@ class _Fitted:
     threshold: float
     parity: ParityCertificate
     leakage: gate.GateCheck
+    native: dict[str, Any]
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
@@ -191,6 +196,7 @@ def train_version(
         gain=found.gain,
         parity=fitted.parity,
         shift=shift,
+        native=fitted.native,
     )
 
 
@@ -225,6 +231,7 @@ def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> di
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
+        "native": fitted.native,
     }
 
 
@@ -289,6 +296,8 @@ def _pass_gate(
 def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targets) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
+    from training.adoption.certificate import usual_tolerance
+    from training.adoption.native_form import why_not_native
     from training.export.on_demand_graph import on_demand_front
     from training.learners.fit import fit_recipe
 
@@ -313,23 +322,32 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targe
     fitted = [model.outputs(front.columns(certified))]
     converted = [onnx_model.scores(certified)]
     # Thresholds of trees are values of the learner's columns, which are model inputs as well only
-    # where nothing is computed.
-    neighbours = threshold_neighbours(learner, base_rows(columns[held_out]))
-    if len(neighbours):
-        fitted.append(model.outputs(neighbours))
-        converted.append(OnnxModel(learner).scores(neighbours))
+    # where nothing is computed. Each leaf gets a row that leads to it.
+    bases = base_rows(columns[held_out])
+    neighbours = threshold_neighbours(learner, bases)
+    of_trees = np.concatenate([neighbours, leaf_rows(learner, bases)])
+    if len(of_trees):
+        fitted.append(model.outputs(of_trees))
+        converted.append(OnnxModel(learner).scores(of_trees))
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
     scores = onnx_model.scores(rows)[:, 0]
     threshold = choose_threshold(recipe.threshold, positive[held_out], scores[held_out])
+    # Probabilities have a size, and other scores have their own.
+    tolerance = ScoreTolerance(recipe.gate.difference_max, 0.0)
+    if targets.task in ("regression", "anomaly"):
+        tolerance = usual_tolerance(fitted[0].astype(np.float32), recipe.gate.difference_max)
     parity = certify_parity(
         np.concatenate(fitted),
         np.concatenate(converted),
         held_out_rows=int(held_out.sum()),
         threshold=threshold,
-        tolerance=ScoreTolerance(recipe.gate.difference_max, 0.0),
+        tolerance=tolerance,
+        truth_by=model.truth_by,
     )
-    return _Fitted(rows, split, model, onnx, edges, scores, threshold, parity, leakage)
+    reason = why_not_native(learner)
+    native = {"used": not reason, "reason": reason}
+    return _Fitted(rows, split, model, onnx, edges, scores, threshold, parity, leakage, native)
 
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
