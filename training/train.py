@@ -15,6 +15,7 @@ from features.canonical import canonical_json, sha256_hex
 from registry import bundle
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance
+from training.adoption.graph.tree_rows import leaf_rows, threshold_neighbours
 from training.artifacts import card, golden_rows, reference
 from training.audit import fairness_report
 from training.evaluation import gate
@@ -24,7 +25,7 @@ from training.evaluation.expected_shift import (
     shift_without_champion,
 )
 from training.evaluation.metrics import Bootstrap, Estimate
-from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
+from training.export.edge_rows import base_rows, contract_edges
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
@@ -65,6 +66,7 @@ class TrainedVersion:
     held_out  (N,) bool, True for the rows by which the version is judged.
     threshold a score at or above it is a positive decision, in a task that decides at one.
     scores    (N, K) float32, the scores of *rows* by ONNX Runtime.
+    native    who scores in gateways, as JSON values: `used`, and the `reason` if not.
     gain      gain over the champion in the main metric of the task, such as AUC(candidate) -
               AUC(champion); above 0 if the candidate is better. None without a champion.
     shift     expected shift from the champion; None without a champion.
@@ -82,6 +84,7 @@ class TrainedVersion:
     gain: Estimate | None
     parity: ParityCertificate
     shift: ExpectedShift | None
+    native: dict[str, Any]
 
     def sealed(self, *, author: str, created_unix_ms: int) -> dict[str, bytes]:
         """Return the files with their manifest, ready to be registered."""
@@ -105,6 +108,7 @@ class _Fitted:
     threshold          the threshold of decisions, chosen on the held-out rows if it may be.
     tolerance          how exact the scores are.
     leakage            the check of the gate that no column alone tells the labels apart.
+    native             who scores in gateways, as the card has it.
     """
 
     rows: NDArray[np.float32]
@@ -118,6 +122,7 @@ class _Fitted:
     tolerance: ScoreTolerance
     parity: ParityCertificate
     leakage: gate.GateCheck
+    native: dict[str, Any]
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
@@ -200,6 +205,7 @@ def train_version(
         gain=found.gain,
         parity=fitted.parity,
         shift=shift,
+        native=fitted.native,
     )
 
 
@@ -250,6 +256,7 @@ def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> di
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
+        "native": fitted.native,
     }
 
 
@@ -285,6 +292,8 @@ def _pass_gate(
 def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outcomes) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
+    from training.adoption.certificate import usual_tolerance
+    from training.adoption.native_form import why_not_native
     from training.export.on_demand_graph import on_demand_front
     from training.learners.fit import fit_recipe
 
@@ -308,26 +317,44 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outc
     fitted = [model.outputs(front.columns(certified))]
     converted = [onnx_model.scores(certified)]
     # Thresholds of trees are values of the learner's columns, which are model inputs as well only
-    # where nothing is computed.
-    neighbours = threshold_neighbours(learner, base_rows(columns[held_out]))
-    if len(neighbours):
-        fitted.append(model.outputs(neighbours))
-        converted.append(OnnxModel(learner).scores(neighbours))
+    # where nothing is computed. Each leaf gets a row that leads to it.
+    bases = base_rows(columns[held_out])
+    neighbours = threshold_neighbours(learner, bases)
+    of_trees = np.concatenate([neighbours, leaf_rows(learner, bases)])
+    if len(of_trees):
+        fitted.append(model.outputs(of_trees))
+        converted.append(OnnxModel(learner).scores(of_trees))
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
     # The task says how decisions are taken, and how exact its scores are.
     scores, judged = onnx_model.scores(rows), outcomes.selected(held_out)
     threshold = judged.threshold(scores[held_out])
-    tolerance = judged.tolerance(scores[held_out])
+    tolerance = ScoreTolerance(recipe.gate.difference_max, 0.0)
+    if not outcomes.probable:
+        tolerance = usual_tolerance(scores[held_out], recipe.gate.difference_max)
     parity = certify_parity(
         np.concatenate(fitted),
         np.concatenate(converted),
         held_out_rows=int(held_out.sum()),
         threshold=threshold,
         tolerance=tolerance,
+        truth_by=model.truth_by,
     )
+    reason = why_not_native(learner)
+    native = {"used": not reason, "reason": reason}
     return _Fitted(
-        rows, split, judged, model, onnx, edges, scores, threshold, tolerance, parity, leakage
+        rows,
+        split,
+        judged,
+        model,
+        onnx,
+        edges,
+        scores,
+        threshold,
+        tolerance,
+        parity,
+        leakage,
+        native,
     )
 
 

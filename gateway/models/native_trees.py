@@ -3,10 +3,11 @@
 ONNX Runtime walks a tree with one row at a time and predicts each branch; 100 trees of 31 leaves
 cost 3.2 us a row. `ingress/src/accel/trees.rs` evaluates each node for 16 rows at once without
 branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32
-leaves a tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version
-only after both have given the same bits for comparison rows in this process. In every other case
-ONNX Runtime scores. On-demand features in front of the trees are run by ONNX Runtime, for all rows
-of a batch at once, and only the trees natively.
+leaves a tree, and a Sigmoid behind it for a probability, as training.adoption.native_form writes
+boosted trees. It is used for a version only after both have given the same bits in this process,
+for comparison rows and for a row that leads to each leaf. In every other case ONNX Runtime
+scores. On-demand features in front of the trees are run by ONNX Runtime, for all rows of a batch at
+once, and only the trees natively.
 """
 
 import logging
@@ -33,6 +34,9 @@ COMPARISON_BATCH_ROWS = (1, 3, 7, 17, 64)
 SHORT_RUN_ROW_NS = 2_000
 """A run is short when a row costs less, which allows some 400 trees; the largest batch of 512 rows
 then takes a millisecond."""
+LEAF_VISITS_MAX = 8_000_000
+"""Rows for leaves times trees, which cost ONNX Runtime a quarter of a second. Of the leaves of
+larger ensembles, evenly spaced ones get a row; each row leads to a leaf of every tree."""
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
@@ -42,6 +46,18 @@ class Ensemble(Protocol):
     @property
     def width(self) -> int:
         """F, the number of inputs of a row."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """The number of trees."""
+        ...
+
+    def leaf_rows(self, base: object, most: int) -> bytes:
+        """Return (L, F) float32 rows as bytes, L at most *most*: one that leads to each leaf.
+
+        base  (F,) float32, which has the values that a leaf leaves open.
+        """
         ...
 
     def thresholds(self) -> list[tuple[int, bytes]]:
@@ -101,6 +117,8 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     rows = draw_comparison_rows(
         bundle.golden_inputs, ensemble.thresholds() if front is None else ()
     )
+    if front is None:
+        rows = np.concatenate([rows, draw_leaf_rows(bundle.golden_inputs, ensemble)])
     if not same_bits(trees, session, rows) or not _same_trees(bundle, ensemble, front, split):
         log.warning("onnxruntime_scores version=%s reason=other_bits", bundle.digest[:16])
         return session
@@ -127,9 +145,9 @@ def _same_trees(
     except ScoringError:
         return False
     alone = Session(open_onnx(split.model), ensemble.width, 1)
-    return same_bits(
-        NativeTrees(ensemble), alone, draw_comparison_rows(columns, ensemble.thresholds())
-    )
+    drawn = draw_comparison_rows(columns, ensemble.thresholds())
+    rows = np.concatenate([drawn, draw_leaf_rows(columns, ensemble)])
+    return same_bits(NativeTrees(ensemble), alone, rows)
 
 
 def draw_comparison_rows(
@@ -159,6 +177,16 @@ def draw_comparison_rows(
         odd = rng.random(COMPARISON_ROWS) < 0.05
         rows[odd, column] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
     return rows
+
+
+def draw_leaf_rows(golden: NDArray[np.float32], ensemble: Ensemble) -> NDArray[np.float32]:
+    """Return a row for each leaf of the trees, which leads to it, (L, F).
+
+    golden  (G, F) golden rows, G at least 1. The first one has the values that a leaf leaves open.
+    """
+    most = LEAF_VISITS_MAX // max(1, ensemble.count)
+    rows = ensemble.leaf_rows(np.ascontiguousarray(golden[0], np.float32), most)
+    return np.frombuffer(rows, np.float32).reshape(-1, ensemble.width)
 
 
 def same_bits(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:

@@ -139,12 +139,12 @@ def certify_graph(
     )
 
 
-def usual_tolerance(scores: NDArray[np.float32]) -> ScoreTolerance:
+def usual_tolerance(scores: NDArray[np.float32], part: float = TOLERANCE) -> ScoreTolerance:
     """Return the tolerance to state for a model that scores so, (N, K).
 
-    It is 1e-5 of the score, and 1e-5 of the size that scores usually have.
+    It is a *part* of the score, and the same part of the size that scores usually have.
     """
-    return ScoreTolerance(absolute=TOLERANCE * score_size(scores), relative=TOLERANCE)
+    return ScoreTolerance(absolute=part * score_size(scores), relative=part)
 
 
 def reference_scorer(

@@ -1,10 +1,10 @@
-"""Brings adapted boosted trees into the form that gateways score natively, or says why not.
+"""Brings boosted trees into the form that gateways score natively, or says why not.
 
-The native library reads one TreeEnsembleRegressor and one Sigmoid, as training.export.convert
-writes them. Exporters write a TreeEnsembleClassifier with a logistic function, columns that are
-picked before and after it, other comparisons than BRANCH_LEQ, weights of both classes, and leaves
-without a weight. The sums of the leaves stay as they are; the Sigmoid has other last bits than the
-classifier's logistic function.
+The native library reads one TreeEnsembleRegressor, and a Sigmoid behind it where the score is a
+probability, as training.export.convert writes them. Exporters write a TreeEnsembleClassifier with a
+logistic function, columns that are picked before and after it, other comparisons than BRANCH_LEQ,
+weights of both classes, and leaves without a weight. The sums of the leaves stay as they are; the
+Sigmoid has other last bits than the classifier's logistic function.
 """
 
 from collections import Counter
@@ -23,7 +23,8 @@ from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attribute
 from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET, OnnxModel
 
 DIFFERENCE_MAX = 1e-6
-"""How far a probability may move. The logistic functions of ONNX Runtime differ by 1e-7."""
+"""How far a probability may move, or a share of a larger score. The logistic functions of ONNX
+Runtime differ by 1e-7."""
 LEAVES_MAX = 32
 """The native library has a bit of 32 for each leaf of a tree."""
 TREE_FIELDS = (
@@ -54,8 +55,24 @@ class NativeForm:
     difference_max: float = 0.0
 
 
-class _NotNativeError(Exception):
+class NotTreesError(Exception):
     """The graph is not of the kind that is scored natively. The text is the reason."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _FoundTrees:
+    """The trees of a graph.
+
+    node      the operator.
+    served    the class, or 0, whose weights are summed.
+    column    feature of the trees -> column of a row.
+    logistic  whether the score is the logistic function of the sum.
+    """
+
+    node: Node
+    served: int
+    column: Callable[[int], int]
+    logistic: bool
 
 
 def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
@@ -63,14 +80,17 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
 
     rows  edge rows of its trees should be among them (`adapted_rows`).
     """
-    model = onnx.load_model_from_string(adapted)
     try:
-        form = _written(model, _regressor(*_find_trees(model)))
-    except _NotNativeError as error:
+        form = plain_trees(adapted)
+    except NotTreesError as error:
         return NativeForm(None, str(error))
-    # The rewritten trees must give the same probabilities, NaN for NaN.
+    reason = why_not_native(form)
+    if reason:
+        return NativeForm(None, reason)
+    # The rewritten trees must give the same scores, NaN for NaN.
     expected, found = OnnxModel(adapted).scores(rows), OnnxModel(form).scores(rows)
-    differences = np.abs(expected.astype(np.float64) - found)
+    sizes = np.maximum(1.0, np.abs(np.nan_to_num(expected.astype(np.float64))))
+    differences = np.abs(expected.astype(np.float64) - found) / sizes
     differences[np.isnan(expected) & np.isnan(found)] = 0
     worst = float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
     if worst > DIFFERENCE_MAX:
@@ -81,11 +101,36 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
     return NativeForm(form, difference_max=worst)
 
 
-def _find_trees(model: Model) -> tuple[Node, int, Callable[[int], int]]:
-    """Return the trees of one probability, its class, and feature of the trees -> column of a row.
+def plain_trees(adapted: bytes, *, shift: float = 0.0) -> bytes:
+    """Return the trees of *adapted* as one TreeEnsembleRegressor, and a Sigmoid for a probability.
 
-    Raises _NotNativeError for a graph with other operators.
+    shift  is added to the sum of every row, before a Sigmoid.
+
+    Trees of any number of leaves are written. Raises NotTreesError for a graph with other operators
+    than boosted trees of one output.
     """
+    model = onnx.load_model_from_string(adapted)
+    found = _find_trees(model)
+    return _written(model, _regressor(found, shift), logistic=found.logistic)
+
+
+def why_not_native(learner: bytes) -> str:
+    """Return why gateways score a graph by ONNX Runtime; "" if the native library reads it.
+
+    learner  the graph without nodes of on-demand features, which gateways run apart.
+    """
+    nodes = onnx.load_model_from_string(learner).graph.node
+    kinds = [node.op_type for node in nodes]
+    if kinds[:1] != ["TreeEnsembleRegressor"] or kinds[1:] not in ([], ["Sigmoid"]):
+        return (
+            f"it consists of {', '.join(dict.fromkeys(kinds))}, and natively one sum of boosted "
+            "trees is scored"
+        )
+    return _too_many_leaves(attributes_of(nodes[0]))
+
+
+def _find_trees(model: Model) -> _FoundTrees:
+    """Return the trees of one score. Raises NotTreesError for a graph with other operators."""
     constants = constants_of(model)
     makers = {name: node for node in model.graph.node for name in node.output}
     # From the scores back to the trees: operators that leave one column as it is, or its sigmoid.
@@ -98,23 +143,22 @@ def _find_trees(model: Model) -> tuple[Node, int, Callable[[int], int]]:
         elif node.op_type == "Sigmoid" and not sigmoid:
             sigmoid = True
         elif not _leaves_as_is(node, constants):
-            raise _NotNativeError(f"the node {node_name(node)} is no boosted tree")
+            raise NotTreesError(f"the node {node_name(node)} is no boosted tree")
         name = node.input[0]
         if name not in makers:
-            raise _NotNativeError("the graph has no boosted trees")
+            raise NotTreesError("the graph has no boosted trees")
         node = makers[name]
-    _check_scores(model, node, name, column, sigmoid)
+    logistic = sigmoid or node.op_type == "TreeEnsembleClassifier"
+    _check_scores(model, node, name, column, sigmoid=sigmoid)
     # From the trees back to the row: at most one Gather of columns.
     before = makers.get(node.input[0])
     if node.input[0] == INPUTS:
-        return node, column, lambda feature: feature
+        return _FoundTrees(node, column, lambda feature: feature, logistic)
     if before is not None and before.op_type == "Gather" and before.input[0] == INPUTS:
         order = [int(index) for index in np.ravel(constants[before.input[1]])]
-        return node, column, lambda feature: order[feature]
+        return _FoundTrees(node, column, lambda feature: order[feature], logistic)
     found = "no node" if before is None else f"the node {node_name(before)}"
-    raise _NotNativeError(
-        f"{found} makes the columns of the trees, and natively they are the row's"
-    )
+    raise NotTreesError(f"{found} makes the columns of the trees, and natively they are the row's")
 
 
 def _picked_column(node: Node, constants: Mapping[str, Any]) -> int | None:
@@ -135,68 +179,56 @@ def _leaves_as_is(node: Node, constants: Mapping[str, Any]) -> bool:
     return node.op_type == "Mul" and bool(np.all(constants.get(node.input[1], 0) == 1))
 
 
-def _check_scores(model: Model, node: Node, name: str, column: int, sigmoid: bool) -> None:
-    """Raise _NotNativeError unless *name* of the trees becomes the probability of one class."""
+def _check_scores(model: Model, node: Node, name: str, column: int, *, sigmoid: bool) -> None:
+    """Raise NotTreesError unless *name* of the trees is one sum or the probability of one class."""
     outputs = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     if outputs != 1:
-        raise _NotNativeError(f"{outputs} outputs are served, and natively there is one")
+        raise NotTreesError(f"{outputs} outputs are served, and natively there is one")
     attributes = attributes_of(node)
     transform = attributes.get("post_transform", b"NONE")
     if node.op_type == "TreeEnsembleRegressor":
-        if not sigmoid or transform != b"NONE":
-            raise _NotNativeError(
-                "the trees give a value, and natively they give a probability by a sigmoid"
+        if transform != b"NONE":
+            raise NotTreesError(
+                f"the sum of the trees is transformed by {transform.decode()}, and natively by a "
+                "logistic function or not at all"
             )
         if attributes.get("aggregate_function", b"SUM") != b"SUM" or attributes["n_targets"] != 1:
-            raise _NotNativeError("the trees do not give one sum, as boosted trees do")
+            raise NotTreesError("the trees do not give one sum, as boosted trees do")
         return
     if sigmoid or transform != b"LOGISTIC" or name != node.output[1]:
-        raise _NotNativeError(
+        raise NotTreesError(
             f"the trees' probabilities are of {transform.decode()}, and natively of a sum with a "
             "logistic function, as boosted trees of two classes have it"
         )
     if len(set(attributes["class_ids"])) == 1 and column != 1:
-        raise _NotNativeError("the negative class is served, and natively the positive of two")
+        raise NotTreesError("the negative class is served, and natively the positive of two")
 
 
-def _regressor(trees: Node, served: int, features: Callable[[int], int]) -> Node:
+def _regressor(found: _FoundTrees, shift: float) -> Node:
     """Return the same trees as one TreeEnsembleRegressor with BRANCH_LEQ and a weight a leaf.
 
-    served    the class whose weights are summed, if there are weights of several.
-    features  feature of the trees -> column of a row.
+    shift  is added to the base value.
     """
-    attributes = attributes_of(trees)
+    attributes = attributes_of(found.node)
     if any(name.endswith("_as_tensor") for name in attributes):
-        raise _NotNativeError("the trees have numbers of float64")
+        raise NotTreesError("the trees have numbers of float64")
     nodes: dict[str, Any] = {
         name: list(attributes[name]) for name in TREE_FIELDS if name in attributes
     }
     nodes.setdefault("nodes_missing_value_tracks_true", [0] * len(nodes["nodes_modes"]))
-    leaves, base = _leaves(attributes, served, nodes)
-    # A tree has at most as many leaves as the native library has bits.
-    counts = Counter(
-        tree
-        for tree, mode in zip(nodes["nodes_treeids"], nodes["nodes_modes"], strict=True)
-        if mode == b"LEAF"
-    )
-    tree, count = max(counts.items(), key=lambda item: item[1])
-    if count > LEAVES_MAX:
-        raise _NotNativeError(
-            f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
-            "(max_leaves, num_leaves, or a depth of 5)"
-        )
+    leaves, base = _leaves(attributes, found.served, nodes)
     # Every comparison is x <= t, of columns of the row.
     for index, mode in enumerate(nodes["nodes_modes"]):
         if mode != b"LEAF":
             _compare_by_less_or_equal(nodes, index)
-            nodes["nodes_featureids"][index] = features(nodes["nodes_featureids"][index])
+            nodes["nodes_featureids"][index] = found.column(nodes["nodes_featureids"][index])
     return helper.make_node(
         "TreeEnsembleRegressor",
         [INPUTS],
-        ["log_odds"],
+        ["log_odds" if found.logistic else SCORES],
         domain=ML_DOMAIN,
         n_targets=1,
-        base_values=[base],
+        base_values=[base + shift],
         **nodes,
         **leaves,
     )
@@ -217,7 +249,7 @@ def _leaves(
     ]
     weighed = {(tree, number) for tree, number, _ in weights}
     if len(weighed) != len(weights):
-        raise _NotNativeError("a leaf has two weights, and natively one")
+        raise NotTreesError("a leaf has two weights, and natively one")
     # Leaves without a weight weigh nothing.
     weights += [
         (tree, number, 0.0)
@@ -229,7 +261,7 @@ def _leaves(
     # Each class may have a base value.
     base = list(attributes.get("base_values", [])) or [0.0]
     if len(base) > 1 and len(set(attributes[prefix + "ids"])) == 1:
-        raise _NotNativeError(f"the trees have {len(base)} base values, and natively one")
+        raise NotTreesError(f"the trees have {len(base)} base values, and natively one")
     leaves = {
         "target_treeids": [tree for tree, _, _ in weights],
         "target_nodeids": [number for _, number, _ in weights],
@@ -243,11 +275,11 @@ def _compare_by_less_or_equal(nodes: Mapping[str, Any], index: int) -> None:
     """Write the comparison of a node as x <= t, which is the same for every float32 and for NaN."""
     mode, threshold = nodes["nodes_modes"][index], np.float32(nodes["nodes_values"][index])
     if mode not in (b"BRANCH_LEQ", b"BRANCH_LT", b"BRANCH_GT", b"BRANCH_GTE"):
-        raise _NotNativeError(f"a node compares by {mode.decode()}")
+        raise NotTreesError(f"a node compares by {mode.decode()}")
     if mode in (b"BRANCH_LT", b"BRANCH_GTE"):
         # x < t is x <= the float32 below t.
         if not np.isfinite(threshold):
-            raise _NotNativeError(f"a node compares with {threshold}")
+            raise NotTreesError(f"a node compares with {threshold}")
         nodes["nodes_values"][index] = float(np.nextafter(threshold, np.float32(-np.inf)))
     if mode in (b"BRANCH_GT", b"BRANCH_GTE"):
         # x > t is the other branch of x <= t, and NaN stays where it was.
@@ -257,10 +289,30 @@ def _compare_by_less_or_equal(nodes: Mapping[str, Any], index: int) -> None:
     nodes["nodes_modes"][index] = b"BRANCH_LEQ"
 
 
-def _written(model: Model, regressor: Node) -> bytes:
-    """Return the file of the trees and a Sigmoid, with the input and the contract of *model*."""
+def _too_many_leaves(trees: Mapping[str, Any]) -> str:
+    """Return which tree has more leaves than the native library has bits; "" if none has."""
+    counts = Counter(
+        tree
+        for tree, mode in zip(trees["nodes_treeids"], trees["nodes_modes"], strict=True)
+        if mode == b"LEAF"
+    )
+    tree, count = max(counts.items(), key=lambda item: item[1])
+    if count <= LEAVES_MAX:
+        return ""
+    return (
+        f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
+        "(max_leaves, num_leaves, or a depth of 5)"
+    )
+
+
+def _written(model: Model, regressor: Node, *, logistic: bool) -> bytes:
+    """Return the file of the trees, with the input, output and contract of *model*.
+
+    logistic  whether a Sigmoid stands behind them.
+    """
+    sigmoid = [helper.make_node("Sigmoid", ["log_odds"], [SCORES])] if logistic else []
     graph = helper.make_graph(
-        [regressor, helper.make_node("Sigmoid", ["log_odds"], [SCORES])],
+        [regressor, *sigmoid],
         "adapted",
         [model.graph.input[0]],
         [model.graph.output[0]],

@@ -1,11 +1,13 @@
-"""Refuses recipes whose ONNX graph is known to score differently from scikit-learn.
+"""Refuses recipes whose ONNX graph is known to score differently from the learner's library.
 
 Each rule comes from a measurement on 20,000 rows with scikit-learn 1.9, skl2onnx 1.20 and
-onnxruntime 1.32. docs/training.md has the table.
+onnxruntime 1.32. docs/training.md has the table. Learners of other libraries have rules of their
+own (learner_lint).
 """
 
 from features.contract import ModelContract
 from training.errors import RecipeError
+from training.export.learner_lint import learner_problems
 from training.on_demand import is_truth
 from training.recipe import Recipe
 
@@ -54,7 +56,7 @@ def recipe_problems(recipe: Recipe) -> list[str]:
             "early_stopping holds out rows of its own, with clones of one entity on both sides; "
             "set max_iter"
         )
-    return problems
+    return [*problems, *learner_problems(learner, "binary", missing)]
 
 
 def lint_recipe(recipe: Recipe) -> None:

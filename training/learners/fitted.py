@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import RecipeError
+
 TargetTask = Literal["binary", "multiclass", "regression", "anomaly"]
 """What a learner learns. Offers are ranked by a binary or regression learner, a row an offer."""
 
@@ -17,8 +19,8 @@ class Targets:
     task     what is learned from them.
     values   (N,) bool for "binary"; (N,) int64 for "multiclass", each the index of a class; (N,)
              float64 for "regression"; None for "anomaly", which learns from the rows alone.
-    classes  number of classes of "multiclass"; 2 for "binary", 0 for the others. A class need not
-             occur among the rows to fit on.
+    classes  number of classes of "multiclass"; 2 for "binary", 0 for the others. Each must be
+             among the rows to fit on.
     """
 
     task: TargetTask
@@ -46,7 +48,7 @@ class FittedLearner(Protocol):
 
     binary      K = 1: P(positive), corrected for left-out negatives (Recipe.negatives_share).
     multiclass  K = the number of classes: P(class), in the order of the classes; each row sums to
-                1. A class that was not among the fitted rows has 0.
+                1. Each class is among the fitted rows; otherwise the fit is refused.
     regression  K = 1: the value.
     anomaly     K = 1: the larger, the more unusual the row.
     """
@@ -67,3 +69,17 @@ class FittedLearner(Protocol):
 
         The same fitted learner always gives the same bytes. Raises ConversionError.
         """
+
+
+def require_every_class(targets: Targets) -> None:
+    """Raise RecipeError unless the fitted rows have every class of *targets*."""
+    if targets.task not in ("binary", "multiclass"):
+        return
+    assert targets.values is not None
+    counts = np.bincount(targets.values.astype(np.int64), minlength=targets.classes)
+    if (counts == 0).any():
+        raise RecipeError(
+            f"of the {len(counts)} classes, those at the positions "
+            f"{np.flatnonzero(counts == 0).tolist()} have no row to fit on; leave them out of the "
+            "labels, or give more labels"
+        )

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.golden import ScoreTolerance
 from training.errors import LabelsError
 from training.evaluation.fairness import Attribute, compare_groups
 from training.evaluation.gate import GateCheck, auc_check
@@ -29,6 +28,7 @@ class BinaryOutcomes(Outcomes):
         "accuracy",
         "selection_rate",
     )
+    probable = True
 
     @property
     def positive(self) -> NDArray[np.bool_]:
@@ -62,10 +62,6 @@ class BinaryOutcomes(Outcomes):
     def threshold(self, scores: NDArray[np.float32]) -> float:
         """Return the recipe's threshold, or choose it by cost or capacity."""
         return choose_threshold(self.recipe.threshold, self.positive, scores[:, 0])
-
-    def tolerance(self, scores: NDArray[np.float32]) -> ScoreTolerance:  # noqa: ARG002  none needed
-        """Return the same for every probability."""
-        return ScoreTolerance(self.recipe.gate.difference_max, 0.0)
 
     def evaluate(self, scores: Scores, *, threshold: float) -> dict[str, Estimate]:
         """Return the metrics of the probabilities, and of the decisions at *threshold*."""

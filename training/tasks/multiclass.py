@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.golden import ScoreTolerance
 from training.errors import LabelsError
 from training.evaluation.fairness import Attribute, compare_decisions
 from training.evaluation.gate import GateCheck, skill_check
@@ -23,6 +22,7 @@ class ClassOutcomes(Outcomes):
 
     main_metric, main_shown = "log_loss", "log loss"
     metrics = ("log_loss", "accuracy", "auc")
+    probable = True
 
     @classmethod
     def metric_names(cls, recipe: Recipe) -> tuple[str, ...]:
@@ -74,10 +74,6 @@ class ClassOutcomes(Outcomes):
     def threshold(self, scores: NDArray[np.float32]) -> float:  # noqa: ARG002  there is no choice
         """Return a number for the reference, which no decision depends on."""
         return THRESHOLD
-
-    def tolerance(self, scores: NDArray[np.float32]) -> ScoreTolerance:  # noqa: ARG002  none needed
-        """Return the same for every probability."""
-        return ScoreTolerance(self.recipe.gate.difference_max, 0.0)
 
     def evaluate(self, scores: Scores, *, threshold: float) -> dict[str, Estimate]:  # noqa: ARG002  the largest decides
         """Return log loss, accuracy, mean AUC against the rest, and the recall of each class."""

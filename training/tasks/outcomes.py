@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.golden import ScoreTolerance, score_size
 from training.errors import LabelsError, RecipeError
 from training.evaluation.fairness import Attribute
 from training.evaluation.gate import GateCheck
@@ -29,6 +28,8 @@ class Outcomes(ABC):
     main_metric  the metric in which a candidate must gain on its champion, and `main_shown`, its
                  name for people.
     metrics      the metrics that `evaluate` gives of every recipe of the task.
+    probable     whether scores are probabilities, which are exact to a fixed difference. Values are
+                 sums, which are as exact as their own size.
 
     Constructing it raises LabelsError when the labels do not fit the task.
     """
@@ -36,6 +37,7 @@ class Outcomes(ABC):
     main_metric: ClassVar[str]
     main_shown: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
+    probable: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe, labels: LabelledRows) -> None:
         self.recipe = recipe
@@ -92,16 +94,6 @@ class Outcomes(ABC):
     @abstractmethod
     def threshold(self, scores: NDArray[np.float32]) -> float:
         """Return the threshold of decisions, by the held-out scores, (N, K)."""
-
-    def tolerance(self, scores: NDArray[np.float32]) -> ScoreTolerance:
-        """Return how far scores may be from those of the learner's library, by *scores* (N, K).
-
-        Values are sums, which are as exact as their own size, and where they cancel, as the size of
-        what is summed.
-        """
-        allowed = self.recipe.gate.difference_max
-        size = score_size(scores)
-        return ScoreTolerance(absolute=allowed * size, relative=allowed)
 
     @property
     def row_offsets(self) -> NDArray[np.uint32] | None:

@@ -53,7 +53,6 @@ def report(
         "inputs": ", ".join(adopted.contract.names),
         "outputs": ", ".join(adopted.contract.outputs),
         "adapted graph": f"{card['graph']['rows']:,} rows give the bits of the original graph",
-        "scored": _scorer(card["native"]),
         **evidence_lines(card),
         **{f"{name}, on the sample": format_estimate(item) for name, item in metrics.items()},
         "answers": str(kept),
@@ -74,12 +73,6 @@ def report(
         )
     elif out is not None:
         screen.hint(f"Next: turnout versions register {model} {out}")
-
-
-def _scorer(native: Mapping[str, Any]) -> str:
-    if native["used"]:
-        return "natively, by the gateway's own trees"
-    return f"by ONNX Runtime: {native['reason']}"
 
 
 def _flips(card: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from features.canonical import canonical_json, sha256_hex
 from features.offline import OfflineStore
 from host.git import commit_of
 from project.definitions import ProjectDefinitions
+from project.loading.own_function import with_own_function
 from protos import registry_pb2
 from registry import bundle
 from registry.bundle import Bundle
@@ -166,14 +167,16 @@ def _train(
     connections = environment.connections() if recipe.labels.source.kind == "table" else {}
     progress("labels")
     rows = read_labels(recipe.labels, root=environment.project.root, connections=connections)
-    return train_version(
-        recipe,
-        OfflineStore(order.offline or context.offline_folder()),
-        rows,
-        champion=best,
-        commit=commit_of(environment.project.root),
-        progress=progress,
-    )
+    # The author's own function is a file of the project.
+    with with_own_function(recipe, environment.project.root) as whole:
+        return train_version(
+            whole,
+            OfflineStore(order.offline or context.offline_folder()),
+            rows,
+            champion=best,
+            commit=commit_of(environment.project.root),
+            progress=progress,
+        )
 
 
 def _write(context: CommandContext, trained: TrainedVersion, out: Path | None) -> dict[str, bytes]:

@@ -45,7 +45,18 @@ def evidence_lines(card: Mapping[str, Any]) -> dict[str, object]:
         lines["metrics"] = NO_METRICS
     elif card.get("metrics_note"):
         lines["metrics"] = str(card["metrics_note"])
+    # Versions from before do not say it.
+    native = _mapping(card, "native")
+    if native:
+        lines["scored"] = scorer_line(native)
     return lines
+
+
+def scorer_line(native: Mapping[str, Any]) -> str:
+    """Return who scores a version in gateways, by the card's `native`, and why not natively."""
+    if native.get("used") is True:
+        return "natively, by the gateway's own trees"
+    return f"by ONNX Runtime: {native.get('reason') or 'its graph is of another kind'}"
 
 
 def _origin_lines(card: Mapping[str, Any]) -> dict[str, object]:

@@ -15,42 +15,41 @@ const OPERATORS_MAX: usize = 2;
 /// Characters of an unknown name that a refusal repeats.
 const NAME_SHOWN_MAX: usize = 40;
 
-/// Read a model from `inputs` (B, F) to `scores` (B, 1): a TreeEnsembleRegressor and a Sigmoid. The
-/// error says why the file is refused.
+/// Read a model from `inputs` (B, F) to `scores` (B, 1): a TreeEnsembleRegressor, with or without a
+/// Sigmoid behind it. The error says why the file is refused.
 pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     if onnx.len() > BYTES_MAX {
         return Err(format!("{} bytes; {BYTES_MAX} at most are read", onnx.len()));
     }
-    // Read the graph, and check that it has the two operators and nothing else.
+    // Read the graph, and check that it has one or two operators and nothing else.
     let operators =
         operators(onnx).map_err(|_| "it is no ONNX file that is read here".to_owned())?;
-    let [trees, sigmoid] = &operators.nodes[..] else {
-        return Err(format!("{} operators; two are known", operators.count));
+    let (Some(trees), true) = (operators.nodes.first(), operators.count <= OPERATORS_MAX) else {
+        return Err(format!("{} operators; one or two are known", operators.count));
     };
-    if operators.count > OPERATORS_MAX {
-        return Err(format!("{} operators; two are known", operators.count));
-    }
     if operators.other {
         return Err("it has initializers or functions".to_owned());
     }
     // Check how the operators are wired.
+    let sigmoid = operators.nodes.get(1);
+    let last = sigmoid.unwrap_or(trees);
     let as_expected = trees.kind == "TreeEnsembleRegressor"
         && trees.domain == "ai.onnx.ml"
         && trees.inputs == ["inputs"]
         && trees.outputs.len() == 1
-        && sigmoid.kind == "Sigmoid"
-        && sigmoid.domain.is_empty()
-        && sigmoid.inputs == trees.outputs
-        && sigmoid.outputs == ["scores"]
-        && sigmoid.attributes.is_empty();
+        && last.outputs == ["scores"]
+        && sigmoid.is_none_or(|sigmoid| {
+            sigmoid.kind == "Sigmoid"
+                && sigmoid.domain.is_empty()
+                && sigmoid.inputs == trees.outputs
+                && sigmoid.attributes.is_empty()
+        });
     if !as_expected {
-        return Err(format!(
-            "operators {} and {} so wired",
-            printable(trees.kind),
-            printable(sigmoid.kind)
-        ));
+        let kinds: Vec<String> =
+            operators.nodes.iter().map(|operator| printable(operator.kind)).collect();
+        return Err(format!("operators {} so wired", kinds.join(" and ")));
     }
-    ensemble(&trees.attributes, operators.width)
+    ensemble(&trees.attributes, operators.width, sigmoid.is_some())
 }
 
 /// A name of the file, made short and printable for a log.
@@ -244,8 +243,12 @@ struct NodeLists<'a> {
     roots: Vec<usize>,
 }
 
-/// Build the ensemble from the attributes of a TreeEnsembleRegressor.
-fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+/// Build the ensemble from the attributes of a TreeEnsembleRegressor. `logistic`: a Sigmoid follows.
+fn ensemble(
+    attributes: &HashMap<&str, Attribute>,
+    width: usize,
+    logistic: bool,
+) -> Result<Trees, String> {
     // Check that the ensemble is a plain sum with one target.
     let unknown =
         attributes.iter().find(|(name, attribute)| !ATTRIBUTES.contains(name) || attribute.other);
@@ -292,7 +295,7 @@ fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees
         })
         .collect();
     feature_nodes.sort_by_key(|nodes| (nodes.feature, nodes.missing_left));
-    Trees::new(width, feature_nodes, leaves, base)
+    Trees::new(width, feature_nodes, leaves, base, logistic)
         .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
@@ -425,7 +428,7 @@ mod tests {
 
     #[test]
     fn read_refuses_with_one_short_line() {
-        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; two are known");
+        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; one or two are known");
         let mut named = Vec::new();
         put_bytes(&mut named, 4, "a\nb".repeat(10_000).as_bytes());
         let message = refused(&[&named, &named]);

@@ -10,12 +10,17 @@
 //! Scores are summed in f32 and in the order of the trees, as ONNX Runtime does. Before a version
 //! answers calls, `gateway/models/native_trees.py` proves that both give the same bits.
 
+use std::collections::BTreeMap;
+
 use crate::sys::vectors::{self, Vectorized};
 
 /// Most leaves of a tree: the bits of a word.
 pub const LEAVES_MAX: usize = 32;
 /// Most inputs of a row. ONNX Runtime scores versions with more.
 pub const WIDTH_MAX: usize = 1 << 16;
+/// The order keys of the infinities.
+const LOWEST_KEY: i32 = -0x7f80_0001;
+const HIGHEST_KEY: i32 = 0x7f80_0000;
 /// Rows that are scored together.
 const LANES: usize = 16;
 
@@ -40,13 +45,15 @@ pub struct FeatureNodes {
     pub nodes: Vec<Node>,
 }
 
-/// An ensemble with one output and a sigmoid behind it.
+/// An ensemble with one output.
 #[derive(Clone, Debug)]
 pub struct Trees {
     width: usize,
     feature_nodes: Vec<FeatureNodes>,
     leaves: Vec<[f32; LEAVES_MAX]>,
     base: f32,
+    /// The score is the logistic function of the sum, and otherwise the sum.
+    logistic: bool,
 }
 
 impl Trees {
@@ -59,6 +66,7 @@ impl Trees {
         mut feature_nodes: Vec<FeatureNodes>,
         leaves: Vec<[f32; LEAVES_MAX]>,
         base: f32,
+        logistic: bool,
     ) -> Option<Trees> {
         let fits = |group: &FeatureNodes| {
             group.feature < width
@@ -75,6 +83,7 @@ impl Trees {
             feature_nodes,
             leaves,
             base,
+            logistic,
         })
     }
 
@@ -91,8 +100,51 @@ impl Trees {
         self.feature_nodes.iter().map(move |group| (group.feature, values(group)))
     }
 
+    /// The number of trees.
+    pub fn count(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Rows that lead to the leaves, flat with `width` values each: one row for each leaf that numbers
+    /// reach, or for `most` of them, evenly spaced. A row is `base` with the values that the leaf needs.
+    pub fn leaf_rows(&self, base: &[f32], most: usize) -> Vec<f32> {
+        let trees = self.nodes_of_trees();
+        let total: usize = trees.iter().map(|nodes| nodes.len() + 1).sum();
+        let (mut rows, mut passed) = (Vec::new(), 0);
+        for nodes in &trees {
+            for leaf in 0..=nodes.len() {
+                // Of more leaves than rows, those are taken at which a further row is due.
+                let due = (passed + 1) * most.min(total) / total > passed * most.min(total) / total;
+                passed += 1;
+                if !due {
+                    continue;
+                }
+                if let Some(bounds) = leaf_bounds(nodes, leaf as u32) {
+                    let first = rows.len();
+                    rows.extend_from_slice(base);
+                    for (feature, (low, high)) in bounds {
+                        let usual = order_key(base[feature], true).clamp(low, high);
+                        rows[first + feature] = from_order_key(usual);
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    /// The nodes of each tree, with their features.
+    fn nodes_of_trees(&self) -> Vec<Vec<(usize, Node)>> {
+        let mut trees = vec![Vec::new(); self.leaves.len()];
+        for group in &self.feature_nodes {
+            for node in &group.nodes {
+                trees[node.tree as usize].push((group.feature, *node));
+            }
+        }
+        trees
+    }
+
     /// Score rows with the widest vectors that this processor has. `rows` is (R, width) flat, and the
-    /// result has R probabilities.
+    /// result has R scores.
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
         vectors::run(Score {
             trees: self,
@@ -158,8 +210,39 @@ impl Trees {
             }
         }
         let count = rows.len() / self.width;
-        scores.extend(sums[..count].iter().map(|sum| logistic(sum + self.base)));
+        let sums = sums[..count].iter().map(|sum| sum + self.base);
+        match self.logistic {
+            true => scores.extend(sums.map(logistic)),
+            false => scores.extend(sums),
+        }
     }
+}
+
+/// The order keys, from the least to the greatest, that each feature must have on the way to a leaf.
+/// None: no number leads there.
+fn leaf_bounds(nodes: &[(usize, Node)], leaf: u32) -> Option<BTreeMap<usize, (i32, i32)>> {
+    // A node has the leaves from `first` to `middle` on its left, and those up to `end` on its right. The
+    // right ends where the left of the nearest node above ends.
+    let span = |node: &Node| (node.leaf_mask.trailing_ones(), node.leaf_mask.count_zeros());
+    let mut bounds = BTreeMap::new();
+    for (feature, node) in nodes {
+        let (first, left) = span(node);
+        let middle = first + left;
+        let end = nodes
+            .iter()
+            .map(|(_, other)| (span(other).0, span(other).0 + span(other).1))
+            .filter(|(start, stop)| *start <= first && *stop > middle)
+            .map(|(_, stop)| stop)
+            .min()
+            .unwrap_or(LEAVES_MAX as u32);
+        let (low, high) = bounds.entry(*feature).or_insert((LOWEST_KEY, HIGHEST_KEY));
+        if (first..middle).contains(&leaf) {
+            *high = node.threshold_key.min(*high);
+        } else if (middle..end).contains(&leaf) {
+            *low = node.threshold_key.saturating_add(1).max(*low);
+        }
+    }
+    bounds.values().all(|(low, high)| low <= high).then_some(bounds)
 }
 
 /// An integer that orders like the float. NaN is below all numbers if it goes to the left, and above
@@ -231,7 +314,7 @@ mod tests {
 
     #[test]
     fn trees_refuse_a_width_out_of_bounds() {
-        let grown = |width| Trees::new(width, Vec::new(), vec![[0.5; LEAVES_MAX]], 0.0);
+        let grown = |width| Trees::new(width, Vec::new(), vec![[0.5; LEAVES_MAX]], 0.0, true);
         for width in [0, WIDTH_MAX + 1, usize::MAX / LANES + 1, usize::MAX] {
             assert!(grown(width).is_none(), "{width}");
         }
@@ -239,5 +322,11 @@ mod tests {
             let scores = grown(width).map(|trees| trees.score(&vec![f32::NAN; 3 * width]));
             assert_eq!(scores, Some(vec![logistic(0.5); 3]));
         }
+    }
+
+    #[test]
+    fn order_keys_of_the_infinities_are_the_outermost_of_numbers() {
+        assert_eq!(order_key(f32::NEG_INFINITY, false), LOWEST_KEY);
+        assert_eq!(order_key(f32::INFINITY, false), HIGHEST_KEY);
     }
 }

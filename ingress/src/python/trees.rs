@@ -34,6 +34,32 @@ impl Trees {
         self.0.thresholds().map(as_bytes).collect()
     }
 
+    /// The number of trees.
+    #[getter]
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// Rows that lead to the leaves, (L, F) float32 as bytes, at most `most`: `base` (F) with other values.
+    fn leaf_rows<'py>(
+        &self,
+        py: Python<'py>,
+        base: PyBuffer<f32>,
+        most: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let base = base.to_vec(py)?;
+        if base.len() != self.0.width() {
+            return Err(PyValueError::new_err(format!(
+                "a row of {} values; {} is the width",
+                base.len(),
+                self.0.width()
+            )));
+        }
+        let rows = py.detach(|| self.0.leaf_rows(&base, most));
+        let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Ok(PyBytes::new(py, &bytes))
+    }
+
     /// Score (R, F) float32 and return R float32 as bytes. The GIL is released meanwhile.
     fn run<'py>(&self, py: Python<'py>, matrix: PyBuffer<f32>) -> PyResult<Bound<'py, PyBytes>> {
         if matrix.shape().last() != Some(&self.0.width()) || matrix.dimensions() != 2 {

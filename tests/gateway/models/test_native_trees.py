@@ -16,6 +16,7 @@ from gateway.models.native_trees import (
     NativeTrees,
     choose_scorer,
     draw_comparison_rows,
+    draw_leaf_rows,
     load_tree_reader,
     same_bits,
 )
@@ -32,11 +33,17 @@ NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -mat
 
 
 def onnx_of(
-    trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **overrides: object
+    trees: list[list[dict[str, Any]]],
+    base: float = 0.25,
+    width: int = WIDTH,
+    *,
+    logistic: bool = True,
+    **overrides: object,
 ) -> bytes:
-    """Return an ONNX file as `convert` writes boosted trees.
+    """Return an ONNX file as training writes boosted trees.
 
     trees      the nodes of each tree, root first.
+    logistic   whether a Sigmoid stands behind them.
     overrides  attributes that replace those of a valid file.
     """
     all_nodes = [
@@ -62,12 +69,14 @@ def onnx_of(
         "target_ids": [0] * len(leaves),
         "target_weights": [float(node["weight"]) for _, _, node in leaves],
     } | overrides
-    # The graph is the trees, and a Sigmoid behind them.
+    # The graph is the trees, and perhaps a Sigmoid behind them.
+    total = "odds" if logistic else "scores"
     regressor = helper.make_node(
-        "TreeEnsembleRegressor", ["inputs"], ["odds"], domain="ai.onnx.ml", **attributes
+        "TreeEnsembleRegressor", ["inputs"], [total], domain="ai.onnx.ml", **attributes
     )
+    sigmoid = [helper.make_node("Sigmoid", [total], ["scores"])] if logistic else []
     graph = helper.make_graph(
-        [regressor, helper.make_node("Sigmoid", ["odds"], ["scores"])],
+        [regressor, *sigmoid],
         "trees",
         [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, width])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 1])],
@@ -128,15 +137,49 @@ def random_tree(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @pytest.mark.walk
 @examples(75)
-@given(st.lists(random_tree(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
+@given(st.lists(random_tree(), min_size=1, max_size=4), st.floats(-20, 20, width=32), st.booleans())
 def test_native_trees_score_random_trees_with_onnxruntimes_bits(
-    trees: list[list[dict[str, Any]]], base: float
+    trees: list[list[dict[str, Any]]], base: float, logistic: bool
 ) -> None:
     """The trees have ties, -0, infinities, and NaN to either side; batches have any size."""
-    onnx = onnx_of(trees, base)
+    onnx = onnx_of(trees, base, logistic=logistic)
     native, session = native_of(onnx), session_of(onnx)
     rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
     assert same_bits(native, session, rows)
+
+
+@pytest.mark.walk
+@examples(75)
+@given(st.lists(random_tree(), min_size=1, max_size=3))
+def test_leaf_rows_lead_to_every_leaf_that_numbers_reach(trees: list[list[dict[str, Any]]]) -> None:
+    """Each tree alone, with a weight of its own in each leaf, gives all that rows reach."""
+    leaf_rows = draw_leaf_rows(GOLDEN, ensemble_of(onnx_of(trees)))
+    assert len(leaf_rows) <= sum("weight" in node for nodes in trees for node in nodes)
+    for nodes in trees:
+        named = [
+            {**node, "weight": index + 1.0} if "weight" in node else node
+            for index, node in enumerate(nodes)
+        ]
+        onnx = onnx_of([named], base=0.0, logistic=False)
+        drawn = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
+        numbers = drawn[~np.isnan(drawn).any(axis=1)]
+        reached = set(native_of(onnx).run(leaf_rows)[:, 0].tolist())
+        assert reached >= set(native_of(onnx).run(numbers)[:, 0].tolist())
+
+
+def test_leaf_rows_of_many_leaves_are_as_few_as_wanted() -> None:
+    """They are taken evenly."""
+    stump = [
+        {"feature": 0, "threshold": 0.5, "yes": 1, "no": 2},
+        {"weight": 1.0},
+        {"weight": 2.0},
+    ]
+    ensemble = ensemble_of(onnx_of([stump] * 50))
+    assert ensemble.count == 50
+    assert len(ensemble.leaf_rows(GOLDEN[0], 100)) == 100 * WIDTH * 4
+    assert len(ensemble.leaf_rows(GOLDEN[0], 7)) == 7 * WIDTH * 4
+    with pytest.raises(ValueError, match="a row of 2 values; 3 is the width"):
+        ensemble.leaf_rows(GOLDEN[0, :2].copy(), 7)
 
 
 def boosted(leaves: int = 31) -> bytes:

@@ -20,8 +20,9 @@ from tests.training.population import (
     profile_matrix,
     profile_recipe,
 )
+from training.adoption.graph.tree_rows import threshold_neighbours
 from training.errors import ConversionError, GateFailedError
-from training.export.edge_rows import base_rows, contract_edges, threshold_neighbours
+from training.export.edge_rows import base_rows, contract_edges
 from training.export.onnx_model import OnnxModel
 from training.export.parity import certify_parity
 from training.labelled_rows import LabelledRows

@@ -6,7 +6,8 @@ from onnx import TensorProto, helper
 
 from tests.tiny_models import linear_model
 from tests.training.population import ALL_COLUMNS, profile_matrix
-from training.export.edge_rows import NEIGHBOURS_MAX, contract_edges, threshold_neighbours
+from training.adoption.graph.tree_rows import NEIGHBOURS_MAX, threshold_neighbours
+from training.export.edge_rows import contract_edges
 
 
 def stumps(splits: list[tuple[int, float]]) -> bytes:

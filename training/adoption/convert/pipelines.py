@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -187,13 +188,16 @@ def _converted(model: Estimator, inputs: Mapping[str, type], shown: str) -> byte
     types = [(name, kind([None, width if name == MATRIX else 1])) for name, kind in inputs.items()]
     wide = DoubleTensorType in inputs.values()
     try:
-        converted: Any = convert_sklearn(
-            model,
-            initial_types=types,
-            options={"zipmap": False} if is_classifier(model) else None,
-            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-            name="adopted",
-        )
+        with warnings.catch_warnings():
+            # As in training.export.convert: protobuf 6 converts the bools of HistGradientBoosting.
+            warnings.filterwarnings("ignore", "Field onnx.AttributeProto", DeprecationWarning)
+            converted: Any = convert_sklearn(
+                model,
+                initial_types=types,
+                options={"zipmap": False} if is_classifier(model) else None,
+                target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+                name="adopted",
+            )
         if wide:
             converted = widened(converted, _imputed_values(model))
         onnx = converted.SerializeToString(deterministic=True)

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attributes_of
-from training.adoption.graph.tree_leaves import leaf_bounds
+from training.adoption.graph.tree_leaves import LEAVES_MAX, leaf_bounds
 
 Origin = tuple[str, int]
 """A column of the graph: its input, and the index of the column."""
@@ -39,10 +39,13 @@ class FoundColumns:
     categories: Mapping[Origin, tuple[str, ...]]
 
 
-def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
+def find_columns(
+    model: Model, widths: Mapping[str, int], *, leaves_max: int = LEAVES_MAX
+) -> FoundColumns:
     """Return thresholds and words of the columns.
 
-    widths  input -> number of its columns.
+    widths      input -> number of its columns.
+    leaves_max  leaves of one tree operator that are followed; of more, evenly spaced ones.
     """
     # Every column of an input is its own origin.
     constants = constants_of(model)
@@ -65,7 +68,7 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
                 origin = read[column] if 0 <= column < len(read) else None
                 if origin is not None:
                     splits.setdefault(origin, set()).add(threshold)
-            leaves += _leaves(node, read)
+            leaves += _leaves(node, read, leaves_max)
         if node.op_type in ("LabelEncoder", "OneHotEncoder", "CategoryMapper"):
             words = _words_of(node)
             categories |= {origin: words for origin in read if origin is not None and words}
@@ -78,10 +81,10 @@ def find_columns(model: Model, widths: Mapping[str, int]) -> FoundColumns:
     )
 
 
-def _leaves(node: Node, read: Origins) -> list[Mapping[Origin, tuple[float, float]]]:
+def _leaves(node: Node, read: Origins, most: int) -> list[Mapping[Origin, tuple[float, float]]]:
     """Return the bounds of the leaves whose columns are all known."""
     known: list[Mapping[Origin, tuple[float, float]]] = []
-    for bounds in leaf_bounds(node):
+    for bounds in leaf_bounds(node, most):
         origins = [read[column] if 0 <= column < len(read) else None for column in bounds]
         if None not in origins:
             known.append(

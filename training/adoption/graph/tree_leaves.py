@@ -1,6 +1,5 @@
 """Says which values of a row lead to the leaves of a graph's trees."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,23 @@ import numpy as np
 from training.adoption.graph.read_graph import Node, attributes_of
 
 LEAVES_MAX = 2_000
-"""Leaves of one tree operator that are followed; of more, evenly spaced ones."""
+"""Leaves of one tree operator of a foreign graph that are followed."""
 
 Bounds = dict[int, tuple[float, float]]
 """Column of the trees -> the least and the greatest float32 on the way to a leaf."""
 LEAST, GREATEST = -np.inf, np.inf
+# Comparison and its side -> where values lie, beside the threshold.
+UP_TO = {(b"BRANCH_LEQ", True), (b"BRANCH_GT", False)}
+FROM = {(b"BRANCH_GTE", True), (b"BRANCH_LT", False)}
+BELOW = {(b"BRANCH_LT", True), (b"BRANCH_GTE", False)}
+ABOVE = {(b"BRANCH_GT", True), (b"BRANCH_LEQ", False)}
+EQUAL = {(b"BRANCH_EQ", True), (b"BRANCH_NEQ", False)}
 
 
-def leaf_bounds(node: Node) -> list[Bounds]:
+def leaf_bounds(node: Node, most: int = LEAVES_MAX) -> list[Bounds]:
     """Return the bounds of each leaf of a TreeEnsembleClassifier or TreeEnsembleRegressor.
+
+    most  leaves that are followed; of more, evenly spaced ones.
 
     Leaves that no finite row reaches are left out, as are trees whose lists contradict each other.
     Both bounds belong to the leaf: a row at them stands on thresholds, or just above.
@@ -37,7 +44,7 @@ def leaf_bounds(node: Node) -> list[Bounds]:
     # Climb from each leaf to its root.
     leaves = [index for index, mode in enumerate(modes) if mode == b"LEAF"]
     found = []
-    for picked in spread_indexes(len(leaves), LEAVES_MAX):
+    for picked in spread_indexes(len(leaves), most):
         bounds: Bounds | None = {}
         index, steps = leaves[picked], 0
         while bounds is not None and index in parents and steps < len(modes):
@@ -75,27 +82,29 @@ def _narrowed(
     """Return bounds after one more comparison on the way; None if no value is left."""
     low, high = bounds.get(feature, (LEAST, GREATEST))
     value = np.float32(threshold)
-    below = float(np.nextafter(value, np.float32(-np.inf)))
-    above = float(np.nextafter(value, np.float32(np.inf)))
     exact = float(value)
     # What is true on one side of the comparison, as the least and the greatest value.
-    sides: Mapping[tuple[bytes, bool], tuple[float, float]] = {
-        (b"BRANCH_LEQ", True): (LEAST, exact),
-        (b"BRANCH_LEQ", False): (above, GREATEST),
-        (b"BRANCH_LT", True): (LEAST, below),
-        (b"BRANCH_LT", False): (exact, GREATEST),
-        (b"BRANCH_GT", True): (above, GREATEST),
-        (b"BRANCH_GT", False): (LEAST, exact),
-        (b"BRANCH_GTE", True): (exact, GREATEST),
-        (b"BRANCH_GTE", False): (LEAST, below),
-        (b"BRANCH_EQ", True): (exact, exact),
-        (b"BRANCH_NEQ", False): (exact, exact),
-    }
-    least, greatest = sides.get((mode, side), (LEAST, GREATEST))
+    least, greatest = LEAST, GREATEST
+    if (mode, side) in UP_TO:
+        greatest = exact
+    elif (mode, side) in FROM:
+        least = exact
+    elif (mode, side) in BELOW:
+        greatest = _next(value, LEAST)
+    elif (mode, side) in ABOVE:
+        least = _next(value, GREATEST)
+    elif (mode, side) in EQUAL:
+        least = greatest = exact
     low, high = max(low, least), min(high, greatest)
     # Trees split missing values off at infinity; no finite value lies beyond.
     reached = low <= high and low < np.inf and high > -np.inf
     return {**bounds, feature: (low, high)} if reached else None
+
+
+def _next(value: np.float32, towards: float) -> float:
+    """Return the next float32, which may be infinite."""
+    with np.errstate(over="ignore"):
+        return float(np.nextafter(value, np.float32(towards)))
 
 
 def as_column_value(value: float, dtype: Any) -> Any:  # noqa: ANN401  a numpy type, and its value

@@ -11,6 +11,7 @@ from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
 from turnout.views.cards import joined_lines, metric_lines
+from turnout.views.golden_evidence import scorer_line
 from turnout.views.runs import state_name
 from turnout.views.terminal import named_values, terminal
 
@@ -108,6 +109,7 @@ def _report(
         "version": "not registered" if version is None else f"{model} {version.label}",
         "task": f"{trained.recipe.task}: {', '.join(trained.recipe.contract.outputs)}",
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
+        "scored": scorer_line(trained.native),
         **joined_lines(joined),
         **metric_lines(json.loads(trained.files["card.json"]), places=4),
     }
@@ -119,6 +121,7 @@ def _report(
         "digest": None if version is None else version.digest,
         "run": None if run is None else run.id,
         "joined": joined,
+        "native": trained.native,
         "metrics": {name: item.definition() for name, item in trained.metrics.items()},
         "out": None if out is None else str(out),
     }

@@ -1,0 +1,1 @@
+"""Tests of learners: declarations, fits of each library, and what is refused."""

@@ -1,0 +1,135 @@
+"""Calls the author's own function, which fits a model and gives its ONNX graph."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with sklearn
+
+from training.adoption.foreign import ForeignOutput
+from training.adoption.inspect_graph import inspect_graph
+from training.errors import AdoptionError, ConversionError, RecipeError
+from training.export.onnx_model import OnnxModel
+from training.learner import Learner
+from training.learners.fitted import Targets
+from training.learners.served_graph import served_graph
+
+Scores = Callable[[NDArray[np.float32]], Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FunctionLearner:
+    """What an author's function has fitted (FittedLearner).
+
+    onnx             from one input (B, F) to *output*.
+    output           the output that is served.
+    columns          its columns, K of them.
+    score            the author's own scores of (N, F) rows; None: the graph is its own truth.
+    function         name of the function.
+    negatives_share  share of the negative rows that it was given.
+    """
+
+    onnx: bytes
+    output: str
+    columns: tuple[int, ...]
+    score: Scores | None
+    function: str
+    negatives_share: float = 1.0
+
+    @property
+    def truth_by(self) -> str:
+        """The function; "" if it gave no scores of its own."""
+        return "" if self.score is None else self.function
+
+    def outputs(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the author's scores of *rows*, (N, F), or the graph's, as (N, K).
+
+        Raises RecipeError for scores of another shape.
+        """
+        if self.score is None:
+            graph = self.to_onnx(name="truth", width=rows.shape[1], model_contract="")
+            return OnnxModel(graph).scores(rows).astype(np.float64)
+        with threadpool_limits(limits=1):
+            given = np.asarray(self.score(rows), dtype=np.float64)
+        scores = given[:, np.newaxis] if given.ndim == 1 else given
+        # As many columns as the graph has, or those that are served.
+        if scores.ndim == 2 and scores.shape[1] > len(self.columns):
+            scores = scores[:, list(self.columns)]
+        if scores.shape != (len(rows), len(self.columns)):
+            raise RecipeError(
+                f"the scores of {self.function} have the shape {given.shape} for {len(rows)} rows; "
+                f"({len(rows)}, {len(self.columns)}) is needed"
+            )
+        if self.negatives_share == 1.0:
+            return scores
+        return scores / (scores + (1.0 - scores) / self.negatives_share)
+
+    def to_onnx(self, *, name: str, width: int, model_contract: str) -> bytes:  # noqa: ARG002  the graph has it
+        """Return the graph, as FittedLearner says."""
+        return served_graph(
+            self.onnx,
+            self.output,
+            self.columns,
+            name=name,
+            model_contract=model_contract,
+            negatives_share=self.negatives_share,
+        )
+
+
+def fit_function(
+    learner: Learner,
+    seed: int,
+    rows: NDArray[np.float32],
+    targets: Targets,
+    negatives_share: float,
+) -> FunctionLearner:
+    """Return what the function of *learner* has fitted.
+
+    The function runs in this process, with the rights of whoever trains. Raises RecipeError for a
+    function that is not at hand or gives something else than a graph, and ConversionError for a
+    graph that cannot be served.
+    """
+    name = str(learner.parameters["function"])
+    if learner.fit is None:
+        raise RecipeError(
+            f"the function {name} is not at hand; train by `turnout train`, or with the recipe as "
+            "its file declares it"
+        )
+    given = learner.fit(rows, targets.values, seed, **learner.parameters.get("arguments", {}))
+    onnx, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if hasattr(onnx, "SerializeToString"):
+        onnx = onnx.SerializeToString(deterministic=True)
+    if not isinstance(onnx, bytes) or not (score is None or callable(score)):
+        raise RecipeError(
+            f"{name} returned {type(given).__name__}; it must return the bytes of an ONNX graph, "
+            "or a pair of these and a function that scores rows"
+        )
+    try:
+        outputs = inspect_graph(onnx).outputs
+    except AdoptionError as error:
+        raise ConversionError(f"the graph of {name} cannot be served: {error}") from error
+    output, columns = _served(outputs, targets, name)
+    return FunctionLearner(onnx, output, columns, score, name, negatives_share)
+
+
+def _served(
+    outputs: tuple[ForeignOutput, ...], targets: Targets, name: str
+) -> tuple[str, tuple[int, ...]]:
+    """Return the output of the scores and its columns."""
+    scores = [item for item in outputs if item.kind != "label"]
+    count = targets.outputs
+    fitting = [item for item in scores if item.width == count]
+    # Two probabilities are those of the negative and the positive class.
+    if not fitting and targets.task == "binary":
+        pairs = [item for item in scores if item.width == 2]
+        if len(pairs) == 1:
+            return pairs[0].name, (1,)
+    if len(fitting) != 1:
+        raise ConversionError(
+            f"the graph of {name} has the outputs "
+            f"{ {item.name: item.width for item in scores} } with so many columns; one output of "
+            f"{count} is needed for the task {targets.task!r}"
+        )
+    return fitting[0].name, tuple(range(count))
