@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from project.new_project import write_new_project
 from registry import bundle
 from tests.walks.models.test_judged_outputs import roll_out
 from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
@@ -21,14 +22,6 @@ from training.drills import bad_versions
 pytestmark = pytest.mark.walk
 
 CLASSES = ("low", "middle", "high")
-PROJECT = """
-[project]
-name = "tasks"
-format = 1
-owner = "network-ds"
-
-[environments.dev]
-"""
 DECLARED = """
 from turnout.define import Labels, Source
 
@@ -78,23 +71,23 @@ SPEND = {
 def tasks_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose callers send three numbers, which tell the tariff and the spend."""
     root: Path = tmp_path_factory.mktemp("tasks") / "project"
-    for name in ("data", "labels", "recipes"):
-        (root / name).mkdir(parents=True)
-    (root / "turnout.toml").write_text(PROJECT)
+    texts = {f"labels/{model['value']}.py": DECLARED.format(**model) for model in (OFFERS, SPEND)}
+    for model in (OFFERS, SPEND):
+        for setting, trees in (("first", 12), ("second", 40)):
+            text = RECIPE.format(**model, setting=setting, trees=trees)
+            texts[f"recipes/{model['model']}_{setting}.py"] = text
+    write_new_project(root, "tasks", "network-ds", extra=texts)
+    (root / "data").mkdir()
+    number = "(hash(i * 8 + {column}) % 1000) / 1000.0"
+    columns = ", ".join(f"{number.format(column=at)} AS x{at}" for at in range(4))
     with duckdb.connect() as connection:
-        connection.execute("SELECT setseed(0.4)")
         connection.execute(
             "COPY (SELECT *, ['low', 'middle', 'high'][1 + (told > .8)::INT + (told > 1.2)::INT] "
             "AS tariff, 30000 + 20000 * told AS spend FROM (SELECT 'S' || i AS subscriber, "
-            "now()::TIMESTAMP - INTERVAL 1 DAY AS asked_at, random() AS x0, random() AS x1, "
-            "random() AS x2, x0 + x1 * .8 + x2 * .2 + random() * .2 AS told "
+            f"now() - INTERVAL 1 DAY AS asked_at, {columns}, "
+            "x0 + x1 * .8 + x2 * .2 + x3 * .2 AS told "
             f"FROM range(3000) t(i))) TO '{root}/data/asked.parquet'"
         )
-    for model in (OFFERS, SPEND):
-        (root / "labels" / f"{model['value']}.py").write_text(DECLARED.format(**model))
-        for setting, trees in (("first", 12), ("second", 40)):
-            text = RECIPE.format(**model, setting=setting, trees=trees)
-            (root / "recipes" / f"{model['model']}_{setting}.py").write_text(text)
     return root
 
 
