@@ -16,6 +16,7 @@ INTERVAL_KEYS = {"value", "low", "high"}
 
 UNIT_METRICS = ("mae", "rmse", "bias")
 """Metrics of a regression in the unit of its values."""
+UNDEFINED = "-"
 LARGE = 1_000.0
 """From here on a number needs no places."""
 
@@ -70,8 +71,9 @@ def metric_lines(card: Mapping[str, Any], *, places: int = 3) -> dict[str, objec
     lines: dict[str, object] = {}
     for name, item in _mapping(card.get("metrics")).items():
         if isinstance(item, Mapping) and item.keys() == INTERVAL_KEYS:
-            of_unit = f" {unit}" if unit and name in UNIT_METRICS else ""
-            lines[name] = format_estimate(item, places=places) + of_unit
+            shown = format_estimate(item, places=places)
+            in_unit = unit and name in UNIT_METRICS and shown != UNDEFINED
+            lines[name] = f"{shown} {unit}" if in_unit else shown
         else:
             lines |= flatten_card({name: item})
     return lines
@@ -155,7 +157,7 @@ def format_estimate(item: Mapping[str, float | None], *, places: int = 3) -> str
         for number in (item["value"], item["low"], item["high"])
     )
     if value is None:
-        return "-"
+        return UNDEFINED
     form = f".{places}f" if abs(value) < LARGE else ",.0f"
     shown = f"{value:{form}}"
     return shown if low is None or high is None else f"{shown} [{low:{form}}, {high:{form}}]"
