@@ -44,10 +44,12 @@ def brought(content: bytes, **options: Any) -> tuple[NativeForm, Any]:  # noqa: 
 
 @pytest.mark.skipif(load_tree_reader() is None, reason="turnout_ingress is not built")
 @pytest.mark.parametrize("tool", ["lightgbm", "xgboost", "catboost"])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_boosted_trees_of_two_classes_are_read_natively(tool: str, reverse: bool) -> None:
+@pytest.mark.parametrize(
+    ("graph", "reverse"), [("binary", False), ("binary", True), ("amount", False)]
+)
+def test_boosted_trees_of_one_score_are_read_natively(tool: str, graph: str, reverse: bool) -> None:
     """The native library takes the file, and has the bits of ONNX Runtime."""
-    form, rows = brought(exported(f"{tool}_binary"), reverse=reverse)
+    form, rows = brought(exported(f"{tool}_{graph}"), reverse=reverse)
     assert form.onnx is not None, form.reason
     assert form.difference_max < 1e-6
     read = load_tree_reader()
@@ -129,7 +131,6 @@ def coded_trees() -> bytes:
     ("content", "options", "reason"),
     [
         (exported("lightgbm_three"), {}, "3 outputs are served"),
-        (exported("xgboost_amount"), {}, "the trees give a value, and natively they give a prob"),
         (linear_file(3), {}, "the graph has no boosted trees|the node MatMul .* is no boosted"),
         (mixed_file(), {}, "the node MatMul .* is no boosted tree"),
         (coded_trees(), {}, "the node LabelEncoder .* makes the columns of the trees"),
