@@ -64,7 +64,7 @@ class Learner:
             )
 
     @staticmethod
-    def estimator(estimator: Any, **parameters: Any) -> "Learner":  # noqa: ANN401  scikit-learn has no common type
+    def estimator(estimator: Any, /, **parameters: Any) -> "Learner":  # noqa: ANN401  scikit-learn has no common type
         """Return a learner of an estimator or Pipeline of scikit-learn.
 
         estimator   the path of its class, such as "sklearn.linear_model.Ridge", or an unfitted
@@ -88,7 +88,7 @@ class Learner:
         return Learner(kind="sklearn", parameters=estimator_definition(estimator))
 
     @staticmethod
-    def function(fit: Callable[..., Any], **arguments: Any) -> "Learner":  # noqa: ANN401  JSON values
+    def function(fit: Callable[..., Any], /, **arguments: Any) -> "Learner":  # noqa: ANN401  JSON values
         """Return a learner that calls the author's own function.
 
         fit        `fit(rows, targets, seed, **arguments)` at the top of a file. It gets rows, (N,

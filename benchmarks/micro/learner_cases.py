@@ -21,14 +21,12 @@ class Case:
     """One fit.
 
     missing  whether a tenth of the numbers is missing.
-    refused  what refuses such a recipe, for the table of traps; "" if nothing does.
     """
 
     name: str
     task: TargetTask
     learner: Learner
     missing: bool = False
-    refused: str = ""
 
 
 def population(rows: int, *, missing: bool) -> NDArray[np.float32]:
@@ -160,6 +158,7 @@ LEARNERS = [
         for missing in (False, True)
         if (kind, missing) != ("forest", True)
     ),
+    Case("lightgbm, categories", "binary", _learner("lightgbm", categorical_feature=[6])),
     Case("xgboost, depth 6", "binary", _learner("xgboost", max_depth=6)),
     Case("catboost, depth 6", "binary", _learner("catboost", depth=6)),
     Case("sklearn: scaler, logistic", "binary", _scaled("sklearn.linear_model.LogisticRegression")),
@@ -186,8 +185,6 @@ LEARNERS = [
     ),
     Case("function: own network", "binary", Learner.function(own_network)),
 ]
-
-LINT, GATE = "lint", "the gate"
 
 TRAPS = [
     Case("lightgbm, linear_tree=True", "regression", _learner("lightgbm", linear_tree=True)),
@@ -249,7 +246,6 @@ TRAPS = [
         "binary",
         _learner("xgboost", num_parallel_tree=4, subsample=0.7),
     ),
-    Case("xgboost, missing=0", "binary", _learner("xgboost", missing=0.0)),
     Case(
         "xgboost, objective=count:poisson",
         "regression",

@@ -23,10 +23,11 @@ from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attribute
 from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET, OnnxModel
 
 DIFFERENCE_MAX = 1e-6
-"""How far a probability may move, or a share of a larger score. The logistic functions of ONNX
+"""How far a score may move, as a share of it if it is above 1. The logistic functions of ONNX
 Runtime differ by 1e-7."""
-LEAVES_MAX = 32
-"""The native library has a bit of 32 for each leaf of a tree."""
+LEAVES_MAX = 64
+"""The native library has a bit of 64 for each leaf of a tree."""
+LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",
     "nodes_nodeids",
@@ -47,7 +48,7 @@ class NativeForm:
 
     onnx            None if ONNX Runtime has to score.
     reason          why; "" if *onnx* is not None.
-    difference_max  how far probabilities moved.
+    difference_max  how far scores moved, as a share of those above 1.
     """
 
     onnx: bytes | None
@@ -225,7 +226,7 @@ def _regressor(found: _FoundTrees, shift: float) -> Node:
     return helper.make_node(
         "TreeEnsembleRegressor",
         [INPUTS],
-        ["log_odds" if found.logistic else SCORES],
+        [LOG_ODDS if found.logistic else SCORES],
         domain=ML_DOMAIN,
         n_targets=1,
         base_values=[base + shift],
@@ -301,7 +302,7 @@ def _too_many_leaves(trees: Mapping[str, Any]) -> str:
         return ""
     return (
         f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
-        "(max_leaves, num_leaves, or a depth of 5)"
+        "(max_leaves, num_leaves, or a depth of 6)"
     )
 
 
@@ -310,7 +311,7 @@ def _written(model: Model, regressor: Node, *, logistic: bool) -> bytes:
 
     logistic  whether a Sigmoid stands behind them.
     """
-    sigmoid = [helper.make_node("Sigmoid", ["log_odds"], [SCORES])] if logistic else []
+    sigmoid = [helper.make_node("Sigmoid", [LOG_ODDS], [SCORES])] if logistic else []
     graph = helper.make_graph(
         [regressor, *sigmoid],
         "adapted",

@@ -45,7 +45,7 @@ PACKAGES = {
 
 TASK_OBJECTIVES: dict[str, dict[str, tuple[str, ...]]] = {
     "lightgbm": {
-        "binary": ("binary", "cross_entropy", "xentropy"),
+        "binary": ("binary",),
         "multiclass": ("multiclass", "softmax"),
         "regression": (
             *("regression", "regression_l2", "l2", "mean_squared_error", "mse", "l2_root", "rmse"),
@@ -99,17 +99,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "ONNX takes 0 for a number; give missing values as NaN (a default of None)",
         ),
         (
-            ("use_missing",),
-            lambda value: value in (False, 0, "false"),
-            "ONNX does not take NaN for 0; give the feature a default of 0",
-        ),
-        (
-            ("categorical_feature", "categorical_features", "cat_feature", "categorical_column"),
-            _any,
-            "splits by categories are no comparisons with a threshold, so gateways score them "
-            "several times slower; leave it out, because trees split the view's codes well",
-        ),
-        (
             ("sigmoid",),
             lambda value: value != 1.0,
             "its converter takes 1; leave it out",
@@ -149,6 +138,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             _any,
             "CatBoost does not export categories and texts to ONNX (catboost#863); leave it out, "
             "because trees split the view's codes well",
+        ),
+        (
+            ("grow_policy",),
+            lambda value: value != "SymmetricTree",
+            "CatBoost exports symmetric trees only; leave it out, or use LightGBM",
         ),
         (
             ("allow_writing_files", "train_dir", "logging_level", "verbose", "silent"),

@@ -49,7 +49,11 @@ def fit_xgboost(parameters: Mapping[str, Any], seed: int, rows: Rows, targets: T
     import xgboost
 
     kind = xgboost.XGBRegressor if targets.task == "regression" else xgboost.XGBClassifier
-    model = kind(**parameters, random_state=seed, n_jobs=1, verbosity=1)
+    # JSON has lists where XGBoost wants a tuple.
+    given = dict(parameters)
+    if isinstance(given.get("monotone_constraints"), list):
+        given["monotone_constraints"] = tuple(given["monotone_constraints"])
+    model = kind(**given, random_state=seed, n_jobs=1, verbosity=1)
     # XGBoost only warns of a parameter that it does not know.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -42,6 +42,7 @@ def test_what_changes_bytes_is_refused(
         ("xgboost", {"missing": 0.0}, "takes only NaN for missing"),
         ("xgboost", {"enable_categorical": True}, "no splits by categories"),
         ("catboost", {"cat_features": [1]}, "catboost#863"),
+        ("catboost", {"grow_policy": "Lossguide"}, "exports symmetric trees only"),
     ],
 )
 def test_known_traps_of_converters_are_refused(
@@ -75,6 +76,7 @@ def test_an_objective_of_another_task_is_refused(
 def test_settings_that_convert_well_pass() -> None:
     """Nothing is refused for taste."""
     assert problems("lightgbm", num_leaves=31, monotone_constraints=[1], min_child_samples=5) == []
+    assert problems("lightgbm", categorical_feature=[2], use_missing=False) == []
     assert problems("xgboost", base_score=0.3, max_depth=4, subsample=0.5) == []
     assert problems("catboost", "regression", loss_function="Quantile:alpha=0.9") == []
     assert problems("lightgbm", "regression", objective="quantile", alpha=0.9) == []

@@ -17,6 +17,8 @@ from training.export.thresholds import float32_not_above, round_boosted_threshol
 
 OBJECTS_MAX = 200_000
 """Objects of one model that are looked at for trees."""
+LIGHTGBM_ZERO = np.float32(1e-35)
+"""kZeroThreshold of LightGBM."""
 THRESHOLDS = "threshold="
 """Begins the line with the thresholds of a tree in LightGBM's text."""
 
@@ -41,12 +43,17 @@ def round_thresholds(model: object, *, computed: bool) -> None:
 
 
 def rounded_booster(booster: Any) -> Any:  # noqa: ANN401  lightgbm has no types
-    """Return *booster* with rounded thresholds."""
+    """Return *booster* with rounded thresholds.
+
+    LightGBM takes every value up to LIGHTGBM_ZERO for 0, so a row at the threshold below 0 goes to
+    the right of it. The next float32 below sends it there.
+    """
     lines = booster.model_to_string().split("\n")
     for index, line in enumerate(lines):
         if line.startswith(THRESHOLDS):
             exact = np.array(line.removeprefix(THRESHOLDS).split(), dtype=np.float64)
-            rounded = float32_not_above(exact).astype(np.float64)
+            rounded = float32_not_above(exact)
+            rounded[rounded == -LIGHTGBM_ZERO] = np.nextafter(-LIGHTGBM_ZERO, np.float32(-1))
             lines[index] = THRESHOLDS + " ".join(repr(float(value)) for value in rounded)
     # The sizes of the trees in bytes are no longer true, and without them the text is read in turn.
     text = "\n".join(line for line in lines if not line.startswith("tree_sizes="))
