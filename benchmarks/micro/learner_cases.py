@@ -139,8 +139,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "forest": {"n_estimators": 50, "max_depth": 8},
     "boosting": {"max_iter": 100},
     "lightgbm": {"n_estimators": 100},
-    "xgboost": {"n_estimators": 100, "max_depth": 5},
-    "catboost": {"n_estimators": 100, "depth": 5},
+    "xgboost": {"n_estimators": 100, "max_depth": 6},
+    "catboost": {"n_estimators": 100, "depth": 6},
 }
 
 
@@ -159,8 +159,7 @@ LEARNERS = [
         if (kind, missing) != ("forest", True)
     ),
     Case("lightgbm, categories", "binary", _learner("lightgbm", categorical_feature=[6])),
-    Case("xgboost, depth 6", "binary", _learner("xgboost", max_depth=6)),
-    Case("catboost, depth 6", "binary", _learner("catboost", depth=6)),
+    Case("xgboost, depth 7", "binary", _learner("xgboost", max_depth=7)),
     Case("sklearn: scaler, logistic", "binary", _scaled("sklearn.linear_model.LogisticRegression")),
     Case(
         "sklearn: scaler, network",
