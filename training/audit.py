@@ -1,15 +1,16 @@
 """Reads the audited features of held-out rows, and compares what a version decides about them."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
-from training.evaluation.fairness import categories, compare_groups, numbers
+from training.evaluation.fairness import Attribute, categories, numbers
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
+
+Compare = Callable[[Attribute], Mapping[str, dict[str, Any]]]
+"""Compares the groups of an attribute: ending of its name -> comparison, as JSON values."""
 
 
 class AuditSource(Protocol):
@@ -25,13 +26,11 @@ def fairness_report(
     recipe: Recipe,
     store: AuditSource,
     held_out_labels: LabelledRows,
-    scores: NDArray[np.float64],
-    threshold: float,
+    compare: Compare,
 ) -> dict[str, Any]:
     """Return audited feature -> the comparison of its values, as JSON values for the card.
 
-    scores     (N,) P(positive) of the held-out rows.
-    threshold  a score at or above it is a positive decision.
+    compare  the task's comparison of what is decided about the held-out rows.
     """
     if not recipe.audit:
         return {}
@@ -41,7 +40,7 @@ def fairness_report(
     assert found.known is not None
     # Texts of a category are its groups, and numbers are groups or in bands.
     features = [use.view.features[column] for use in recipe.audit for column in use.columns]
-    report = {}
+    report: dict[str, Any] = {}
     for index, (name, feature) in enumerate(zip(audit.names, features, strict=True)):
         values, known = found.values[:, index], found.known[:, index]
         groups = (
@@ -49,11 +48,5 @@ def fairness_report(
             if feature.dictionary
             else numbers(name, values, known, recipe.band_edges.get(name, ()))
         )
-        report[name] = compare_groups(
-            groups,
-            held_out_labels.positive,
-            scores,
-            threshold=threshold,
-            seed=recipe.seed,
-        )
+        report |= {f"{name}{ending}": item for ending, item in compare(groups).items()}
     return report

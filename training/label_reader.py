@@ -16,6 +16,9 @@ from training.labelled_rows import VALUES_SHOWN, LabelledRows
 from training.labels import Labels
 
 INSTANT = "event_time_ms"
+OUTCOME = "outcome\n"
+GROUP = "group\n"
+"""Names that no column of a table has."""
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -29,13 +32,16 @@ def read_labels(
 ) -> LabelledRows:
     """Run the transform of *labels* over their source. Rows without an outcome are left out.
 
+    Labels that name no outcome give every row.
+
     root         the folder that relative paths of the source start from.
     connections  name -> address of a PostgreSQL database.
     frame        the pandas, polars or Arrow table of a source of kind "frame".
     spill        an existing folder for what does not fit into the memory.
 
-    Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit:
-    an id or an instant is missing, or a value is neither positive nor negative.
+    Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit: an
+    id, an instant or a group is missing, a value is not of the labels' kind, or all binary outcomes
+    are equal.
     """
     # Errors of the transform and of files come from DuckDB, in its words.
     with open_duckdb(spill) as connection:
@@ -44,17 +50,31 @@ def read_labels(
             open_source(connection, labels.source, frame=frame, root=root, connections=connections)
             connection.execute(f"CREATE TEMP TABLE labelled AS {labels.transform}")
             kinds = _kinds(labels, connection)
+            _check_gaps(labels, connection, kinds)
             columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))
-            outcomes = np.asarray(columns[labels.value]).astype(np.bool_)
-            _check_classes(labels, connection, outcomes, kinds[labels.value])
+            # Binary outcomes need both classes. What is left out is counted.
+            outcomes = columns.get(OUTCOME)
+            if labels.value and labels.kind == "binary":
+                outcomes = np.asarray(outcomes).astype(np.bool_)
+                _check_classes(labels, connection, outcomes, kinds)
+            left_out = _count(connection, f"NOT ({_known_sql(labels, kinds)})")
         except duckdb.Error as error:
             raise SourceError(f"labels {labels.name!r}: {error}") from error
     return LabelledRows(
         ids={entity: columns[entity].tolist() for entity in labels.entities},
         as_of_ms=_int64(columns[INSTANT]),
-        positive=outcomes,
+        positive=outcomes if labels.kind == "binary" else None,
+        values=None if labels.kind == "binary" else outcomes,
+        groups=columns.get(GROUP),
         inputs={name: columns[name] for name in labels.inputs},
+        left_out=left_out,
     )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, condition: str) -> int:
+    """Return the number of labelled rows for which the SQL *condition* is true."""
+    found = connection.execute(f"SELECT count(*) FROM labelled WHERE {condition}").fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _int64(values: NDArray[Any]) -> NDArray[np.int64]:
@@ -65,8 +85,8 @@ def _kinds(labels: Labels, connection: duckdb.DuckDBPyConnection) -> dict[str, s
     """Return column -> DuckDB type. Raises LabelsError when a column is absent."""
     described = connection.execute("DESCRIBE labelled").fetchall()
     kinds = {str(row[0]): str(row[1]) for row in described}
-    needed = (*labels.entities, INSTANT, labels.value, *labels.inputs)
-    absent = [name for name in needed if name not in kinds]
+    needed = (*labels.entities, INSTANT, labels.value, labels.group, *labels.inputs)
+    absent = [name for name in needed if name and name not in kinds]
     if absent:
         raise LabelsError(
             f"the transform of labels {labels.name!r} returns no {absent}; it returns {list(kinds)}"
@@ -74,45 +94,59 @@ def _kinds(labels: Labels, connection: duckdb.DuckDBPyConnection) -> dict[str, s
     return kinds
 
 
+def _check_gaps(
+    labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
+) -> None:
+    """Raise LabelsError for rows without an id, an instant or a group.
+
+    They would be joined with nothing, in silence.
+    """
+    for name in (*labels.entities, INSTANT, *filter(None, (labels.group,))):
+        gaps = _count(connection, f"{_known_sql(labels, kinds)} AND {identifier(name)} IS NULL")
+        if gaps:
+            raise LabelsError(
+                f"labels {labels.name!r} have {gaps} rows without {name!r}; leave these rows "
+                "out in the transform, or correct the table"
+            )
+
+
 def _rows_sql(
     labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
 ) -> str:
-    """Return SQL for ids, instant, the outcome as BOOLEAN, and the request inputs."""
-    value = identifier(labels.value)
-    known = _known_sql(labels, kinds[labels.value])
-    # A row without an id or an instant would be joined with nothing, in silence.
-    for name in (*labels.entities, INSTANT):
-        gaps = f"SELECT count(*) FROM labelled WHERE {known} AND {identifier(name)} IS NULL"
-        found = connection.execute(gaps).fetchone()
-        if found is not None and found[0]:
-            raise LabelsError(
-                f"labels {labels.name!r} have {found[0]} rows without {name!r}; leave these rows "
-                "out in the transform, or correct the table"
-            )
+    """Return SQL for ids, instant, the outcome, the group, and the request inputs."""
     columns = [f"{identifier(name)}::VARCHAR AS {identifier(name)}" for name in labels.entities]
-    outcome = _outcome_sql(labels, connection, kinds[labels.value])
-    columns += [f"{INSTANT}::BIGINT AS {INSTANT}", f"{outcome} AS {value}"]
+    columns.append(f"{INSTANT}::BIGINT AS {INSTANT}")
+    if labels.value:
+        outcome = _OUTCOMES_SQL[labels.kind](labels, connection, kinds)
+        columns.append(f"{outcome} AS {identifier(OUTCOME)}")
+    if labels.group:
+        columns.append(f"{identifier(labels.group)}::VARCHAR AS {identifier(GROUP)}")
     # An input is a text, or a number as a double, of which float32 is made as of a caller's.
     for name in labels.inputs:
-        number = kinds[name].removeprefix("U").startswith((*NUMBERS, "BOOLEAN"))
+        number = _is_number(kinds[name]) or kinds[name].startswith("BOOLEAN")
         columns.append(
             f"{identifier(name)}::{'DOUBLE' if number else 'VARCHAR'} AS {identifier(name)}"
         )
-    return f"SELECT {', '.join(columns)} FROM labelled WHERE {known}"
+    return f"SELECT {', '.join(columns)} FROM labelled WHERE {_known_sql(labels, kinds)}"
+
+
+def _is_number(kind: str) -> bool:
+    """Whether a DuckDB type is one of numbers."""
+    return kind.removeprefix("U").startswith(NUMBERS)
 
 
 def _check_classes(
     labels: Labels,
     connection: duckdb.DuckDBPyConnection,
     outcomes: NDArray[np.bool_],
-    kind: str,
+    kinds: Mapping[str, str],
 ) -> None:
     """Raise LabelsError when all outcomes are equal, with the values of the column."""
     if outcomes.any() and not outcomes.all():
         return
     value = identifier(labels.value)
     found = connection.execute(
-        f"SELECT DISTINCT {value} FROM labelled WHERE {_known_sql(labels, kind)} "
+        f"SELECT DISTINCT {value} FROM labelled WHERE {_known_sql(labels, kinds)} "
         f"ORDER BY {value} LIMIT {VALUES_SHOWN}"
     ).fetchall()
     raise LabelsError(
@@ -122,23 +156,27 @@ def _check_classes(
     )
 
 
-def _known_sql(labels: Labels, kind: str) -> str:
+def _known_sql(labels: Labels, kinds: Mapping[str, str]) -> str:
     """Return SQL that is true for rows with an outcome. NaN is what pandas writes for none."""
+    if not labels.value:
+        return "true"
     value = identifier(labels.value)
-    floating = kind in ("FLOAT", "DOUBLE")
+    floating = kinds[labels.value] in ("FLOAT", "DOUBLE")
     return f"{value} IS NOT NULL" + (f" AND NOT isnan({value})" if floating else "")
 
 
-def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: str) -> str:
-    value = identifier(labels.value)
+def _binary_sql(
+    labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
+) -> str:
+    value, kind = identifier(labels.value), kinds[labels.value]
     if labels.positive:
         # Each positive value is compared as what it is, so that 1 does not equal "1".
         return "(" + " OR ".join(_equals(value, kind, item) for item in labels.positive) + ")"
     if kind == "BOOLEAN":
         return value
-    if kind.removeprefix("U").startswith(NUMBERS):
+    if _is_number(kind):
         other = connection.execute(
-            f"SELECT {value} FROM labelled WHERE {_known_sql(labels, kind)} "
+            f"SELECT {value} FROM labelled WHERE {_known_sql(labels, kinds)} "
             f"AND {value} NOT IN (0, 1) LIMIT 1"
         ).fetchone()
         if other is None:
@@ -149,14 +187,40 @@ def _outcome_sql(labels: Labels, connection: duckdb.DuckDBPyConnection, kind: st
         )
     raise LabelsError(
         f"labels {labels.name!r} have {kind} in column {labels.value!r}; name the positive values "
-        "with positive=(...)"
+        'with positive=(...), or say kind="class"'
     )
+
+
+def _class_sql(labels: Labels, _: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]) -> str:
+    """Return SQL for a text or a number, which the recipe compares as what it is."""
+    value, kind = identifier(labels.value), kinds[labels.value]
+    return f"{value}::DOUBLE" if _is_number(kind) else f"{value}::VARCHAR"
+
+
+def _number_sql(
+    labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str]
+) -> str:
+    value, kind = identifier(labels.value), kinds[labels.value]
+    if not _is_number(kind):
+        raise LabelsError(
+            f"labels {labels.name!r} have {kind} in column {labels.value!r}, and their outcome is "
+            "a number; cast the column in the transform"
+        )
+    infinite = _count(connection, f"isinf({value}::DOUBLE)")
+    if infinite:
+        raise LabelsError(
+            f"labels {labels.name!r} have {infinite} infinite values in column {labels.value!r}; "
+            "leave these rows out in the transform, or correct the table"
+        )
+    return f"{value}::DOUBLE"
+
+
+_OUTCOMES_SQL = {"binary": _binary_sql, "class": _class_sql, "number": _number_sql}
 
 
 def _equals(value: str, kind: str, positive: str | float | bool) -> str:
     if isinstance(positive, bool):
         return f"({value} = {str(positive).lower()})" if kind == "BOOLEAN" else "false"
     if isinstance(positive, int | float):
-        is_number = kind.removeprefix("U").startswith(NUMBERS)
-        return f"({value} = {positive!r})" if is_number else "false"
+        return f"({value} = {positive!r})" if _is_number(kind) else "false"
     return f"({value}::VARCHAR = {quoted(positive)})" if kind != "BOOLEAN" else "false"

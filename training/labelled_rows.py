@@ -1,5 +1,6 @@
 """Labelled rows for training: ids, instants, labels and request inputs, checked."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,31 +21,50 @@ class LabelledRows:
 
     ids        entity -> its N ids, for each entity of the model.
     as_of_ms   (N,) int64, Unix ms. Features are taken as they were known at this instant.
-    positive   (N,) bool, the labels. Numbers that are all 0 or 1 are taken as bool.
+    positive   (N,) bool, the labels. Numbers that are all 0 or 1 are taken as bool. None: the
+               outcomes are *values*, or there are none.
+    values     (N,) outcomes that are classes or numbers. None: there are none.
+    groups     (N,) texts, the id of the call that each row is an offer of. None: every row is for
+               itself.
     inputs     request input -> its N values at the instants: texts of a category, or numbers.
                None, NaN and what is masked are missing.
+    left_out   number of rows that were left out because their outcome is not known.
 
     Lists, arrays and columns of a data frame are taken alike, by position. Raises LabelsError when
     lengths differ, an id is no text, an instant is no whole number, a label is neither true nor
-    false, or all labels are equal.
+    false or is missing, all binary labels are equal, or a row has no group.
     """
 
     ids: Mapping[str, Sequence[str]]
     as_of_ms: NDArray[np.int64]
-    positive: NDArray[np.bool_]
+    positive: NDArray[np.bool_] | None = None
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    values: NDArray[Any] | None = None
+    groups: NDArray[Any] | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         # A column of a data frame has an index of its own, so each becomes plain values in order.
         object.__setattr__(self, "ids", {name: list(ids) for name, ids in self.ids.items()})
         object.__setattr__(self, "as_of_ms", _as_int64(self.as_of_ms))
-        object.__setattr__(self, "positive", _as_bool(self.positive))
+        for name, taken in (("positive", _as_bool), ("values", _as_values), ("groups", _as_groups)):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else taken(given))
         inputs = {name: _as_column(values) for name, values in self.inputs.items()}
         object.__setattr__(self, "inputs", inputs)
+        # Every column has a value for each row.
         sizes = {
             **{name: len(ids) for name, ids in self.ids.items()},
             "as_of_ms": len(self.as_of_ms),
-            "positive": len(self.positive),
+            **{
+                name: len(column)
+                for name, column in (
+                    ("positive", self.positive),
+                    ("values", self.values),
+                    ("groups", self.groups),
+                )
+                if column is not None
+            },
             **{name: len(values) for name, values in self.inputs.items()},
         }
         if len(set(sizes.values())) != 1 or not self.ids:
@@ -53,14 +73,14 @@ class LabelledRows:
             )
         for name, ids in self.ids.items():
             _check_texts(name, ids)
-        if self.positive.all() or not self.positive.any():
+        if self.positive is not None and (self.positive.all() or not self.positive.any()):
             raise LabelsError(
                 f"all {len(self.positive)} labels are {bool(self.positive.all())}; a model needs "
                 "both classes"
             )
 
     def __len__(self) -> int:
-        return len(self.positive)
+        return len(self.as_of_ms)
 
     @property
     def spine(self) -> Spine:
@@ -85,12 +105,26 @@ class LabelledRows:
 
     def selected(self, chosen: NDArray[np.bool_]) -> "LabelledRows":
         """Return the rows where *chosen* (N,) is true, in the same order."""
-        indices = np.flatnonzero(chosen).tolist()
+        return self._taken(np.flatnonzero(chosen))
+
+    def by_group(self) -> "LabelledRows":
+        """Return the rows ordered so that those of one call are beside each other."""
+        if self.groups is None:
+            return self
+        _, numbers = np.unique(self.groups, return_inverse=True)
+        return self._taken(np.argsort(numbers, kind="stable"))
+
+    def _taken(self, rows: NDArray[np.int64]) -> "LabelledRows":
+        """Return the rows with these indexes, in their order."""
+        indices = rows.tolist()
         return LabelledRows(
             ids={name: [ids[index] for index in indices] for name, ids in self.ids.items()},
-            as_of_ms=self.as_of_ms[chosen],
-            positive=self.positive[chosen],
-            inputs={name: values[chosen] for name, values in self.inputs.items()},
+            as_of_ms=self.as_of_ms[rows],
+            positive=None if self.positive is None else self.positive[rows],
+            values=None if self.values is None else self.values[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            inputs={name: values[rows] for name, values in self.inputs.items()},
+            left_out=self.left_out,
         )
 
 
@@ -115,6 +149,41 @@ def _as_bool(labels: ArrayLike) -> NDArray[np.bool_]:
             "the rows whose outcome is not known"
         )
     return array.astype(np.bool_)
+
+
+def _as_values(outcomes: ArrayLike) -> NDArray[Any]:
+    """Return classes or numbers as an array (N,); LabelsError where one is missing or infinite."""
+    array = _one_dimensional(_as_column(outcomes), "outcomes")
+    if array.dtype.kind in "US":
+        return array.astype(object)
+    values = array.tolist() if array.dtype == object else []
+    missing = (
+        ~np.isfinite(array)
+        if array.dtype.kind == "f"
+        else np.array([_is_missing(value) for value in values], dtype=np.bool_)
+    )
+    if missing.any():
+        raise LabelsError(
+            f"{int(missing.sum()):,} of {len(array):,} outcomes are missing or infinite; leave out "
+            "the rows whose outcome is not known"
+        )
+    return array
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
+
+
+def _as_groups(groups: ArrayLike) -> NDArray[Any]:
+    """Return the id of each row's call as a text, (N,)."""
+    ids = _one_dimensional(_as_column(groups), "groups").tolist()
+    missing = sum(_is_missing(item) for item in ids)
+    if missing:
+        raise LabelsError(
+            f"{missing:,} of {len(ids):,} rows have no group; each offer is one of a call, so give "
+            "every row the id of its call"
+        )
+    return np.array([str(item) for item in ids], dtype=object)
 
 
 def _as_int64(instants: ArrayLike) -> NDArray[np.int64]:

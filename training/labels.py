@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ViewError
@@ -10,6 +10,8 @@ from features.source import Source
 from features.transforms import check_transform
 from features.views import NAME
 from training.errors import LabelsError
+
+OutcomeKind = Literal["binary", "class", "number"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +22,15 @@ class Labels:
     source     where the rows come from. Its time is the instant of a label: a model is given the
                features as they were known then.
     value      the column with the outcome. A row without one is left out: its outcome is not known.
-    positive   the values of the column that are positive; every other value is negative. Empty: the
-               column is BOOLEAN, or has the numbers 0 and 1 only.
+               Empty: there are no outcomes, for a recipe of the task "anomaly" only.
+    kind       what the column has: "binary", an event that happened or not; "class", a text or a
+               whole number for each class, which the recipe names; or "number".
+    positive   the values of a binary column that are positive; every other value is negative.
+               Empty: the column is BOOLEAN, or has the numbers 0 and 1 only.
+    group      the column that is equal in the rows of one call, for a recipe that ranks the offers
+               of a call. Empty: every row is for itself.
     transform  DuckDB SQL over a table named `source`. It returns the entity columns,
-               `event_time_ms`, the column *value* and the columns *inputs*.
+               `event_time_ms`, and the columns *value*, *group* and *inputs*.
     inputs     columns with what a caller would have sent at the instant, one for each request
                input of the recipes that learn from the labels, under the input's name.
 
@@ -33,10 +40,12 @@ class Labels:
     name: str
     entities: tuple[str, ...]
     source: Source
-    value: str
+    value: str = ""
     positive: tuple[str | int | float | bool, ...] = ()
     transform: str = "SELECT * FROM source"
     inputs: tuple[str, ...] = ()
+    kind: OutcomeKind = "binary"
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -51,7 +60,8 @@ class Labels:
                 f"labels {self.name!r} have inputs={self.inputs!r}; give a tuple: "
                 f"({self.inputs!r},)"
             )
-        columns = (*self.entities, self.value, *self.inputs)
+        self._check_outcome()
+        columns = (*self.entities, *filter(None, (self.value,)), *self.inputs)
         if len(set(columns)) != len(columns) or not all(columns):
             raise LabelsError(
                 f"labels {self.name!r} name the columns {list(columns)}; entities, value and "
@@ -67,8 +77,26 @@ class Labels:
         except ViewError as error:
             raise LabelsError(f"labels {self.name!r}: {error}") from error
 
+    def _check_outcome(self) -> None:
+        """Refuse a kind of outcome that does not exist, and positive values of another kind."""
+        if self.kind not in get_args(OutcomeKind):
+            raise LabelsError(
+                f"labels {self.name!r} have the kind {self.kind!r}; it is one of "
+                f"{', '.join(get_args(OutcomeKind))}"
+            )
+        if self.positive and (self.kind != "binary" or not self.value):
+            raise LabelsError(
+                f"labels {self.name!r} name positive values, which a binary outcome has; theirs "
+                f"is {self.kind!r} in the column {self.value!r}"
+            )
+        if self.group and self.group in (self.value, *self.inputs):
+            raise LabelsError(
+                f"labels {self.name!r} have the group {self.group!r}, which is the outcome or a "
+                "request input as well; name the column that is equal in all rows of a call"
+            )
+
     def definition(self) -> dict[str, Any]:
-        """Return the labels as JSON values; `inputs` is there only where there are some."""
+        """Return the labels as JSON values; what was added later only where it is used."""
         return {
             "name": self.name,
             "entities": list(self.entities),
@@ -77,6 +105,8 @@ class Labels:
             "positive": list(self.positive),
             "transform": self.transform,
             **({"inputs": list(self.inputs)} if self.inputs else {}),
+            **({"kind": self.kind} if self.kind != "binary" else {}),
+            **({"group": self.group} if self.group else {}),
         }
 
     @property
@@ -99,6 +129,8 @@ class Labels:
                 positive=tuple(definition["positive"]),
                 transform=definition["transform"],
                 inputs=tuple(definition.get("inputs", ())),
+                kind=definition.get("kind", "binary"),
+                group=definition.get("group", ""),
             )
         except (KeyError, TypeError, ViewError) as error:
             raise LabelsError(f"not a definition of labels: {error!r}") from error

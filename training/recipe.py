@@ -1,11 +1,12 @@
 """Recipes. A recipe and the data determine a version."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
@@ -23,9 +24,20 @@ from training.on_demand import (
     used_columns,
 )
 
-LATER_NUMBERS = ("held_out_days", "gap_days", "negatives_share")
-"""Numbers that a definition has only where they differ from their defaults."""
+Task = Literal["binary", "multiclass", "regression", "ranking", "anomaly"]
+ClassValue = str | int | float | bool
+LATER_FIELDS = ("held_out_days", "gap_days", "negatives_share", "task", "unit")
+"""Fields that a definition has only where they differ from their defaults."""
+OUTCOME_KINDS: dict[Task, tuple[str, ...]] = {
+    "binary": ("binary",),
+    "multiclass": ("class",),
+    "regression": ("number",),
+    "ranking": ("binary", "number"),
+    "anomaly": ("binary",),
+}
+"""Kinds of labels that each task learns from or is judged by."""
 NEGATIVES_SHARE_MIN = 0.01
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +88,17 @@ class Capacity:
 class GateSettings:
     """Bounds that a version must meet before it may be registered.
 
-    auc_min             smallest AUC on the held-out rows.
+    auc_min             smallest AUC on the held-out rows, of the tasks "binary" and "anomaly".
     auc_gain_low_min    bound for the gain over a champion: the low end of the 95 % interval of
                         AUC(candidate) - AUC(champion) on the held-out rows must be above it.
+    gain_low_min        the same for the other tasks, in the unit of their main metric. A gain is
+                        above 0 where the candidate is better.
+    metrics_min         metric -> its smallest value on the held-out rows, of any task.
+    metrics_max         metric -> its largest value.
     held_out_rows_min   smallest number of held-out rows.
-    difference_max      largest difference of a probability between scikit-learn and ONNX, on every
-                        certified row.
+    difference_max      largest difference of a probability between the learner's library and ONNX,
+                        on every certified row. Scores of other tasks may differ by this part of
+                        themselves, and of the size that scores of the version usually have.
     without_row_max     largest share of the labels, 0 to 1, for which a view may have no fresh row.
                         Above one half, most of what a model learns of the view is its defaults.
     feature_auc_max     largest AUC that one feature may have alone on the rows to fit on. A feature
@@ -94,6 +111,9 @@ class GateSettings:
     difference_max: float = 1e-5
     without_row_max: float = 0.5
     feature_auc_max: float = 0.99
+    gain_low_min: float = 0.0
+    metrics_min: Mapping[str, float] = field(default_factory=dict)
+    metrics_max: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.without_row_max <= 1.0:
@@ -108,12 +128,13 @@ class GateSettings:
             )
 
     def definition(self) -> dict[str, Any]:
-        """Return the settings as JSON values; feature_auc_max only where it is not the default."""
-        default = GateSettings()
+        """Return the settings as JSON values; what was added later only where it is used."""
+        default = asdict(GateSettings())
+        later = ("feature_auc_max", "gain_low_min", "metrics_min", "metrics_max")
         return {
             name: value
             for name, value in asdict(self).items()
-            if name != "feature_auc_max" or value != default.feature_auc_max
+            if name not in later or value != default[name]
         }
 
 
@@ -130,7 +151,15 @@ class Recipe:
     on_demand        features that are computed from features, inputs and the request's time; their
                      columns come last.
     withheld         features and inputs that expressions read and the learner is not given.
-    label            name of the event whose probability is the score.
+    label            name of what is learned, such as the event whose probability is the score. It
+                     is the name of the output, unless the task is "multiclass".
+    task             what the scores are: "binary", the probability of an event; "multiclass", the
+                     probability of each of *classes*; "regression", a value in *unit*; "ranking",
+                     larger for a better offer among those of one call; or "anomaly", larger for a
+                     more unusual row.
+    classes          the classes of "multiclass", in the order of the outputs: their names, or
+                     name -> the values of the labels that mean it.
+    unit             unit of the values of "regression", such as "EUR".
     entities         the entities that a caller names, in order. Empty: those of the views, in the
                      order in which the views name them.
     labels           where the outcomes come from; None: they are given when the recipe is trained.
@@ -142,7 +171,8 @@ class Recipe:
     negatives_share  share of the negative rows, .01 to 1, that the learner is fitted on. Its
                      scores are corrected for it, and all held-out rows count.
     threshold        a score at or above it is a positive decision; or Cost or Capacity, by which it
-                     is chosen on the held-out rows.
+                     is chosen on the held-out rows. "anomaly" needs a Capacity, and the other tasks
+                     decide without a threshold.
     audit            features for the fairness report. The model need not read them.
     audit_bands      audited number -> the edges of its bands, growing: (30, 50) gives "below 30",
                      "30 to below 50" and "50 and above".
@@ -159,7 +189,7 @@ class Recipe:
     labels: Labels | None = None
     seed: int = 7
     held_out_share: float = 0.3
-    threshold: float | Cost | Capacity = 0.5
+    threshold: float | Cost | Capacity = THRESHOLD
     gate: GateSettings = field(default_factory=GateSettings)
     audit: tuple[ViewUse, ...] = ()
     inputs: tuple[RequestInput, ...] = ()
@@ -169,10 +199,14 @@ class Recipe:
     held_out_days: float = 0.0
     gap_days: float = 0.0
     negatives_share: float = 1.0
+    task: Task = "binary"
+    classes: Sequence[str] | Mapping[str, Sequence[ClassValue]] = ()
+    unit: str = ""
 
     def __post_init__(self) -> None:
         try:
             self._check_numbers()
+            self._check_task()
             # These raise here, not in the middle of training.
             self.contract  # noqa: B018
             self._check_columns()
@@ -214,6 +248,58 @@ class Recipe:
                 f"{NEGATIVES_SHARE_MIN} to 1"
             )
 
+    def _check_task(self) -> None:
+        """Refuse settings that mean nothing for the task, or that it lacks."""
+        if self.task not in get_args(Task):
+            raise RecipeError(
+                f"it has the task {self.task!r}; it is one of {', '.join(get_args(Task))}"
+            )
+        # What one task needs, the others must not have.
+        unfit = {
+            "classes": bool(self.classes) and self.task != "multiclass",
+            "unit": bool(self.unit) and self.task != "regression",
+            "negatives_share": self.negatives_share != 1.0 and self.task != "binary",
+            "threshold": self.threshold != THRESHOLD and self.task not in ("binary", "anomaly"),
+        }
+        for name, wrong in unfit.items():
+            if wrong:
+                raise RecipeError(f"{name} means nothing for the task {self.task!r}; leave it out")
+        if self.task == "anomaly" and not isinstance(self.threshold, Capacity):
+            raise RecipeError(
+                "a score of how unusual a row is has no unit in which a threshold could be named "
+                "before it is learned; say how many rows can be looked at, such as "
+                "threshold=Capacity(share=0.01)"
+            )
+        self._check_classes()
+        self._check_gate()
+
+    def _check_classes(self) -> None:
+        """Refuse fewer than two classes, and a value of the labels that means two of them."""
+        if isinstance(self.classes, str):
+            raise RecipeError(f"it has classes={self.classes!r}; give a tuple of names")
+        names = [*self.class_values]
+        if self.task == "multiclass" and len(names) < 2:
+            raise RecipeError(f"it has the classes {names}; name two or more, in order")
+        if not isinstance(self.classes, Mapping) and len(names) != len(self.classes):
+            raise RecipeError(f"it names a class twice: {list(self.classes)}")
+        meant = [value for values in self.class_values.values() for value in values]
+        counts = Counter(map(class_key, meant))
+        twice = [value for value in meant if counts[class_key(value)] > 1]
+        if twice:
+            raise RecipeError(f"{twice[0]!r} means two of its classes; it can mean one only")
+
+    def _check_gate(self) -> None:
+        """Refuse bounds of a metric that the task does not have."""
+        default = GateSettings()
+        by_auc = self.task in ("binary", "anomaly")
+        for name in ("gain_low_min",) if by_auc else ("auc_min", "auc_gain_low_min"):
+            if getattr(self.gate, name) != getattr(default, name):
+                instead = "auc_gain_low_min" if by_auc else "metrics_min and gain_low_min"
+                raise RecipeError(
+                    f"its gate has {name}, which means nothing for the task {self.task!r}; use "
+                    f"{instead}"
+                )
+
     def _check_columns(self) -> None:
         """Refuse on-demand features that are too many or named twice, and useless *withheld*."""
         # Names are those of the learner's columns, so each is there once.
@@ -242,7 +328,27 @@ class Recipe:
             raise RecipeError("every column is withheld; the learner needs one")
 
     def _check_labels(self, labels: Labels) -> None:
-        """Refuse labels without the ids or the request inputs that the model needs."""
+        """Refuse labels without the outcome, the ids or the inputs that the model needs."""
+        # The outcome.
+        kinds = OUTCOME_KINDS[self.task]
+        if not labels.value and self.task != "anomaly":
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} has the task {self.task!r}, and the labels "
+                f"{labels.name!r} name no outcome; give them value=..., the column with it"
+            )
+        if labels.kind not in kinds:
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} has the task {self.task!r}, and the labels "
+                f"{labels.name!r} have outcomes of the kind {labels.kind!r}; it needs "
+                f"{' or '.join(map(repr, kinds))}: give the labels kind=..."
+            )
+        if (self.task == "ranking") != bool(labels.group):
+            raise RecipeError(
+                f"recipe {self.model}/{self.setting} has the task {self.task!r}, and the labels "
+                f"{labels.name!r} have the group {labels.group!r}; a ranking needs the column that "
+                "is equal in all rows of a call, and the other tasks have none"
+            )
+        # The ids and the request inputs.
         missing = [name for name in self.contract.entities if name not in labels.entities]
         if missing:
             raise RecipeError(
@@ -266,13 +372,20 @@ class Recipe:
             entities=self.entities or tuple(keyed_by),
             views=self.features,
             inputs=self.inputs,
-            outputs=(self.label,),
+            outputs=tuple(self.class_values) or (self.label,),
         )
         reads_time = any(
             NOW in used_columns(parse_on_demand(feature, without_time.names))
             for feature in self.on_demand
         )
         return replace(without_time, request_time=reads_time)
+
+    @cached_property
+    def class_values(self) -> dict[str, tuple[ClassValue, ...]]:
+        """Class -> the values of the labels that mean it, in the order of the outputs."""
+        if isinstance(self.classes, Mapping):
+            return {name: tuple(values) for name, values in self.classes.items()}
+        return {name: (name,) for name in self.classes}
 
     @cached_property
     def on_demand_terms(self) -> tuple[tuple[OnDemand, Term], ...]:
@@ -351,6 +464,10 @@ class Recipe:
             "held_out_days": self.held_out_days,
             "gap_days": self.gap_days,
             "negatives_share": 0.0 if self.negatives_share == 1.0 else self.negatives_share,
+            "task": "" if self.task == "binary" else self.task,
+            # A list, because JSON objects have no order.
+            "classes": [[name, list(values)] for name, values in self.class_values.items()],
+            "unit": self.unit,
         }
 
     @staticmethod
@@ -373,7 +490,8 @@ class Recipe:
                 "audit_bands": {
                     name: tuple(edges) for name, edges in definition.get("audit_bands", {}).items()
                 },
-                **{name: definition[name] for name in LATER_NUMBERS if name in definition},
+                "classes": _classes_of(definition.get("classes", ())),
+                **{name: definition[name] for name in LATER_FIELDS if name in definition},
             }
             # The rest is in every definition.
             return Recipe(
@@ -395,6 +513,20 @@ class Recipe:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error
 
 
+def class_key(value: object) -> tuple[str, object]:
+    """Return what a value of labels is compared by: 1 equals 1.0, and neither "1" nor true."""
+    if isinstance(value, bool):
+        return "text", str(value).lower()
+    if isinstance(value, int | float):
+        return "number", float(value)
+    return "text", value
+
+
+def output_names(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the outputs of a recipe's versions, by its definition."""
+    return tuple(name for name, _ in definition.get("classes", ())) or (definition["label"],)
+
+
 def threshold_definition(threshold: float | Cost | Capacity) -> float | dict[str, Any]:
     """Return a recipe's threshold as JSON values, for recipes and cards."""
     return threshold if isinstance(threshold, int | float) else threshold.definition()
@@ -404,6 +536,16 @@ def _threshold_of(definition: float | Mapping[str, Any]) -> float | Cost | Capac
     if isinstance(definition, int | float):
         return definition
     return Capacity(**definition) if "share" in definition else Cost(**definition)
+
+
+def _classes_of(
+    definition: Sequence[tuple[str, Sequence[ClassValue]]],
+) -> tuple[str, ...] | dict[str, tuple[ClassValue, ...]]:
+    """Return the names of the classes alone where each is its own only value."""
+    values_of = {name: tuple(values) for name, values in definition}
+    if all(values == (name,) for name, values in values_of.items()):
+        return tuple(values_of)
+    return values_of
 
 
 def _use_definition(use: ViewUse) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Splits labelled rows into held-out rows, by which a version is judged, and rows to fit on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from training.recipe import Recipe
 HASH_BUCKETS = 1_000_000
 DAY_MS = 86_400_000
 BY_ENTITY = "xxh3_64 of the joined entity ids, salted by the model's name"
+BY_GROUP = "xxh3_64 of the call's id, salted by the model's name"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,10 +33,17 @@ class Split:
 
 
 def split_rows(recipe: Recipe, labels: LabelledRows) -> Split:
-    """Return what each row is for; LabelsError if one side lacks a class."""
+    """Return what each row is for. The offers of a call are on one side.
+
+    Raises LabelsError when the labels lack an id.
+    """
     # Sorted, because two recipes of one model may name the same entities in another order. A row
     # that one version was fitted on must not be held out for the other.
-    keys = labels.joined_ids(sorted(recipe.contract.entities))
+    keys = (
+        labels.joined_ids(sorted(recipe.contract.entities))
+        if labels.groups is None
+        else [group.encode() for group in labels.groups.tolist()]
+    )
     if recipe.held_out_days:
         held_out, before = _by_time(recipe, labels.as_of_ms)
     else:
@@ -43,15 +51,13 @@ def split_rows(recipe: Recipe, labels: LabelledRows) -> Split:
         before = ~held_out
     # Negatives are left out row by row, so that no customer disappears as a whole.
     fitted = before
-    if recipe.negatives_share < 1.0:
+    if recipe.negatives_share < 1.0 and labels.positive is not None:
         rows = [
             key + b"\x1f%d" % at for key, at in zip(keys, labels.as_of_ms.tolist(), strict=True)
         ]
         kept = is_held_out(f"negatives\x00{recipe.model}", rows, recipe.negatives_share)
         fitted = before & (labels.positive | kept)
-    split = Split(held_out, fitted, int((~held_out & ~before).sum()))
-    _check_classes(recipe, labels.positive, split)
-    return split
+    return Split(held_out, fitted, int((~held_out & ~before).sum()))
 
 
 def _by_time(
@@ -63,9 +69,13 @@ def _by_time(
     return as_of_ms > first_held_out, as_of_ms <= last_fitted
 
 
-def _check_classes(recipe: Recipe, positive: NDArray[np.bool_], split: Split) -> None:
+def check_both_sides(recipe: Recipe, split: Split, events: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Raise LabelsError if one side has no row, or too few for a calibration, of an outcome.
+
+    events  name of an outcome -> the rows that have it, (N,) bool.
+    """
     fitted_min = CALIBRATION_FOLDS if recipe.learner.calibration != "none" else 1
-    for name, outcomes in (("positive", positive), ("negative", ~positive)):
+    for name, outcomes in events.items():
         judged, fitted = (
             int((outcomes & split.held_out).sum()),
             int((outcomes & split.fitted).sum()),

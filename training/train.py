@@ -4,62 +4,54 @@
 champion and registers the result.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from features.contract import ModelContract, time_columns
-from features.offline import Spine, TrainingSet
-from features.storage.unjoined import Unjoined
-from features.views import View
-from registry import bundle, scoring
+from registry import bundle
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance
 from training.adoption.graph.tree_rows import leaf_rows, threshold_neighbours
 from training.artifacts import card, golden_rows, reference
 from training.audit import fairness_report
-from training.errors import GateFailedError
 from training.evaluation import gate
 from training.evaluation.expected_shift import (
     ExpectedShift,
-    expected_shift,
     section_digests,
     shift_without_champion,
 )
-from training.evaluation.metrics import Bootstrap, Estimate, auc_gain, evaluate_scores
-from training.evaluation.threshold import choose_threshold
+from training.evaluation.metrics import Bootstrap, Estimate
 from training.export.edge_rows import base_rows, contract_edges
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
-from training.joined import JoinedView, joined_views, require_joined
+from training.joined import JoinedView
 from training.labelled_rows import LabelledRows
-from training.learners.fitted import FittedLearner, Targets
-from training.recipe import Recipe
-from training.request_inputs import encode_inputs
+from training.learners.fitted import FittedLearner
+from training.recipe import Recipe, Task
 from training.split import Split, split_rows
+from training.tasks.anomaly import AnomalyOutcomes
+from training.tasks.binary import BinaryOutcomes
+from training.tasks.comparison import FeatureSource, compare_with_champion, model_rows
+from training.tasks.multiclass import ClassOutcomes
+from training.tasks.outcomes import Outcomes
+from training.tasks.ranking import RankedOutcomes
+from training.tasks.regression import ValueOutcomes
+
+TASKS: dict[Task, type[Outcomes]] = {
+    "binary": BinaryOutcomes,
+    "multiclass": ClassOutcomes,
+    "regression": ValueOutcomes,
+    "ranking": RankedOutcomes,
+    "anomaly": AnomalyOutcomes,
+}
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
-
-
-class FeatureSource(Protocol):
-    """The methods of features.offline.OfflineStore that training needs."""
-
-    def training_set(
-        self, contract: ModelContract, spine: Spine, *, with_known: bool = False
-    ) -> TrainingSet:
-        """Return the features as they were known at each instant of *spine*."""
-
-    def unjoined(self, view: View, spine: Spine) -> Unjoined:
-        """Return why no row of *spine* found a fresh row of *view*."""
-
-    def digest(self, views: Sequence[View]) -> str:
-        """Return the SHA-256 (hex) of the data that *views* are read from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +60,15 @@ class TrainedVersion:
 
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
     model     the fitted learner.
-    rows      (N, F) float32, the model inputs of all labelled rows.
+    rows      (N, F) float32, the model inputs of all labelled rows. Those of a call are beside
+              each other.
     joined    what the labelled rows found in each view.
     held_out  (N,) bool, True for the rows by which the version is judged.
-    threshold a score at or above it is a positive decision.
-    scores    (N,) float32, P(positive) of *rows* by ONNX Runtime.
+    threshold a score at or above it is a positive decision, in a task that decides at one.
+    scores    (N, K) float32, the scores of *rows* by ONNX Runtime.
     native    who scores in gateways, as JSON values: `used`, and the `reason` if not.
-    gain      AUC(candidate) - AUC(champion); None without a champion.
+    gain      gain over the champion in the main metric of the task, such as AUC(candidate) -
+              AUC(champion); above 0 if the candidate is better. None without a champion.
     shift     expected shift from the champion; None without a champion.
     """
 
@@ -109,18 +103,23 @@ class TrainedVersion:
 class _Fitted:
     """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows.
 
-    threshold   the threshold of decisions, chosen on the held-out rows if the recipe says so.
-    leakage     the check of the gate that no column alone tells the labels apart.
-    native      who scores in gateways, as the card has it.
+    held_out_outcomes  what the labels say of the held-out rows.
+    scores             (N, K) by ONNX Runtime.
+    threshold          the threshold of decisions, chosen on the held-out rows if it may be.
+    tolerance          how exact the scores are.
+    leakage            the check of the gate that no column alone tells the labels apart.
+    native             who scores in gateways, as the card has it.
     """
 
     rows: NDArray[np.float32]
     split: Split
+    held_out_outcomes: Outcomes
     model: FittedLearner
     onnx: bytes
     edges: NDArray[np.float32]
     scores: NDArray[np.float32]
     threshold: float
+    tolerance: ScoreTolerance
     parity: ParityCertificate
     leakage: gate.GateCheck
     native: dict[str, Any]
@@ -130,12 +129,18 @@ class _Fitted:
         """(N,) bool, the rows by which the version is judged."""
         return self.split.held_out
 
+    @property
+    def judged_scores(self) -> NDArray[np.float32]:
+        """(M, K) the scores of the held-out rows."""
+        return self.scores[self.split.held_out]
+
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
     """What the scores of the held-out rows are worth, and how they differ from the champion's."""
 
     metrics: dict[str, Estimate]
+    skill: list[gate.GateCheck]
     fairness: dict[str, Any]
     gain: Estimate | None
     shift: ExpectedShift | None
@@ -159,13 +164,15 @@ def train_version(
     RecipeError before any data is read, LabelsError, JoinError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
+    TASKS[recipe.task].check_bounds(recipe)
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
-    rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
-    split = split_rows(recipe, labels)
+    labels = labels.by_group()
+    outcomes, split = _split_outcomes(recipe, labels)
+    rows, joined = model_rows(recipe, store, recipe.contract, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, split, Targets.binary(labels.positive))
+    fitted = _fit(recipe, rows, split, outcomes)
     # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
     found = _evaluate(recipe, store, labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
@@ -175,9 +182,11 @@ def train_version(
     # The card says how the version was made. An approver accepts sections of it with the shift.
     snapshot = store.digest([use.view for use in recipe.contract.views])
     facts = {
-        **card.recipe_facts(recipe, fitted.threshold),
+        **card.recipe_facts(recipe, fitted.threshold, fitted.tolerance),
         **card.code_facts(commit),
-        "data": card.data_facts(recipe, labels, split, snapshot=snapshot),
+        "data": card.data_facts(
+            recipe, labels, split, outcomes=outcomes.facts(), snapshot=snapshot
+        ),
         "joined": {view.view: view.definition() for view in joined},
         **_evaluation_facts(recipe, fitted, found),
         "gate": checks,
@@ -200,6 +209,14 @@ def train_version(
     )
 
 
+def _split_outcomes(recipe: Recipe, labels: LabelledRows) -> tuple[Outcomes, Split]:
+    """Return what the labels say, and what each row is for; LabelsError if they do not fit."""
+    outcomes = TASKS[recipe.task](recipe, labels)
+    split = split_rows(recipe, labels)
+    outcomes.check_split(split)
+    return outcomes, split
+
+
 def _evaluate(
     recipe: Recipe,
     store: FeatureSource,
@@ -210,24 +227,32 @@ def _evaluate(
 ) -> _Evaluation:
     """Judge the scores of the held-out rows, by themselves and beside those of *champion*."""
     progress("evaluate")
-    held_out_labels = labels.selected(fitted.held_out)
-    scores = fitted.scores[fitted.held_out]
-    wide = scores.astype(np.float64)
-    metrics = evaluate_scores(
-        held_out_labels.positive, wide, threshold=fitted.threshold, seed=recipe.seed
+    held_out_labels, outcomes = labels.selected(fitted.held_out), fitted.held_out_outcomes
+    scores, threshold = fitted.judged_scores.astype(np.float64), fitted.threshold
+    metrics = outcomes.evaluate(scores, threshold=threshold)
+    skill = outcomes.skill_checks(scores, metrics)
+    fairness = fairness_report(
+        recipe,
+        store,
+        held_out_labels,
+        lambda attribute: outcomes.compare_groups(attribute, scores, threshold=threshold),
     )
-    fairness = fairness_report(recipe, store, held_out_labels, wide, fitted.threshold)
     # The champion scores the same rows.
     progress("compare with the champion")
-    gain, shift = _compare(recipe, store, held_out_labels, fitted, champion)
-    return _Evaluation(metrics, fairness, gain, shift)
+    gain, shift = None, None
+    if champion is not None:
+        gain, shift = compare_with_champion(
+            outcomes, store, champion, fitted.judged_scores, threshold=threshold
+        )
+    return _Evaluation(metrics, skill, fairness, gain, shift)
 
 
 def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> dict[str, Any]:
     """Return the card's facts about metrics and their intervals, fairness and parity."""
+    gain = found.gain
     return {
         "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
-        "auc_gain": None if found.gain is None else found.gain.definition(),
+        f"{TASKS[recipe.task].main_metric}{gate.GAIN}": None if gain is None else gain.definition(),
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
@@ -241,38 +266,6 @@ def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str
     return {"expected_shift": without if shift is None else shift.definition()}
 
 
-def _joined_rows(
-    recipe: Recipe,
-    store: FeatureSource,
-    contract: ModelContract,
-    labels: LabelledRows,
-    *,
-    suffix: str = "",
-) -> tuple[NDArray[np.float32], list[JoinedView]]:
-    """Return the features of the labelled rows, (N, F), and what the rows found in each view.
-
-    suffix  follows the recipe's name in the error, when another version reads the rows.
-
-    Raises JoinError if too many labels found no fresh row.
-    """
-    rows = store.training_set(contract, labels.spine)
-    require_joined(
-        f"{recipe.model}/{recipe.setting}{suffix}",
-        store,
-        contract,
-        labels.spine,
-        rows,
-        without_row_max=recipe.gate.without_row_max,
-    )
-    blocks = [rows.values]
-    if contract.inputs:
-        blocks.append(encode_inputs(contract.inputs, labels.inputs))
-    if contract.request_time:
-        blocks.append(time_columns(labels.as_of_ms))
-    matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-    return matrix, joined_views(contract, rows)
-
-
 def _pass_gate(
     recipe: Recipe,
     files: dict[str, bytes],
@@ -280,11 +273,14 @@ def _pass_gate(
     found: _Evaluation,
 ) -> list[dict[str, Any]]:
     """Return the passed checks for the card; raise GateFailedError if one fails."""
+    task, gain = fitted.held_out_outcomes, None
+    if found.gain is not None:
+        gain = gate.gain_check(task.main_metric, task.main_shown, found.gain, task.gain_low_min)
     checks = gate.quality_checks(
         recipe.gate,
         held_out_rows=int(fitted.held_out.sum()),
-        auc=found.metrics["auc"],
-        gain=found.gain,
+        skill=[*found.skill, *gate.metric_checks(recipe.gate, found.metrics)],
+        gain=gain,
         parity=fitted.parity,
     )
     checks.append(fitted.leakage)
@@ -293,7 +289,7 @@ def _pass_gate(
     return [check.definition() for check in checks]
 
 
-def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targets) -> _Fitted:
+def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outcomes) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
     from training.adoption.certificate import usual_tolerance
@@ -303,12 +299,11 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targe
 
     # Compute the on-demand features, fit on the rows that are not held out, and convert.
     front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)
-    columns, held_out, positive = front.columns(rows), split.held_out, targets.values
-    assert positive is not None
+    columns, held_out = front.columns(rows), split.held_out
     leakage = gate.leakage_check(
-        recipe.gate, recipe.learner_columns, columns, positive, split.fitted
+        recipe.gate, recipe.learner_columns, columns, outcomes.leak_events, split.fitted
     )
-    model = fit_recipe(recipe, columns, targets, split.fitted)
+    model = fit_recipe(recipe, columns, outcomes.targets, split.fitted)
     learner = model.to_onnx(
         name=recipe.model,
         width=len(recipe.learner_columns),
@@ -331,12 +326,12 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targe
         converted.append(OnnxModel(learner).scores(of_trees))
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
-    scores = onnx_model.scores(rows)[:, 0]
-    threshold = choose_threshold(recipe.threshold, positive[held_out], scores[held_out])
-    # Probabilities have a size, and other scores have their own.
+    # The task says how decisions are taken, and how exact its scores are.
+    scores, judged = onnx_model.scores(rows), outcomes.selected(held_out)
+    threshold = judged.threshold(scores[held_out])
     tolerance = ScoreTolerance(recipe.gate.difference_max, 0.0)
-    if targets.task in ("regression", "anomaly"):
-        tolerance = usual_tolerance(fitted[0].astype(np.float32), recipe.gate.difference_max)
+    if not outcomes.probable:
+        tolerance = usual_tolerance(scores[held_out], recipe.gate.difference_max)
     parity = certify_parity(
         np.concatenate(fitted),
         np.concatenate(converted),
@@ -347,64 +342,38 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, targets: Targe
     )
     reason = why_not_native(learner)
     native = {"used": not reason, "reason": reason}
-    return _Fitted(rows, split, model, onnx, edges, scores, threshold, parity, leakage, native)
+    return _Fitted(
+        rows,
+        split,
+        judged,
+        model,
+        onnx,
+        edges,
+        scores,
+        threshold,
+        tolerance,
+        parity,
+        leakage,
+        native,
+    )
 
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
     """Return the version's files except card.json."""
-    inputs = golden_rows.choose_golden_rows(fitted.rows[fitted.held_out], fitted.edges)
+    # A value of 1e30 in a column may take the score of an edge row beyond float32.
+    model, edges = OnnxModel(fitted.onnx), fitted.edges
+    finite = np.isfinite(model.scores(edges)).all(axis=1)
+    inputs = golden_rows.choose_golden_rows(fitted.rows[fitted.held_out], edges[finite])
     return {
         "model.onnx": fitted.onnx,
         "contract.json": canonical_json(recipe.contract.definition()),
-        "golden.npz": golden_rows.write_golden(inputs, OnnxModel(fitted.onnx).scores(inputs)),
+        "golden.npz": golden_rows.write_golden(inputs, model.scores(inputs)),
         "reference.json": reference.write_reference(
             names=recipe.contract.names,
             rows=fitted.rows[~fitted.held_out],
-            scores=fitted.scores[fitted.held_out, np.newaxis],
+            scores=fitted.judged_scores,
             outputs=recipe.contract.outputs,
-            task="binary",
+            task=recipe.task,
             threshold=fitted.threshold,
         ),
     }
-
-
-def _compare(
-    recipe: Recipe,
-    store: FeatureSource,
-    held_out_labels: LabelledRows,
-    fitted: _Fitted,
-    champion: Bundle | None,
-) -> tuple[Estimate | None, ExpectedShift | None]:
-    """Return the AUC gain over the champion and the expected shift; None, None without one."""
-    if champion is None:
-        return None, None
-    # The champion scores the same rows, with the features of its own contract.
-    session = scoring.load_session(champion)
-    # With defaults instead of features it would lose every comparison.
-    suffix = f", champion {champion.digest[:16]}"
-    rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, suffix=suffix)
-    champion_scores = session.run(rows)
-    unusable = int((~np.isfinite(champion_scores).all(axis=1)).sum())
-    if unusable:
-        text = (
-            f"the champion {champion.digest[:16]} scores {unusable} of {len(champion_scores)} "
-            "held-out rows NaN or infinite, so no version can be compared with it; train without a "
-            "champion, or compare with another version"
-        )
-        raise GateFailedError(text, (text,))
-    # Both comparisons are paired: they use the same rows.
-    scores = fitted.scores[fitted.held_out]
-    gain = auc_gain(
-        held_out_labels.positive,
-        champion_scores[:, 0].astype(np.float64),
-        scores.astype(np.float64),
-        seed=recipe.seed,
-    )
-    shift = expected_shift(
-        champion_scores,
-        scores[:, np.newaxis],
-        champion=champion.digest,
-        scale=champion.reference.scale,
-        candidate_threshold=fitted.threshold,
-    )
-    return gain, shift

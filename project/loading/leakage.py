@@ -29,11 +29,14 @@ def leaks(
     """
     views = {view["hash"]: view for view in definitions.views.values()}
     problems = []
+    # Labels without an outcome have nothing that could leak.
     for name, recipe in definitions.recipes.items():
         labels = definitions.labels.get(recipe["labels"] or "")
         for use in recipe["features"]:
             view = views.get(use["view_hash"])
-            if labels is None or view is None or not _known_at_the_label(view, labels):
+            if labels is None or view is None or not labels["value"]:
+                continue
+            if not _known_at_the_label(view, labels):
                 continue
             # SQLGlot takes .5 s to import, and few recipes read the table of their labels.
             for feature, column in _outcome_features(view, use["features"], labels):

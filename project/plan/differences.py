@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from project.definitions import SECTIONS, ProjectDefinitions
 from project.policies import policy_digests
+from training.recipe import output_names
 
 Kind = Literal["added", "changed", "removed"]
 Impact = Literal["", "descriptive", "formatting", "value", "breaking"]
@@ -201,7 +202,7 @@ def _impact(section: str, name: str, old: Mapping[str, Any], new: Mapping[str, A
         return "descriptive" if same_values else "value"
     if section == "recipes":
         # Callers name the entities, and read the output by its name.
-        asked = [(item["entities"], item["label"]) for item in (old, new)]
+        asked = [(item["entities"], output_names(item)) for item in (old, new)]
         return "value" if asked[0] == asked[1] else "breaking"
     if section == "models":
         differing = {key for key in {*old, *new} if old.get(key) != new.get(key)}

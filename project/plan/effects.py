@@ -12,6 +12,7 @@ from project.plan.differences import Change
 from project.plan.fleet import FleetSnapshot, FleetVersion, serving_json
 from project.policies import policy_digests
 from protos import registry_pb2
+from training.recipe import output_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _caller_effects(
     # What a call must have, as the registry compares it before versions share calls.
     inputs = tuple(map(RequestInput.from_definition, recipe.get("inputs", ())))
     now = _call_parts(live.entities, live.inputs, live.outputs)
-    then = _call_parts(recipe["entities"], inputs, (recipe["label"],))
+    then = _call_parts(recipe["entities"], inputs, output_names(recipe))
     if now == then:
         return
     production = f"{model} {fleet.deployments[model].production}"

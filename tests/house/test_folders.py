@@ -104,6 +104,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("adoption", "evaluation"),
         ("adopted", "adoption/convert", "drills"),
         ("audit", "certify", "champion", "joined", "learners"),
+        ("tasks",),
         ("train",),
     ),
     "gateway": (

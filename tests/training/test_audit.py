@@ -13,6 +13,7 @@ from tests.training.population import VIEW, profile_recipe
 from training.audit import fairness_report
 from training.labelled_rows import LabelledRows
 from training.learner import Learner
+from training.tasks.binary import BinaryOutcomes
 
 pytestmark = pytest.mark.walk
 
@@ -42,7 +43,13 @@ def test_each_value_is_compared_and_unknown_is_a_group(tmp_path: Path) -> None:
         as_of_ms=np.full(len(IDS), NOW_MS, dtype=np.int64),
         positive=np.arange(len(IDS)) % 3 == 0,
     )
-    report = fairness_report(recipe, store, labels, np.full(len(IDS), 0.9), 0.5)
+    outcomes, scores = BinaryOutcomes(recipe, labels), np.full((len(IDS), 1), 0.9)
+    report = fairness_report(
+        recipe,
+        store,
+        labels,
+        lambda attribute: outcomes.compare_groups(attribute, scores, threshold=0.5),
+    )
     assert list(report) == ["profile:plan", "profile:tenure"]
     counts = {
         name: {group["value"]: group["counts"]["member"]["rows"] for group in item["groups"]}

@@ -83,3 +83,76 @@ def test_labels_that_do_not_fit_are_refused(
     write(tmp_path, status, customer=customer)
     with pytest.raises((LabelsError, SourceError), match=reason):
         read_labels(replace(LABELS, **changes), root=tmp_path)
+
+
+NUMBERS = replace(LABELS, kind="number", positive=())
+CLASSES = replace(LABELS, kind="class", positive=())
+
+
+@pytest.mark.parametrize(
+    ("labels", "status", "expected"),
+    [
+        (NUMBERS, "i * 2.5::DECIMAL(9, 1)", [0.0, 2.5, 5.0, 7.5]),
+        (NUMBERS, "CASE WHEN i > 1 THEN i END", [2.0, 3.0]),
+        (NUMBERS, "CASE WHEN i > 1 THEN 'nan'::DOUBLE ELSE i END", [0.0, 1.0]),
+        (CLASSES, "['gone', 'here', NULL, '3'][i + 1]", ["gone", "here", "3"]),
+        (CLASSES, "i", [0.0, 1.0, 2.0, 3.0]),
+        (CLASSES, "i > 1", ["false", "false", "true", "true"]),
+    ],
+)
+def test_numbers_and_classes_are_read_as_what_they_are(
+    labels: Labels, status: str, expected: list[Any], tmp_path: Path
+) -> None:
+    """Rows whose outcome is not known are left out and counted."""
+    write(tmp_path, status)
+    rows = read_labels(labels, root=tmp_path)
+    assert rows.positive is None
+    assert rows.values is not None
+    assert rows.values.tolist() == expected
+    assert rows.left_out == 4 - len(expected)
+    assert len(rows.ids["customer"]) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"kind": "number"}, "'a'", "have VARCHAR in column 'status', and their outcome is a num"),
+        ({"kind": "number"}, "CASE WHEN i > 1 THEN 'inf'::DOUBLE ELSE i END", "have 2 infinite"),
+        ({"group": "call"}, "i", r"returns no \['call'\]"),
+        (
+            {"group": "call", "transform": "SELECT *, CASE WHEN i > 1 THEN i END call FROM source"},
+            "i",
+            "Binder Error",
+        ),
+        (
+            {"group": "c", "transform": "SELECT *, nullif(status, 2) AS c FROM source"},
+            "i",
+            "have 1 rows without 'c'",
+        ),
+    ],
+)
+def test_numbers_and_groups_that_do_not_fit_are_refused(
+    changes: dict[str, Any], status: str, reason: str, tmp_path: Path
+) -> None:
+    """The message names the labels and the column."""
+    write(tmp_path, status)
+    with pytest.raises((LabelsError, SourceError), match=reason):
+        read_labels(replace(NUMBERS, **changes), root=tmp_path)
+
+
+def test_labels_have_groups_or_no_outcome_at_all(tmp_path: Path) -> None:
+    """A group is a text, and rows without an outcome are rows of an anomaly model."""
+    write(tmp_path, "i")
+    grouped = read_labels(
+        replace(
+            NUMBERS,
+            group="c",
+            transform="SELECT *, i % 2 AS c FROM (SELECT *, status AS i FROM source)",
+        ),
+        root=tmp_path,
+    )
+    assert grouped.groups is not None
+    assert grouped.groups.tolist() == ["0", "1", "0", "1"]
+    assert grouped.by_group().ids["customer"] == ["0", "2", "1", "3"]
+    bare = read_labels(replace(LABELS, value="", positive=()), root=tmp_path)
+    assert (bare.positive, bare.values, len(bare), bare.left_out) == (None, None, 4, 0)

@@ -18,6 +18,7 @@ from training.labelled_rows import LabelledRows
 from training.learner import Calibration, Learner
 from training.recipe import Capacity, Cost, GateSettings, Recipe
 from training.split import DAY_MS, is_held_out, split_rows
+from training.tasks.binary import BinaryOutcomes
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]
 
@@ -78,6 +79,11 @@ def pair_labels(positive: np.ndarray) -> LabelledRows:
     )
 
 
+def check_sides(recipe: Recipe, labels: LabelledRows) -> None:
+    """Raise LabelsError if one side of the split lacks a class."""
+    BinaryOutcomes(recipe, labels).check_split(split_rows(recipe, labels))
+
+
 def test_split_is_the_same_in_whatever_order_a_recipe_names_its_entities() -> None:
     """Otherwise rows that one version was fitted on are held out for the next."""
     labels = pair_labels(np.arange(600) % 2 == 0)
@@ -105,7 +111,7 @@ def test_split_refuses_a_side_without_one_of_the_classes(
     positive[[sides.argmax(), sides.argmin()]] = chosen
     recipe = replace(PAIRS, learner=Learner(kind="logistic", calibration=calibration))
     with pytest.raises(LabelsError, match=reason):
-        split_rows(recipe, pair_labels(positive))
+        check_sides(recipe, pair_labels(positive))
 
 
 def test_split_by_time_holds_out_the_newest_days_after_a_gap() -> None:
@@ -120,7 +126,7 @@ def test_split_by_time_holds_out_the_newest_days_after_a_gap() -> None:
     without_gap = split_rows(replace(PAIRS, held_out_days=90.0), labels)
     assert np.array_equal(without_gap.fitted, ~without_gap.held_out)
     with pytest.raises(LabelsError, match="held_out_days"):
-        split_rows(replace(PAIRS, held_out_days=900.0), labels)
+        check_sides(replace(PAIRS, held_out_days=900.0), labels)
 
 
 def test_split_leaves_negatives_out_of_the_rows_to_fit_on_only() -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from training.adopted.answers import Answers, Task
 from training.adopted.proven_graph import all_finite
 from training.errors import AdoptionError
-from training.evaluation.metrics import Bootstrap, Estimate, Floats, divide, evaluate_scores
+from training.evaluation.metrics import Bootstrap, Estimate, evaluate_scores
+from training.evaluation.task_metrics import evaluate_values
 
 SEED = 0
 NOTE = "measured on sample rows, which may contain rows that the model was trained on"
@@ -87,18 +88,4 @@ def _value_metrics(
         actual = np.array([float(label) for label in labels.tolist()])
     except (TypeError, ValueError) as error:
         raise AdoptionError(f"the labels of a {task} are numbers: {error}") from error
-    errors, rows = scores[:, 0] - actual, np.ones(len(actual))
-    # Values are centred first: sums of squares of large numbers would lose the spread.
-    centred = actual - actual.mean()
-
-    def r2(count: Floats, total: Floats, squares: Floats, lost: Floats) -> Floats:
-        # A resample of equal values has no spread, and is left out.
-        return 1.0 - divide(lost, squares - divide(total**2, count))
-
-    bootstrap = Bootstrap(len(errors), seed=SEED)
-    return bootstrap.intervals(
-        {
-            "r2": bootstrap.statistic(r2, rows, centred, centred**2, errors**2),
-            "mean_absolute_error": bootstrap.ratio(np.abs(errors), rows),
-        }
-    )
+    return evaluate_values(actual, scores[:, 0], seed=SEED)

@@ -4,20 +4,25 @@ It has no time of day, so that the same training gives the same bytes.
 """
 
 import platform
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from registry.golden import ScoreTolerance
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
-from training.split import BY_ENTITY, Split
+from training.split import BY_ENTITY, BY_GROUP, Split
 
 FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
-PROBABILITY_TOLERANCE = {"absolute": 1e-5, "relative": 0.0}
-"""How exact the scores of every trained version are, which are probabilities."""
+PROBABILITIES = ScoreTolerance(absolute=1e-5, relative=0.0)
+"""How exact probabilities are."""
 
 
-def recipe_facts(recipe: Recipe, threshold: float) -> dict[str, Any]:
+def recipe_facts(
+    recipe: Recipe, threshold: float, tolerance: ScoreTolerance = PROBABILITIES
+) -> dict[str, Any]:
     """Return the facts that the recipe determines, with the *threshold* that was chosen by it."""
     learner = recipe.learner
     return {
@@ -34,21 +39,29 @@ def recipe_facts(recipe: Recipe, threshold: float) -> dict[str, Any]:
         "seed": recipe.seed,
         "threshold": threshold,
         **_sampling_facts(recipe),
+        **({} if recipe.task == "binary" else {"task": recipe.task}),
         "names": list(recipe.contract.names),
         **({} if not recipe.on_demand else _on_demand_facts(recipe)),
         "model_contract": recipe.contract.model_contract,
-        "score_tolerance": PROBABILITY_TOLERANCE,
+        "score_tolerance": asdict(tolerance),
     }
 
 
 def data_facts(
-    recipe: Recipe, labels: LabelledRows, split: Split, *, snapshot: str
+    recipe: Recipe,
+    labels: LabelledRows,
+    split: Split,
+    *,
+    outcomes: Mapping[str, Any],
+    snapshot: str,
 ) -> dict[str, Any]:
     """Return the facts about the labelled rows and their split.
 
+    outcomes  the facts about the outcomes, as JSON values.
     snapshot  digest of the features' data.
     """
-    by_entity = {"held_out_share": recipe.held_out_share, "split": BY_ENTITY}
+    key = BY_ENTITY if labels.groups is None else BY_GROUP
+    by_entity = {"held_out_share": recipe.held_out_share, "split": key}
     by_time = {
         "held_out_days": recipe.held_out_days,
         "gap_days": recipe.gap_days,
@@ -58,7 +71,7 @@ def data_facts(
     return {
         "snapshot": snapshot,
         "rows": len(labels),
-        "positives": int(labels.positive.sum()),
+        **outcomes,
         "held_out_rows": int(split.held_out.sum()),
         **({"fitted_rows": int(split.fitted.sum())} if recipe.negatives_share < 1.0 else {}),
         **(by_time if recipe.held_out_days else by_entity),

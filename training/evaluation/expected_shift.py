@@ -121,10 +121,12 @@ def expected_shift(
     champion: str,
     scale: ScoreScale,
     candidate_threshold: float,
+    row_offsets: NDArray[np.uint32] | None = None,
 ) -> ExpectedShift:
     """Return the shift between the finite scores, (N, K) each, of two versions for the same rows.
 
-    scale  the champion's.
+    scale        the champion's.
+    row_offsets  where the rows of each call begin, for a ranking; None: all are of one call.
     """
     size = scale.size
     joint = scale.bins(champion_scores) * size + scale.bins(candidate_scores)
@@ -132,6 +134,7 @@ def expected_shift(
     flips = scale.flips(
         candidate_scores,
         champion_scores,
+        row_offsets,
         threshold=candidate_threshold,
         others_threshold=scale.threshold,
     )

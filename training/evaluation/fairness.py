@@ -1,10 +1,10 @@
-"""Compares the positive decisions of each value of an attribute with those of all other rows.
+"""Compares the decisions, or the errors, of each value of an attribute with all other rows.
 
 A value is a category, a number, or a band of numbers. Rows without a value are a group of their
 own, because people of whom less is known may be treated worse for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,8 @@ RATIO_BAND = (0.8, 1.25)
 """The four-fifths rule of 29 CFR 1607.4(D), and its inverse."""
 NUMBERS_MAX = 20
 """Most distinct numbers that are groups each; more are put into bands."""
+ERROR_PART = 0.2
+"""Part of the mean absolute error by which the mean error of a group may differ from others."""
 BANDS = 4
 """Bands of numbers for which the recipe names no edges."""
 GROUPS_AT_ONCE = 50
@@ -98,10 +100,29 @@ def compare_groups(
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare each group with all other rows. Return JSON values for the card.
+    """Compare decisions at *threshold*. Return JSON values for the card.
 
     positive  (N,) bool, the labels.
     scores    (N,) P(positive).
+    """
+    selected = scores >= threshold
+    return {
+        "threshold": threshold,
+        **compare_decisions(attribute, positive, selected, seed=seed),
+    }
+
+
+def compare_decisions(
+    attribute: Attribute,
+    positive: NDArray[np.bool_],
+    selected: NDArray[np.bool_],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare each group with all other rows. Return JSON values for the card.
+
+    positive  (N,) bool, the labels.
+    selected  (N,) bool, the rows for which a decision is taken.
 
     `groups` has these keys for each group that has a row, besides its value and counts:
 
@@ -113,10 +134,7 @@ def compare_groups(
     The `verdict` of the attribute is the worst of its groups'.
     """
     # Estimate the rates of groups with enough rows, and of all others.
-    selected = scores >= threshold
-    rows = np.bincount(attribute.codes, minlength=len(attribute.groups))
-    present = np.flatnonzero(rows).tolist()
-    compared = [code for code in present if ROWS_MIN <= rows[code] <= len(scores) - ROWS_MIN]
+    present, compared = _present_and_compared(attribute)
     estimates = _estimates(attribute.codes, compared, positive, selected, seed)
     # The other groups have counts and no verdict.
     groups = []
@@ -135,22 +153,88 @@ def compare_groups(
                 "verdict": "not enough data" if ratio is None else ratio_verdict(ratio),
             }
         )
-    # One group that is treated otherwise is enough.
+    return {"groups": groups, "verdict": _worst(groups)}
+
+
+def compare_errors(
+    attribute: Attribute, errors: NDArray[np.float64], *, seed: int
+) -> dict[str, Any]:
+    """Compare the mean error of each group with that of all other rows, as JSON values.
+
+    errors  (N,) predicted - actual.
+
+    `groups` has for each group that has a row, besides its value and counts:
+
+    mean_error_gap  mean error of members - mean error of others, in the unit of the errors. The
+                    `band` is ERROR_PART of the mean absolute error of all rows, on either side.
+    verdict         as of compare_decisions.
+    """
+    band = ERROR_PART * float(np.abs(errors).mean())
+    present, compared = _present_and_compared(attribute)
+    estimates = _error_gaps(attribute.codes, compared, errors, seed)
+    groups = []
+    for code in present:
+        member = int((attribute.codes == code).sum())
+        gap = estimates.get(code)
+        groups.append(
+            {
+                "value": attribute.groups[code],
+                "counts": {"member": {"rows": member}, "other": {"rows": len(errors) - member}},
+                "mean_error_gap": None if gap is None else gap.definition(),
+                "verdict": "not enough data" if gap is None else band_verdict(gap, (-band, band)),
+            }
+        )
+    return {"band": [-band, band], "groups": groups, "verdict": _worst(groups)}
+
+
+def _present_and_compared(attribute: Attribute) -> tuple[list[int], list[int]]:
+    """Return the groups that have a row, and those with enough rows for a verdict."""
+    rows = np.bincount(attribute.codes, minlength=len(attribute.groups))
+    present = np.flatnonzero(rows).tolist()
+    most = len(attribute.codes) - ROWS_MIN
+    return present, [code for code in present if ROWS_MIN <= rows[code] <= most]
+
+
+def _worst(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdict on an attribute: one group that is treated otherwise is enough."""
     found = {group["verdict"] for group in groups}
-    verdict = next(verdict for verdict in VERDICTS if verdict in found)
-    return {"threshold": threshold, "groups": groups, "verdict": verdict}
+    return next(verdict for verdict in VERDICTS if verdict in found)
 
 
 def ratio_verdict(ratio: Estimate) -> str:
     """Return the verdict on a selection-rate ratio, from the position of its interval."""
-    lowest, highest = RATIO_BAND
-    if ratio.low is None or ratio.high is None:
+    return band_verdict(ratio, RATIO_BAND)
+
+
+def band_verdict(estimate: Estimate, band: tuple[float, float]) -> str:
+    """Return the verdict on a number whose interval should be within *band*."""
+    lowest, highest = band
+    if estimate.low is None or estimate.high is None:
         return "not enough data"
-    if lowest <= ratio.low and ratio.high <= highest:
+    if lowest <= estimate.low and estimate.high <= highest:
         return "within band"
-    if ratio.high < lowest or ratio.low > highest:
+    if estimate.high < lowest or estimate.low > highest:
         return "outside band"
     return "undecided"
+
+
+def _error_gaps(
+    codes: NDArray[np.int64], compared: Sequence[int], errors: NDArray[np.float64], seed: int
+) -> dict[int, Estimate]:
+    """Return code -> the gap of mean errors."""
+    bootstrap = Bootstrap(len(codes), seed=seed)
+    everyone = np.ones(len(codes), dtype=np.bool_)
+    gaps: dict[int, Estimate] = {}
+    for start in range(0, len(compared), GROUPS_AT_ONCE):
+        statistics = {}
+        for code in compared[start : start + GROUPS_AT_ONCE]:
+            member = codes == code
+            statistics[str(code)] = bootstrap.statistic(
+                _rate_gap, errors * member, member, errors, everyone
+            )
+        found = bootstrap.intervals(statistics)
+        gaps |= {int(code): estimate for code, estimate in found.items()}
+    return gaps
 
 
 def _estimates(

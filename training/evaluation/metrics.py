@@ -11,7 +11,7 @@ The ends of its interval differ from those of resampled areas by less than a ten
 width, from 60 rows on; tests/training/evaluation/test_metrics.py has the comparison.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +133,7 @@ def evaluate_scores(
     rows = np.ones(len(scores), dtype=np.bool_)
     return bootstrap.intervals(
         {
-            "auc": _mean_placement(
-                bootstrap, positive, placements(positive, scores), lowest=0.0, highest=1.0
-            ),
+            "auc": area(bootstrap, positive, scores),
             "log_loss": bootstrap.ratio(losses, rows),
             "brier": bootstrap.ratio((scores - positive) ** 2, rows),
             "precision": bootstrap.ratio(selected & positive, selected),
@@ -154,6 +152,34 @@ def auc_gain(
     gain = placements(positive, candidate) - placements(positive, champion)
     statistic = _mean_placement(bootstrap, positive, gain, lowest=-1.0, highest=1.0)
     return bootstrap.intervals({"gain": statistic})["gain"]
+
+
+def area(bootstrap: Bootstrap, positive: NDArray[np.bool_], scores: Floats) -> Statistic:
+    """Return the area under the ROC curve of *scores* (N,) for the rows *positive* (N,) bool."""
+    return _mean_placement(
+        bootstrap, positive, placements(positive, scores), lowest=0.0, highest=1.0
+    )
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Return the mean of several metrics as one."""
+    ends = np.cumsum([0, *(statistic.sums.shape[1] for statistic in statistics)])
+
+    def of_sums(*columns: Floats) -> Floats:
+        values = [
+            statistic.of_sums(*columns[first:last])
+            for statistic, first, last in zip(statistics, ends[:-1], ends[1:], strict=True)
+        ]
+        return np.asarray(np.mean(values, axis=0))
+
+    return Statistic(np.concatenate([item.sums for item in statistics], axis=1), of_sums)
+
+
+def mean_gain(others: Floats, losses: Floats, *, seed: int) -> Estimate:
+    """Return by how much the mean of *losses* is below that of *others*, paired, (N,) each."""
+    bootstrap = Bootstrap(len(losses), seed=seed)
+    rows = np.ones(len(losses), dtype=np.bool_)
+    return bootstrap.intervals({"gain": bootstrap.ratio(others - losses, rows)})["gain"]
 
 
 def placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:

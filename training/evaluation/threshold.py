@@ -40,3 +40,18 @@ def choose_threshold(
     above = 1.0 if chosen == 0 else ordered[chosen - 1]
     below = 0.0 if chosen == len(ordered) else ordered[chosen]
     return float((above + below) / 2.0)
+
+
+def capacity_threshold(capacity: Capacity, scores: NDArray[np.float32]) -> float:
+    """Return the threshold that at most the capacity's share of *scores*, (N,), is at or above.
+
+    The scores may be any numbers. The threshold is half-way between two of them; if the largest
+    ones are equal and too many, it is above all.
+    """
+    ordered = np.sort(scores.astype(np.float64))[::-1]
+    ends = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    fitting = ends[ends <= capacity.share * len(ordered)]
+    if not len(fitting):
+        return float(np.nextafter(np.float32(ordered[0]), np.float32(np.inf)))
+    last = int(fitting[-1])
+    return float((ordered[last - 1] + ordered[last]) / 2.0)

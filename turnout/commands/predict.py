@@ -11,6 +11,7 @@ from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
 from turnout.views.row_flags import row_flag_names
+from turnout.views.scores import score_text
 from turnout.views.terminal import named_values, terminal
 
 if TYPE_CHECKING:
@@ -48,13 +49,16 @@ def predict(
     keys = keys or []
     inputs = dict(parse_input(text) for text in named or [])
     began = time.perf_counter()
-    prediction = asyncio.run(_predict(context, model, keys, inputs, version, sticky, timeout_s))
+    prediction, outputs = asyncio.run(
+        _predict(context, model, keys, inputs, version, sticky, timeout_s)
+    )
     took_ms = 1000 * (time.perf_counter() - began)
     # The JSON value keeps numbers and lists.
     value = {
         "model": model,
         "keys": keys,
         "scores": prediction.scores.tolist(),
+        "outputs": outputs,
         "version": prediction.version,
         "role": prediction.role,
         "holdout": prediction.holdout,
@@ -66,7 +70,8 @@ def predict(
     shown = {
         **value,
         "keys": ", ".join(keys),
-        "scores": _scores(prediction),
+        "scores": score_text(prediction.scores[0].tolist(), outputs),
+        "outputs": ", ".join(outputs) or "one",
         "row_flags": ", ".join(flag for flags in value["row_flags"] for flag in flags)
         or "none: every feature is there and fresh",
     }
@@ -121,9 +126,10 @@ async def _predict(
     version: str,
     sticky: str,
     timeout_s: float,
-) -> "Prediction":
+) -> "tuple[Prediction, list[str]]":
+    """Return the prediction, and the names of the model's outputs if it has several."""
     async with clients.open_gateway(context) as client:
-        return await client.predict(
+        prediction = await client.predict(
             model,
             keys=[keys],
             named=inputs or None,
@@ -131,11 +137,12 @@ async def _predict(
             sticky_key=sticky,
             timeout_s=timeout_s,
         )
+        # One score needs no name.
+        if prediction.scores.shape[1] == 1:
+            return prediction, []
+        described = await client.describe(model, timeout_s=timeout_s)
+        return prediction, list(described.outputs)
 
 
 def _flags(prediction: "Prediction") -> list[int]:
     return [int(flags) for flags in prediction.row_flags] or [0] * len(prediction.scores)
-
-
-def _scores(prediction: "Prediction") -> str:
-    return ", ".join(" ".join(f"{score:.4f}" for score in row) for row in prediction.scores)

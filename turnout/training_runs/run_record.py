@@ -19,7 +19,9 @@ from training.train import TrainedVersion
 
 SIGN_OF_LIFE_S = 15.0
 """Time between two signs of life. The registry takes a run for silent after 120 s."""
-CARD_FACTS = ("data", "joined", "metrics", "auc_gain", "parity", "gate", "fairness", "packages")
+CARD_FACTS = ("task", "data", "joined", "metrics", "parity", "gate", "fairness", "packages")
+GAIN = "_gain"
+"""End of the name of the fact that says by how much the main metric is better."""
 """Facts of a version's card that a run keeps too, so that runs can be compared."""
 
 
@@ -156,4 +158,6 @@ async def _stop(task: asyncio.Task[None]) -> None:
 
 def _facts(trained: TrainedVersion) -> dict[str, Any]:
     card = json.loads(trained.files["card.json"])
-    return {name: card[name] for name in CARD_FACTS if name in card}
+    return {
+        name: value for name, value in card.items() if name in CARD_FACTS or name.endswith(GAIN)
+    }

@@ -14,6 +14,12 @@ from turnout.views.terminal import named_values
 INTERVAL_KEYS = {"value", "low", "high"}
 """The keys of an estimate with its 95 % interval in a card."""
 
+UNIT_METRICS = ("mae", "rmse", "bias")
+"""Metrics of a regression in the unit of its values."""
+UNDEFINED = "-"
+LARGE = 1_000.0
+"""From here on a number needs no places."""
+
 INITIAL = "initial"
 """Stands for a rollout policy in the approval of a model's first version, which has no rollout."""
 
@@ -40,9 +46,10 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     for name, value in flatten_card(_mapping(card.get("data"))):
         shown[f"data: {name}".replace("_", " ")] = value
     shown |= joined_lines(card.get("joined"))
-    for group in ("metrics", "score_tolerance"):
-        for name, value in flatten_card(_mapping(card.get(group))):
-            shown[f"{group}: {name}".replace("_", " ")] = value
+    for name, value in metric_lines(card).items():
+        shown[f"metrics: {name}".replace("_", " ")] = value
+    for name, value in flatten_card(_mapping(card.get("score_tolerance"))):
+        shown[f"score tolerance: {name}"] = value
     shown |= gate_lines(card.get("gate")) | fairness_lines(card.get("fairness"))
     for group in ("expected_shift", "drill"):
         for name, value in flatten_card(_mapping(card.get(group))):
@@ -53,6 +60,23 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     if sections:
         shown["expected shift: digest covers"] = ", ".join(map(str, sections))
     return named_values(shown)
+
+
+def metric_lines(card: Mapping[str, Any], *, places: int = 3) -> dict[str, object]:
+    """Return metric -> its value, its interval and its unit.
+
+    card  of a version, or the result of a run, which has the same facts.
+    """
+    unit = _mapping(_mapping(card.get("data")).get("values")).get("unit", "")
+    lines: dict[str, object] = {}
+    for name, item in _mapping(card.get("metrics")).items():
+        if isinstance(item, Mapping) and item.keys() == INTERVAL_KEYS:
+            shown = format_estimate(item, places=places)
+            in_unit = unit and name in UNIT_METRICS and shown != UNDEFINED
+            lines[name] = f"{shown} {unit}" if in_unit else shown
+        else:
+            lines |= flatten_card({name: item})
+    return lines
 
 
 def gate_lines(gate: object) -> dict[str, object]:
@@ -87,7 +111,7 @@ def fairness_lines(fairness: object) -> dict[str, object]:
             value = group.get("value")
             rows = _mapping(_mapping(group.get("counts")).get("member")).get("rows", "-")
             text = f"{group.get('verdict', '-')}, {rows} rows"
-            for name in ("selection_rate_ratio", "tpr_gap"):
+            for name in ("selection_rate_ratio", "tpr_gap", "mean_error_gap"):
                 estimate = group.get(name)
                 if isinstance(estimate, Mapping) and estimate.keys() == INTERVAL_KEYS:
                     text += f", {name.replace('_', ' ')} {format_estimate(estimate)}"
@@ -126,15 +150,17 @@ def flatten_card(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     return pairs
 
 
-def format_estimate(item: Mapping[str, float | None]) -> str:
+def format_estimate(item: Mapping[str, float | None], *, places: int = 3) -> str:
     """Return a value and its 95 % interval as `0.858 [0.840, 0.876]`; `-` when it is undefined."""
     value, low, high = (
         number if isinstance(number, int | float) else None
         for number in (item["value"], item["low"], item["high"])
     )
     if value is None:
-        return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        return UNDEFINED
+    form = f".{places}f" if abs(value) < LARGE else ",.0f"
+    shown = f"{value:{form}}"
+    return shown if low is None or high is None else f"{shown} [{low:{form}}, {high:{form}}]"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -29,11 +29,12 @@ def failed_checks(
     certificate: ParityCertificate | None = None,
 ) -> list[str]:
     """Names of the failed checks with default settings."""
+    settings = GateSettings()
     checks = gate.quality_checks(
-        GateSettings(),
+        settings,
         held_out_rows=rows,
-        auc=Estimate(auc, auc, auc),
-        gain=gain,
+        skill=[gate.auc_check(settings, Estimate(auc, auc, auc))],
+        gain=None if gain is None else gate.gain_check("auc", "AUC", gain, 0.0),
         parity=certificate or parity_of(),
     )
     return [check.name for check in checks if not check.passed]
@@ -60,7 +61,7 @@ def test_gate_error_has_every_number() -> None:
     checks = gate.quality_checks(
         GateSettings(),
         held_out_rows=10,
-        auc=Estimate(0.5, 0.4, 0.6),
+        skill=[gate.auc_check(GateSettings(), Estimate(0.5, 0.4, 0.6))],
         gain=None,
         parity=parity_of(),
     )
@@ -69,6 +70,37 @@ def test_gate_error_has_every_number() -> None:
     ) as failed:
         gate.enforce_gate("churn/test", checks)
     assert len(failed.value.checks) == 2
+
+
+def test_gate_bounds_any_metric_of_a_task() -> None:
+    """A metric that is not defined fails, and a gain in a unit of thousands is legible."""
+    settings = GateSettings(metrics_min={"r2": 0.5}, metrics_max={"mae": 1_000.0, "bias": 5.0})
+    metrics = {
+        "r2": Estimate(0.5, 0.4, 0.6),
+        "mae": Estimate(1_234.5, 1_200.0, 1_300.0),
+        "bias": Estimate(None, None, None),
+    }
+    checks = gate.metric_checks(settings, metrics)
+    assert [(check.name, check.passed) for check in checks] == [
+        ("r2", True),
+        ("mae", False),
+        ("bias", False),
+    ]
+    assert checks[1].text == "mae 1,234.5; at most 1,000"
+    gain = gate.gain_check("mae", "mean absolute error", Estimate(1_234.56, 7.0, 2_000.0), 0.0)
+    assert (gain.name, gain.passed) == ("mae_gain", True)
+    assert "+1,234.6 [+7.0, +2,000.0]" in gain.text
+    poor = gate.skill_check("log loss", "the shares of the classes", Estimate(0.01, -0.01, 0.03))
+    assert (poor.name, poor.passed) == ("skill", False)
+
+
+def test_champion_is_kept_where_a_gain_alone_is_missing() -> None:
+    """It holds for any task. A version that lacks more than that has failed."""
+    lost = gate.gain_check("mae", "mean absolute error", Estimate(-1.0, -2.0, 0.5), 0.0)
+    for checks, only_better in (([lost], True), ([lost, gate.GateCheck("r2", False, "")], False)):
+        with pytest.raises(GateFailedError) as failed:
+            gate.enforce_gate("spend/test", checks)
+        assert failed.value.only_better is only_better
 
 
 def test_servable_check_passes_a_complete_version() -> None:

@@ -72,12 +72,12 @@ def test_leakage_check_names_the_column(leak: str) -> None:
     }[leak]
     everything = np.ones(len(positive), dtype=np.bool_)
     names = ("v:a", "v:b", "v:cancelled", "v:c")
-    check = leakage_check(GateSettings(), names, columns, positive, everything)
+    check = leakage_check(GateSettings(), names, columns, {"": positive}, everything)
     assert not check.passed
     assert "'v:cancelled' alone has an AUC of " in check.text
     assert "known only after the label's instant" in check.text
     allowed = GateSettings(feature_auc_max=1.0)
-    assert leakage_check(allowed, names, columns, positive, everything).passed
+    assert leakage_check(allowed, names, columns, {"": positive}, everything).passed
 
 
 def test_leakage_check_passes_what_is_learnt_honestly() -> None:
@@ -86,7 +86,7 @@ def test_leakage_check_passes_what_is_learnt_honestly() -> None:
     columns[:, 1] += 2 * positive
     everything = np.ones(len(positive), dtype=np.bool_)
     assert strongest_column(columns, positive, everything) == (1, pytest.approx(0.92, abs=0.02))
-    assert leakage_check(GateSettings(), tuple("abcd"), columns, positive, everything).passed
+    assert leakage_check(GateSettings(), tuple("abcd"), columns, {"": positive}, everything).passed
     # Forty values in sixty rows: their shares of positive rows would be those of single rows.
     few = np.arange(60)
     codes = (few % 40).astype(np.float32)[:, np.newaxis]
@@ -96,7 +96,7 @@ def test_leakage_check_passes_what_is_learnt_honestly() -> None:
     one = np.flatnonzero(positive)[10:]
     positive[one] = False
     columns[:, 0] = positive
-    check = leakage_check(GateSettings(), tuple("abcd"), columns, positive, everything)
+    check = leakage_check(GateSettings(), tuple("abcd"), columns, {"": positive}, everything)
     assert check.passed
     assert "10 rows of one class" in check.text
 

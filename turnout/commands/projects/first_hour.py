@@ -22,6 +22,7 @@ from turnout.errors import OperatorError
 from turnout.processes.port_checks import accepts_connections
 from turnout.processes.system_file import read_system_file
 from turnout.views.cards import INITIAL
+from turnout.views.scores import score_text
 from turnout.views.terminal import terminal
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ Runner = Callable[..., Any]
 class FirstPrediction:
     """What a try made."""
 
-    model: str
+    recipe: "Recipe"
     version: str
     keys: tuple[str, ...]
     inputs: Mapping[str, float | str]
@@ -199,7 +200,7 @@ def _make_prediction(
     named = [f"--input={name}={value}" for name, value in inputs.items()]
     prediction = run("predict", recipe.model, *keys, *named)
     seconds = time.monotonic() - began
-    return FirstPrediction(recipe.model, version, keys, inputs, prediction, seconds)
+    return FirstPrediction(recipe, version, keys, inputs, prediction, seconds)
 
 
 async def _production(context: CommandContext, model: str) -> str:
@@ -234,10 +235,10 @@ def _is_known(value: float | str | None) -> bool:
 def _report(context: CommandContext, made: FirstPrediction, started: int) -> None:
     """Print the prediction and the code that asks for it again."""
     address = context.gateway_address()
-    code = client_code(address, made.model, made.keys, made.inputs)
+    code = client_code(address, made.recipe, made.keys, made.inputs)
     local = None if _has_remote_system(context) else read_system_file(context.running_folder())
     value = {
-        "model": made.model,
+        "model": made.recipe.model,
         "version": made.version,
         "keys": list(made.keys),
         "inputs": dict(made.inputs),
@@ -247,11 +248,12 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
         "started_pid": started or None,
         "system_pid": local.pid if local else None,
     }
-    score = made.prediction["scores"][0][0]
+    scores = score_text(made.prediction["scores"][0], made.recipe.contract.outputs)
+    unit = f" {made.recipe.unit}" if made.recipe.unit else ""
     screen = terminal(context.json)
     screen.result(
         value,
-        f"{made.model} {made.version} scores {', '.join(made.keys)}: {score:.4f} "
+        f"{made.recipe.model} {made.version} scores {', '.join(made.keys)}: {scores}{unit} "
         f"({made.seconds:.0f} s from the files to here)\n",
         code,
     )
@@ -261,14 +263,31 @@ def _report(context: CommandContext, made: FirstPrediction, started: int) -> Non
 
 
 def client_code(
-    address: str, model: str, keys: Sequence[str], inputs: Mapping[str, float | str]
+    address: str, recipe: "Recipe", keys: Sequence[str], inputs: Mapping[str, float | str]
 ) -> str:
-    """Return five lines of Python that ask for the same prediction."""
+    """Return a few lines of Python that ask for the same prediction, and use it by the task."""
     row = repr(keys[0]) if len(keys) == 1 else repr([list(keys)])
     named = f", named={dict(inputs)!r}" if inputs else ""
+    call = f'prediction = client.predict("{recipe.model}", keys={row}{named})'
+    lines = [call, "print(prediction.scores[0][0], prediction.version)"]
+    if recipe.task == "multiclass":
+        lines = [
+            call,
+            f"scores = dict(zip({list(recipe.contract.outputs)!r}, prediction.scores[0]))",
+            "print(max(scores, key=scores.get), scores, prediction.version)",
+        ]
+    elif recipe.task == "ranking":
+        # A caller sends the offers of one call as its rows.
+        offers = repr([list(keys)] if len(keys) > 1 else [keys[0]])
+        rows = f"named=[{dict(inputs)!r}] * len(offers)" if inputs else ""
+        lines = [
+            f"offers = {offers}  # one row for each offer of the call",
+            f'prediction = client.predict("{recipe.model}", keys=offers{rows and ", " + rows})',
+            "best = max(range(len(offers)), key=lambda row: prediction.scores[row][0])",
+            "print(offers[best], prediction.scores[best][0], prediction.version)",
+        ]
+    body = "".join(f"    {line}\n" for line in lines)
     return (
         "from turnout_client import SyncPredictClient\n\n"
-        f'with SyncPredictClient("{address}") as client:\n'
-        f'    prediction = client.predict("{model}", keys={row}{named})\n'
-        "    print(prediction.scores[0][0], prediction.version)\n"
+        f'with SyncPredictClient("{address}") as client:\n{body}'
     )

@@ -10,6 +10,7 @@ import typer
 from protos import registry_pb2 as pb
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
+from turnout.views.cards import metric_lines
 from turnout.views.runs import differences, duration, run_json, run_result, state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -145,11 +146,7 @@ def _contents(run: pb.Run) -> dict[str, Any]:
 
 def _measured(result: dict[str, Any]) -> dict[str, str]:
     """Return the metrics, seconds and memory of a run for display."""
-    shown = {
-        name: f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
-        for name, metric in result.get("metrics", {}).items()
-        if isinstance(metric, dict) and isinstance(metric.get("low"), float)
-    }
+    shown = {name: str(text) for name, text in metric_lines(result, places=4).items()}
     if result.get("seconds"):
         shown["seconds"] = ", ".join(f"{name} {s:.1f}" for name, s in result["seconds"].items())
     if "memory_mb" in result:

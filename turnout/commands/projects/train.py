@@ -1,6 +1,7 @@
 """`turnout train`: a version from a recipe of the project."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
-from turnout.views.cards import joined_lines
+from turnout.views.cards import joined_lines, metric_lines
 from turnout.views.golden_evidence import scorer_line
 from turnout.views.runs import state_name
 from turnout.views.terminal import named_values, terminal
@@ -101,22 +102,21 @@ def _report(
 ) -> None:
     """Print the version, what its labels were joined with, and its metrics."""
     version, run = result.version, result.run
-    # Scripts get every metric, people those that have a value.
+    # The card has what a metric's unit is.
     model, screen = trained.recipe.model, terminal(context.json)
     joined = {view.view: view.definition() for view in trained.joined}
     shown = {
         "version": "not registered" if version is None else f"{model} {version.label}",
+        "task": f"{trained.recipe.task}: {', '.join(trained.recipe.contract.outputs)}",
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
         "scored": scorer_line(trained.native),
         **joined_lines(joined),
-        **{
-            name: f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
-            for name, estimate in trained.metrics.items()
-            if estimate.value is not None
-        },
+        **metric_lines(json.loads(trained.files["card.json"]), places=4),
     }
     value: dict[str, Any] = {
         "model": model,
+        "task": trained.recipe.task,
+        "outputs": list(trained.recipe.contract.outputs),
         "version": None if version is None else version.label,
         "digest": None if version is None else version.digest,
         "run": None if run is None else run.id,

@@ -1,0 +1,1 @@
+"""What differs between the tasks of recipes: outcomes, metrics, decisions, gate and comparisons."""
