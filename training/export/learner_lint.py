@@ -7,11 +7,13 @@ has the table. What is not known here is still compared on every certified row.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from training.errors import RecipeError
 from training.learner import Learner, estimator_of
 
+LearnedTask = Literal["binary", "multiclass", "regression", "anomaly"]
+SCIKIT_KINDS = ("logistic", "forest", "boosting")
 Holds = Callable[[Any], bool]
 Rule = tuple[tuple[str, ...], Holds, str]
 """Names of a parameter, which values of it are refused, and why, with the way out."""
@@ -153,26 +155,38 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def learner_problems(learner: Learner, task: str, missing: list[str]) -> list[str]:
-    """Return a sentence for each problem of a learner, with the reason and the way out.
-
-    task     "binary", "multiclass", "regression" or "anomaly".
-    missing  names of the columns that may be NaN.
-    """
+def learner_problems(learner: Learner, task: LearnedTask) -> list[str]:
+    """Return a sentence for each problem of a learner, with the reason and the way out."""
     if learner.kind in BOOSTERS:
         return list(_booster_problems(learner, task))
     if learner.kind == "sklearn":
-        return [*_unmade(learner), *_estimator_problems(learner.parameters, missing)]
+        return [*_unmade(learner), *_estimator_problems(learner.parameters)]
     if learner.kind == "function":
         return list(_wrapper_problems(learner))
+    return list(_scikit_problems(learner, task))
+
+
+def _scikit_problems(learner: Learner, task: LearnedTask) -> Iterator[str]:
+    """Yield the problems of the three kinds of scikit-learn."""
+    if learner.parameters.get("categorical_features") is not None:
+        yield (
+            "categorical_features scores up to .98 differently in ONNX (sklearn-onnx#1051); leave "
+            "it out, because trees split the view's dictionary codes well"
+        )
+    if "random_state" in learner.parameters:
+        yield "random_state is the recipe's seed; set Recipe.seed"
+    if learner.kind == "boosting" and learner.parameters.get("early_stopping", False):
+        yield (
+            "early_stopping holds out rows of its own, with clones of one entity on both sides; "
+            "set max_iter"
+        )
     if task == "anomaly":
-        return [f"{learner.kind} does not learn the task 'anomaly'; {ISOLATION_FOREST}"]
+        yield f"{learner.kind} does not learn the task 'anomaly'; {ISOLATION_FOREST}"
     if learner.kind == "logistic" and task == "regression":
-        return [
+        yield (
             "logistic does not learn the task 'regression'; use \"boosting\", or declare Ridge by "
             "Learner.estimator"
-        ]
-    return []
+        )
 
 
 def _unmade(learner: Learner) -> list[str]:
@@ -184,7 +198,7 @@ def _unmade(learner: Learner) -> list[str]:
     return []
 
 
-def _booster_problems(learner: Learner, task: str) -> Iterator[str]:
+def _booster_problems(learner: Learner, task: LearnedTask) -> Iterator[str]:
     kind, name = learner.kind, BOOSTERS[learner.kind]
     lacking = [item for item in PACKAGES[kind] if find_spec(item) is None]
     if lacking:
@@ -241,7 +255,7 @@ def _common_problems(parameters: Mapping[str, Any], name: str) -> Iterator[str]:
             )
 
 
-def _estimator_problems(definition: Mapping[str, Any], missing: list[str]) -> Iterator[str]:
+def _estimator_problems(definition: Mapping[str, Any]) -> Iterator[str]:
     """Yield the problems of an estimator and of all inside it."""
     name = str(definition.get("class", "")).rpartition(".")[2]
     parameters = definition.get("parameters", {})
@@ -268,16 +282,16 @@ def _estimator_problems(definition: Mapping[str, Any], missing: list[str]) -> It
             if parameter in parameters and refused(parameters[parameter]):
                 yield f"{name} with {parameter}={parameters[parameter]!r}: {reason}"
     for value in parameters.values():
-        yield from _nested_problems(value, missing)
+        yield from _nested_problems(value)
 
 
-def _nested_problems(value: Any, missing: list[str]) -> Iterator[str]:  # noqa: ANN401  JSON values
+def _nested_problems(value: Any) -> Iterator[str]:  # noqa: ANN401  JSON values
     if isinstance(value, list):
         for item in value:
-            yield from _nested_problems(item, missing)
+            yield from _nested_problems(item)
     elif isinstance(value, Mapping):
         if "class" in value:
-            yield from _estimator_problems(value, missing)
+            yield from _estimator_problems(value)
         else:
             for item in value.values():
-                yield from _nested_problems(item, missing)
+                yield from _nested_problems(item)
