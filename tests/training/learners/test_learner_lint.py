@@ -101,9 +101,7 @@ def test_estimators_inside_pipelines_are_looked_at() -> None:
     boosting = "sklearn.ensemble.HistGradientBoostingClassifier"
     (problem,) = learner_problems(scaled(boosting), "binary")
     assert "HistGradientBoostingClassifier stops early" in problem
-    (problem,) = learner_problems(
-        scaled(boosting, early_stopping=False, random_state=1), "binary", []
-    )
+    (problem,) = learner_problems(scaled(boosting, early_stopping=False, random_state=1), "binary")
     assert "set Recipe.seed" in problem
     inner = Learner.estimator("lightgbm.LGBMClassifier", linear_tree=True)
     calibrated = Learner.estimator(
