@@ -5,7 +5,7 @@ champion and registers the result.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,6 @@ class _Fitted:
     held_out_outcomes  what the labels say of the held-out rows.
     scores             (N, K) by ONNX Runtime.
     threshold          the threshold of decisions, chosen on the held-out rows if it may be.
-    tolerance          how exact the scores are.
     leakage            the check of the gate that no column alone tells the labels apart.
     native             who scores in gateways, as the card has it.
     """
@@ -119,7 +118,6 @@ class _Fitted:
     edges: NDArray[np.float32]
     scores: NDArray[np.float32]
     threshold: float
-    tolerance: ScoreTolerance
     parity: ParityCertificate
     leakage: gate.GateCheck
     native: dict[str, Any]
@@ -182,11 +180,10 @@ def train_version(
     # The card says how the version was made. An approver accepts sections of it with the shift.
     snapshot = store.digest([use.view for use in recipe.contract.views])
     facts = {
-        **card.recipe_facts(recipe, fitted.threshold, fitted.tolerance),
+        **card.recipe_facts(recipe, fitted.threshold),
+        "score_tolerance": asdict(_tolerance(outcomes, fitted.judged_scores, card.EXACT)),
         **card.code_facts(commit),
-        "data": card.data_facts(
-            recipe, labels, split, outcomes=outcomes.facts(), snapshot=snapshot
-        ),
+        "data": card.data_facts(recipe, labels, split, outcomes.facts(), snapshot=snapshot),
         "joined": {view.view: view.definition() for view in joined},
         **_evaluation_facts(recipe, fitted, found),
         "gate": checks,
@@ -292,7 +289,6 @@ def _pass_gate(
 def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outcomes) -> _Fitted:
     # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
     # import this module without fitting.
-    from training.adoption.certificate import usual_tolerance
     from training.adoption.native_form import why_not_native
     from training.export.on_demand_graph import on_demand_front
     from training.learners.fit import fit_recipe
@@ -310,52 +306,42 @@ def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outc
         model_contract=recipe.contract.model_contract,
     )
     onnx = front.before(learner)
-    onnx_model = OnnxModel(onnx)
-    # Compare the library with the whole graph, on the held-out rows and the edges of the contract.
+    scores, judged = OnnxModel(onnx).scores(rows), outcomes.selected(held_out)
+    threshold = judged.threshold(scores[held_out])
+    # Compare the library with the whole graph on the held-out rows and the edges of the contract.
     edges = contract_edges(recipe.contract, base_rows(rows[held_out]))
-    certified = np.concatenate([rows[held_out], edges])
-    fitted = [model.outputs(front.columns(certified))]
-    converted = [onnx_model.scores(certified)]
+    by_library = [model.outputs(columns[held_out]), model.outputs(front.columns(edges))]
+    by_graph = [scores[held_out], OnnxModel(onnx).scores(edges)]
     # Thresholds of trees are values of the learner's columns, which are model inputs as well only
     # where nothing is computed. Each leaf gets a row that leads to it.
     bases = base_rows(columns[held_out])
     neighbours = threshold_neighbours(learner, bases)
     of_trees = np.concatenate([neighbours, leaf_rows(learner, bases)])
     if len(of_trees):
-        fitted.append(model.outputs(of_trees))
-        converted.append(OnnxModel(learner).scores(of_trees))
+        by_library.append(model.outputs(of_trees))
+        by_graph.append(OnnxModel(learner).scores(of_trees))
     if not recipe.on_demand:
         edges = np.concatenate([edges, neighbours])
-    # The task says how decisions are taken, and how exact its scores are.
-    scores, judged = onnx_model.scores(rows), outcomes.selected(held_out)
-    threshold = judged.threshold(scores[held_out])
-    tolerance = ScoreTolerance(recipe.gate.difference_max, 0.0)
-    if not outcomes.probable:
-        tolerance = usual_tolerance(scores[held_out], recipe.gate.difference_max)
     parity = certify_parity(
-        np.concatenate(fitted),
-        np.concatenate(converted),
+        np.concatenate(by_library),
+        np.concatenate(by_graph),
         held_out_rows=int(held_out.sum()),
         threshold=threshold,
-        tolerance=tolerance,
+        tolerance=_tolerance(judged, scores[held_out], recipe.gate.difference_max),
         truth_by=model.truth_by,
     )
     reason = why_not_native(learner)
     native = {"used": not reason, "reason": reason}
     return _Fitted(
-        rows,
-        split,
-        judged,
-        model,
-        onnx,
-        edges,
-        scores,
-        threshold,
-        tolerance,
-        parity,
-        leakage,
-        native,
+        rows, split, judged, model, onnx, edges, scores, threshold, parity, leakage, native
     )
+
+
+def _tolerance(outcomes: Outcomes, scores: NDArray[np.float32], part: float) -> ScoreTolerance:
+    """Return how exact scores (M, K) are: *part* of a probability, or of a value and its size."""
+    from training.adoption.certificate import usual_tolerance
+
+    return ScoreTolerance(part, 0.0) if outcomes.probable else usual_tolerance(scores, part)
 
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:

@@ -5,24 +5,20 @@ It has no time of day, so that the same training gives the same bytes.
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from registry.golden import ScoreTolerance
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
 from training.split import BY_ENTITY, BY_GROUP, Split
 
 FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
-PROBABILITIES = ScoreTolerance(absolute=1e-5, relative=0.0)
-"""How exact probabilities are."""
+EXACT = 1e-5
+"""How exact the scores of a version are on another machine, as a part of their size."""
 
 
-def recipe_facts(
-    recipe: Recipe, threshold: float, tolerance: ScoreTolerance = PROBABILITIES
-) -> dict[str, Any]:
+def recipe_facts(recipe: Recipe, threshold: float) -> dict[str, Any]:
     """Return the facts that the recipe determines, with the *threshold* that was chosen by it."""
     learner = recipe.learner
     return {
@@ -43,7 +39,6 @@ def recipe_facts(
         "names": list(recipe.contract.names),
         **({} if not recipe.on_demand else _on_demand_facts(recipe)),
         "model_contract": recipe.contract.model_contract,
-        "score_tolerance": asdict(tolerance),
     }
 
 
@@ -51,8 +46,8 @@ def data_facts(
     recipe: Recipe,
     labels: LabelledRows,
     split: Split,
-    *,
     outcomes: Mapping[str, Any],
+    *,
     snapshot: str,
 ) -> dict[str, Any]:
     """Return the facts about the labelled rows and their split.
