@@ -95,6 +95,7 @@ def own_network(rows: NDArray[np.float32], targets: NDArray[Any], seed: int) -> 
     from onnx import TensorProto, helper, numpy_helper
     from sklearn.linear_model import LogisticRegression
 
+    # Fit on standardised columns, and fold the scaler into the weights.
     mean, scale = rows.mean(axis=0), rows.std(axis=0)
     wide = (rows.astype(np.float64) - mean) / scale
     fitted = LogisticRegression(random_state=seed).fit(wide, targets)
@@ -105,6 +106,7 @@ def own_network(rows: NDArray[np.float32], targets: NDArray[Any], seed: int) -> 
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-(rows.astype(np.float64) @ weights + bias)))
 
+    # The graph computes in float64, as the scores above.
     constants = [
         numpy_helper.from_array(weights[:, np.newaxis], "weights"),
         numpy_helper.from_array(np.array([bias]), "bias"),

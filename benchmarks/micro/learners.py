@@ -58,7 +58,7 @@ class Measured:
     note: str = ""
 
 
-def measure(case: Case, *, timed: bool = True) -> Measured:
+def measure_learner(case: Case, *, timed: bool = True) -> Measured:
     """Fit, convert and compare one case."""
     from training.errors import ConversionError, RecipeError
     from training.learners.fit import fit_recipe
@@ -122,14 +122,14 @@ def main() -> None:
     if options.traps:
         print("| recipe | task | largest difference | the lint |\n|---|---|---|---|")
         for case in cases:
-            found = measure(case, timed=False)
+            found = measure_learner(case, timed=False)
             verdict = "refused" if learner_problems(case.learner, case.task) else "accepted"
             print(f"| {case.name} | {case.task} | {_shown(found)} | {verdict} |", flush=True)
         return
     print("| learner | task | largest difference | edge rows | native us | ONNX Runtime us |")
     print("|---|---|---|---|---|---|")
     for case in cases:
-        found = measure(case)
+        found = measure_learner(case)
         native = f"{found.native_us:.2f}" if found.native_us is not None else "-"
         print(
             f"| {case.name} | {case.task} | {_shown(found)} | {found.edges:,} | {native} | "
