@@ -28,9 +28,11 @@ def with_own_function(recipe: Recipe, root: Path) -> Iterator[Recipe]:
     if recipe.learner.kind != "function" or recipe.learner.fit is not None:
         yield recipe
         return
+    # The file must be the one that the recipe was declared with.
     named = str(recipe.learner.parameters["function"])
     module, _, name = named.partition(":")
     _check_file(module, root, named, str(recipe.learner.parameters.get("source_sha256")))
+    # Import it with the project's folders at hand, and leave nothing of them behind.
     before = set(sys.modules)
     sys.path.append(str(root))
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True

@@ -88,7 +88,7 @@ def test_training_page_runs(
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert "card.json" in capsys.readouterr().out
 
 

@@ -41,6 +41,7 @@ def test_scores_are_corrected_for_negatives_that_were_left_out(
         calibration=calibration,
         scaling=scaling,  # type: ignore[arg-type]
     )
+    # Train on a quarter of the negative rows.
     recipe = replace(profile_recipe(learner), negatives_share=0.25)
     labels = profile_labels()
     trained = train_version(recipe, PopulationStore(), labels)

@@ -7,11 +7,13 @@ has the table. What is not known here is still compared on every certified row.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from training.errors import RecipeError
 from training.learner import Learner, estimator_of
 
+LearnedTask = Literal["binary", "multiclass", "regression", "anomaly"]
+SCIKIT_KINDS = ("logistic", "forest", "boosting")
 Holds = Callable[[Any], bool]
 Rule = tuple[tuple[str, ...], Holds, str]
 """Names of a parameter, which values of it are refused, and why, with the way out."""
@@ -33,6 +35,9 @@ EARLY_STOPPING = (
     ),
     *("od_type", "od_wait", "od_pval", "use_best_model", "eval_fraction"),
 )
+EXACT_TREES = ("HistGradientBoosting", "LGBM")
+"""Trees that compare in float64, which a graph does in float32."""
+COMPUTING = ("Scaler", "PCA", "PowerTransformer", "QuantileTransformer", "PolynomialFeatures")
 OBJECTIVES = ("objective", "application", "app", "loss_function", "loss")
 ISOLATION_FOREST = "declare IsolationForest by Learner.estimator"
 BOOSTERS = {"lightgbm": "LightGBM", "xgboost": "XGBoost", "catboost": "CatBoost"}
@@ -153,26 +158,38 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def learner_problems(learner: Learner, task: str, missing: list[str]) -> list[str]:
-    """Return a sentence for each problem of a learner, with the reason and the way out.
-
-    task     "binary", "multiclass", "regression" or "anomaly".
-    missing  names of the columns that may be NaN.
-    """
+def learner_problems(learner: Learner, task: LearnedTask) -> list[str]:
+    """Return a sentence for each problem of a learner, with the reason and the way out."""
     if learner.kind in BOOSTERS:
         return list(_booster_problems(learner, task))
     if learner.kind == "sklearn":
-        return [*_unmade(learner), *_estimator_problems(learner.parameters, missing)]
+        return [*_unmade(learner), *_estimator_problems(learner.parameters)]
     if learner.kind == "function":
         return list(_wrapper_problems(learner))
+    return list(_scikit_problems(learner, task))
+
+
+def _scikit_problems(learner: Learner, task: LearnedTask) -> Iterator[str]:
+    """Yield the problems of the three kinds of scikit-learn."""
+    if learner.parameters.get("categorical_features") is not None:
+        yield (
+            "categorical_features scores up to .98 differently in ONNX (sklearn-onnx#1051); leave "
+            "it out, because trees split the view's dictionary codes well"
+        )
+    if "random_state" in learner.parameters:
+        yield "random_state is the recipe's seed; set Recipe.seed"
+    if learner.kind == "boosting" and learner.parameters.get("early_stopping", False):
+        yield (
+            "early_stopping holds out rows of its own, with clones of one entity on both sides; "
+            "set max_iter"
+        )
     if task == "anomaly":
-        return [f"{learner.kind} does not learn the task 'anomaly'; {ISOLATION_FOREST}"]
+        yield f"{learner.kind} does not learn the task 'anomaly'; {ISOLATION_FOREST}"
     if learner.kind == "logistic" and task == "regression":
-        return [
+        yield (
             "logistic does not learn the task 'regression'; use \"boosting\", or declare Ridge by "
             "Learner.estimator"
-        ]
-    return []
+        )
 
 
 def _unmade(learner: Learner) -> list[str]:
@@ -184,7 +201,7 @@ def _unmade(learner: Learner) -> list[str]:
     return []
 
 
-def _booster_problems(learner: Learner, task: str) -> Iterator[str]:
+def _booster_problems(learner: Learner, task: LearnedTask) -> Iterator[str]:
     kind, name = learner.kind, BOOSTERS[learner.kind]
     lacking = [item for item in PACKAGES[kind] if find_spec(item) is None]
     if lacking:
@@ -241,11 +258,19 @@ def _common_problems(parameters: Mapping[str, Any], name: str) -> Iterator[str]:
             )
 
 
-def _estimator_problems(definition: Mapping[str, Any], missing: list[str]) -> Iterator[str]:
+def _estimator_problems(definition: Mapping[str, Any]) -> Iterator[str]:
     """Yield the problems of an estimator and of all inside it."""
     name = str(definition.get("class", "")).rpartition(".")[2]
     parameters = definition.get("parameters", {})
     yield from _common_problems(parameters, name)
+    inside = [item["class"].rpartition(".")[2] for item in _estimators_in(parameters)]
+    if name == "Pipeline" and inside and inside[-1].startswith(EXACT_TREES):
+        computing = [item for item in inside[:-1] if item.endswith(COMPUTING)]
+        if computing:
+            yield (
+                f"{computing[0]} before {inside[-1]} moves rows across split thresholds in float32 "
+                "(up to .04); leave it out, because trees need no scaling"
+            )
     if name.startswith("HistGradientBoosting"):
         if parameters.get("early_stopping", "auto") is not False:
             yield (
@@ -267,17 +292,17 @@ def _estimator_problems(definition: Mapping[str, Any], missing: list[str]) -> It
         for parameter in names:
             if parameter in parameters and refused(parameters[parameter]):
                 yield f"{name} with {parameter}={parameters[parameter]!r}: {reason}"
-    for value in parameters.values():
-        yield from _nested_problems(value, missing)
+    for part in _estimators_in(parameters):
+        yield from _estimator_problems(part)
 
 
-def _nested_problems(value: Any, missing: list[str]) -> Iterator[str]:  # noqa: ANN401  JSON values
+def _estimators_in(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401  JSON values
+    """Yield the definitions of estimators in a parameter, in order, without those inside them."""
     if isinstance(value, list):
         for item in value:
-            yield from _nested_problems(item, missing)
+            yield from _estimators_in(item)
+    elif isinstance(value, Mapping) and "class" in value:
+        yield value
     elif isinstance(value, Mapping):
-        if "class" in value:
-            yield from _estimator_problems(value, missing)
-        else:
-            for item in value.values():
-                yield from _nested_problems(item, missing)
+        for item in value.values():
+            yield from _estimators_in(item)

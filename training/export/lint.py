@@ -7,7 +7,7 @@ own (learner_lint).
 
 from features.contract import ModelContract
 from training.errors import RecipeError
-from training.export.learner_lint import learner_problems
+from training.export.learner_lint import SCIKIT_KINDS, LearnedTask, learner_problems
 from training.on_demand import is_truth
 from training.recipe import Recipe
 
@@ -17,7 +17,7 @@ def recipe_problems(recipe: Recipe) -> list[str]:
     learner = recipe.learner
     problems = []
     # Calibration and scaling.
-    if learner.calibration == "isotonic":
+    if learner.calibration == "isotonic" and learner.kind in SCIKIT_KINDS:
         problems.append(
             "isotonic calibration scores up to .015 differently in ONNX (sklearn-onnx#1151); "
             'use calibration="sigmoid" (1.6e-7)'
@@ -43,20 +43,15 @@ def recipe_problems(recipe: Recipe) -> list[str]:
         problems.append(
             f"logistic regression takes no NaN; give {missing} a default in the view or the recipe"
         )
-    # Parameters of the learner.
-    if learner.parameters.get("categorical_features") is not None:
-        problems.append(
-            "categorical_features scores up to .98 differently in ONNX (sklearn-onnx#1051); leave "
-            "it out, because trees split the view's dictionary codes well"
-        )
-    if "random_state" in learner.parameters:
-        problems.append("random_state is the recipe's seed; set Recipe.seed")
-    if learner.kind == "boosting" and learner.parameters.get("early_stopping", False):
-        problems.append(
-            "early_stopping holds out rows of its own, with clones of one entity on both sides; "
-            "set max_iter"
-        )
-    return [*problems, *learner_problems(learner, "binary", missing)]
+    return [*problems, *learner_problems(learner, _learned_task(recipe))]
+
+
+def _learned_task(recipe: Recipe) -> LearnedTask:
+    """Return what the learner learns: offers are ranked by their probabilities or their worth."""
+    if recipe.task != "ranking":
+        return recipe.task
+    worth = recipe.labels is not None and recipe.labels.kind == "number"
+    return "regression" if worth else "binary"
 
 
 def lint_recipe(recipe: Recipe) -> None:

@@ -80,6 +80,7 @@ def certify_parity(
     differences = np.abs(fitted - converted)
     differences[np.isnan(fitted) & np.isnan(converted)] = 0.0
     differences[np.isnan(differences)] = np.inf
+    # A decision may change within the allowed difference.
     allowed = tolerance.absolute + tolerance.relative * np.abs(np.nan_to_num(fitted))
     worst = int(np.argmax(differences.max(axis=1)))
     changed = _decisions(fitted, threshold) != _decisions(converted, threshold)

@@ -32,6 +32,7 @@ def fit_recipe(
     its converter refuses the fitted model.
     """
     learner, shown = recipe.learner, f"recipe {recipe.model}/{recipe.setting}"
+    # Fit on a copy of the chosen rows alone.
     chosen = np.arange(len(rows)) if fitted is None else np.flatnonzero(fitted)
     known = targets.selected(chosen)
     try:

@@ -91,12 +91,14 @@ def fit_function(
     function that is not at hand or gives something else than a graph, and ConversionError for a
     graph that cannot be served.
     """
+    # A recipe that was rebuilt from its definition lacks the function.
     name = str(learner.parameters["function"])
     if learner.fit is None:
         raise RecipeError(
             f"the function {name} is not at hand; train by `turnout train`, or with the recipe as "
             "its file declares it"
         )
+    # The author's function fits, and gives a graph with or without scores of its own.
     given = learner.fit(rows, targets.values, seed, **learner.parameters.get("arguments", {}))
     onnx, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if hasattr(onnx, "SerializeToString"):
@@ -106,6 +108,7 @@ def fit_function(
             f"{name} returned {type(given).__name__}; it must return the bytes of an ONNX graph, "
             "or a pair of these and a function that scores rows"
         )
+    # The graph says which of its outputs is served.
     try:
         outputs = inspect_graph(onnx).outputs
     except AdoptionError as error:

@@ -116,6 +116,7 @@ def fit_estimator(learner: Learner, seed: int, rows: NDArray[np.float32], target
     """
     from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
+    # The estimator must learn what the task serves.
     estimator = estimator_of(learner.parameters)
     is_fit: Any = {
         "regression": is_regressor,
@@ -127,9 +128,15 @@ def fit_estimator(learner: Learner, seed: int, rows: NDArray[np.float32], target
             "classifier learns binary and multiclass, a regressor regression, and IsolationForest "
             "anomaly"
         )
+    # Every part gets the recipe's seed.
     parts = estimator.get_params(deep=True)
     seeds = {name: seed for name in parts if name.split("__")[-1] == "random_state"}
-    threads = {name: 1 for name in parts if name.split("__")[-1] == "n_jobs"}
+    # scikit-learn uses one thread unless it is told otherwise; the other libraries use all.
+    threads = {
+        f"{name}__n_jobs".removeprefix("__"): 1
+        for name, part in {"": estimator, **parts}.items()
+        if type(part).__module__.startswith(("lightgbm", "xgboost"))
+    }
     estimator.set_params(**seeds, **threads)
     values = targets.values
     if values is not None and targets.task != "regression":

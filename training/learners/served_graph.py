@@ -51,6 +51,7 @@ def served_graph(
         served = plain_trees(adapted, shift=math.log(negatives_share))
     except NotTreesError:
         served = _corrected(adapted, negatives_share)
+    # The file has our name and the contract's hash, and nothing else of its converter.
     model = onnx.load_model_from_string(_negated(served) if negated else served)
     model.graph.name = name
     del model.metadata_props[:]

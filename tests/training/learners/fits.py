@@ -23,8 +23,8 @@ def scaled(path: str, **parameters: Any) -> Learner:  # noqa: ANN401  JSON value
 BOOSTED: dict[str, Learner] = {
     "boosting": Learner(kind="boosting", parameters={"max_iter": 6}),
     "lightgbm": Learner(kind="lightgbm", parameters={"n_estimators": 6}),
-    "xgboost": Learner(kind="xgboost", parameters={"n_estimators": 6, "max_depth": 5}),
-    "catboost": Learner(kind="catboost", parameters={"n_estimators": 6, "depth": 5}),
+    "xgboost": Learner(kind="xgboost", parameters={"n_estimators": 6, "max_depth": 6}),
+    "catboost": Learner(kind="catboost", parameters={"n_estimators": 6, "depth": 6}),
 }
 FOREST = Learner(kind="forest", parameters={"n_estimators": 5, "max_depth": 6})
 LOGISTIC = Learner(kind="logistic", parameters={"max_iter": 300}, scaling="standard")

@@ -66,8 +66,11 @@ def test_boosters_are_one_sum_of_trees_that_gateways_score_natively(
 
 def test_deep_trees_and_several_outputs_say_why_they_are_not_native() -> None:
     """The way out is in the sentence."""
-    deep = Learner(kind="xgboost", parameters={"n_estimators": 20, "max_depth": 9})
-    assert "natively a tree has at most 32" in why_not_native(fitted(deep, "binary")[1])
+    deep = Learner(
+        kind="lightgbm",
+        parameters={"n_estimators": 2, "num_leaves": 90, "min_child_samples": 2},
+    )
+    assert "natively a tree has at most 64" in why_not_native(fitted(deep, "binary")[1])
     several = fitted(BOOSTED["lightgbm"], "multiclass")[1]
     assert "natively one sum of boosted trees" in why_not_native(several)
 

@@ -70,6 +70,7 @@ def test_estimator_is_said_by_class_and_parameters_that_differ() -> None:
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder
 
+    # A pipeline with parts of parts.
     pipeline = Pipeline(
         [
             (

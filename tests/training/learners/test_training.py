@@ -1,0 +1,73 @@
+"""Tests of versions of new learners: who scores them, what proves them, and what is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.training.learners.fits import BOOSTED, scaled
+from tests.training.learners.own_functions import fit_mean, fit_without_truth, fit_wrongly
+from tests.training.population import PopulationStore, profile_labels, profile_recipe
+from training.errors import GateFailedError, RecipeError
+from training.learner import Learner
+from training.train import TrainedVersion, train_version
+from turnout.views.golden_evidence import NO_TRUTH, evidence_lines, golden_evidence
+
+pytestmark = pytest.mark.walk
+
+
+def trained(learner: Learner) -> TrainedVersion:
+    """A version of the small population."""
+    return train_version(profile_recipe(learner), PopulationStore(), profile_labels())
+
+
+def card_of(version: TrainedVersion) -> dict[str, Any]:
+    """The version's card."""
+    card: dict[str, Any] = json.loads(version.files["card.json"])
+    return card
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
+def test_a_booster_becomes_a_version_that_is_scored_natively(name: str) -> None:
+    """The card has the certificate and who scores, and the pages of the version say so."""
+    version = trained(BOOSTED[name])
+    card = card_of(version)
+    assert version.parity.passed
+    assert version.parity.difference_max < 1e-6
+    assert card["native"] == {"used": True, "reason": ""}
+    assert card["learner"]["kind"] == name
+    assert evidence_lines(card)["scored"] == "natively, by the gateway's own trees"
+    assert card_of(trained(BOOSTED[name])) == card
+
+
+def test_a_pipeline_says_why_onnx_runtime_scores() -> None:
+    """Its class is in the card."""
+    card = card_of(trained(scaled("sklearn.linear_model.LogisticRegression", C=0.5)))
+    assert card["learner"]["hyperparameters"]["class"] == "sklearn.pipeline.Pipeline"
+    assert "by ONNX Runtime: it consists of" in str(evidence_lines(card)["scored"])
+
+
+def test_a_function_with_scores_of_its_own_is_certified() -> None:
+    """Its scores are the truth of every certified row."""
+    card = card_of(trained(Learner.function(fit_mean)))
+    assert card["parity"]["passed"] is True
+    assert evidence_lines(card)["golden rows"] != NO_TRUTH
+    with pytest.raises(GateFailedError, match="rows differ by more than 1e-05"):
+        trained(Learner.function(fit_wrongly))
+
+
+def test_a_function_without_scores_makes_a_version_without_truth() -> None:
+    """It passes the gate, and nobody is told that it was compared."""
+    card = card_of(trained(Learner.function(fit_without_truth)))
+    assert card["parity"]["without_truth"] is True
+    assert golden_evidence(card)["parity"] is False
+    assert evidence_lines(card)["golden rows"] == NO_TRUTH
+
+
+def test_a_recipe_of_a_known_trap_is_refused_before_data_is_read() -> None:
+    """All reasons are told at once."""
+    learner = Learner(kind="lightgbm", parameters={"linear_tree": True, "n_jobs": 4})
+    with pytest.raises(
+        RecipeError, match=r"refused for 2 reason\(s\): .*one thread.*linear models"
+    ):
+        trained(learner)
