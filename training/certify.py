@@ -77,6 +77,7 @@ def measure_shift(
     scored = score_side_by_side(production.onnx, candidate.onnx, rows, outputs, isolation=isolation)
     before, after = scored.first, scored.second
     usable = np.isfinite(before).all(axis=1)
+    # A candidate must score what production scores.
     failed = int(np.count_nonzero(usable & ~np.isfinite(after).all(axis=1)))
     if failed:
         raise CertifyError(

@@ -53,6 +53,7 @@ def read_labels(
             open_source(connection, labels.source, frame=frame, root=root, connections=connections)
             connection.execute(f"CREATE TEMP TABLE labelled AS {labels.transform}")
             kinds = _kinds(labels, connection)
+            # Outcomes that are not final are left out.
             newest_ms = _newest_known(labels, connection, kinds, known_until_ms)
             immature = _leave_out_immature(labels, connection, kinds, newest_ms)
             columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))

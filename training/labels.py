@@ -45,6 +45,7 @@ class Labels:
     horizon_days: float = 0.0
 
     def __post_init__(self) -> None:
+        # Names and columns.
         if not NAME.fullmatch(self.name):
             raise LabelsError(f"the name of labels {self.name!r} does not match {NAME.pattern}")
         if isinstance(self.entities, str) or not self.entities:
@@ -63,6 +64,7 @@ class Labels:
                 f"labels {self.name!r} name the columns {list(columns)}; entities, value and "
                 "inputs must be different columns"
             )
+        # Values, horizon and SQL.
         if isinstance(self.positive, str):
             raise LabelsError(
                 f"labels {self.name!r} have positive={self.positive!r}; give a tuple: "

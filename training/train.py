@@ -37,9 +37,9 @@ from training.export.parity import ParityCertificate, certify_parity
 from training.joined import JoinedView, joined_rows
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
-from training.retrain.build_record import SECTION, build_facts, code_digest
+from training.retrain.build_record import SECTION, build_facts, code_digest, maturity_facts
 from training.retrain.champion_now import ChampionNow
-from training.retrain.step_cache import NOTHING_KEPT, StepCache, StepResult
+from training.retrain.step_cache import NO_STEPS, StepCache, StepResult
 from training.split import Split, split_rows
 
 Progress = Callable[[str], None]
@@ -147,7 +147,7 @@ def train_version(
     champion: Bundle | None = None,
     champion_now: ChampionNow | None = None,
     commit: str = "unknown",
-    steps: StepCache = NOTHING_KEPT,
+    steps: StepCache = NO_STEPS,
     progress: Progress = lambda _step: None,
 ) -> TrainedVersion:
     """Make a version of the recipe's model, and compare it with *champion*.
@@ -175,22 +175,15 @@ def train_version(
     # The gate raises unless every check passes. It loads the very files of the version.
     files = _files(recipe, fitted)
     progress("gate")
-    snapshot = store.digest([use.view for use in recipe.contract.views])
     evidence = {
-        "data": card.data_facts(recipe, labels, split, snapshot=snapshot),
-        "joined": {view.view: view.definition() for view in joined},
-        **_evaluation_facts(recipe, fitted, found),
-        **({} if champion_now is None else {"champion": champion_now.definition()}),
+        **_data_facts(recipe, store, labels, split, joined),
+        **_evaluation_facts(recipe, fitted, found, champion_now),
         SECTION: built,
     }
     checks = _pass_gate(recipe, files, fitted, found, evidence)
     # The card says how the version was made. An approver accepts sections of it with the shift.
-    facts = {
-        **card.recipe_facts(recipe, fitted.threshold),
-        **card.code_facts(commit),
-        **evidence,
-        "gate": checks,
-    }
+    how = {**card.recipe_facts(recipe, fitted.threshold), **card.code_facts(commit)}
+    facts = {**how, **evidence, "gate": checks}
     shift = None if found.shift is None else replace(found.shift, sections=section_digests(facts))
     return TrainedVersion(
         recipe=recipe,
@@ -243,6 +236,7 @@ def _kept_fit(
     inputs: dict[str, Any],
 ) -> _Fitted:
     """Do as `_fit` does, unless the fit of *inputs* is kept. A kept fit has no fitted model."""
+    # The fit of an interrupted training.
     kept = steps.load("fit", inputs)
     if kept is not None:
         return _Fitted(
@@ -293,9 +287,30 @@ def _evaluate(
     return _Evaluation(metrics, fairness, gain, shift)
 
 
-def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> dict[str, Any]:
-    """Return the card's facts about metrics and their intervals, fairness and parity."""
+def _data_facts(
+    recipe: Recipe,
+    store: FeatureSource,
+    labels: LabelledRows,
+    split: Split,
+    joined: list[JoinedView],
+) -> dict[str, Any]:
+    """Return the card's facts about labels, stored data, and what both found in each other."""
+    snapshot = store.digest([use.view for use in recipe.contract.views])
     return {
+        "data": {
+            **card.data_facts(recipe, labels, split, snapshot=snapshot),
+            **maturity_facts(labels),
+        },
+        "joined": {view.view: view.definition() for view in joined},
+    }
+
+
+def _evaluation_facts(
+    recipe: Recipe, fitted: _Fitted, found: _Evaluation, champion_now: ChampionNow | None
+) -> dict[str, Any]:
+    """Return the card's facts about metrics and their intervals, fairness, parity and champion."""
+    return {
+        **({} if champion_now is None else {"champion": champion_now.definition()}),
         "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
         "auc_gain": None if found.gain is None else found.gain.definition(),
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),

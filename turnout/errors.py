@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     """An option or an argument is wrong."""
     NOT_REACHABLE = 3
     """The system does not answer, or the part of it that the command needs does not."""
-    CHAMPION_KEPT = 4
+    NO_BETTER = 4
     """A training made a valid version that is not better than its champion."""
 
 

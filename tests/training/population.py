@@ -90,7 +90,7 @@ class PopulationStore:
         return views[0].view_hash
 
     def ingested(self, view: View) -> tuple[int, str]:
-        """One ingest."""
+        """Say that there was one ingest."""
         return 1, view.view_hash
 
 

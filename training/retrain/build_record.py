@@ -74,6 +74,16 @@ def build_facts(
     }
 
 
+def maturity_facts(labels: LabelledRows) -> dict[str, int]:
+    """Return what the section `data` of a card says of known times; nothing where none are known.
+
+    Labels that were read up to `known_until_ms` are found again in a table that has grown.
+    """
+    if not labels.known_until_ms:
+        return {}
+    return {"known_until_ms": labels.known_until_ms, "immature_rows": labels.immature}
+
+
 def read_build(card: Mapping[str, Any], contract: ModelContract) -> BuildRecord | None:
     """Return what the card of a version with *contract* says of its build; None: it says nothing.
 

@@ -101,6 +101,7 @@ def write_outcome_labels(
     Raises LabelsError when no report has the outcome's name, or no label comes of it; then the file
     stays as it was.
     """
+    # A column cannot be two things.
     taken = [name for name in (VALUE, INSTANT, KNOWN) if _columns(rules).count(name) > 1]
     if taken or not rules.contract.entities:
         raise LabelsError(
@@ -182,6 +183,7 @@ def _load_outcomes(
         "CREATE TABLE reports (_call VARCHAR, _row BIGINT, _keys VARCHAR, _value DOUBLE, "
         "_event_ms BIGINT, _known_ms BIGINT, _place BIGINT)"
     )
+    # Reports arrive one by one, and are stored many at once.
     names: set[str] = set()
     waiting: Columns = _empty_reports()
     place = 0

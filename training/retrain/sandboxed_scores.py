@@ -76,6 +76,7 @@ def score_side_by_side(
 
     Raises CertifyError when a file is refused, or the child gives no answer.
     """
+    # The child has no files: all it needs is in the request.
     message = Message(
         {"outputs": outputs, "graphs": graphs}, {"rows": rows}, {"first": first, "second": second}
     )

@@ -75,7 +75,7 @@ class StepCache:
                 if xxh3_128_hexdigest(content) != checksum:
                     return None
             os.utime(path)
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError):
             return None
         self._used.append(path)
         return StepResult(described["facts"], arrays, files)
@@ -138,5 +138,5 @@ class StepCache:
                 total -= size
 
 
-NOTHING_KEPT = StepCache(None)
-"""Keeps no result, for a training that is to be repeated from its beginning."""
+NO_STEPS = StepCache(None)
+"""Has and keeps no result, for a training that is to be repeated from its beginning."""

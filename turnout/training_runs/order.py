@@ -19,7 +19,7 @@ from training.errors import GateFailedError
 from training.label_reader import read_labels
 from training.recipe import Recipe
 from training.retrain.champion_now import ChampionNow, judge_champion
-from training.retrain.step_cache import NOTHING_KEPT, StepCache
+from training.retrain.step_cache import NO_STEPS, StepCache
 from training.train import TrainedVersion, train_version
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
@@ -60,13 +60,13 @@ class TrainingResult:
     run      as the registry keeps it; None when no registry was needed.
     trained  None when a run with the order's key was there before, or the champion was kept.
     version  the registered version, or None.
-    kept     why the champion was kept, if the version is valid and not better.
+    not_better  why the champion stays, if the version passes every other check.
     """
 
     run: registry_pb2.Run | None
     trained: TrainedVersion | None = None
     version: registry_pb2.Version | None = None
-    kept: GateFailedError | None = None
+    not_better: GateFailedError | None = None
 
 
 async def train_and_register(
@@ -139,7 +139,7 @@ async def _run(
         steps.forget_used()
         if not error.only_better:
             raise
-        return TrainingResult(record.run, kept=error)
+        return TrainingResult(record.run, not_better=error)
     steps.forget_used()
     return TrainingResult(record.run, trained, version)
 
@@ -174,7 +174,7 @@ def _train(
     order: TrainingOrder,
     best: Bundle | None,
     progress: Callable[[str], None],
-    steps: StepCache = NOTHING_KEPT,
+    steps: StepCache = NO_STEPS,
     record: RunRecord | None = None,
 ) -> TrainedVersion:
     """Read the labels, judge the champion on the newest of them, and train."""

@@ -119,6 +119,7 @@ async def rebuild_version(
     Raises OperatorError when its card does not say enough, CertifyError when the graphs differ and
     cannot be compared, and RegistryError.
     """
+    # What it is, and what it was built from.
     environment = context.required_environment()
     commit = commit_of(environment.project.root)
     async with clients.open_registry(context) as client:
@@ -193,6 +194,7 @@ async def _order(
             f"and this work tree is at {commit}. Check out that commit, and repeat the command"
         )
     definitions = await usable_definitions(context)
+    # Its champion is named in the expected shift.
     shift = found.card.get("expected_shift") or {}
     best = None
     if shift.get("champion"):

@@ -26,21 +26,21 @@ def proposal_json(run: pb.Run) -> dict[str, Any]:
         "digest": run.version_digest or None,
         "trigger": run.cause,
         "champion": inputs.get("champion") or None,
-        "gain": result.get("auc_gain"),
+        "gain": _gain(result),
         "decay": result.get("champion"),
         "next_step": next_step(run) if waiting else None,
     }
 
 
-def evidence_lines(run: pb.Run) -> dict[str, object]:
+def proposal_lines(run: pb.Run) -> dict[str, object]:
     """Return trigger, champion, gain and decay of a run for display."""
     inputs, result = _content(run)
     lines: dict[str, object] = {
         "run": f"{run.id[:8]} ({run.cause})",
         "champion": str(inputs.get("champion") or "none")[:12],
     }
-    if result.get("auc_gain"):
-        lines["gain over the champion"] = interval(result["auc_gain"])
+    if _gain(result):
+        lines["gain over the champion"] = interval(_gain(result))
     judged = result.get("champion")
     if isinstance(judged, Mapping):
         lines["champion on the newest labels"] = champion_text(judged)
@@ -82,6 +82,11 @@ def next_step(run: pb.Run) -> str:
     inputs, _ = _content(run)
     first = " --policy initial" if not inputs.get("champion") else ""
     return f"turnout versions approve {run.model} {run.version}{first}"
+
+
+def _gain(result: Mapping[str, Any]) -> object:
+    """Return the gain over the champion, whichever metric the task is judged by."""
+    return next((value for name, value in result.items() if name.endswith("_gain")), None)
 
 
 def _content(run: pb.Run) -> tuple[dict[str, Any], dict[str, Any]]:

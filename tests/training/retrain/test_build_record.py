@@ -48,7 +48,8 @@ def test_recipe_comes_back_from_the_card() -> None:
     }
     record = read_build({SECTION: built}, RECIPE.contract)
     assert record is not None
-    assert record.recipe == RECIPE
+    assert record.recipe.definition() == RECIPE.definition()
+    assert record.recipe.labels == LABELS
     assert record.champion == "ab" * 32
     assert read_build({"setting": "test"}, RECIPE.contract) is None
 

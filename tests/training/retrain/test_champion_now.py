@@ -31,8 +31,8 @@ def champion() -> Bundle:
 
 
 @pytest.mark.walk
-def test_champion_that_still_holds_is_told_with_its_interval(champion: Bundle) -> None:
-    """The same customers behave as before."""
+def test_champion_without_decay_has_an_interval_around_no_change(champion: Bundle) -> None:
+    """Its customers behave as they did in its training."""
     judged = judge_champion(RECIPE, PopulationStore(), profile_labels(LATER_MS), champion)
     assert judged.verdict == "no decay shown"
     assert judged.rows == 1_500
@@ -44,7 +44,7 @@ def test_champion_that_still_holds_is_told_with_its_interval(champion: Bundle) -
 
 
 @pytest.mark.walk
-def test_champion_that_has_decayed_is_told(champion: Bundle) -> None:
+def test_champion_with_decay_has_an_interval_below_no_change(champion: Bundle) -> None:
     """Four of ten customers do the opposite of before."""
     labels = profile_labels(LATER_MS, turned=0.4)
     judged = judge_champion(RECIPE, PopulationStore(), labels, champion)

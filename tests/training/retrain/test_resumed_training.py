@@ -10,12 +10,12 @@ import pytest
 from tests.training.population import PopulationStore, profile_labels, profile_recipe
 from training.learner import Learner
 from training.retrain.champion_now import judge_champion
-from training.retrain.step_cache import NOTHING_KEPT, StepCache
-
-pytestmark = pytest.mark.walk
+from training.retrain.step_cache import NO_STEPS, StepCache
 
 STEPS = ("rows", "fit and convert", "evaluate", "compare with the champion", "gate")
-KEPT = {"rows": [], "fit and convert": ["rows"]}
+QUICK = ("fit and convert", "gate")
+"""Steps that `make test` tries. The nightly tests try all."""
+FINISHED = {"rows": [], "fit and convert": ["rows"]}
 """Step -> the steps that are kept when it begins; later steps have both."""
 
 
@@ -50,7 +50,7 @@ def trained(folder: Path | None, kill_at: str, to: Path | None) -> tuple[dict[st
         labels,
         champion=champion,
         champion_now=judge_champion(recipe, store, labels, champion),
-        steps=NOTHING_KEPT if folder is None else StepCache(folder),
+        steps=NO_STEPS if folder is None else StepCache(folder),
         progress=progress,
     )
     if to is not None:
@@ -59,13 +59,19 @@ def trained(folder: Path | None, kill_at: str, to: Path | None) -> tuple[dict[st
 
 
 @pytest.fixture(scope="module")
-def whole() -> dict[str, bytes]:
+def complete() -> dict[str, bytes]:
     """The files of a training that nobody interrupts, and that keeps nothing."""
     return trained(None, "", None)[0]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_trainer_goes_on(step: str, whole: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=pytest.mark.walk if step in QUICK else pytest.mark.nightly)
+        for step in STEPS
+    ],
+)
+def test_killed_trainer_goes_on(step: str, complete: dict[str, bytes], tmp_path: Path) -> None:
     """The next attempt ends with the same five files, and repeats no finished step."""
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["training.train", "training.learners.fit", __name__])
@@ -75,11 +81,11 @@ def test_killed_trainer_goes_on(step: str, whole: dict[str, bytes], tmp_path: Pa
     assert trainer.exitcode == -signal.SIGKILL
     assert not (tmp_path / "files").exists()
     kept = sorted(path.name.partition("-")[0] for path in (tmp_path / "steps").glob("*-*"))
-    assert kept == KEPT.get(step, ["fit", "rows"])
+    assert kept == FINISHED.get(step, ["fit", "rows"])
 
     written = {path: path.stat().st_ino for path in (tmp_path / "steps").glob("*-*")}
     files, joins = trained(tmp_path / "steps", "", None)
-    assert files == whole
+    assert files == complete
     # The rows, the audited features, and those of the champion.
     assert joins == 3 - ("rows" in kept)
     assert all(path.stat().st_ino == inode for path, inode in written.items())

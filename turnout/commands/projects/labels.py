@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 DATA_FOLDER = "data"
 LABELS_FOLDER = "labels"
 
+Horizon = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Days after a prediction until its outcome is final; a later outcome is none. "
+        "Default: no bound.",
+    ),
+]
+Journal = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a gateway, or of the journals of all hosts. Default: the running system's."
+    ),
+]
+
 app = typer.Typer(help="Make labels from reported outcomes.", no_args_is_help=True)
 
 
@@ -40,14 +55,7 @@ def from_outcomes(
     name: Annotated[
         str, typer.Option(help="Name of the labels. Default: made of model and outcome.")
     ] = "",
-    horizon_days: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            help="Days after a prediction until its outcome is final; a later outcome is none. "
-            "Default: no bound.",
-        ),
-    ] = 0.0,
+    horizon_days: Horizon = 0.0,
     absent: Annotated[
         str,
         typer.Option(
@@ -55,13 +63,7 @@ def from_outcomes(
             'or "no" where callers report only what happened.'
         ),
     ] = "unknown",
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a gateway, or of the journals of all hosts. Default: the running "
-            "system's."
-        ),
-    ] = None,
+    journal: Journal = None,
 ) -> None:
     """Write labels of a model into the project: rows it has served, and what became of them.
 
@@ -158,6 +160,7 @@ def _report(
     counts: "OutcomeCounts",
 ) -> None:
     """Print what was written, and what became of each report."""
+    # Scripts get the counts by name, people in words.
     screen = terminal(context.json)
     value = {"name": name, "rows": str(rows_file), "declared": str(declared), **asdict(counts)}
     shown = {
@@ -172,6 +175,7 @@ def _report(
         "waiting for their horizon": f"{counts.waiting:,}",
     }
     screen.result(value, named_values(shown))
+    # What the counts mean, and what comes next.
     if counts.unmatched:
         screen.note(
             f"{counts.unmatched:,} reports have no served row here: their journals were deleted, "

@@ -11,7 +11,7 @@ from protos import registry_pb2 as pb
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.training_runs.waiting_runs import waiting_runs
-from turnout.views.proposals import decay_text, evidence_lines, interval, proposal_json
+from turnout.views.proposals import decay_text, interval, proposal_json, proposal_lines
 from turnout.views.runs import differences, duration, run_json, run_result, state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -109,7 +109,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
         "took": duration(found),
         "commit": inputs.get("commit", "-"),
         "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
-        **{name: line for name, line in evidence_lines(found).items() if name != "run"},
+        **{name: line for name, line in proposal_lines(found).items() if name != "run"},
         "result": run_result(found) or "-",
         **_measured(result),
     }

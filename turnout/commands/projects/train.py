@@ -10,7 +10,7 @@ from protos import registry_pb2
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError, UsageError
 from turnout.views.cards import joined_lines
-from turnout.views.proposals import evidence_lines, next_step, proposal_json
+from turnout.views.proposals import next_step, proposal_json, proposal_lines
 from turnout.views.runs import state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
     from training.train import TrainedVersion
     from turnout.training_runs.order import TrainingOrder, TrainingResult
     from turnout.training_runs.rebuild import Rebuilt
+
+
+Offline = Annotated[
+    Path | None, typer.Option(help="Folder of the offline store. Default: the environment's.")
+]
+Out = Annotated[Path | None, typer.Option(help="New folder to write the sealed version to.")]
+RunKey = Annotated[
+    str,
+    typer.Option(
+        help="Name of this run, such as a scheduler's: the same name trains no second time."
+    ),
+]
+Verify = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL/VERSION",
+        help="Build this version again, and compare it byte by byte; nothing is registered.",
+    ),
+]
 
 
 def train(
@@ -29,32 +48,16 @@ def train(
     champion: Annotated[
         str, typer.Option(help='Version to compare with: a label, "production" or "none".')
     ] = "production",
-    offline: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the offline store. Default: the environment's."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder to write the sealed version to.")
-    ] = None,
+    offline: Offline = None,
+    out: Out = None,
     register: Annotated[
         bool, typer.Option("--register/--no-register", help="Register the version.")
     ] = True,
-    run_key: Annotated[
-        str,
-        typer.Option(
-            help="Name of this run, such as a scheduler's: the same name trains no second time."
-        ),
-    ] = "",
+    run_key: RunKey = "",
     cause: Annotated[
         str, typer.Option(help="Why it is trained, for `turnout runs`. Default: by hand.")
     ] = "",
-    verify: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL/VERSION",
-            help="Build this version again, and compare it byte by byte; nothing is registered.",
-        ),
-    ] = "",
+    verify: Verify = "",
 ) -> None:
     """Train a version from the recipe of a model, and register it in your name.
 
@@ -66,6 +69,7 @@ def train(
     from project.environment import require_production_rules
     from turnout.training_runs.order import BY_HAND, TrainingOrder
 
+    # Either a new version or one that is there.
     context: CommandContext = ctx.obj
     if bool(model) == bool(verify):
         raise UsageError("name the model to train, or the version to build again with --verify")
@@ -91,7 +95,7 @@ def train(
     if result.trained is not None:
         _report(context, result.trained, result, out)
     elif result.run is not None:
-        _report_run(context, result.run, before=result.kept is None)
+        _report_run(context, result.run, before=result.not_better is None)
 
 
 async def _run(context: CommandContext, order: "TrainingOrder") -> "TrainingResult":
@@ -139,7 +143,7 @@ def _report(
     }
     if run is not None:
         value |= proposal_json(run)
-        shown |= evidence_lines(run)
+        shown |= proposal_lines(run)
     screen.result(value, named_values(shown))
     # What comes next is another person's task.
     if version is not None and run is not None:
@@ -169,9 +173,9 @@ def _report_run(context: CommandContext, run: registry_pb2.Run, *, before: bool)
     screen = terminal(context.json)
     value = {**proposal_json(run), "ended_before": before}
     if kept:
-        screen.result(value, "No better, champion kept.", named_values(evidence_lines(run)))
+        screen.result(value, "No better, champion kept.", named_values(proposal_lines(run)))
         screen.hint(f"Each number: turnout runs show {run_id}")
-        raise typer.Exit(ExitCode.CHAMPION_KEPT)
+        raise typer.Exit(ExitCode.NO_BETTER)
     label = f"{run.model} {run.version}" if run.version else run.version_digest[:12]
     screen.result(value, f"Run {run_id} of this key has ended before, with {label}.")
 
