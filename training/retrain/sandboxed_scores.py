@@ -102,7 +102,7 @@ def _side_by_side(answer: Message, shape: tuple[int, int]) -> SideBySide:
     if any(scores.dtype != np.float32 or scores.shape != shape for scores in (first, second)):
         raise MalformedMessageError("its scores do not fit the rows")
     found = [
-        GraphDifference(**{name: escape_controls(str(text)[:200]) for name, text in item.items()})
+        GraphDifference(**{name: escape_controls(str(text)[:SENTENCE_MAX]) for name, text in item.items()})
         for item in answer.document["graph"][:DIFFERENCES_MAX]
     ]
     return SideBySide(first, second, tuple(found))
@@ -172,7 +172,7 @@ def _parts(model: Any) -> dict[tuple[str, str], Any]:  # noqa: ANN401  protobuf 
 
 
 def _how(left: Any, right: Any) -> str:  # noqa: ANN401  protobuf messages
-    """Return how two parts of one kind differ: the first values that do."""
+    """Return how two parts of one kind differ: of each attribute the first value that does."""
     import onnx
 
     if isinstance(left, onnx.TensorProto):
@@ -182,14 +182,15 @@ def _how(left: Any, right: Any) -> str:  # noqa: ANN401  protobuf messages
     if (left.input, left.output) != (right.input, right.output):
         return f"{[*left.input, *left.output]} -> {[*right.input, *right.output]}"
     sides = [{item.name: item for item in node.attribute} for node in (left, right)]
+    found = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         one, other = (side.get(name) for side in sides)
         if one is None or other is None:
-            return f"only one of both has {name}"
-        if one != other:
+            found.append(f"only one of both has {name}")
+        elif one != other:
             values = [_flat(onnx.helper.get_attribute_value(item)) for item in (one, other)]
-            return _first_difference(name, *values)
-    return "another order of attributes"
+            found.append(_first_difference(name, *values))
+    return "; ".join(found) or "another order of attributes"
 
 
 def _flat(value: Any) -> Sequence[Any]:  # noqa: ANN401  the value of an attribute, or a tensor
