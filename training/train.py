@@ -180,7 +180,7 @@ def train_version(
         **_evaluation_facts(recipe, fitted, found, champion_now),
         SECTION: built,
     }
-    checks = _pass_gate(recipe, files, fitted, found, evidence)
+    checks = _pass_gate(recipe, labels, files, fitted, found, evidence)
     # The card says how the version was made. An approver accepts sections of it with the shift.
     how = {**card.recipe_facts(recipe, fitted.threshold), **card.code_facts(commit)}
     facts = {**how, **evidence, "gate": checks}
@@ -327,6 +327,7 @@ def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str
 
 def _pass_gate(
     recipe: Recipe,
+    labels: LabelledRows,
     files: dict[str, bytes],
     fitted: _Fitted,
     found: _Evaluation,
@@ -340,6 +341,7 @@ def _pass_gate(
         gain=found.gain,
         parity=fitted.parity,
     )
+    checks.append(gate.held_out_classes_check(labels.positive[fitted.held_out]))
     checks.append(fitted.leakage)
     checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
     try:

@@ -102,7 +102,9 @@ def _side_by_side(answer: Message, shape: tuple[int, int]) -> SideBySide:
     if any(scores.dtype != np.float32 or scores.shape != shape for scores in (first, second)):
         raise MalformedMessageError("its scores do not fit the rows")
     found = [
-        GraphDifference(**{name: escape_controls(str(text)[:SENTENCE_MAX]) for name, text in item.items()})
+        GraphDifference(
+            **{name: escape_controls(str(text)[:SENTENCE_MAX]) for name, text in item.items()}
+        )
         for item in answer.document["graph"][:DIFFERENCES_MAX]
     ]
     return SideBySide(first, second, tuple(found))
