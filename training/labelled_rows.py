@@ -29,6 +29,8 @@ class LabelledRows:
     inputs     request input -> its N values at the instants: texts of a category, or numbers.
                None, NaN and what is masked are missing.
     left_out   number of rows that were left out because their outcome is not known.
+    immature   rows that were left out, because their outcome was not final yet.
+    known_until_ms  the newest instant at which an outcome became known, Unix ms; 0: not known.
 
     Lists, arrays and columns of a data frame are taken alike, by position. Raises LabelsError when
     lengths differ, an id is no text, an instant is no whole number, a label is neither true nor
@@ -42,6 +44,8 @@ class LabelledRows:
     values: NDArray[Any] | None = None
     groups: NDArray[Any] | None = None
     left_out: int = 0
+    immature: int = 0
+    known_until_ms: int = 0
 
     def __post_init__(self) -> None:
         # A column of a data frame has an index of its own, so each becomes plain values in order.
@@ -125,6 +129,8 @@ class LabelledRows:
             groups=None if self.groups is None else self.groups[rows],
             inputs={name: values[rows] for name, values in self.inputs.items()},
             left_out=self.left_out,
+            immature=self.immature,
+            known_until_ms=self.known_until_ms,
         )
 
 

@@ -1,5 +1,6 @@
 """Declares labels: where a recipe's outcomes come from. Nothing is read here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -33,6 +34,10 @@ class Labels:
                `event_time_ms`, and the columns *value*, *group* and *inputs*.
     inputs     columns with what a caller would have sent at the instant, one for each request
                input of the recipes that learn from the labels, under the input's name.
+    horizon_days  days from the instant until the outcome is final, as in "left within 30 days"; 0:
+               every label is final. A label whose days are not over yet at the newest instant at
+               which a row of the labels became known is left out. The source names that instant
+               with created=, or the transform returns `created_ms`.
 
     Raises LabelsError when these contradict each other.
     """
@@ -46,8 +51,10 @@ class Labels:
     inputs: tuple[str, ...] = ()
     kind: OutcomeKind = "binary"
     group: str = ""
+    horizon_days: float = 0.0
 
     def __post_init__(self) -> None:
+        # Names and columns.
         if not NAME.fullmatch(self.name):
             raise LabelsError(f"the name of labels {self.name!r} does not match {NAME.pattern}")
         if isinstance(self.entities, str) or not self.entities:
@@ -67,10 +74,16 @@ class Labels:
                 f"labels {self.name!r} name the columns {list(columns)}; entities, value and "
                 "inputs must be different columns"
             )
+        # Values, horizon and SQL.
         if isinstance(self.positive, str):
             raise LabelsError(
                 f"labels {self.name!r} have positive={self.positive!r}; give a tuple: "
                 f"({self.positive!r},)"
+            )
+        if not 0.0 <= self.horizon_days < math.inf:
+            raise LabelsError(
+                f"labels {self.name!r} have horizon_days={self.horizon_days}; it is the days until "
+                "an outcome is final, from 0 on"
             )
         try:
             check_transform(self.transform)
@@ -96,7 +109,10 @@ class Labels:
             )
 
     def definition(self) -> dict[str, Any]:
-        """Return the labels as JSON values; what was added later only where it is used."""
+        """Return the labels as JSON values; what was added later only where it is used.
+
+        So the digests of labels that were declared before these fields stay.
+        """
         return {
             "name": self.name,
             "entities": list(self.entities),
@@ -107,6 +123,7 @@ class Labels:
             **({"inputs": list(self.inputs)} if self.inputs else {}),
             **({"kind": self.kind} if self.kind != "binary" else {}),
             **({"group": self.group} if self.group else {}),
+            **({"horizon_days": self.horizon_days} if self.horizon_days else {}),
         }
 
     @property
@@ -131,6 +148,7 @@ class Labels:
                 inputs=tuple(definition.get("inputs", ())),
                 kind=definition.get("kind", "binary"),
                 group=definition.get("group", ""),
+                horizon_days=definition.get("horizon_days", 0.0),
             )
         except (KeyError, TypeError, ViewError) as error:
             raise LabelsError(f"not a definition of labels: {error!r}") from error

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
 from registry.bundle import Bundle
-from registry.golden import ScoreTolerance
-from training.adoption.graph.tree_rows import leaf_rows, threshold_neighbours
 from training.artifacts import card, golden_rows, reference
 from training.audit import fairness_report
+from training.errors import GateFailedError
 from training.evaluation import gate
 from training.evaluation.expected_shift import (
     ExpectedShift,
@@ -25,30 +24,22 @@ from training.evaluation.expected_shift import (
     shift_without_champion,
 )
 from training.evaluation.metrics import Bootstrap, Estimate
-from training.export.edge_rows import base_rows, contract_edges
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
-from training.export.parity import ParityCertificate, certify_parity
-from training.joined import JoinedView
+from training.export.parity import ParityCertificate
+from training.joined import JoinedView, joined_rows
 from training.labelled_rows import LabelledRows
 from training.learners.fitted import FittedLearner
-from training.recipe import Recipe, Task
+from training.recipe import Recipe
+from training.retrain.build_record import SECTION, build_facts, code_digest, maturity_facts
+from training.retrain.champion_now import ChampionNow
+from training.retrain.resumed_fit import resumed_fit
+from training.retrain.step_cache import NO_STEPS, StepCache, StepResult
 from training.split import Split, split_rows
-from training.tasks.anomaly import AnomalyOutcomes
-from training.tasks.binary import BinaryOutcomes
-from training.tasks.comparison import FeatureSource, compare_with_champion, model_rows
-from training.tasks.multiclass import ClassOutcomes
+from training.tasks.certified_fit import CertifiedFit, score_tolerance
+from training.tasks.comparison import FeatureSource, compare_with_champion
 from training.tasks.outcomes import Outcomes
-from training.tasks.ranking import RankedOutcomes
-from training.tasks.regression import ValueOutcomes
-
-TASKS: dict[Task, type[Outcomes]] = {
-    "binary": BinaryOutcomes,
-    "multiclass": ClassOutcomes,
-    "regression": ValueOutcomes,
-    "ranking": RankedOutcomes,
-    "anomaly": AnomalyOutcomes,
-}
+from training.tasks.table import TASKS
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
@@ -59,7 +50,7 @@ class TrainedVersion:
     """A version that passed its gate: its files, and the numbers that they were made from.
 
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
-    model     the fitted learner.
+    model     the fitted learner; None if an interrupted training had fitted it.
     rows      (N, F) float32, the model inputs of all labelled rows. Those of a call are beside
               each other.
     joined    what the labelled rows found in each view.
@@ -74,7 +65,7 @@ class TrainedVersion:
 
     recipe: Recipe
     files: dict[str, bytes]
-    model: FittedLearner
+    model: FittedLearner | None
     rows: NDArray[np.float32]
     joined: list[JoinedView]
     held_out: NDArray[np.bool_]
@@ -100,40 +91,6 @@ class TrainedVersion:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitted:
-    """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows.
-
-    held_out_outcomes  what the labels say of the held-out rows.
-    scores             (N, K) by ONNX Runtime.
-    threshold          the threshold of decisions, chosen on the held-out rows if it may be.
-    leakage            the check of the gate that no column alone tells the labels apart.
-    native             who scores in gateways, as the card has it.
-    """
-
-    rows: NDArray[np.float32]
-    split: Split
-    held_out_outcomes: Outcomes
-    model: FittedLearner
-    onnx: bytes
-    edges: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    threshold: float
-    parity: ParityCertificate
-    leakage: gate.GateCheck
-    native: dict[str, Any]
-
-    @property
-    def held_out(self) -> NDArray[np.bool_]:
-        """(N,) bool, the rows by which the version is judged."""
-        return self.split.held_out
-
-    @property
-    def judged_scores(self) -> NDArray[np.float32]:
-        """(M, K) the scores of the held-out rows."""
-        return self.scores[self.split.held_out]
-
-
-@dataclass(frozen=True, eq=False)
 class _Evaluation:
     """What the scores of the held-out rows are worth, and how they differ from the champion's."""
 
@@ -150,44 +107,44 @@ def train_version(
     labels: LabelledRows,
     *,
     champion: Bundle | None = None,
+    champion_now: ChampionNow | None = None,
     commit: str = "unknown",
+    steps: StepCache = NO_STEPS,
     progress: Progress = lambda _step: None,
 ) -> TrainedVersion:
     """Make a version of the recipe's model, and compare it with *champion*.
 
-    champion  the version to compare with, of any recipe; None for a model's first version.
-    commit    git commit of the code, for the card (`host.git.commit_of`).
+    champion      the version to compare with, of any recipe; None for a model's first version.
+    champion_now  what the champion is worth on the newest labels, for the card.
+    commit        git commit of the code, for the card (`host.git.commit_of`).
+    steps         has the finished steps of an interrupted training, which are not repeated.
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
     RecipeError before any data is read, LabelsError, JoinError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
-    TASKS[recipe.task].check_bounds(recipe)
+    built = build_facts(recipe, store, labels, "" if champion is None else champion.digest)
+    inputs = {**built, "packages": card.package_versions(), "code": code_digest()}
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
-    labels = labels.by_group()
-    outcomes, split = _split_outcomes(recipe, labels)
-    rows, joined = model_rows(recipe, store, recipe.contract, labels)
+    outcomes, split = _split_outcomes(recipe, labels.by_group())
+    rows, joined = _rows(recipe, store, outcomes.labels, steps, inputs)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, split, outcomes)
+    fitted = resumed_fit(recipe, rows, split, outcomes, steps, inputs)
     # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
-    found = _evaluate(recipe, store, labels, fitted, champion, progress)
+    found = _evaluate(recipe, store, outcomes.labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
     files = _files(recipe, fitted)
     progress("gate")
-    checks = _pass_gate(recipe, files, fitted, found)
-    # The card says how the version was made. An approver accepts sections of it with the shift.
-    snapshot = store.digest([use.view for use in recipe.contract.views])
-    facts = {
-        **card.recipe_facts(recipe, fitted.threshold),
-        "score_tolerance": asdict(_tolerance(outcomes, fitted.judged_scores, card.EXACT)),
-        **card.code_facts(commit),
-        "data": card.data_facts(recipe, labels, split, outcomes.facts(), snapshot=snapshot),
-        "joined": {view.view: view.definition() for view in joined},
-        **_evaluation_facts(recipe, fitted, found),
-        "gate": checks,
+    evidence = {
+        **_data_facts(store, outcomes, split, joined),
+        **_evaluation_facts(recipe, fitted, found, champion_now),
+        SECTION: built,
     }
+    checks = _pass_gate(recipe, files, fitted, found, evidence)
+    # The card says how the version was made. An approver accepts sections of it with the shift.
+    facts = {**_origin_facts(recipe, fitted, commit), **evidence, "gate": checks}
     shift = None if found.shift is None else replace(found.shift, sections=section_digests(facts))
     return TrainedVersion(
         recipe=recipe,
@@ -208,17 +165,55 @@ def train_version(
 
 def _split_outcomes(recipe: Recipe, labels: LabelledRows) -> tuple[Outcomes, Split]:
     """Return what the labels say, and what each row is for; LabelsError if they do not fit."""
-    outcomes = TASKS[recipe.task](recipe, labels)
+    task = TASKS[recipe.task]
+    task.check_bounds(recipe)
+    outcomes = task(recipe, labels)
     split = split_rows(recipe, labels)
     outcomes.check_split(split)
     return outcomes, split
+
+
+def _origin_facts(recipe: Recipe, fitted: CertifiedFit, commit: str) -> dict[str, Any]:
+    """Return the card's facts that recipe, code and packages determine."""
+    tolerance = score_tolerance(fitted.held_out_outcomes, fitted.judged_scores, card.EXACT)
+    return {
+        **card.recipe_facts(recipe, fitted.threshold),
+        "score_tolerance": asdict(tolerance),
+        **card.code_facts(commit),
+    }
+
+
+def _rows(
+    recipe: Recipe,
+    store: FeatureSource,
+    labels: LabelledRows,
+    steps: StepCache,
+    inputs: dict[str, Any],
+) -> tuple[NDArray[np.float32], list[JoinedView]]:
+    """Return the model inputs of the labelled rows, (N, F), and what the rows found in each view.
+
+    inputs  what the version is made from, by which the rows are kept.
+    """
+    kept = steps.load("rows", inputs)
+    if kept is not None:
+        return kept.arrays["rows"], [JoinedView(**view) for view in kept.facts["joined"]]
+    rows, joined = joined_rows(
+        f"{recipe.model}/{recipe.setting}",
+        store,
+        recipe.contract,
+        labels,
+        without_row_max=recipe.gate.without_row_max,
+    )
+    facts = {"joined": [asdict(view) for view in joined]}
+    steps.keep("rows", inputs, StepResult(facts, {"rows": rows}))
+    return rows, joined
 
 
 def _evaluate(
     recipe: Recipe,
     store: FeatureSource,
     labels: LabelledRows,
-    fitted: _Fitted,
+    fitted: CertifiedFit,
     champion: Bundle | None,
     progress: Progress,
 ) -> _Evaluation:
@@ -244,10 +239,28 @@ def _evaluate(
     return _Evaluation(metrics, skill, fairness, gain, shift)
 
 
-def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> dict[str, Any]:
-    """Return the card's facts about metrics and their intervals, fairness and parity."""
+def _data_facts(
+    store: FeatureSource, outcomes: Outcomes, split: Split, joined: list[JoinedView]
+) -> dict[str, Any]:
+    """Return the card's facts about labels, stored data, and what both found in each other."""
+    recipe, labels = outcomes.recipe, outcomes.labels
+    snapshot = store.digest([use.view for use in recipe.contract.views])
+    return {
+        "data": {
+            **card.data_facts(recipe, labels, split, outcomes.facts(), snapshot=snapshot),
+            **maturity_facts(labels),
+        },
+        "joined": {view.view: view.definition() for view in joined},
+    }
+
+
+def _evaluation_facts(
+    recipe: Recipe, fitted: CertifiedFit, found: _Evaluation, champion_now: ChampionNow | None
+) -> dict[str, Any]:
+    """Return the card's facts about metrics and their intervals, fairness, parity and champion."""
     gain = found.gain
     return {
+        **({} if champion_now is None else {"champion": champion_now.definition()}),
         "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
         f"{TASKS[recipe.task].main_metric}{gate.GAIN}": None if gain is None else gain.definition(),
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
@@ -266,10 +279,11 @@ def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str
 def _pass_gate(
     recipe: Recipe,
     files: dict[str, bytes],
-    fitted: _Fitted,
+    fitted: CertifiedFit,
     found: _Evaluation,
+    evidence: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the passed checks for the card; raise GateFailedError if one fails."""
+    """Return the passed checks for the card; raise GateFailedError with *evidence* if one fails."""
     task, gain = fitted.held_out_outcomes, None
     if found.gain is not None:
         gain = gate.gain_check(task.main_metric, task.main_shown, found.gain, task.gain_low_min)
@@ -280,71 +294,18 @@ def _pass_gate(
         gain=gain,
         parity=fitted.parity,
     )
+    checks += gate.held_out_classes_checks(task.events)
     checks.append(fitted.leakage)
     checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
-    gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
+    try:
+        gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
+    except GateFailedError as error:
+        error.facts = evidence
+        raise
     return [check.definition() for check in checks]
 
 
-def _fit(recipe: Recipe, rows: NDArray[np.float32], split: Split, outcomes: Outcomes) -> _Fitted:
-    # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
-    # import this module without fitting.
-    from training.adoption.native_form import why_not_native
-    from training.export.on_demand_graph import on_demand_front
-    from training.learners.fit import fit_recipe
-
-    # Compute the on-demand features, fit on the rows that are not held out, and convert.
-    front = on_demand_front(recipe.contract.names, recipe.learner_inputs, recipe.on_demand_terms)
-    columns, held_out = front.columns(rows), split.held_out
-    leakage = gate.leakage_check(
-        recipe.gate, recipe.learner_columns, columns, outcomes.leak_events, split.fitted
-    )
-    model = fit_recipe(recipe, columns, outcomes.targets, split.fitted)
-    learner = model.to_onnx(
-        name=recipe.model,
-        width=len(recipe.learner_columns),
-        model_contract=recipe.contract.model_contract,
-    )
-    onnx = front.before(learner)
-    scores, judged = OnnxModel(onnx).scores(rows), outcomes.selected(held_out)
-    threshold = judged.threshold(scores[held_out])
-    # Compare the library with the whole graph on the held-out rows and the edges of the contract.
-    edges = contract_edges(recipe.contract, base_rows(rows[held_out]))
-    by_library = [model.outputs(columns[held_out]), model.outputs(front.columns(edges))]
-    by_graph = [scores[held_out], OnnxModel(onnx).scores(edges)]
-    # Thresholds of trees are values of the learner's columns, which are model inputs as well only
-    # where nothing is computed. Each leaf gets a row that leads to it.
-    bases = base_rows(columns[held_out])
-    neighbours = threshold_neighbours(learner, bases)
-    of_trees = np.concatenate([neighbours, leaf_rows(learner, bases)])
-    if len(of_trees):
-        by_library.append(model.outputs(of_trees))
-        by_graph.append(OnnxModel(learner).scores(of_trees))
-    if not recipe.on_demand:
-        edges = np.concatenate([edges, neighbours])
-    parity = certify_parity(
-        np.concatenate(by_library),
-        np.concatenate(by_graph),
-        held_out_rows=int(held_out.sum()),
-        threshold=threshold,
-        tolerance=_tolerance(judged, scores[held_out], recipe.gate.difference_max),
-        truth_by=model.truth_by,
-    )
-    reason = why_not_native(learner)
-    native = {"used": not reason, "reason": reason}
-    return _Fitted(
-        rows, split, judged, model, onnx, edges, scores, threshold, parity, leakage, native
-    )
-
-
-def _tolerance(outcomes: Outcomes, scores: NDArray[np.float32], part: float) -> ScoreTolerance:
-    """Return how exact scores (M, K) are: *part* of a probability, or of a value and its size."""
-    from training.adoption.certificate import usual_tolerance
-
-    return ScoreTolerance(part, 0.0) if outcomes.probable else usual_tolerance(scores, part)
-
-
-def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
+def _files(recipe: Recipe, fitted: CertifiedFit) -> dict[str, bytes]:
     """Return the version's files except card.json."""
     # A value of 1e30 in a column may take the score of an edge row beyond float32.
     model, edges = OnnxModel(fitted.onnx), fitted.edges

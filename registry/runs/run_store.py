@@ -73,7 +73,7 @@ class RunStore:
 
     def is_silent(self, run: pb.Run) -> bool:
         """Return True if a run that has not ended has given no sign of life for RUN_SILENT_MS."""
-        heard_ms = max(self._logs.heard_ms(run.id), run.begun_unix_ms)
+        heard_ms = self._logs.heard_ms(run.id) or run.begun_unix_ms
         return not run.ended_unix_ms and self._store.now_ms() - heard_ms > RUN_SILENT_MS
 
     def _with_log(self, run: pb.Run) -> pb.Run:

@@ -103,9 +103,10 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("adoption/graph",),
         ("adoption", "evaluation"),
         ("adopted", "adoption/convert", "drills"),
-        ("audit", "certify", "champion", "joined", "learners"),
+        ("audit", "champion", "joined", "learners"),
         ("tasks",),
-        ("train",),
+        ("retrain",),
+        ("certify", "train"),
     ),
     "gateway": (
         (

@@ -19,6 +19,8 @@ GAIN = "_gain"
 """End of the name of the check that a version is better than its champion, as in auc_gain."""
 LARGE = 100.0
 """From here on a gain needs no four places."""
+HELD_OUT_CLASS_MIN = 5
+"""Held-out rows of a class below which a metric is a matter of chance."""
 CLASS_ROWS_MIN = 20
 """Rows of either class from which on the area of one feature is more than chance."""
 
@@ -123,6 +125,23 @@ def _gain_text(gain: Estimate) -> str:
     # Metrics in a unit may be in the thousands.
     form = "+.4f" if abs(gain.value) < LARGE else "+,.1f"
     return f"{gain.value:{form}} [{_low(gain):{form}}, {gain.high:{form}}]"
+
+
+def held_out_classes_checks(events: Mapping[str, NDArray[np.bool_]]) -> list[GateCheck]:
+    """Return the check that the held-out rows have enough rows of each class; none for values.
+
+    events  name of a class -> the held-out rows that have it, (M,) bool.
+    """
+    if not events:
+        return []
+    fewer = min(int(rows.sum()) for rows in events.values())
+    return [
+        GateCheck(
+            "held_out_classes",
+            fewer >= HELD_OUT_CLASS_MIN,
+            f"{fewer} held-out rows of the rarest class; at least {HELD_OUT_CLASS_MIN}",
+        )
+    ]
 
 
 def leakage_check(

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import ModelContract, time_columns
+from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
 from features.storage.unjoined import Unjoined
 from features.views import View
@@ -15,10 +15,8 @@ from registry.bundle import Bundle
 from training.errors import GateFailedError
 from training.evaluation.expected_shift import ExpectedShift, expected_shift
 from training.evaluation.metrics import Estimate
-from training.joined import JoinedView, joined_views, require_joined
-from training.labelled_rows import LabelledRows
+from training.joined import joined_rows
 from training.recipe import Recipe
-from training.request_inputs import encode_inputs
 from training.tasks.outcomes import Outcomes
 
 
@@ -36,37 +34,8 @@ class FeatureSource(Protocol):
     def digest(self, views: Sequence[View]) -> str:
         """Return the SHA-256 (hex) of the data that *views* are read from."""
 
-
-def model_rows(
-    recipe: Recipe,
-    store: FeatureSource,
-    contract: ModelContract,
-    labels: LabelledRows,
-    *,
-    suffix: str = "",
-) -> tuple[NDArray[np.float32], list[JoinedView]]:
-    """Return the model inputs of the labelled rows, (N, F), and what the rows found in each view.
-
-    suffix  follows the recipe's name in the error, when another version reads the rows.
-
-    Raises JoinError if too many labels found no fresh row.
-    """
-    rows = store.training_set(contract, labels.spine)
-    require_joined(
-        f"{recipe.model}/{recipe.setting}{suffix}",
-        store,
-        contract,
-        labels.spine,
-        rows,
-        without_row_max=recipe.gate.without_row_max,
-    )
-    blocks = [rows.values]
-    if contract.inputs:
-        blocks.append(encode_inputs(contract.inputs, labels.inputs))
-    if contract.request_time:
-        blocks.append(time_columns(labels.as_of_ms))
-    matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-    return matrix, joined_views(contract, rows)
+    def ingested(self, view: View) -> tuple[int, str]:
+        """Return the number of the view's last ingest, and the SHA-256 of all ingests."""
 
 
 def compare_with_champion(
@@ -87,12 +56,17 @@ def compare_with_champion(
     champion that means something else by its scores, or has none for a row, and JoinError.
     """
     recipe, labels = outcomes.recipe, outcomes.labels
-    _require_comparable(recipe, champion)
+    require_comparable(recipe, champion)
     # The champion scores the same rows, with the features of its own contract.
     session = scoring.load_session(champion)
     # With defaults instead of features it would lose every comparison.
-    suffix = f", champion {champion.digest[:16]}"
-    rows, _ = model_rows(recipe, store, champion.contract, labels, suffix=suffix)
+    rows, _ = joined_rows(
+        f"{recipe.model}/{recipe.setting}, champion {champion.digest[:16]}",
+        store,
+        champion.contract,
+        labels,
+        without_row_max=recipe.gate.without_row_max,
+    )
     champion_scores = session.run(rows)
     unusable = int((~np.isfinite(champion_scores).all(axis=1)).sum())
     if unusable:
@@ -115,7 +89,7 @@ def compare_with_champion(
     return gain, shift
 
 
-def _require_comparable(recipe: Recipe, champion: Bundle) -> None:
+def require_comparable(recipe: Recipe, champion: Bundle) -> None:
     """Raise GateFailedError if the champion's scores mean something else than the recipe's."""
     outputs, others = recipe.contract.outputs, champion.contract.outputs
     task = champion.reference.task

@@ -23,6 +23,7 @@ class ClassOutcomes(Outcomes):
     main_metric, main_shown = "log_loss", "log loss"
     metrics = ("log_loss", "accuracy", "auc")
     probable = True
+    less_better = True
 
     @classmethod
     def metric_names(cls, recipe: Recipe) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ class Outcomes(ABC):
 
     main_metric  the metric in which a candidate must gain on its champion, and `main_shown`, its
                  name for people.
+    less_better  whether the main metric is a loss.
     metrics      the metrics that `evaluate` gives of every recipe of the task.
     probable     whether scores are probabilities, which are exact to a fixed difference. Values are
                  sums, which are as exact as their own size.
@@ -36,6 +37,7 @@ class Outcomes(ABC):
 
     main_metric: ClassVar[str]
     main_shown: ClassVar[str]
+    less_better: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]]
     probable: ClassVar[bool] = False
 

@@ -26,6 +26,7 @@ class ValueOutcomes(Outcomes):
 
     main_metric, main_shown = "mae", "mean absolute error"
     metrics = ("mae", "rmse", "r2", "bias")
+    less_better = True
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
