@@ -25,9 +25,9 @@ CARD_FACTS = (
     *("task", "data", "joined", "metrics", "champion", "parity", "gate", "fairness"),
     *("packages", SECTION),
 )
+"""Facts of a version's card that a run keeps too, so that runs can be compared."""
 GAIN = "_gain"
 """End of the name of the fact that says by how much the main metric is better."""
-"""Facts of a version's card that a run keeps too, so that runs can be compared."""
 
 
 class RunRecord:
@@ -104,7 +104,7 @@ class RunRecord:
         """Note why the run makes no version."""
         if isinstance(error, GateFailedError):
             state = pb.Run.CHAMPION_KEPT if error.only_better else pb.Run.GATE_FAILED
-            facts = {name: error.facts[name] for name in CARD_FACTS if name in error.facts}
+            facts = _kept_facts(error.facts)
             self._note_end(state, {**facts, "gate": list(error.report)}, error=str(error))
             return
         interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
@@ -173,7 +173,10 @@ async def _stop(task: asyncio.Task[None]) -> None:
 
 
 def _facts(trained: TrainedVersion) -> dict[str, Any]:
-    card = json.loads(trained.files["card.json"])
+    return _kept_facts(json.loads(trained.files["card.json"]))
+
+
+def _kept_facts(card: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in card.items() if name in CARD_FACTS or name.endswith(GAIN)
     }

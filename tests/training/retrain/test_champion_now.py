@@ -7,6 +7,7 @@ import pytest
 
 from registry.bundle import Bundle
 from tests.training.population import PopulationStore, profile_labels, profile_recipe
+from tests.training.tasks.rows import task_labels, task_recipe
 from training.evaluation.metrics import Estimate
 from training.learner import Learner
 from training.retrain.champion_now import (
@@ -54,6 +55,23 @@ def test_champion_with_decay_has_an_interval_below_no_change(champion: Bundle) -
     )
     assert judged.now.value == pytest.approx(0.55, abs=0.05)
     assert judged.text.endswith(", decayed.")
+
+
+@pytest.mark.walk
+def test_champion_of_values_has_decayed_when_its_loss_is_larger() -> None:
+    """Its customers spend 1,500 more than before; a loss is better where it is smaller."""
+    from training.train import train_version
+
+    recipe, labels = task_recipe("regression"), task_labels("regression")
+    trained = train_version(recipe, PopulationStore(), labels)
+    champion = trained.bundle(author="dana", created_unix_ms=1)
+    later = replace(labels, as_of_ms=labels.as_of_ms + 30 * 86_400_000)
+    assert judge_champion(recipe, PopulationStore(), later, champion).verdict == "no decay shown"
+    more = replace(later, values=labels.values + 1_500.0)  # type: ignore[operator]
+    judged = judge_champion(recipe, PopulationStore(), more, champion)
+    assert (judged.metric, judged.verdict) == ("mae", "decayed")
+    assert judged.change.low > 500.0  # type: ignore[operator]
+    assert "mean absolute error 1" in judged.text
 
 
 @pytest.mark.walk

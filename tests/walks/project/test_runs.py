@@ -214,7 +214,7 @@ def test_version_of_other_labels_is_not_identical(system: RunningSystem, project
     ("churned", "words"),
     [
         ("true", "all 4000 labels are True"),
-        ("range IN (0, 1, 3)", "held-out rows of the rarer class; at least 5"),
+        ("range IN (0, 1, 3)", "held-out rows of the rarest class; at least 5"),
         ("CASE WHEN range < 3 THEN 1.0 ELSE 'nan'::DOUBLE END", "all 3 labels are True"),
     ],
 )
