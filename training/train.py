@@ -182,7 +182,7 @@ def train_version(
     facts = {
         **card.recipe_facts(recipe, fitted.threshold),
         "score_tolerance": asdict(_tolerance(outcomes, fitted.judged_scores, card.EXACT)),
-        **card.code_facts(commit),
+        **card.code_facts(commit, recipe.learner.packages),
         "data": card.data_facts(recipe, labels, split, outcomes.facts(), snapshot=snapshot),
         "joined": {view.view: view.definition() for view in joined},
         **_evaluation_facts(recipe, fitted, found),
