@@ -20,6 +20,12 @@ CALIBRATION_FOLDS = 3
 """Folds of a calibration. Each needs a row of either class."""
 ESTIMATOR_PACKAGES = ("sklearn", "lightgbm", "xgboost")
 """Packages whose estimators a recipe may name."""
+LIBRARY_PACKAGES = {
+    "lightgbm": ("lightgbm", "onnxmltools"),
+    "xgboost": ("xgboost", "xgboost-cpu", "onnxmltools"),
+    "catboost": ("catboost",),
+}
+"""Library -> names under which it and its converter are installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +118,13 @@ class Learner:
             "arguments": {name: _said(value, name) for name, value in arguments.items()},
         }
         return Learner(kind="function", parameters=parameters, fit=fit)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that fit and convert the learner, beside those that every version needs."""
+        said = str(self.parameters) if self.kind == "sklearn" else f"{self.kind}."
+        libraries = [name for name in LIBRARY_PACKAGES if f"{name}." in said]
+        return tuple(dict.fromkeys(item for name in libraries for item in LIBRARY_PACKAGES[name]))
 
     def definition(self) -> dict[str, Any]:
         """Return the learner as JSON values, if its parameters are such values."""

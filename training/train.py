@@ -124,7 +124,7 @@ def train_version(
     """
     lint_recipe(recipe)
     built = build_facts(recipe, store, labels, "" if champion is None else champion.digest)
-    inputs = {**built, "packages": card.package_versions(), "code": code_digest()}
+    inputs = {**built, **card.code_facts("", recipe.learner.packages), "code": code_digest()}
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
     outcomes, split = _split_outcomes(recipe, labels.by_group())
@@ -179,7 +179,7 @@ def _origin_facts(recipe: Recipe, fitted: CertifiedFit, commit: str) -> dict[str
     return {
         **card.recipe_facts(recipe, fitted.threshold),
         "score_tolerance": asdict(tolerance),
-        **card.code_facts(commit),
+        **card.code_facts(commit, recipe.learner.packages),
     }
 
 

@@ -31,6 +31,9 @@ LEARNERS: dict[LearnerKind, Learner] = {
     "boosting": Learner(kind="boosting", parameters={"max_iter": 20}),
     "logistic": Learner(kind="logistic", parameters={"max_iter": 100}, scaling="standard"),
     "forest": Learner(kind="forest", parameters={"n_estimators": 10, "max_depth": 8}),
+    "lightgbm": Learner(kind="lightgbm", parameters={"n_estimators": 20}),
+    "xgboost": Learner(kind="xgboost", parameters={"n_estimators": 20}),
+    "catboost": Learner(kind="catboost", parameters={"n_estimators": 20}),
 }
 
 

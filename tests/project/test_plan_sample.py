@@ -16,7 +16,7 @@ from project.plan.plan import Plan, make_plan
 from project.plan.sample import SampleSettings
 from tests.project.project_files import USAGE_ROWS, write_rows
 from tests.project.small_plans import USAGE, definitions
-from tests.turnout.test_plan_view import rendered
+from tests.turnout.views.test_plan_view import rendered
 from turnout.views.plan_view import plan_tables
 
 PLAN = Feature(name="plan", dtype="category", dictionary=("basic",))

@@ -4,7 +4,7 @@ It has no time of day, so that the same training gives the same bytes.
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -74,9 +74,13 @@ def data_facts(
     }
 
 
-def code_facts(commit: str) -> dict[str, Any]:
-    """Return the facts about the code: its git commit and its packages."""
-    return {"commit": commit, "packages": package_versions()}
+def code_facts(commit: str, learner_packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the facts about the code: its git commit and its packages.
+
+    learner_packages  names under which the learner's library may be installed.
+    """
+    found = {name: item for name in learner_packages if (item := _version_of(name))}
+    return {"commit": commit, "packages": {**package_versions(), **found}}
 
 
 def _sampling_facts(recipe: Recipe) -> dict[str, Any]:
@@ -101,8 +105,13 @@ def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that could change a score."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
+        versions[name] = _version_of(name) or "unknown"
     return versions
+
+
+def _version_of(name: str) -> str:
+    """Return the version of an installed package; "" if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -263,6 +263,7 @@ def _estimator_problems(definition: Mapping[str, Any]) -> Iterator[str]:
     name = str(definition.get("class", "")).rpartition(".")[2]
     parameters = definition.get("parameters", {})
     yield from _common_problems(parameters, name)
+    # What stands before trees must leave the values as they are.
     inside = [item["class"].rpartition(".")[2] for item in _estimators_in(parameters)]
     if name == "Pipeline" and inside and inside[-1].startswith(EXACT_TREES):
         computing = [item for item in inside[:-1] if item.endswith(COMPUTING)]
@@ -271,6 +272,7 @@ def _estimator_problems(definition: Mapping[str, Any]) -> Iterator[str]:
                 f"{computing[0]} before {inside[-1]} moves rows across split thresholds in float32 "
                 "(up to .04); leave it out, because trees need no scaling"
             )
+    # Parameters of one class.
     if name.startswith("HistGradientBoosting"):
         if parameters.get("early_stopping", "auto") is not False:
             yield (
@@ -287,6 +289,7 @@ def _estimator_problems(definition: Mapping[str, Any]) -> Iterator[str]:
             "isotonic calibration scores up to .015 differently in ONNX (sklearn-onnx#1151); use "
             'method="sigmoid"'
         )
+    # LightGBM and XGBoost have the same traps inside of scikit-learn.
     library = str(definition.get("class", "")).split(".")[0]
     for names, refused, reason in RULES.get(library, ()):
         for parameter in names:

@@ -20,7 +20,7 @@ from registry.bundle import Bundle
 from registry.client import RegistryClient
 from registry.scoring import score_differences
 from training import champion
-from training.artifacts.card import package_versions
+from training.artifacts.card import code_facts
 from training.errors import (
     ConversionError,
     GateFailedError,
@@ -238,7 +238,7 @@ def _changed_inputs(
 ) -> list[Difference]:
     """Return the recorded inputs that are different now."""
     card = order.bundle.card
-    now: dict[str, Any] = {"commit": commit, "packages": package_versions()}
+    now: dict[str, Any] = code_facts(commit, order.recipe.learner.packages)
     recorded = {name: card.get(name) for name in now}
     # Each view and the labels have a digest of their own; older cards have one of all views.
     if order.record is not None:

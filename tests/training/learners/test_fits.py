@@ -7,11 +7,12 @@ from onnx import helper
 
 from tests.training.learners.fits import BOOSTED, SMALL, checked_rows, fitted, small_targets
 from tests.training.learners.own_functions import fit_without_truth
+from tests.training.population import profile_recipe
 from training.adoption.native_form import why_not_native
 from training.errors import ConversionError, RecipeError
 from training.export.onnx_model import OnnxModel
 from training.learner import Learner
-from training.learners.fitted import TargetTask
+from training.learners.fitted import Targets, TargetTask
 
 pytestmark = pytest.mark.walk
 
@@ -158,3 +159,22 @@ def test_functions_that_give_no_graph_are_refused() -> None:
         fitted(learner, "multiclass")
     with pytest.raises(RecipeError, match="is not at hand; train by `turnout train`"):
         fitted(Learner(**learner.definition()), "binary")
+
+
+def test_lightgbm_s_zero_is_wider_than_zero() -> None:
+    """LightGBM scores 1e-35 of either sign as 0, and has its thresholds exactly there."""
+    from training.learners.fit import fit_recipe
+
+    random = np.random.default_rng(2)
+    rows = random.normal(size=(900, 4)).astype(np.float32)
+    rows[::2, 0] = 0.0
+    values = np.where(rows[:, 0] < 0, -50.0, np.where(rows[:, 0] > 0, 50.0, 0.0))
+    learner = Learner(kind="lightgbm", parameters={"n_estimators": 4})
+    model = fit_recipe(profile_recipe(learner), rows, Targets("regression", values))
+    graph = model.to_onnx(name="own", width=4, model_contract="c0")
+    tiny = np.repeat(rows[:1], 5, axis=0)
+    tiny[:, 0] = np.float32([-1e-35, -1.1e-35, 0.0, 1e-35, 1.1e-35])
+    truth, found = model.outputs(tiny), OnnxModel(graph).scores(tiny)
+    assert np.abs(truth - found).max() < 1e-4
+    assert truth[0] == truth[2] == truth[3]
+    assert truth[1] < truth[2] < truth[4]

@@ -36,6 +36,7 @@ def test_a_booster_becomes_a_version_that_is_scored_natively(name: str) -> None:
     assert version.parity.difference_max < 1e-6
     assert card["native"] == {"used": True, "reason": ""}
     assert card["learner"]["kind"] == name
+    assert any(package.startswith(name) for package in card["packages"])
     assert evidence_lines(card)["scored"] == "natively, by the gateway's own trees"
     assert card_of(trained(BOOSTED[name])) == card
 
