@@ -545,10 +545,32 @@ class RegistryClient:
         """Return a run by its id or at least its first 8 digits; raise NotFoundError."""
         return await self._call(self._rpc.GetRun, pb.RunName(id=run_id))
 
-    async def list_runs(self, model: str = "", limit: int = 200) -> list[pb.Run]:
-        """Return the newest runs of a model, or of all models, without inputs and results."""
+    async def queue_run(self, request: pb.QueueRunRequest) -> pb.BeginRunReply:
+        """Ask for a run that a trainer takes later. `begun` is False if its key has a run.
+
+        A schedule's bounds may skip it: then the run's state says so. Raises NotFoundError for a
+        schedule that is not applied any more.
+        """
+        return await self._call(self._rpc.QueueRun, request)
+
+    async def cancel_run(self, run_id: str, reason: str) -> pb.Run:
+        """End a run that waits or runs; raise GateError if it has ended."""
+        return await self._call(self._rpc.CancelRun, pb.CancelRunRequest(id=run_id, reason=reason))
+
+    async def list_schedules(self, *, with_runs: bool = False) -> list[pb.AppliedSchedule]:
+        """Return the schedules that are applied now; *with_runs* with the newest runs of each."""
+        request = pb.ListSchedulesRequest(with_runs=with_runs)
+        return list((await self._call(self._rpc.ListSchedules, request)).schedules)
+
+    async def list_runs(
+        self, model: str = "", limit: int = 200, *, open_only: bool = False
+    ) -> list[pb.Run]:
+        """Return the newest runs of a model, or of all models, without inputs and results.
+
+        open_only  only runs that have not ended: queued, running and silent ones.
+        """
         runs: list[pb.Run] = []
-        request = pb.ListRunsRequest(model=model)
+        request = pb.ListRunsRequest(model=model, open=open_only)
         while len(runs) < limit:
             reply = await self._call(self._rpc.ListRuns, request)
             runs.extend(reply.runs)

@@ -21,6 +21,8 @@ from project.folder import CODE_FOLDERS, ProjectFolder, files_below
 from project.loading.leakage import leaks
 from project.model_settings import read_model_settings
 from project.policies import BUILT_IN, read_policies
+from project.schedules import FILE as SCHEDULES_FILE
+from project.schedules import read_schedules
 
 MODULE_PATH = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*\.py", re.ASCII)
 REPORT_LINE_BYTES_MAX = 64 * 1024 * 1024
@@ -106,6 +108,9 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
         declared.definitions["models"].setdefault(name, settings)
         declared.files["models", name].append(f"models/{name}.toml")
     policies, policy_problems = read_policies(project)
+    schedules, schedule_lines, schedule_problems = read_schedules(
+        project, declared.definitions["recipes"], declared.definitions["views"]
+    )
     written = ProjectDefinitions(
         name=project.name,
         views=declared.definitions["views"],
@@ -113,14 +118,19 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
         recipes=declared.definitions["recipes"],
         models=declared.definitions["models"],
         policies={name: tables for name, (tables, _) in policies.items()},
+        schedules=schedules,
     )
     # What is applied comes back as canonical JSON, in which 1.0 is 1; so both look the same.
     definitions = parse_definitions(written.json)
     shown = {key: places[0] for key, places in declared.files.items()}
     shown |= {("policies", name): file for name, (_, file) in policies.items()}
+    shown |= dict.fromkeys(schedule_lines, SCHEDULES_FILE)
+    declared.lines |= schedule_lines
     # Together they must fit too.
-    problems += [*declared.problems, *model_problems, *policy_problems]
     incomplete = bool(declared.problems)
+    problems += [*declared.problems, *model_problems, *policy_problems]
+    # A recipe that a schedule names may be in the file that failed.
+    problems += [] if incomplete else schedule_problems
     problems += _twice(declared)
     problems += _missing_references(definitions, shown, declared.lines, incomplete)
     problems += leaks(definitions, shown, declared.lines)

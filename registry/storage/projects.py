@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from registry.rules.projects import (
     read_definitions,
 )
 from registry.rules.settings import ModelSettings
+from registry.schedules.schedule import Schedule
 from registry.storage import tables
 from registry.storage.approvals import DIGEST
 from registry.storage.ledger import LedgerChange
@@ -29,6 +31,10 @@ from registry.types import (
     RegistryFaultError,
     RevisionConflictError,
 )
+
+REVISIONS_SEARCHED = 50
+"""Revisions that are looked at for how long a schedule is as it is now. A schedule that is older
+counts from the oldest of them, and may miss a due time before it and no later one."""
 
 _WITHOUT_DEFINITIONS = [
     column for column in tables.projects.columns if column.name != "definitions"
@@ -194,6 +200,63 @@ def models_of_projects(connection: Connection) -> dict[str, pb.ProjectModel]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class AppliedSchedule:
+    """A schedule of the newest revision of a project."""
+
+    project: str
+    schedule: Schedule
+    since_unix_ms: int
+    """When it was applied as it is now."""
+
+
+def applied_schedule(connection: Connection, named: str) -> Schedule | None:
+    """Return the schedule "project/name" as applied now; None for an empty name.
+
+    Raises NotFoundError when it is not applied any more.
+    """
+    if not named:
+        return None
+    project, _, name = named.partition("/")
+    row = _newest_row(connection, project)
+    schedules = {} if row is None else _definitions(row).schedules
+    if name not in schedules:
+        raise NotFoundError(f"there is no schedule {named[:160]!r}; turnout schedules list")
+    return schedules[name]
+
+
+def applied_schedules(connection: Connection) -> Iterator[AppliedSchedule]:
+    """Yield the schedules of the newest revision of each project."""
+    for row in _newest_of_all(connection):
+        schedules = _definitions(row).schedules
+        since = dict.fromkeys(schedules, row.applied_unix_ms)
+        # A schedule that an apply left alone goes on; revisions without it end the search.
+        unchanged = dict(schedules)
+        for earlier in _earlier_rows(connection, row) if unchanged else ():
+            before = _definitions(earlier).schedules
+            unchanged = {
+                name: schedule
+                for name, schedule in unchanged.items()
+                if before.get(name) == schedule
+            }
+            if not unchanged:
+                break
+            since |= dict.fromkeys(unchanged, earlier.applied_unix_ms)
+        for name, schedule in schedules.items():
+            yield AppliedSchedule(row.name, schedule, since[name])
+
+
+def _earlier_rows(connection: Connection, row: Row[Any]) -> Iterator[Row[Any]]:
+    """Yield the revisions before *row*, newest first, at most REVISIONS_SEARCHED."""
+    table = tables.projects
+    yield from connection.execute(
+        select(table)
+        .where(table.c.name == row.name, table.c.revision < row.revision)
+        .order_by(table.c.revision.desc())
+        .limit(REVISIONS_SEARCHED)
+    )
+
+
 def _newest_row(connection: Connection, name: str) -> Row[Any] | None:
     table = tables.projects
     statement = select(table).where(table.c.name == name).order_by(table.c.revision.desc())
@@ -234,7 +297,7 @@ def _altered(row: Row[Any]) -> str:
     )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _parsed(name: str, content: bytes) -> Definitions:
     return read_definitions(name, content)
 

@@ -23,7 +23,7 @@ from rollout.judge.forecast import forecast_reply
 from rollout.lifecycle.clock import ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec
 from rollout.lifecycle.rollout import Rollout
-from rollout.policy.freeze import active_freeze
+from host.freeze_windows import active_freeze
 from rollout.policy.policy import STANDARD, Policy
 from rollout.policy.stages import Stage, StagePosition, Verdict, next_position
 

@@ -14,7 +14,7 @@ from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.judge.reasons import evidence_rows, log_e_maxima
 from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.policy.freeze import active_freeze
+from host.freeze_windows import active_freeze
 from rollout.policy.stages import (
     FINAL_STAGES,
     Stage,

@@ -23,6 +23,7 @@ REGISTRY_PUBLIC = (
     "registry.client",
     "registry.bundle",
     "registry.golden",
+    "registry.schedules",
     "registry.scoring",
     "registry.signed",
     "registry.types",
