@@ -127,6 +127,10 @@ class Environment:
 
         return REFERENCE.sub(value_of, text)
 
+    def variables_of(self, key: str) -> list[str]:
+        """Return the variables that a key of this environment refers to."""
+        return [name for kind, name in REFERENCE.findall(getattr(self, key)) if kind == "env"]
+
     def connections(self) -> dict[str, str]:
         """Return name -> DSN of every source, with references replaced. Raises ProjectError."""
         return {name: self.connection(name) for name in self.sources}

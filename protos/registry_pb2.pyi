@@ -710,7 +710,7 @@ class ListProjectsReply(_message.Message):
     def __init__(self, revisions: _Optional[_Iterable[_Union[ProjectRevision, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes", "silent", "schedule", "due_unix_ms", "queued_unix_ms", "failures")
+    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes", "silent", "schedule", "due_unix_ms", "queued_unix_ms", "taken_unix_ms", "failures")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[Run.State]
@@ -754,6 +754,7 @@ class Run(_message.Message):
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     DUE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     id: str
     key: str
@@ -776,8 +777,9 @@ class Run(_message.Message):
     schedule: str
     due_unix_ms: int
     queued_unix_ms: int
+    taken_unix_ms: int
     failures: int
-    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ..., silent: _Optional[bool] = ..., schedule: _Optional[str] = ..., due_unix_ms: _Optional[int] = ..., queued_unix_ms: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ..., silent: _Optional[bool] = ..., schedule: _Optional[str] = ..., due_unix_ms: _Optional[int] = ..., queued_unix_ms: _Optional[int] = ..., taken_unix_ms: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class BeginRunRequest(_message.Message):
     __slots__ = ("model", "setting", "key", "cause", "inputs_json")

@@ -93,6 +93,16 @@ def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
     return metadata if token is None else [*metadata, ("authorization", f"Bearer {token}")]
 
 
+class RelayedError(Exception):
+    """A relayed call has failed: its status, and the registry's error that it stands for."""
+
+    def __init__(self, status: grpc.aio.AioRpcError) -> None:
+        super().__init__(status.details() or "")
+        self.code = status.code()
+        self.metadata = tuple(status.trailing_metadata() or ())
+        self.meaning: Exception = error_from_status(status)
+
+
 class RegistryClient:
     """A connection to the registry for one actor. Use it as an async context manager.
 
@@ -585,6 +595,23 @@ class RegistryClient:
         stream = self._stream(self._rpc.ReadRunLog, request, None if follow else CALL_S)
         async for part in stream:
             yield part.text
+
+    async def relay(self, method: str, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+        """Send serialised messages to an RPC in this client's name, and yield its replies.
+
+        method  full name, such as "/turnout.v1.Registry/GetRun".
+
+        Raises RelayedError, because whoever is relayed for reads the status.
+        """
+        if self._channel is None:
+            raise RegistryUnavailableError("this RegistryClient is not open")
+        multicallable: Any = self._channel.stream_stream(method)
+        call = multicallable(requests, metadata=self._metadata)
+        try:
+            async for reply in call:
+                yield reply
+        except grpc.aio.AioRpcError as error:
+            raise RelayedError(error) from error
 
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""

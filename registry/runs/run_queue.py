@@ -87,7 +87,7 @@ def _past_runs(change: LedgerChange, request: pb.QueueRunRequest) -> Iterator[Pa
         yield PastRun(
             row.id,
             row.due_unix_ms or row.begun_unix_ms,
-            0.0 if queued else (end_ms - row.begun_unix_ms) / 1_000,
+            (end_ms - row.taken_unix_ms) / 1_000 if row.taken_unix_ms and not queued else 0.0,
             queued=queued,
             own=row.schedule == request.schedule,
         )

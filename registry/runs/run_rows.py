@@ -37,6 +37,7 @@ NEW_RUN: Mapping[str, Any] = {
     "schedule": "",
     "due_unix_ms": 0,
     "queued_unix_ms": 0,
+    "taken_unix_ms": 0,
     "failures": 0,
 }
 """What a run has before anything came of it."""
@@ -72,6 +73,7 @@ def begin_run(change: LedgerChange, request: pb.BeginRunRequest, found: pb.Run |
         "attempt": found.attempt + 1 if found else 1,
         "state": int(pb.Run.RUNNING),
         "begun_unix_ms": change.at_unix_ms,
+        "taken_unix_ms": change.at_unix_ms,
         "error": "",
         "inputs_json": request.inputs_json.decode(),
     }

@@ -155,6 +155,7 @@ runs = Table(
     Column("schedule", String(160), nullable=False, server_default=""),  # "project/name"
     Column("due_unix_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("queued_unix_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("taken_unix_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("model", "key"),
 )

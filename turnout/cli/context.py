@@ -99,6 +99,9 @@ class CommandContext:
         """Return the actor's token: that of the options, or else that of the environment."""
         if self.token or self.environment is None or not self.environment.token:
             return self.token
+        # Another registry, in plain text, is not the one that the environment's token is for.
+        if self.registry and not self.registry_certificate:
+            return None
         return self.environment.resolved(self.environment.token, "token")
 
     def offline_folder(self) -> Path:

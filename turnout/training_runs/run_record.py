@@ -16,6 +16,7 @@ from registry.client import RegistryClient
 from registry.types import FencedError, RegistryError, RegistryUnavailableError
 from training.errors import GateFailedError
 from training.train import TrainedVersion
+from turnout.training_runs.end_text import end_text
 
 SIGN_OF_LIFE_S = 15.0
 """Time between two signs of life. The registry takes a run for silent after 120 s."""
@@ -90,9 +91,10 @@ class RunRecord:
             state = pb.Run.CHAMPION_KEPT if error.only_better else pb.Run.GATE_FAILED
             self._note_end(state, {"gate": list(error.report)}, error=str(error))
             return
-        interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-        text = "the run was interrupted" if interrupted else str(error) or type(error).__name__
-        self._note_end(pb.Run.FAILED, {}, error=text)
+        # A queued run waits for another attempt when only the registry was missing.
+        again = isinstance(error, RegistryUnavailableError) and self.run.queued_unix_ms
+        state = pb.Run.QUEUED if again else pb.Run.FAILED
+        self._note_end(state, {}, error=end_text(error))
 
     def _note_end(
         self,

@@ -9,12 +9,14 @@ import typer
 
 from protos import registry_pb2 as pb
 from turnout.cli import clients
+from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.views.runs import differences, duration, run_json, run_result, state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(
-    help="List, show and compare training runs; print their logs.", no_args_is_help=True
+    help="List, show and compare training runs; queue and cancel them; print their logs.",
+    no_args_is_help=True,
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or 8 digits of it.")]
@@ -54,6 +56,58 @@ def list_(
     screen.result([run_json(run, whole=False) for run in runs], text_table(columns, rows))
     if not runs:
         screen.hint("There is no run yet. Next: turnout train MODEL")
+
+
+@app.command()
+def queue(
+    ctx: typer.Context,
+    model: Model,
+    setting: Annotated[
+        str, typer.Option(help="The recipe's setting, when the model has several recipes.")
+    ] = "",
+    run_key: Annotated[
+        str, typer.Option(help="Name of this run: the same name trains no second time.")
+    ] = "",
+    cause: Annotated[str, typer.Option(help="Why it is trained, for `turnout runs`.")] = "",
+) -> None:
+    """Ask for a run that a runner takes (`turnout run training`). No schedule's bounds hold."""
+    from turnout.cli.projects import load_definitions
+
+    context: CommandContext = ctx.obj
+
+    async def ask() -> pb.BeginRunReply:
+        # A recipe that is not there would wait for ever.
+        recipe = (await load_definitions(context)).recipe(model, setting)
+        async with clients.open_registry(context) as client:
+            return await client.queue_run(
+                pb.QueueRunRequest(
+                    model=model,
+                    setting=recipe.setting,
+                    key=run_key,
+                    cause=cause or f"asked for by {context.actor}",
+                )
+            )
+
+    reply = asyncio.run(ask())
+    run, screen = reply.run, terminal(context.json)
+    said = "is queued" if reply.begun else f"has this key already, and is {state_name(run)}"
+    screen.result(run_json(run, whole=False), f"Run {run.id[:8]} of {model}/{run.setting} {said}.")
+    screen.hint(f"turnout run training trains it; turnout runs logs {run.id[:8]} -f shows it")
+
+
+@app.command()
+def cancel(ctx: typer.Context, run: RunId, reason: Reason) -> None:
+    """End a run that waits or trains now. Its trainer stops at its next step."""
+    context: CommandContext = ctx.obj
+
+    async def end() -> pb.Run:
+        async with clients.open_registry(context) as client:
+            return await client.cancel_run(run, reason)
+
+    ended = asyncio.run(end())
+    terminal(context.json).result(
+        run_json(ended, whole=False), f"Run {ended.id[:8]} of {ended.model} is cancelled."
+    )
 
 
 @app.command()
