@@ -94,9 +94,9 @@ class Schedule:
         """
         if not self.cron:
             return None
-        # CronSim never returns its own start.
-        start = instant.astimezone(ZoneInfo(self.zone)).replace(microsecond=0)
-        return _next(self.cron, start + timedelta(seconds=1), reverse=True)
+        # CronSim never returns its own start. A local time plus a second may be another hour's.
+        start = instant.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        return _next(self.cron, start.astimezone(ZoneInfo(self.zone)), reverse=True)
 
     def due_after(self, instant: datetime) -> datetime | None:
         """Return the next instant after *instant* at which cron is due; None without cron."""
@@ -133,7 +133,8 @@ def parse_schedule(name: str, table: object) -> Schedule:
         raise ScheduleError(f"schedule {name!r} must be a table, [{name}]")
     unknown = sorted(table.keys() - set(KEYS))
     if unknown:
-        raise ScheduleError(f"schedule {name!r}: {unknown[0]} is not known; the keys are {KEYS}")
+        known = ", ".join(KEYS)
+        raise ScheduleError(f"schedule {name!r}: {unknown[0]} is not known; the keys are {known}")
     try:
         return _parsed(name, table)
     except ScheduleError as error:

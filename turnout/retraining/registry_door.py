@@ -36,7 +36,7 @@ Check = Callable[[bytes], str]
 """Returns why a request is refused; empty: it is not."""
 
 
-class RegistryDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
+class RegistryDoor(grpc.GenericRpcHandler):
     """The door for the child of one queued run. Use it as an async context manager."""
 
     def __init__(self, client: RegistryClient, run: pb.Run) -> None:

@@ -136,7 +136,7 @@ def _next_due(due: dt.datetime | None) -> str:
 
 
 def _run_text(item: pb.AppliedSchedule, field: str) -> str:
-    if not item.HasField(field):  # type: ignore[arg-type]
+    if not item.HasField(field):
         return "-"
     run: pb.Run = getattr(item, field)
     return f"{run.id[:8]} {state_name(run)}"
