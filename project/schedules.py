@@ -53,6 +53,7 @@ def _with_recipe(
     schedule: Schedule, recipes: Mapping[str, Mapping[str, Any]], views: Mapping[str, Any]
 ) -> Schedule:
     """Return the schedule with the setting of its recipe. Raises ScheduleError if it has none."""
+    # The recipe: its setting may be left out when there is one.
     named = f"schedule {schedule.name!r}"
     settings = {
         str(recipe["setting"]): recipe

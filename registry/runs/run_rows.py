@@ -143,6 +143,7 @@ def end_run(change: LedgerChange, request: pb.EndRunRequest) -> tuple[pb.Run, bo
         "error": request.error,
         "result_json": request.result_json.decode(),
     }
+    # The end may have been written before.
     if row.state == pb.Run.QUEUED:
         raise FencedError(f"run {row.id} waits for another attempt; this one is over")
     if row.ended_unix_ms:

@@ -23,7 +23,7 @@ class PastRun:
     queued: bool
     """It waits for a trainer."""
     own: bool
-    """The same schedule asked for it."""
+    """It was asked for by the schedule that asks now."""
 
 
 def skip_reason(

@@ -187,7 +187,8 @@ def _check_cron(cron: str, zone: str) -> None:
         known = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ScheduleError(
-            f"zone = {zone!r} is no time zone; write one such as 'Europe/Berlin'"
+            f"zone = {zone!r} is no time zone that this host knows; write one such as "
+            "'Europe/Berlin', or install the zones (Debian: tzdata)"
         ) from error
     if not cron:
         return

@@ -1,4 +1,4 @@
-"""The program of a child that trains: it limits itself, then runs one `turnout` command.
+"""The program of a child that trains: it limits itself, then becomes one `turnout` command.
 
 `turnout.retraining.training_child` starts it. It has a session of its own, so that whatever its
 training code starts can be found and ended. It is a guard against accidents and no sandbox: the
@@ -20,20 +20,19 @@ NICE = 10
 
 
 def main() -> None:
-    """Give up what the limits say, and run the command in the remaining arguments."""
+    """Give up what the limits say, and become the command in the remaining arguments."""
     parser = argparse.ArgumentParser(prog="python -m turnout.retraining.child", description=__doc__)
     for name in ("parent", "memory-mb", "cpu-s", "log-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    confine(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
-    # Imported here, because the limits hold for the imports too.
-    from turnout.__main__ import main as run_command
+    confine_training(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
+    # The limits, the session and the bond to the parent hold for the next program too.
+    program = [sys.executable, "-P", "-m", "turnout", *options.command]
+    os.execv(sys.executable, program)  # noqa: S606  no shell is wanted
 
-    run_command(options.command)
 
-
-def confine(parent: int, memory_mb: int, cpu_s: int, log_fd: int) -> None:
+def confine_training(parent: int, memory_mb: int, cpu_s: int, log_fd: int) -> None:
     """Limit this process and what it starts, and send what it prints to *log_fd*.
 
     memory_mb  address space of each process.

@@ -72,6 +72,7 @@ class Scheduler:
 
     def _due(self, item: pb.AppliedSchedule, schedule: Schedule) -> list[pb.QueueRunRequest]:
         """Return what a schedule asks for now: its newest due time, and the newest finding."""
+        # By cron. What was due before the schedule was applied is not made up for.
         requests = []
         now_ms = self._now_ms()
         due = schedule.due_before(datetime.fromtimestamp(now_ms / 1_000, UTC))
@@ -86,6 +87,7 @@ class Scheduler:
                     lease_token=self._lease_token,
                 )
             )
+        # By the newest finding, which makes up for those before it.
         findings = [
             finding
             for (model, kind), finding in self._newest_findings.items()

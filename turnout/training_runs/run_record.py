@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import json
+import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +18,6 @@ from registry.client import RegistryClient
 from registry.types import FencedError, RegistryError, RegistryUnavailableError
 from training.errors import GateFailedError
 from training.train import TrainedVersion
-from turnout.training_runs.end_text import end_text
 
 SIGN_OF_LIFE_S = 15.0
 """Time between two signs of life. The registry takes a run for silent after 120 s."""
@@ -159,3 +160,19 @@ async def _stop(task: asyncio.Task[None]) -> None:
 def _facts(trained: TrainedVersion) -> dict[str, Any]:
     card = json.loads(trained.files["card.json"])
     return {name: card[name] for name in CARD_FACTS if name in card}
+
+
+def end_text(error: BaseException) -> str:
+    """Return why *error* ended a training, with the way out where its own words have none."""
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "the run was interrupted"
+    if isinstance(error, MemoryError):
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        bound = "this host has" if most == resource.RLIM_INFINITY else f"{most // 2**20} MB"
+        return (
+            f"the training needs more memory than {bound} ({error or 'MemoryError'}); give it "
+            "more (turnout run training --memory-mb), or train on fewer rows"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error}); make room, then queue the run again"
+    return str(error) or type(error).__name__

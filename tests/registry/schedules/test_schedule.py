@@ -8,7 +8,7 @@ import pytest
 
 from registry.schedules.schedule import TRAINING_FAILED, ScheduleError, parse_schedule
 
-WHOLE: dict[str, Any] = {
+COMPLETE: dict[str, Any] = {
     "model": "churn",
     "setting": "candidate",
     "cron": "0 4 * * 1",
@@ -24,7 +24,7 @@ WHOLE: dict[str, Any] = {
 
 def test_definition_is_what_was_written() -> None:
     """The registry reads what the project wrote, and what is not said is in no digest."""
-    assert parse_schedule("weekly", WHOLE).definition() == WHOLE
+    assert parse_schedule("weekly", COMPLETE).definition() == COMPLETE
     small = {"model": "churn", "new_labels": 100}
     assert parse_schedule("often", small).definition() == small
     assert parse_schedule("often", {**small, "on_finding": True}).definition()["on_finding"] is True
@@ -58,7 +58,7 @@ def test_definition_is_what_was_written() -> None:
 def test_bad_value_is_refused_with_its_key(change: dict[str, Any], words: str) -> None:
     """The sentence names schedule and key, and says what may stand there."""
     with pytest.raises(ScheduleError, match=words) as caught:
-        parse_schedule("weekly", {**WHOLE, **change})
+        parse_schedule("weekly", {**COMPLETE, **change})
     assert str(caught.value).startswith("schedule 'weekly': ")
 
 
@@ -69,7 +69,7 @@ def test_schedule_without_a_trigger_or_a_table_is_refused() -> None:
     with pytest.raises(ScheduleError, match="must be a table"):
         parse_schedule("never", "0 4 * * 1")
     with pytest.raises(ScheduleError, match="its name must match"):
-        parse_schedule("a/b", WHOLE)
+        parse_schedule("a/b", COMPLETE)
 
 
 def due_times(cron: str, first: datetime, last: datetime) -> list[datetime]:

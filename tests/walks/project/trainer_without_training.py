@@ -9,7 +9,7 @@ import signal
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from tests.tiny_models import linear_weights, tiny_files
-from turnout.retraining.child import confine
+from turnout.retraining.child import confine_training
 
 MODEL = "churn"
 
@@ -55,7 +55,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    confine(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
+    confine_training(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
     values = dict(zip(options.command[2::2], options.command[3::2], strict=True))
     asyncio.run(train(values["--registry"], values["--setting"], values["--run-key"]))
 

@@ -55,6 +55,7 @@ def run_training(
     from turnout.retraining.runner import Runner, RunnerSettings
     from turnout.retraining.training_child import TrainingLimits
 
+    # What is trained in production must be traceable to a commit.
     context: CommandContext = ctx.obj
     require_production_rules(context.required_environment())
     limits = TrainingLimits(memory_mb=memory_mb, cpu_s=cpu_s, seconds=seconds)
@@ -82,11 +83,13 @@ def list_schedules(ctx: typer.Context) -> None:
         async with clients.open_registry(context) as client:
             return await client.list_schedules(with_runs=True)
 
+    # The next due time is computed here, by this host's clock.
     found = asyncio.run(read())
     now = dt.datetime.now(dt.UTC)
     parsed: list[tuple[pb.AppliedSchedule, Schedule]] = [
         (item, parse_schedule(item.name, json.loads(item.definition_json))) for item in found
     ]
+    # People see a table, scripts get every field.
     columns = ("schedule", "recipe", "due", "next (UTC)", "last run", "skipped last")
     rows = [
         (
@@ -113,6 +116,7 @@ def list_schedules(ctx: typer.Context) -> None:
         }
         for item, schedule in parsed
     ]
+    # A project without schedules.toml has none.
     screen = terminal(context.json)
     screen.result(value, text_table(columns, rows))
     if not found:

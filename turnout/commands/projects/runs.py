@@ -88,6 +88,7 @@ def queue(
                 )
             )
 
+    # The key may have a run already.
     reply = asyncio.run(ask())
     run, screen = reply.run, terminal(context.json)
     said = "is queued" if reply.begun else f"has this key already, and is {state_name(run)}"

@@ -16,8 +16,7 @@ from tests.registry.registry_fixture import RegistryFixture, registry_fixture
 from turnout.cli.context import context_from_options
 from turnout.retraining.runner import Runner, RunnerSettings
 from turnout.retraining.training_child import TrainingLimits
-from turnout.training_runs.end_text import end_text
-from turnout.training_runs.run_record import recorded_run
+from turnout.training_runs.run_record import end_text, recorded_run
 
 pytestmark = pytest.mark.walk
 
@@ -25,14 +24,14 @@ CHILD = """
 import argparse, asyncio, sys, time
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
-from turnout.retraining.child import confine
+from turnout.retraining.child import confine_training
 
 parser = argparse.ArgumentParser()
 for name in ("parent", "memory-mb", "cpu-s", "log-fd"):
     parser.add_argument(f"--{name}", type=int, required=True)
 parser.add_argument("command", nargs="+")
 options = parser.parse_args()
-confine(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
+confine_training(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
 values = dict(zip(options.command[2::2], options.command[3::2], strict=True))
 
 async def main():
@@ -51,7 +50,7 @@ async def running(
 ) -> AsyncIterator[tuple[RegistryFixture, Runner, list[str]]]:
     """Yield a registry, a runner whose children do *act*, and what the runner says."""
     (tmp_path / "child_of_runner.py").write_text(f"{CHILD}\n{act}\nasyncio.run(main())\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}")
     project = write_project(tmp_path / "shop")
     said: list[str] = []
     async with registry_fixture(tmp_path / "registry") as registry:
@@ -133,7 +132,8 @@ async def act(client, key):
 """
 
     async def walk() -> None:
-        limits = TrainingLimits(seconds=2.0)
+        # One child never begins its run, the other never ends.
+        limits = TrainingLimits(seconds=1.5)
         async with running(tmp_path, monkeypatch, act, limits=limits, concurrency=2) as parts:
             registry, runner, _ = parts
             early, late = await queue(registry, "early"), await queue(registry, "late")
@@ -142,12 +142,13 @@ async def act(client, key):
                 for run in (early, late):
                     async for _ in registry.ann.read_run_log(run.id, follow=True):
                         pass
+            # Each has three attempts and one finding.
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             early, late = [await registry.ann.get_run(run.id) for run in (early, late)]
             assert (early.state, early.attempt) == (late.state, late.attempt) == (pb.Run.FAILED, 3)
             assert early.error.endswith("no other follows: views/usage.py:3: NameError")
-            assert "it was not done after 2 s" in late.error
+            assert "it was not done after 1.5 s" in late.error
             texts = [finding.text async for finding in registry.ann.findings()]
             assert sorted(text[4:12] for text in texts) == sorted((early.id[:8], late.id[:8]))
 
@@ -156,6 +157,7 @@ async def act(client, key):
 
 def test_child_may_do_its_own_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no token, and the door of the runner refuses what a run does not do."""
+    # Each refusal is kept as the error of the run's end.
     act = """
 async def act(client, key):
     from registry.types import RegistryError
@@ -183,6 +185,7 @@ async def act(client, key):
         async with running(tmp_path, monkeypatch, act, once=True) as (registry, runner, said):
             run = await queue(registry)
             await runner.run(asyncio.Event())
+            # What belongs to the run went through.
             ended = await registry.ann.get_run(run.id)
             assert ended.state == pb.Run.REGISTERED, said
             names = [part.rstrip(":") for part in ended.error.split(" ") if part.endswith(":")]

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.walk
 
 PROGRAM = """
 import argparse, os, sys, time
-from turnout.retraining.child import confine
+from turnout.retraining.child import confine_training
 parser = argparse.ArgumentParser()
 for name in ("parent", "memory-mb", "cpu-s", "log-fd"):
     parser.add_argument(f"--{name}", type=int, required=True)
 parser.add_argument("command", nargs="+")
 options = parser.parse_args()
-confine(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
+confine_training(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
 print("session", os.getpid(), flush=True)
 exec(options.command[0])
 """
@@ -51,8 +51,9 @@ def run(
     without: tuple[str, ...] = (),
 ) -> tuple[ChildEnd, Printed]:
     """Run *code* in a child; return how it ended and what it printed."""
+    # A program that is found by its name, as Turnout's own is.
     (tmp_path / "hostile_child.py").write_text(PROGRAM)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}")
     printed = Printed()
 
     async def act() -> ChildEnd:

@@ -16,7 +16,7 @@ from registry.schedules.schedule import KEYS, parse_schedule
 from turnout.__main__ import app
 from turnout.errors import ExitCode
 
-PAGE = (Path(__file__).parents[2] / "docs" / "retraining.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "retraining.md").read_text(encoding="utf-8")
 
 
 def blocks(kind: str) -> list[str]:
