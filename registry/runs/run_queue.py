@@ -157,7 +157,7 @@ def cancel_run(change: LedgerChange, run_id: str, reason: str) -> pb.Run:
         raise GateError(f"run {row.id[:8]} has ended ({pb.Run.State.Name(row.state).lower()})")
     values = {
         "state": int(pb.Run.CANCELLED),
-        "error": f"cancelled by {change.actor}: {reason or 'no reason given'}",
+        "error": f"cancelled by {change.actor}: {reason}",
         "ended_unix_ms": change.at_unix_ms,
     }
     _update(change, row.id, values)

@@ -18,6 +18,8 @@ from registry.types import RegistryError
 
 log = logging.getLogger(__name__)
 
+CAUSE_CHARS_MAX = 128
+"""The registry takes no longer name (docs/limits.md)."""
 POLL_S = 5.0
 """Time between two looks. Cron counts minutes."""
 
@@ -142,7 +144,7 @@ def request_of(
         model=schedule.model,
         setting=schedule.setting,
         key=f"{named}@{trigger}",
-        cause=cause,
+        cause=cause[:CAUSE_CHARS_MAX],
         schedule=named,
         due_unix_ms=due_ms,
         lease_token=lease_token,

@@ -13,6 +13,7 @@ import signal
 import struct
 from pathlib import Path
 
+from host.processes import die_with_parent
 from registry.api.server import serve_registry
 from registry.client import RegistryClient
 from registry.types import RegistryError
@@ -23,7 +24,7 @@ from turnout.retraining.scheduler import Scheduler
 
 LEASE, LEASE_S = "rollout", 5
 PAUSE_S = 0.05
-TRAINER = "tests.walks.project.trainer_without_training"
+TRAINER = "benchmarks.endurance.trainer_without_training"
 
 
 class SharedClock:
@@ -82,13 +83,14 @@ async def run_runner(address: str, project: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run one of the three processes."""
+    """Run one of the three processes, as long as its parent lives."""
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("registry", "controller", "runner"))
     parser.add_argument("--address", required=True)
     for name in ("folder", "clock", "project"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
+    die_with_parent(signal.SIGKILL)
     clock = SharedClock(options.clock)
     if options.part == "registry":
         asyncio.run(run_registry(options.folder, options.address, clock))
