@@ -42,7 +42,7 @@ LEASE_MS = 6_000
 PARTS = ("registry", "controller", "runner")
 SECTIONS = ("views", "labels", "recipes", "models", "policies")
 VERDICTS = {pb.Run.CHAMPION_KEPT, pb.Run.GATE_FAILED}
-STEP_S = 60.0
+STEP_S = 300.0
 
 
 class Year:

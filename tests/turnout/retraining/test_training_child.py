@@ -70,9 +70,9 @@ def run(
         )
 
     end = asyncio.run(act())
-    # Whatever the child started has ended with it.
-    session = int(printed.text.split()[1])
-    assert process_ids_of_session(session) == []
+    # Whatever the child started has ended with it, if it came so far.
+    if printed.text:
+        assert process_ids_of_session(int(printed.text.split()[1])) == []
     return end, printed
 
 
