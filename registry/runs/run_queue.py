@@ -56,7 +56,7 @@ def queue_run(
         "actor": change.actor,
         "attempt": 0,
         "state": int(pb.Run.SKIPPED if reason else pb.Run.QUEUED),
-        "begun_unix_ms": change.at_unix_ms,
+        "begun_unix_ms": 0,
         "ended_unix_ms": change.at_unix_ms if reason else 0,
         "error": reason,
         "schedule": request.schedule,
@@ -70,13 +70,15 @@ def queue_run(
 def _past_runs(change: LedgerChange, request: pb.QueueRunRequest) -> Iterator[PastRun]:
     """Yield the runs of the same recipe that count for the bounds of a schedule."""
     table = tables.runs
+    since_ms = change.at_unix_ms - LOOK_BACK_DAYS * DAY_MS
     rows = change.connection.execute(
         select(*run_rows.WITHOUT_CONTENT).where(
             table.c.model == request.model,
             table.c.setting == request.setting,
             table.c.state.not_in(NOT_COUNTED),
             or_(
-                table.c.begun_unix_ms > change.at_unix_ms - LOOK_BACK_DAYS * DAY_MS,
+                table.c.begun_unix_ms > since_ms,
+                table.c.queued_unix_ms > since_ms,
                 table.c.ended_unix_ms == 0,
             ),
         )
@@ -86,7 +88,7 @@ def _past_runs(change: LedgerChange, request: pb.QueueRunRequest) -> Iterator[Pa
         end_ms = row.ended_unix_ms or change.at_unix_ms
         yield PastRun(
             row.id,
-            row.due_unix_ms or row.begun_unix_ms,
+            row.due_unix_ms or row.queued_unix_ms or row.begun_unix_ms,
             (end_ms - row.taken_unix_ms) / 1_000 if row.taken_unix_ms and not queued else 0.0,
             queued=queued,
             own=row.schedule == request.schedule,

@@ -140,12 +140,12 @@ class RunStore:
         """Return True if a run that has not ended has given no sign of life for RUN_SILENT_MS."""
         if run.state != pb.Run.RUNNING:
             return False
-        heard_ms = max(self._logs.heard_ms(run.id), run.begun_unix_ms)
+        heard_ms = max(self._logs.heard_ms(run.id), run.taken_unix_ms or run.begun_unix_ms)
         return self._store.now_ms() - heard_ms > RUN_SILENT_MS
 
     def _with_log(self, run: pb.Run) -> pb.Run:
         run.log_bytes = self._logs.size(run.id)
         if run.state == pb.Run.RUNNING:
-            run.heard_unix_ms = max(self._logs.heard_ms(run.id), run.begun_unix_ms)
+            run.heard_unix_ms = max(self._logs.heard_ms(run.id), run.taken_unix_ms)
         run.silent = self.is_silent(run)
         return run

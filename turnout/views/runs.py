@@ -51,7 +51,8 @@ def run_result(run: pb.Run) -> str:
 def duration(run: pb.Run) -> str:
     """Return how long a run took, or has been taking until its last sign of life."""
     end_ms = run.ended_unix_ms or run.heard_unix_ms
-    seconds = max(end_ms - (run.taken_unix_ms or run.begun_unix_ms), 0) / 1_000
+    began_ms = run.taken_unix_ms or run.begun_unix_ms or end_ms
+    seconds = max(end_ms - began_ms, 0) / 1_000
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

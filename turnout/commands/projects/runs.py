@@ -46,7 +46,7 @@ def list_(
             run_result(run),
             run.cause,
             run.actor,
-            _local_time(run.begun_unix_ms),
+            _local_time(run.begun_unix_ms or run.queued_unix_ms),
             duration(run),
         )
         for run in runs
@@ -123,7 +123,8 @@ def show(ctx: typer.Context, run: RunId) -> None:
         "key": found.key if found.key != found.id else "-",
         "model": f"{found.model}/{found.setting}",
         "cause": f"{found.cause}, by {found.actor}",
-        "begun": f"{_local_time(found.begun_unix_ms)}, attempt {found.attempt}",
+        "queued": _local_time(found.queued_unix_ms) if found.queued_unix_ms else "-",
+        "begun": _begun(found),
         "took": duration(found),
         "commit": inputs.get("commit", "-"),
         "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
@@ -210,6 +211,10 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
     if "memory_mb" in result:
         shown["memory"] = f"{result['memory_mb']:,} MB at most"
     return shown
+
+
+def _begun(run: pb.Run) -> str:
+    return f"{_local_time(run.begun_unix_ms)}, attempt {run.attempt}" if run.attempt else "-"
 
 
 def _local_time(unix_ms: int) -> str:
