@@ -42,6 +42,8 @@ LEASE_MS = 6_000
 PARTS = ("registry", "controller", "runner")
 SECTIONS = ("views", "labels", "recipes", "models", "policies")
 VERDICTS = {pb.Run.CHAMPION_KEPT, pb.Run.GATE_FAILED}
+KILLED = ("no sign of life", "not answer", "UNAVAILABLE", "killed", "stopping", "connect")
+"""Words of the errors of a run whose registry or trainer was killed in three attempts."""
 STEP_S = 300.0
 
 
@@ -175,7 +177,9 @@ async def examine(year: Year, count: int) -> Counter[str]:
             # A run whose trainers were killed three times is an incident, as one that crashes is.
             if run.state == pb.Run.FAILED:
                 assert [item.kind for item in incidents] == [TRAINING_FAILED], run
-                assert ending in ("error", "crash") or run.failures == 3, run
+                if ending not in ("error", "crash"):
+                    assert run.failures == 3, run
+                    assert any(words in run.error for words in KILLED), run
                 continue
             assert not incidents, run
             assert run.state == pb.Run.REGISTERED or run.state in VERDICTS, run

@@ -6,6 +6,8 @@ import hashlib
 import os
 import signal
 
+import numpy as np
+
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from tests.tiny_models import linear_weights, tiny_files
@@ -22,8 +24,8 @@ def ending_of(key: str) -> str:
 
 def version_files(key: str) -> dict[str, bytes]:
     """Return the files of the version that the run of a key makes, the same at each attempt."""
-    number = 1 + int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
-    return tiny_files(MODEL, weights=linear_weights(3) * number)
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:3], "little")
+    return tiny_files(MODEL, weights=linear_weights(3) * np.float32(1 + number / 2**24))
 
 
 async def train(address: str, setting: str, key: str) -> None:

@@ -1,5 +1,7 @@
 """The training runs of a registry: rows in its database, logs in its folder."""
 
+from collections.abc import Mapping
+
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.runs import run_queue, run_rows
@@ -21,6 +23,8 @@ class RunStore:
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
         self._logs = RunLogs(store.folder / "runs", store.now_ms)
+        self._since_of: dict[tuple[str, int], Mapping[str, int]] = {}
+        """(project, revision) -> schedule -> when it was applied as it is, Unix milliseconds."""
 
     def begin_run(self, actor: str, request: pb.BeginRunRequest) -> pb.BeginRunReply:
         """Begin a run, unless a run of the model with its key has ended or is under way.
@@ -72,7 +76,7 @@ class RunStore:
         """Return the schedules of all projects as they are applied now."""
         reply = pb.ListSchedulesReply()
         with self._store.reading() as connection:
-            for found in projects.applied_schedules(connection):
+            for found in projects.applied_schedules(connection, self._since_of):
                 message = reply.schedules.add(
                     project=found.project,
                     name=found.schedule.name,

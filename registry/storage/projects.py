@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -225,25 +225,37 @@ def applied_schedule(connection: Connection, named: str) -> Schedule | None:
     return schedules[name]
 
 
-def applied_schedules(connection: Connection) -> Iterator[AppliedSchedule]:
-    """Yield the schedules of the newest revision of each project."""
+def applied_schedules(
+    connection: Connection, since_of: MutableMapping[tuple[str, int], Mapping[str, int]]
+) -> Iterator[AppliedSchedule]:
+    """Yield the schedules of the newest revision of each project.
+
+    since_of  (project, revision) -> schedule -> when it was applied as it is in that revision. What
+              is missing is searched and added, because the search reads many revisions.
+    """
     for row in _newest_of_all(connection):
         schedules = _definitions(row).schedules
-        since = dict.fromkeys(schedules, row.applied_unix_ms)
-        # A schedule that an apply left alone goes on; revisions without it end the search.
-        unchanged = dict(schedules)
-        for earlier in _earlier_rows(connection, row) if unchanged else ():
-            before = _definitions(earlier).schedules
-            unchanged = {
-                name: schedule
-                for name, schedule in unchanged.items()
-                if before.get(name) == schedule
-            }
-            if not unchanged:
-                break
-            since |= dict.fromkeys(unchanged, earlier.applied_unix_ms)
+        revision = (row.name, row.revision)
+        if revision not in since_of:
+            since_of[revision] = _since(connection, row, schedules)
         for name, schedule in schedules.items():
-            yield AppliedSchedule(row.name, schedule, since[name])
+            yield AppliedSchedule(row.name, schedule, since_of[revision][name])
+
+
+def _since(
+    connection: Connection, row: Row[Any], schedules: Mapping[str, Schedule]
+) -> dict[str, int]:
+    """Return schedule -> when it was applied as it is in *row*, Unix milliseconds."""
+    since = dict.fromkeys(schedules, int(row.applied_unix_ms))
+    # A schedule that an apply left alone goes on; revisions without it end the search.
+    unchanged = dict(schedules)
+    for earlier in _earlier_rows(connection, row) if unchanged else ():
+        before = _definitions(earlier).schedules
+        unchanged = {name: item for name, item in unchanged.items() if before.get(name) == item}
+        if not unchanged:
+            break
+        since |= dict.fromkeys(unchanged, int(earlier.applied_unix_ms))
+    return since
 
 
 def _earlier_rows(connection: Connection, row: Row[Any]) -> Iterator[Row[Any]]:
@@ -297,7 +309,7 @@ def _altered(row: Row[Any]) -> str:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _parsed(name: str, content: bytes) -> Definitions:
     return read_definitions(name, content)
 

@@ -7,11 +7,13 @@ the third failure with a finding. A run that the runner cannot finish is handed 
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from project.definitions import ProjectDefinitions
+from project.errors import ProjectError
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import FencedError, RegistryError
@@ -28,6 +30,8 @@ LOG_BYTES_MAX = 2**20
 """What is sent of one child's prints; the registry keeps no more of a log."""
 LOG_FULL = b"\n(it printed more, which was left out)\n"
 REGISTRY_RETRY_S = 1.0
+DATA_KEYS = {"after_view", "new_labels"}
+"""Keys of a schedule that only a process with the project's data can answer."""
 RELOAD_S = 60.0
 """Time after which the project's files are read again for a recipe that was not there."""
 
@@ -86,6 +90,7 @@ class Runner:
         Raises ProjectError when the project's files have a problem at the start.
         """
         self._definitions = await load_definitions(self._context)
+        self._loaded_s = asyncio.get_running_loop().time()
         try:
             while not stop.is_set():
                 left = False
@@ -143,8 +148,7 @@ class Runner:
         assert self._definitions is not None
         now_s = asyncio.get_running_loop().time()
         if named not in self._definitions.recipes and now_s - self._loaded_s > RELOAD_S:
-            self._loaded_s = now_s
-            self._definitions = await load_definitions(self._context)
+            await self._reload()
         known = named in self._definitions.recipes
         if not known and run.id not in self._told:
             self._told.add(run.id)
@@ -153,6 +157,14 @@ class Runner:
                 f"cancel {run.id[:8]} ends it)"
             )
         return known
+
+    async def _reload(self) -> None:
+        """Read the project's files again. With a problem in them, the former ones stay."""
+        self._loaded_s = asyncio.get_running_loop().time()
+        try:
+            self._definitions = await load_definitions(self._context)
+        except ProjectError as error:
+            log.warning("the project's files were not read again: %s", error)
 
     # One attempt
 
@@ -239,6 +251,11 @@ class Runner:
         assert self._definitions is not None
         applied = await self._client.list_schedules(with_runs=True)
         own = [item for item in applied if item.project == self._definitions.name]
+        # Cron and findings need no data.
+        if not any(DATA_KEYS & json.loads(item.definition_json).keys() for item in own):
+            return
+        if now_s - self._loaded_s > RELOAD_S:
+            await self._reload()
         for request in await asyncio.to_thread(self._triggers.due, self._definitions, own):
             reply = await self._client.queue_run(request)
             if reply.begun:
