@@ -144,7 +144,7 @@ class RunStore:
         """Return True if a run that has not ended has given no sign of life for RUN_SILENT_MS."""
         if run.state != pb.Run.RUNNING:
             return False
-        heard_ms = max(self._logs.heard_ms(run.id), run.taken_unix_ms or run.begun_unix_ms)
+        heard_ms = self._logs.heard_ms(run.id) or run.taken_unix_ms or run.begun_unix_ms
         return self._store.now_ms() - heard_ms > RUN_SILENT_MS
 
     def _with_log(self, run: pb.Run) -> pb.Run:
