@@ -104,8 +104,9 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("adoption/graph",),
         ("adoption", "evaluation"),
         ("adopted", "adoption/convert", "drills"),
-        ("audit", "certify", "champion", "joined", "learners"),
-        ("train",),
+        ("audit", "champion", "joined", "learners"),
+        ("retrain",),
+        ("certify", "train"),
     ),
     "gateway": (
         (
