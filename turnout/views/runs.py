@@ -77,7 +77,7 @@ def _shown(first: object, second: object) -> tuple[str, str]:
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, object]]:  # noqa: ANN401  JSON
-    """Yield (path, value) of each number, text, empty list and empty object in a JSON value."""
+    """Yield (path, value) of each number and text in a JSON value."""
     if isinstance(value, Mapping):
         items: Sequence[tuple[Any, Any]] = list(value.items())
     elif isinstance(value, list):
