@@ -50,13 +50,13 @@ class SharedClock:
         self._memory[:8] = struct.pack("<q", unix_ms)
 
 
-async def run_registry(folder: Path, address: str, clock: SharedClock) -> None:
+async def run_simulated_registry(folder: Path, address: str, clock: SharedClock) -> None:
     """Serve the registry until the process is killed."""
     server = await serve_registry(folder, address, now_ns=clock.now_ns, prove=prove_in_process)
     await server.wait()
 
 
-async def run_controller(address: str, clock: SharedClock) -> None:
+async def run_simulated_controller(address: str, clock: SharedClock) -> None:
     """Ask for due runs whenever the lease can be had, until the process is killed."""
     holder = f"controller-{os.getpid()}"
     async with RegistryClient(address, "rollout") as client:
@@ -70,7 +70,7 @@ async def run_controller(address: str, clock: SharedClock) -> None:
             await asyncio.sleep(PAUSE_S)
 
 
-async def run_runner(address: str, project: Path, folder: Path) -> None:
+async def run_simulated_runner(address: str, project: Path, folder: Path) -> None:
     """Take queued runs until SIGTERM, or until the process is killed."""
     context = context_from_options(
         str(folder), address, "", "robot", False, {}, project=str(project), env="dev"
@@ -93,11 +93,11 @@ def main() -> None:
     die_with_parent(signal.SIGKILL)
     clock = SharedClock(options.clock)
     if options.part == "registry":
-        asyncio.run(run_registry(options.folder, options.address, clock))
+        asyncio.run(run_simulated_registry(options.folder, options.address, clock))
     elif options.part == "controller":
-        asyncio.run(run_controller(options.address, clock))
+        asyncio.run(run_simulated_controller(options.address, clock))
     else:
-        asyncio.run(run_runner(options.address, options.project, options.folder.parent))
+        asyncio.run(run_simulated_runner(options.address, options.project, options.folder.parent))
 
 
 if __name__ == "__main__":

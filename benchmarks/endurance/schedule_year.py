@@ -120,7 +120,7 @@ async def apply_schedule(client: RegistryClient) -> None:
     )
 
 
-async def answered(act: Callable[[], "asyncio.Future[object]"]) -> object:
+async def repeat_until_answered(act: Callable[[], "asyncio.Future[object]"]) -> object:
     """Return what the registry answers, which may be starting."""
     give_up = time.monotonic() + STEP_S
     while True:
@@ -136,7 +136,7 @@ async def live_through(year: Year, count: int, kills: int) -> None:
     killed_at = Counter(year.random.choices(range(count), k=kills))
     parts = itertools.cycle(PARTS)
     async with RegistryClient(year.address, "ann") as client:
-        await answered(lambda: apply_schedule(client))  # type: ignore[arg-type,return-value]
+        await repeat_until_answered(lambda: apply_schedule(client))  # type: ignore[arg-type,return-value]
         for number, (key, due_ms) in enumerate(due_times(count)):
             year.clock.set(max(due_ms, year.clock.now_ms()))
             for _ in range(killed_at[number]):
@@ -161,7 +161,7 @@ async def until_ended(year: Year, client: RegistryClient, key: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def examine(year: Year, count: int) -> Counter[str]:
+async def examine_year(year: Year, count: int) -> Counter[str]:
     """Check every run, every version, every finding and the history; return the ends."""
     ends: Counter[str] = Counter()
     async with RegistryClient(year.address, "ann") as client:
@@ -194,13 +194,13 @@ async def examine(year: Year, count: int) -> Counter[str]:
     return ends
 
 
-def simulate(folder: Path, *, count: int, kills: int, seed: int = 7) -> Counter[str]:
+def simulate_year(folder: Path, *, count: int, kills: int, seed: int = 7) -> Counter[str]:
     """Run the simulation, and return how many runs ended in which state."""
     year = Year(folder, seed)
     try:
         year.start_all()
         asyncio.run(live_through(year, count, kills))
-        return asyncio.run(examine(year, count))
+        return asyncio.run(examine_year(year, count))
     finally:
         year.stop_all()
 
@@ -216,7 +216,9 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        ends = simulate(Path(folder), count=options.runs, kills=options.kills, seed=options.seed)
+        ends = simulate_year(
+            Path(folder), count=options.runs, kills=options.kills, seed=options.seed
+        )
     minutes = (time.monotonic() - began) / 60
     print(f"{options.runs} due runs, {options.kills} kills, {minutes:.1f} min: {dict(ends)}")
 

@@ -22,13 +22,13 @@ def ending_of(key: str) -> str:
     return {0: "version", 1: "gate", 2: "error", 3: "crash once", 4: "crash"}.get(number, "kept")
 
 
-def version_files(key: str) -> dict[str, bytes]:
+def files_of_key(key: str) -> dict[str, bytes]:
     """Return the files of the version that the run of a key makes, the same at each attempt."""
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:3], "little")
     return tiny_files(MODEL, weights=linear_weights(3) * np.float32(1 + number / 2**24))
 
 
-async def train(address: str, setting: str, key: str) -> None:
+async def end_as_key_says(address: str, setting: str, key: str) -> None:
     """Begin the run, and end it."""
     async with RegistryClient(address, "robot", now_ms=lambda: 1) as client:
         reply = await client.begin_run(MODEL, setting, key=key, cause="x", inputs=b"{}")
@@ -40,7 +40,7 @@ async def train(address: str, setting: str, key: str) -> None:
         request = pb.EndRunRequest(id=run.id, attempt=run.attempt, result_json=b"{}")
         if ending == "version":
             request.state = pb.Run.REGISTERED
-            request.version = (await client.register(MODEL, version_files(key))).label
+            request.version = (await client.register(MODEL, files_of_key(key))).label
         elif ending == "gate":
             request.state, request.error = pb.Run.GATE_FAILED, "AUC 0.51"
         elif ending == "error":
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     confine_training(options.parent, options.memory_mb, options.cpu_s, options.log_fd)
     values = dict(zip(options.command[2::2], options.command[3::2], strict=True))
-    asyncio.run(train(values["--registry"], values["--setting"], values["--run-key"]))
+    asyncio.run(end_as_key_says(values["--registry"], values["--setting"], values["--run-key"]))
 
 
 if __name__ == "__main__":
