@@ -35,6 +35,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "collector",
             "files",
             "git",
+            "onnx_runtime",
             "packed_files",
             "probe",
             "processes",
