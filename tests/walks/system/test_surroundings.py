@@ -28,7 +28,7 @@ def deploy_and_predict(system: RunningSystem, folder: Path) -> None:
     system.approve("churn", label, "initial")
     system.deploy("churn", label)
     for _ in range(2):
-        answer = system.turnout("predict", "churn", *inputs)
+        answer = system.turnout("predict", "churn", "S1", *inputs)
         assert answer["version"] == label
         system.turnout("restart")
 
