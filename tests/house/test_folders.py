@@ -36,6 +36,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "files",
             "freeze_windows",
             "git",
+            "onnx_runtime",
             "packed_files",
             "probe",
             "processes",
