@@ -34,7 +34,13 @@ from features.ingest.summary import IngestSummary, UnknownCategories
 from features.offline import OfflineStore
 from features.rows import WORD_BITS
 from features.source import Source
-from features.storage.database import MEMORY_MB, identifier, open_duckdb, quoted
+from features.storage.database import (
+    MEMORY_MB,
+    duckdb_reason,
+    identifier,
+    open_duckdb,
+    quoted,
+)
 from features.storage.ingests import StoredFile, StoredIngest, new_folder, publish
 from features.storage.queries import stored_columns
 from features.storage.writing import write_files
@@ -145,13 +151,7 @@ def named_errors(view: View, shown: str) -> Iterator[None]:
     except SourceError as error:
         raise SourceError(f"view {view.name!r} over {shown}: {error}") from error
     except duckdb.Error as error:
-        # DuckDB repeats our SQL and the line of a text file, which may hold a person's data.
-        lines = [
-            line
-            for line in str(error).splitlines()
-            if line.strip(" ^") and not line.startswith(("LINE ", "Original Line"))
-        ]
-        raise SourceError(f"view {view.name!r} over {shown}: {' '.join(lines[:2])}") from error
+        raise SourceError(f"view {view.name!r} over {shown}: {duckdb_reason(error)}") from error
 
 
 def examine(
