@@ -54,6 +54,12 @@ REASON = "turnout_reason"
 """The column that says why a row was set aside."""
 
 
+NO_CREATED = (
+    "the transform returns no created_ms, which says when a row became known: declare created= of "
+    "the source, such as the column of time= if a row is known at once, and select created_ms; or "
+    "give created_ms= to the function ingest"
+)
+
 FEATURES_AT_ONCE = 2 * WORD_BITS
 """Features that one statement encodes. DuckDB plans a statement in the square of their number, so
 a view with more of them is encoded by slices, which are joined by position."""
@@ -229,10 +235,7 @@ def _created_sql(types: Mapping[str, str], created_ms: int | None) -> str:
         check_instant_type(types, "created_ms")
         return "created_ms"
     if created_ms is None:
-        raise SourceError(
-            "give created_ms, or let the transform return a 'created_ms' column; a source with "
-            "created= has one"
-        )
+        raise SourceError(NO_CREATED)
     return f"CAST({created_ms:d} AS BIGINT)"
 
 

@@ -152,7 +152,7 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     project.run("plan", "--out", str(plan_file))
     project.write("views/usage.py", renamed.replace("86_400_000", "1_000"))
     error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
-    assert "definitions_digest, changes changed meanwhile" in error
+    assert "what differs: the project's files, the changes and" in " ".join(error.split())
     project.run("plan", "--out", str(plan_file), exit_code=1)
     assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 3
     # The view cannot go while a version that may run reads it.
