@@ -77,8 +77,11 @@ def forget(
     _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
     _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
     key = receipt_key(known.prediction_id_key)
-    # Remove.
+    # So must the rights be: what an error left of a removal would be missing in its receipt.
     removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
+    if Storage.ONLINE in chosen:
+        removal.try_online_store()
+    # Remove.
     removals: dict[Storage, Callable[[], Removed]] = {
         Storage.OFFLINE: lambda: removal.from_offline_store(root),
         Storage.ONLINE: removal.from_online_store,
@@ -106,9 +109,25 @@ def _run(
     with screen.progress() as progress:
         for item, remove in removals.items():
             task = progress.add_task(f"searching {item}", total=None, note="")
-            removed[item] = remove()
+            try:
+                removed[item] = remove()
+            except Exception:
+                _tell_removed(screen, removed)
+                raise
             progress.update(task, completed=1, total=1)
     return removed
+
+
+def _tell_removed(screen: Terminal, removed: "dict[Storage, Removed]") -> None:
+    """Say what was removed before an error, because no later receipt counts it."""
+    counts = [
+        f"{item} {what.replace('_', ' ')}: {count:,}"
+        for item, done in removed.items()
+        for what, count in done.counts.items()
+        if count
+    ]
+    if counts:
+        screen.note(f"before this error, and so in no receipt: {', '.join(counts)}; run this again")
 
 
 def _show(screen: Terminal, receipt: dict[str, object]) -> None:

@@ -152,7 +152,7 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     project.run("plan", "--out", str(plan_file))
     project.write("views/usage.py", renamed.replace("86_400_000", "1_000"))
     error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
-    assert "definitions_digest, changes changed meanwhile" in error
+    assert "what differs: the project's files, the changes and" in " ".join(error.split())
     project.run("plan", "--out", str(plan_file), exit_code=1)
     assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 3
     # The view cannot go while a version that may run reads it.
@@ -260,6 +260,13 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     assert "in no git checkout" in texts
     assert "start it with --identities" in texts
     assert "data/usage.csv has no column 'at'; it has customer, seen" in texts
+    # Who does not answer is not accused of taking changes of anybody.
+    prod = project.root / "environments" / "prod.toml"
+    prod.write_text(prod.read_text().replace(system.addresses.registry, "127.0.0.1:1"))
+    checks = project.run("env", "check", "--env", "prod", exit_code=1)
+    texts = " ".join(item["text"] for item in checks)
+    assert "takes a change" not in texts
+    assert "127.0.0.1:1 accepts no connection" in texts
 
 
 TABLE = 'Source.table("usage", connection="billing", time="at", zone="UTC")'
