@@ -37,7 +37,6 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "freeze_windows",
             "git",
             "onnx_runtime",
-            "packed_files",
             "probe",
             "processes",
             "retry",

@@ -67,6 +67,7 @@ class ChannelPool:
         *,
         use_proxy: bool = False,
     ) -> None:
+        # A token must not be read on its way.
         if token is not None and credentials is None and not target.startswith(LOOPBACK):
             raise ValueError(
                 f"a token is sent to {target} over TLS only, or everybody on the way could read "
@@ -84,6 +85,7 @@ class ChannelPool:
             else open_secure(target, credentials, options=options)
             for _ in range(connections)
         ]
+        # The methods of all channels in turn.
         self.predict = self._methods(SERVICE, "Predict", PredictRequest, PredictReply)
         self.describe = self._methods(SERVICE, "DescribeModel", DescribeRequest, ModelDescription)
         self.outcome = self._methods(SERVICE, "ReportOutcome", OutcomeRequest, OutcomeReply)

@@ -63,14 +63,9 @@ class SyncPredictClient:
         Raises ValueError for a token that would be sent over a network in plain text.
         """
         self._timeout_s = timeout_s
+        opened_by = (grpc.insecure_channel, grpc.secure_channel)
         self._pool = ChannelPool(
-            target,
-            connections,
-            credentials,
-            grpc.insecure_channel,
-            grpc.secure_channel,
-            token,
-            use_proxy=use_proxy,
+            target, connections, credentials, *opened_by, token, use_proxy=use_proxy
         )
 
     def __enter__(self) -> SyncPredictClient:  # noqa: PYI034  Self needs Python 3.11
