@@ -150,7 +150,7 @@ class PrintedText(io.TextIOBase):
         self._loads = loads
 
     def writable(self) -> bool:
-        """Return True."""
+        """Return True, as every stream does that print may write to."""
         return True
 
     def write(self, text: str) -> int:

@@ -230,6 +230,7 @@ async def _follow_report(
     Return None when the child came to its end, the reason when it was too late, and an empty text
     when it ended by itself before.
     """
+    # Each line gives the child time for the next one.
     loop = asyncio.get_running_loop()
     seconds, since = limits.start_s, loop.time()
     while True:
@@ -246,6 +247,7 @@ async def _follow_report(
         if "printed" in report:
             sys.stderr.write(report["printed"])  # it gives the file no further time
             continue
+        # It begins or ends a file, or it is the last.
         seconds, since = limits.file_s, loop.time()
         if "end" in report:
             return None

@@ -77,11 +77,10 @@ def forget(
     _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
     _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
     key = receipt_key(known.prediction_id_key)
-    # So must the rights be: what an error left of a removal would be missing in its receipt.
+    # So must the rights be: an error in between would leave no receipt.
     removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
     if Storage.ONLINE in chosen:
         removal.try_online_store()
-    # Remove.
     removals: dict[Storage, Callable[[], Removed]] = {
         Storage.OFFLINE: lambda: removal.from_offline_store(root),
         Storage.ONLINE: removal.from_online_store,
