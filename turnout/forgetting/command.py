@@ -68,8 +68,7 @@ def forget(
 
     # What is known decides which entity the ids belong to.
     context: CommandContext = ctx.obj
-    known = asyncio.run(_known(context))
-    named = named_entities(keys, entity or [], known)
+    named = named_entities(keys, entity or [], known := asyncio.run(_known(context)))
     # Every folder must be there before the first row is removed.
     chosen = [item for item in Storage if not only or item in only]
     root = offline or context.offline_folder()
@@ -87,7 +86,7 @@ def forget(
         Storage.JOURNALS: lambda: removal.from_journals(folders),
     }
     removed = _run(screen, {item: removals[item] for item in chosen})
-    # Say what was done. Only a reader with the id and the key learns the person.
+    # Only a reader with the id and the key learns the person.
     left = [text for item in removed.values() for text in item.left]
     counts = {item.value: done.counts for item, done in removed.items()}
     written = make_receipt(key, context.actor, named, counts, left, dry_run=dry_run)
