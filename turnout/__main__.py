@@ -24,7 +24,7 @@ from turnout.commands import (
     versions,
 )
 from turnout.commands.drill import drill
-from turnout.commands.projects import labels, plan, project, runs
+from turnout.commands.projects import labels, plan, project, retraining, runs
 from turnout.commands.projects.first_hour import try_project
 from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
@@ -132,6 +132,8 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(runs.app, name="runs")
+app.add_typer(retraining.run_app, name="run")
+app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import json
+import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -107,9 +109,10 @@ class RunRecord:
             facts = _kept_facts(error.facts)
             self._note_end(state, {**facts, "gate": list(error.report)}, error=str(error))
             return
-        interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-        text = "the run was interrupted" if interrupted else str(error) or type(error).__name__
-        self._note_end(pb.Run.FAILED, {}, error=text)
+        # A queued run waits for another attempt when only the registry was missing.
+        again = isinstance(error, RegistryUnavailableError) and self.run.queued_unix_ms
+        state = pb.Run.QUEUED if again else pb.Run.FAILED
+        self._note_end(state, {}, error=end_text(error))
 
     def _note_end(
         self,
@@ -180,3 +183,19 @@ def _kept_facts(card: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in card.items() if name in CARD_FACTS or name.endswith(GAIN)
     }
+
+
+def end_text(error: BaseException) -> str:
+    """Return why *error* ended a training, with the way out where its own words have none."""
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "the run was interrupted"
+    if isinstance(error, MemoryError):
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        bound = "this host has" if most == resource.RLIM_INFINITY else f"{most // 2**20} MB"
+        return (
+            f"the training needs more memory than {bound} ({error or 'MemoryError'}); give it "
+            "more (turnout run training --memory-mb), or train on fewer rows"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error}); make room, then queue the run again"
+    return str(error) or type(error).__name__

@@ -1,7 +1,11 @@
 """Finds the runs whose versions wait for a decision: nobody has approved or rejected them yet."""
 
+from typing import TYPE_CHECKING
+
 from protos import registry_pb2 as pb
-from registry.client import RegistryClient
+
+if TYPE_CHECKING:
+    from registry.client import RegistryClient
 
 RUNS_READ_MAX = 10_000
 WAITING_MAX = 100
@@ -9,7 +13,7 @@ WAITING_MAX = 100
 
 
 async def waiting_runs(
-    client: RegistryClient, model: str = "", limit: int = WAITING_MAX
+    client: "RegistryClient", model: str = "", limit: int = WAITING_MAX
 ) -> list[pb.Run]:
     """Return the newest runs whose versions wait for a decision, with inputs and results.
 

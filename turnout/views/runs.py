@@ -13,6 +13,9 @@ STATE_NAMES = {
     pb.Run.CHAMPION_KEPT: "champion kept",
     pb.Run.GATE_FAILED: "gate failed",
     pb.Run.FAILED: "failed",
+    pb.Run.QUEUED: "queued",
+    pb.Run.SKIPPED: "skipped",
+    pb.Run.CANCELLED: "cancelled",
 }
 JSON_FIELDS = ("inputs_json", "result_json")
 
@@ -48,7 +51,8 @@ def run_result(run: pb.Run) -> str:
 def duration(run: pb.Run) -> str:
     """Return how long a run took, or has been taking until its last sign of life."""
     end_ms = run.ended_unix_ms or run.heard_unix_ms
-    seconds = max(end_ms - run.begun_unix_ms, 0) / 1_000
+    began_ms = run.taken_unix_ms or run.begun_unix_ms or end_ms
+    seconds = max(end_ms - began_ms, 0) / 1_000
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

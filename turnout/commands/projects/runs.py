@@ -9,6 +9,7 @@ import typer
 
 from protos import registry_pb2 as pb
 from turnout.cli import clients
+from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.cards import metric_lines
@@ -17,7 +18,8 @@ from turnout.views.runs import differences, duration, run_json, run_result, stat
 from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(
-    help="List, show and compare training runs; print their logs.", no_args_is_help=True
+    help="List, show and compare training runs; queue and cancel them; print their logs.",
+    no_args_is_help=True,
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or 8 digits of it.")]
@@ -54,7 +56,7 @@ def list_(
             run_result(run),
             run.cause,
             run.actor,
-            _local_time(run.begun_unix_ms),
+            _local_time(run.begun_unix_ms or run.queued_unix_ms),
             duration(run),
         )
         for run in runs
@@ -95,6 +97,59 @@ def _list_proposals(context: CommandContext, model: str, limit: int) -> None:
 
 
 @app.command()
+def queue(
+    ctx: typer.Context,
+    model: Model,
+    setting: Annotated[
+        str, typer.Option(help="The recipe's setting, when the model has several recipes.")
+    ] = "",
+    run_key: Annotated[
+        str, typer.Option(help="Name of this run: the same name trains no second time.")
+    ] = "",
+    cause: Annotated[str, typer.Option(help="Why it is trained, for `turnout runs`.")] = "",
+) -> None:
+    """Ask for a run that a runner takes (`turnout run training`). No schedule's bounds hold."""
+    from turnout.cli.projects import load_definitions
+
+    context: CommandContext = ctx.obj
+
+    async def ask() -> pb.BeginRunReply:
+        # A recipe that is not there would wait for ever.
+        recipe = (await load_definitions(context)).recipe(model, setting)
+        async with clients.open_registry(context) as client:
+            return await client.queue_run(
+                pb.QueueRunRequest(
+                    model=model,
+                    setting=recipe.setting,
+                    key=run_key,
+                    cause=cause or f"asked for by {context.actor}",
+                )
+            )
+
+    # The key may have a run already.
+    reply = asyncio.run(ask())
+    run, screen = reply.run, terminal(context.json)
+    said = "is queued" if reply.begun else f"has this key already, and is {state_name(run)}"
+    screen.result(run_json(run, whole=False), f"Run {run.id[:8]} of {model}/{run.setting} {said}.")
+    screen.hint(f"turnout run training trains it; turnout runs logs {run.id[:8]} -f shows it")
+
+
+@app.command()
+def cancel(ctx: typer.Context, run: RunId, reason: Reason) -> None:
+    """End a run that waits or trains now. Its trainer stops at its next step."""
+    context: CommandContext = ctx.obj
+
+    async def end() -> pb.Run:
+        async with clients.open_registry(context) as client:
+            return await client.cancel_run(run, reason)
+
+    ended = asyncio.run(end())
+    terminal(context.json).result(
+        run_json(ended, whole=False), f"Run {ended.id[:8]} of {ended.model} is cancelled."
+    )
+
+
+@app.command()
 def show(ctx: typer.Context, run: RunId) -> None:
     """Show one run: why it ran, what it was made from, each number of its gate, what came of it."""
     context: CommandContext = ctx.obj
@@ -106,7 +161,8 @@ def show(ctx: typer.Context, run: RunId) -> None:
         "key": found.key if found.key != found.id else "-",
         "model": f"{found.model}/{found.setting}",
         "cause": f"{found.cause}, by {found.actor}",
-        "begun": f"{_local_time(found.begun_unix_ms)}, attempt {found.attempt}",
+        "queued": _local_time(found.queued_unix_ms) if found.queued_unix_ms else "-",
+        "begun": _begun(found),
         "took": duration(found),
         "commit": inputs.get("commit", "-"),
         "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
@@ -189,6 +245,10 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
     if "memory_mb" in result:
         shown["memory"] = f"{result['memory_mb']:,} MB at most"
     return shown
+
+
+def _begun(run: pb.Run) -> str:
+    return f"{_local_time(run.begun_unix_ms)}, attempt {run.attempt}" if run.attempt else "-"
 
 
 def _local_time(unix_ms: int) -> str:
