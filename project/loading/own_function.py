@@ -67,5 +67,6 @@ def _check_file(module: str, root: Path, named: str, source_sha256: str) -> None
     if sha256_hex(file.read_bytes()) != source_sha256:
         raise ProjectError(
             f"{file.relative_to(root)} was changed since the recipe with its function {named} was "
-            "applied; run `turnout plan` and `turnout apply` first"
+            "applied; run `turnout plan` and `turnout apply` first, or go back to the commit of "
+            "that recipe"
         )

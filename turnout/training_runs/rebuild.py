@@ -14,6 +14,8 @@ from features.errors import SourceError
 from features.offline import OfflineStore
 from host.git import commit_of
 from host.sandbox.run import Isolation
+from project.errors import ProjectError
+from project.loading.own_function import with_own_function
 from protos import registry_pb2
 from registry import bundle
 from registry.bundle import Bundle
@@ -48,7 +50,15 @@ from turnout.views.runs import differences
 
 Difference = tuple[str, str, str]
 """What differs, as recorded, as it is now."""
-NOT_BUILT = (ConversionError, GateFailedError, JoinError, LabelsError, RecipeError, SourceError)
+NOT_BUILT = (
+    ConversionError,
+    GateFailedError,
+    JoinError,
+    LabelsError,
+    ProjectError,
+    RecipeError,
+    SourceError,
+)
 """Errors by which a version is not built again."""
 
 
@@ -134,7 +144,9 @@ async def rebuild_version(
         progress("labels")
         labels = _labels(context, order)
         result.inputs = _changed_inputs(order, store, labels, commit)
-        trained = await asyncio.to_thread(_train, order, store, labels, progress)
+        trained = await asyncio.to_thread(
+            _train, order, store, labels, environment.project.root, progress
+        )
     except NOT_BUILT as error:
         result.failed = str(error)
         return result
@@ -264,6 +276,7 @@ def _train(
     order: _Order,
     store: OfflineStore,
     labels: LabelledRows,
+    root: Path,
     progress: Callable[[str], None],
 ) -> TrainedVersion:
     # The card says whether the champion was judged on the newest labels.
@@ -271,15 +284,17 @@ def _train(
     if order.champion is not None and "champion" in order.bundle.card:
         progress("judge the champion")
         champion_now = judge_champion(order.recipe, store, labels, order.champion)
-    return train_version(
-        order.recipe,
-        store,
-        labels,
-        champion=order.champion,
-        champion_now=champion_now,
-        commit=order.commit,
-        progress=progress,
-    )
+    # The author's own function is a file of the project.
+    with with_own_function(order.recipe, root) as recipe:
+        return train_version(
+            recipe,
+            store,
+            labels,
+            champion=order.champion,
+            champion_now=champion_now,
+            commit=order.commit,
+            progress=progress,
+        )
 
 
 def _compare_graphs(
