@@ -70,6 +70,7 @@ def trained(
     )
     settings = RunnerSettings(limits=limits, poll_s=0.1, retry_s=0.1, program="hostile_training")
 
+    # The log of a run ends when the run does.
     async def act(client: RegistryClient) -> tuple[pb.Run, bytes, list[pb.Finding]]:
         request = pb.QueueRunRequest(model="churned", setting="first", cause="hostile")
         run = (await client.queue_run(request)).run
