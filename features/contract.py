@@ -65,6 +65,11 @@ class ViewUse:
     features: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.features, str):
+            raise ContractError(
+                f"view {self.view.name!r} is used for features={self.features!r}; write a tuple, "
+                f"such as ({self.features!r},)"
+            )
         known = {feature.name for feature in self.view.features}
         missing = [name for name in self.features if name not in known]
         if missing or not self.features or len(set(self.features)) != len(self.features):

@@ -123,6 +123,21 @@ class View:
     def __post_init__(self, is_new: bool) -> None:
         if not NAME.fullmatch(self.name):
             raise ViewError(f"view name {self.name!r} does not match {NAME.pattern}")
+        # ("customer") is a text, and its letters would be taken for entities.
+        if isinstance(self.entities, str):
+            raise ViewError(
+                f"view {self.name!r} has entities={self.entities!r}; write a tuple, such as "
+                f"({self.entities!r},)"
+            )
+        if isinstance(self.features, Feature):
+            raise ViewError(
+                f"view {self.name!r} has one Feature as its features; write a tuple, such as "
+                "(Feature(...),)"
+            )
+        if not isinstance(self.transform, str):
+            raise ViewError(
+                f"view {self.name!r} has transform={self.transform!r}; write a SELECT as a text"
+            )
         names = [feature.name for feature in self.features]
         if not 0 < len(names) <= FEATURES_MAX or len(set(names)) != len(names):
             raise ViewError(

@@ -104,6 +104,13 @@ class Environment:
         """Return the path that *text* names, from the project's root."""
         return self.project.root / Path(text).expanduser()
 
+    def value(self, key: str) -> str:
+        """Return the text of a key of the file with its references replaced; empty: it has none.
+
+        Raises ProjectError for a variable that is not set or a file that cannot be read.
+        """
+        return self.resolved(getattr(self, key), key)
+
     def resolved(self, text: str, key: str) -> str:
         """Return *text* with its references replaced.
 
@@ -268,20 +275,20 @@ def _plain_text_problems(environment: Environment) -> list[Problem]:
     """Return connections that leave this machine unencrypted."""
     problems = []
     # Registry and controller have TLS with a certificate that the caller knows.
-    registry = environment.registry
+    registry = _known_value(environment, "registry")
     if registry and not is_loopback(registry) and not environment.registry_certificate:
         problems.append(
             f"registry {registry} is beyond loopback, and no registry_certificate is named; copy "
             "keys/control.crt from its folder"
         )
-    features = environment.features
+    features = _known_value(environment, "features")
     if features and not is_loopback(features) and not environment.features_certificate:
         problems.append(
             f"features {features} is beyond loopback, and no features_certificate is named; copy "
             "its certificate from its host"
         )
     # The online store speaks no TLS in this release.
-    store = urlsplit(environment.store)
+    store = urlsplit(_known_value(environment, "store"))
     if store.scheme.startswith("redis") and not is_loopback(f"{store.hostname}:0"):
         problems.append(
             f"store {store.hostname} is beyond loopback in plain text; use unix://, or a TLS "
@@ -300,12 +307,21 @@ def _plain_text_problems(environment: Environment) -> list[Problem]:
     return [Problem(environment.shown, 0, text) for text in problems]
 
 
+def _known_value(environment: Environment, key: str) -> str:
+    """Return the text of a key; empty where what it refers to is not there, as on another host."""
+    try:
+        return environment.value(key)
+    except ProjectError:
+        return ""
+
+
 def _identity_problems(environment: Environment) -> list[Problem]:
-    path = environment.path(environment.identities)
-    if environment.identities and path.is_file():
+    named = _known_value(environment, "identities")
+    if named and environment.path(named).is_file():
         return []
+    found = f"identities = {environment.identities!r} is no file" if named else "no identities"
     text = (
-        f"identities = {environment.identities!r} is no file; production needs the registry's "
-        "identities file (docs/governance.md), or every name would be taken on trust"
+        f"{found}; production needs the registry's identities file (docs/governance.md), or every "
+        "name would be taken on trust"
     )
     return [Problem(environment.shown, 0, text)]

@@ -8,6 +8,7 @@ import duckdb
 
 from features.entity_ids import BYTES_MAX, check_entity_id
 from features.errors import EntityIdError, SourceError
+from features.expectations import Expect
 from features.ingest.columns import INTEGER_TYPES
 from features.ingest.encoding import EncodedFeature
 from features.ingest.summary import ExpectationBreach, UnknownCategories
@@ -295,7 +296,7 @@ def breaches(
         for what, seen, most, condition in (
             ("missing", count.missing, expect.missing_max, f"NOT {item.present}"),
             ("unknown", count.unknown, expect.unknown_max, item.unknown),
-            (f"outside {expect.low} to {expect.high}", count.outside, 0.0, outside),
+            (_range_text(expect), count.outside, 0.0, outside),
         ):
             if most is not None and seen / total > most:
                 reason = f"{name}: {seen:,} of {rows.rows:,} rows are {what}; the view expects " + (
@@ -324,6 +325,13 @@ def breaches(
             action = "warn" if expected.on_breach == "warn" else "stop"
             found.append(ExpectationBreach(reason, action))
     return Breaches(tuple(found), tuple(quarantine))
+
+
+def _range_text(expect: Expect) -> str:
+    """Return how a number outside the expectation is called."""
+    if expect.low is None:
+        return f"above {expect.high}"
+    return f"below {expect.low}" + ("" if expect.high is None else f" or above {expect.high}")
 
 
 def reasons_sql(quarantine: Sequence[tuple[str, str]]) -> str:

@@ -34,7 +34,13 @@ from features.ingest.summary import IngestSummary, UnknownCategories
 from features.offline import OfflineStore
 from features.rows import WORD_BITS
 from features.source import Source
-from features.storage.database import MEMORY_MB, identifier, open_duckdb, quoted
+from features.storage.database import (
+    MEMORY_MB,
+    duckdb_reason,
+    identifier,
+    open_duckdb,
+    quoted,
+)
 from features.storage.ingests import StoredFile, StoredIngest, new_folder, publish
 from features.storage.queries import stored_columns
 from features.storage.writing import write_files
@@ -47,6 +53,12 @@ STAGED = "staged"
 REASON = "turnout_reason"
 """The column that says why a row was set aside."""
 
+
+NO_CREATED = (
+    "the transform returns no created_ms, which says when a row became known: declare created= of "
+    "the source, such as the column of time= if a row is known at once, and select created_ms; or "
+    "give created_ms= to the function ingest"
+)
 
 FEATURES_AT_ONCE = 2 * WORD_BITS
 """Features that one statement encodes. DuckDB plans a statement in the square of their number, so
@@ -145,13 +157,7 @@ def named_errors(view: View, shown: str) -> Iterator[None]:
     except SourceError as error:
         raise SourceError(f"view {view.name!r} over {shown}: {error}") from error
     except duckdb.Error as error:
-        # DuckDB repeats our SQL and the line of a text file, which may hold a person's data.
-        lines = [
-            line
-            for line in str(error).splitlines()
-            if line.strip(" ^") and not line.startswith(("LINE ", "Original Line"))
-        ]
-        raise SourceError(f"view {view.name!r} over {shown}: {' '.join(lines[:2])}") from error
+        raise SourceError(f"view {view.name!r} over {shown}: {duckdb_reason(error)}") from error
 
 
 def examine(
@@ -229,10 +235,7 @@ def _created_sql(types: Mapping[str, str], created_ms: int | None) -> str:
         check_instant_type(types, "created_ms")
         return "created_ms"
     if created_ms is None:
-        raise SourceError(
-            "give created_ms, or let the transform return a 'created_ms' column; a source with "
-            "created= has one"
-        )
+        raise SourceError(NO_CREATED)
     return f"CAST({created_ms:d} AS BIGINT)"
 
 

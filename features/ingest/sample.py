@@ -15,7 +15,7 @@ import duckdb
 from features.errors import SourceError
 from features.ingest.checks import wrong_times
 from features.ingest.files import sliced_sql
-from features.ingest.load import ExaminedLoad, examine, named_errors
+from features.ingest.load import NO_CREATED, ExaminedLoad, examine, named_errors
 from features.ingest.open_source import open_source
 from features.ingest.summary import UnknownCategories
 from features.rows import WORD_BITS
@@ -148,10 +148,7 @@ def _source_sample(load: ExaminedLoad, shown: str, now_ms: int) -> SourceSample:
     if not rows.rows:
         warnings.append(f"{shown} gave {load.source_rows:,} rows, and the transform none")
     if not load.has_created:
-        warnings.append(
-            "the transform returns no created_ms, which says when a row became known: declare "
-            "created= of the source and select created_ms, or ingest with created_ms="
-        )
+        warnings.append(NO_CREATED)
     return SourceSample(
         source_rows=load.source_rows,
         rows=rows.rows,

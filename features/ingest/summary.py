@@ -63,6 +63,8 @@ class IngestSummary:
         """What a person should read, one sentence each. It is empty after a good load."""
         # What the view expects comes first, then what concerns the rows.
         lines = [breach.what for breach in self.breaches]
+        if self.quarantined:
+            lines.append(f"{self.quarantined:,} rows were set aside in {self.quarantine}")
         if self.rows == 0:
             lines.append(f"{self.source} gave no rows; nothing was stored")
         if self.duplicates:

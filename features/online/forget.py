@@ -22,6 +22,15 @@ class ForgottenOnline:
     """`<view>@<hash>` of views whose entities are unknown. Their rows stay; they hold the id."""
 
 
+def try_erasing(client: redis.Redis) -> None:
+    """Use the commands of `forget_online` on a key that no row has; nothing is removed.
+
+    Raises redis.RedisError when the store refuses one, or does not answer.
+    """
+    client.scan(0, count=1)
+    client.delete(b"{turnout}:erase_check@0000000000000000")
+
+
 def forget_online(
     client: redis.Redis,
     entities_of: Callable[[str], Sequence[str] | None],

@@ -48,7 +48,11 @@ def probable_cause(feature: Feature, found: Differences) -> str:
     if len(found.served) < ROWS_MIN:
         return TOO_FEW
     # The order matters: what is more special is asked first.
-    for cause in (_another_default, _another_dictionary, _rounding, _time_zone, _other_window):
+    causes = (
+        *(_another_default, _another_dictionary, _rounding),
+        *(_time_zone, _another_unit, _other_window),
+    )
+    for cause in causes:
         sentence = cause(feature, found)
         if sentence:
             return sentence
@@ -111,6 +115,19 @@ def _time_zone(feature: Feature, found: Differences) -> str:
                 return f"time zone: served values are {hours:+g} h off, counted in {unit}"
         return f"a constant: served values are {offset:+g} off"
     return ""
+
+
+def _another_unit(feature: Feature, found: Differences) -> str:
+    """Each number is the same multiple of the offline one, as megabytes are of gigabytes."""
+    served, offline = found.served.astype(np.float64), found.offline.astype(np.float64)
+    is_ratio = (offline != 0) & np.isfinite(served) & np.isfinite(offline)
+    if feature.dtype != "number" or len(np.unique(offline[is_ratio])) < ROWS_MIN:
+        return ""
+    ratios = served[is_ratio] / offline[is_ratio]
+    usual = float(np.median(ratios))
+    if (np.abs(ratios - usual) <= ROUNDING * abs(usual)).sum() < SHARE_MIN * len(served):
+        return ""
+    return f"another unit: served values are {usual:.6g} times those offline"
 
 
 def _other_window(feature: Feature, found: Differences) -> str:

@@ -59,6 +59,19 @@ def fetch_columns(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, 
     }
 
 
+def duckdb_reason(error: duckdb.Error) -> str:
+    """Return what DuckDB says as one line, without the parts that repeat SQL and data.
+
+    DuckDB repeats our SQL and the line of a text file, which may hold a person's data.
+    """
+    lines = [
+        line
+        for line in str(error).splitlines()
+        if line.strip(" ^") and not line.startswith(("LINE ", "Original Line"))
+    ]
+    return " ".join(lines[:2])
+
+
 def quoted(text: str) -> str:
     """Return *text* as a SQL string."""
     return "'" + text.replace("'", "''") + "'"

@@ -3,6 +3,7 @@
 import json
 import keyword
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -120,9 +121,14 @@ def guess_columns(
 
 
 def feature_name(column: str) -> str:
-    """Return a column's name as a name of Turnout: small letters, digits and underscores."""
+    """Return a column's name as a name of Turnout: small letters, digits and underscores.
+
+    A letter with an accent becomes the plain letter.
+    """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
-    name = re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
+    letters = unicodedata.normalize("NFKD", spaced.casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
     name = name if name[:1].isalpha() and not keyword.iskeyword(name) else f"c_{name}"
     return name[:64].rstrip("_")
 

@@ -10,11 +10,11 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.source import FORMATS
-from features.storage.database import identifier, quoted
+from features.ingest.files import files_sql
+from features.source import FORMATS, Source
+from features.storage.database import duckdb_reason, identifier, open_duckdb
 from project.errors import ProjectError
 
-READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
 COMMON_MAX = 200
 """Values that are listed of a column."""
 SAMPLE_ROWS = 50_000
@@ -42,12 +42,17 @@ class TableColumn:
     @property
     def is_number(self) -> bool:
         """Whether it holds numbers."""
-        return self.kind.removeprefix("U").startswith(NUMBERS)
+        return self.kind.removeprefix("U").startswith(NUMBERS) and not self.is_nested
 
     @property
     def is_instant(self) -> bool:
         """Whether it holds dates or timestamps."""
-        return self.kind.startswith(INSTANTS)
+        return self.kind.startswith(INSTANTS) and not self.is_nested
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether it holds lists, such as BIGINT[], or arrays, such as BIGINT[3]."""
+        return self.kind.endswith("]")
 
 
 class Table:
@@ -120,17 +125,18 @@ class Table:
 @contextmanager
 def open_table(path: Path) -> Iterator[Table]:
     """Open a Parquet, CSV or JSON lines file. Raises ProjectError when it cannot be read."""
-    kind = FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
-    if kind is None:
+    if FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower()) is None:
         raise ProjectError(f"{path} is no table: its name must end in {', '.join(FORMATS)}")
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         try:
             connection.execute("SET threads = 2")
-            relation = f"{READERS[kind]}({quoted(str(path))})"
-            connection.execute(f"CREATE TEMP TABLE source AS SELECT * FROM {relation}")
+            # An ingest reads the file in the same way.
+            source = Source.files(str(path), time=None)
+            sql = files_sql(connection, source, [path], ())
+            connection.execute(f"CREATE TEMP TABLE source AS {sql}")
             table = Table(connection, path)
+            if not table.rows:
+                raise ProjectError(f"{path} has no rows, so nothing can be guessed from it")
+            yield table
         except duckdb.Error as error:
-            raise ProjectError(f"{path} cannot be read: {error}") from error
-        if not table.rows:
-            raise ProjectError(f"{path} has no rows, so nothing can be guessed from it")
-        yield table
+            raise ProjectError(f"{path} cannot be read: {duckdb_reason(error)}") from error

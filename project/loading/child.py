@@ -2,23 +2,27 @@
 
 It runs as `python -P -m project.loading.child` with limits on memory and CPU time. Each line of its
 report is JSON: {"ready": true} once, then {"doing": FILE} and {"done": FILE, "declared": [...],
-"problem": {...} or null} for each file. Files that import each other are nested.
+"problem": {...} or null} for each file. Files that import each other are nested. What a file prints
+comes as {"printed": TEXT}.
 
 On SIGTERM, and when it crashes or has used its CPU time, it writes a traceback of
-`faulthandler` to another descriptor before it ends, whatever the file is in the middle of.
+`faulthandler` to another descriptor before it ends, whatever the file is in the middle of. SIGPROF
+ends it when one file has used up its own share.
 """
 
 import argparse
 import ast
 import faulthandler
 import importlib
+import io
 import json
 import os
 import resource
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -98,8 +102,9 @@ class ProjectFinder(MetaPathFinder):
 class Loads:
     """What was loaded so far, and the report of it."""
 
-    def __init__(self, report_fd: int, broken: Iterable[str]) -> None:
+    def __init__(self, report_fd: int, broken: Iterable[str], file_cpu_s: float) -> None:
         self._report_fd = report_fd
+        self._file_cpu_s = file_cpu_s
         self.broken = set(broken)
         """Files that failed, or in which an earlier child ended."""
         self._reported: dict[int, object] = {}
@@ -108,6 +113,18 @@ class Loads:
     def report(self, **line: object) -> None:
         """Write one line."""
         os.write(self._report_fd, json.dumps(line).encode() + b"\n")
+
+    @contextmanager
+    def cpu_bound(self) -> Iterator[None]:
+        """End the process by SIGPROF when the code inside has used the CPU time of one file.
+
+        The time of a file that is imported inside does not count.
+        """
+        left, _ = signal.setitimer(signal.ITIMER_PROF, self._file_cpu_s)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, left)
 
     def declared_in(self, module: ModuleType, path: Path) -> list[dict[str, Any]]:
         """Return what *module*, the file *path*, declares and no module before it did."""
@@ -120,6 +137,26 @@ class Loads:
                     declared.append({**declaration_of(item), "line": line})
         canonical_json(declared)  # an object or NaN among a learner's parameters raises here
         return declared
+
+
+class PrintedText(io.TextIOBase):
+    """Takes what files print, which must not be taken for the answer of a command.
+
+    The process may write no file, so the standard error that it inherits cannot be written to
+    where that is a file, such as the log of a CI job.
+    """
+
+    def __init__(self, loads: Loads) -> None:
+        self._loads = loads
+
+    def writable(self) -> bool:
+        """Return True, as every stream does that print may write to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Report *text*; return its length."""
+        self._loads.report(printed=text)
+        return len(text)
 
 
 class ProjectLoader(SourceFileLoader):
@@ -138,10 +175,11 @@ class ProjectLoader(SourceFileLoader):
             raise BrokenImportError(shown)
         loads.report(doing=shown)
         try:
-            super().exec_module(module)
-            # What stands below lib is declared by the file that imports it from there.
-            declares = shown.startswith(tuple(f"{name}/" for name in CODE_FOLDERS))
-            declared = loads.declared_in(module, self._root / shown) if declares else []
+            with loads.cpu_bound():
+                super().exec_module(module)
+                # What stands below lib is declared by the file that imports it from there.
+                declares = shown.startswith(tuple(f"{name}/" for name in CODE_FOLDERS))
+                declared = loads.declared_in(module, self._root / shown) if declares else []
         except BaseException as error:
             # SystemExit too: a file that ends the interpreter is broken like any other.
             loads.broken.add(shown)
@@ -181,6 +219,8 @@ def problem_of(error: BaseException, root: Path, shown: str) -> dict[str, Any]:
     if isinstance(error, SyntaxError) and error.filename == str(root / shown):
         return {"line": error.lineno or 0, "text": f"SyntaxError: {error.msg}"}
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        text = f"it ends the interpreter ({error!r}); a file only declares, so leave that out"
     if isinstance(error, MemoryError):
         megabytes = resource.getrlimit(resource.RLIMIT_AS)[0] // 2**20
         text = (
@@ -195,6 +235,8 @@ def problem_of(error: BaseException, root: Path, shown: str) -> dict[str, Any]:
 def _way_out(name: str, root: Path) -> str:
     """Return what to do about a module that is not found."""
     first = name.split(".")[0]
+    if first in IMPORTABLE:
+        return f"; the project has no file {name.replace('.', '/')}.py"
     if (root / first).exists() or (root / f"{first}.py").exists():
         return (
             f"; the project's {first} is not importable: files import from {', '.join(IMPORTABLE)} "
@@ -214,22 +256,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m project.loading.child", description=__doc__)
     for name in ("parent", "memory-mb", "cpu-s", "report-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--file-cpu-s", type=float, required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--broken", action="append", default=[])
     parser.add_argument("files", nargs="*")
     options = parser.parse_args()
-    # What a file prints must not be taken for the answer of a command.
+    # What a library writes past Python must not be taken for the answer of a command either.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     confine(ResourceLimits(memory_mb=options.memory_mb, cpu_s=options.cpu_s), options.parent, NICE)
     # Python's own signal handlers wait for the next bytecode, these do not.
     faulthandler.enable(options.trace_fd)
-    for ending in (signal.SIGTERM, signal.SIGXCPU):
+    for ending in (signal.SIGTERM, signal.SIGXCPU, signal.SIGPROF):
         faulthandler.register(ending, options.trace_fd, chain=True)
     # From here on the project's own code runs. Its folders come last, so that none hides a room.
     sys.dont_write_bytecode = True
-    loads = Loads(options.report_fd, options.broken)
+    loads = Loads(options.report_fd, options.broken, options.file_cpu_s)
     sys.meta_path.insert(0, ProjectFinder(options.root, loads))
     loads.report(ready=True)
+    sys.stdout = sys.stderr = PrintedText(loads)
     install_guard()
     for file in options.files:
         try:

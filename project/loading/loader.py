@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,15 +41,18 @@ TRACE_FRAME = re.compile(rb'^  File "(.*)", line (\d+) in ', re.MULTILINE)
 class LoadLimits:
     """Bounds on the child that runs a project's files.
 
-    start_s  from its start to its first file.
-    file_s   for each file, without the files that it imports.
+    start_s     from its start to its first file.
+    file_cpu_s  CPU time of each file, without the files that it imports.
+    file_s      for each file from start to end. A file that waits uses no CPU time, and a busy
+                machine takes long over little, so this bound is generous.
     """
 
     resources: ResourceLimits = field(
         default_factory=lambda: ResourceLimits(memory_mb=2_048, cpu_s=60)
     )
     start_s: float = 60.0
-    file_s: float = 10.0
+    file_cpu_s: float = 10.0
+    file_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ async def _run_child(
     (read_end, write_end), (trace_end, trace_write_end) = os.pipe(), os.pipe()
     try:
         arguments = [f"--report-fd={write_end}", f"--trace-fd={trace_write_end}"]
-        arguments += [f"--root={project.root}"]
+        arguments += [f"--root={project.root}", f"--file-cpu-s={limits.file_cpu_s}"]
         arguments += [f"--broken={name}" for name in sorted(declared.broken)]
         child = ChildProcess(
             "project.loading.child",
@@ -226,10 +230,13 @@ async def _follow_report(
     Return None when the child came to its end, the reason when it was too late, and an empty text
     when it ended by itself before.
     """
-    seconds = limits.start_s
+    # Each line gives the child time for the next one.
+    loop = asyncio.get_running_loop()
+    seconds, since = limits.start_s, loop.time()
     while True:
         try:
-            line = await asyncio.wait_for(reader.readline(), seconds)
+            async with asyncio.timeout_at(since + seconds):
+                line = await reader.readline()
         except TimeoutError:
             return f"not done after {seconds:g} s; a file only declares, so it may not wait or loop"
         except ValueError:
@@ -237,7 +244,11 @@ async def _follow_report(
         if not line.endswith(b"\n"):
             return ""
         report: dict[str, Any] = json.loads(line)
-        seconds = limits.file_s
+        if "printed" in report:
+            sys.stderr.write(report["printed"])  # it gives the file no further time
+            continue
+        # It begins or ends a file, or it is the last.
+        seconds, since = limits.file_s, loop.time()
         if "end" in report:
             return None
         if "doing" in report:
@@ -263,8 +274,16 @@ def _add_report(report: Mapping[str, Any], declared: _Declared) -> None:
 
 
 def _how_it_ended(code: int, limits: LoadLimits) -> str:
+    if code == -signal.SIGPROF:
+        return (
+            f"it used more than {limits.file_cpu_s:g} s of CPU time; a file only declares, so it "
+            "may not loop"
+        )
     if code == -signal.SIGXCPU:
-        return f"it used more than {limits.resources.cpu_s} s of CPU time"
+        return (
+            f"the files before it and this one used more than {limits.resources.cpu_s} s of CPU "
+            "time together; a file only declares, so let the transform compute"
+        )
     return f"it ended its process with {describe_exit(code)}"
 
 

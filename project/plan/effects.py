@@ -88,7 +88,7 @@ def _view_effects(
             yield Effect("version", f"{version.model} {version.label}", text)
     for name, recipe in target.recipes.items():
         if any(use["view"] == change.name for use in [*recipe["features"], *recipe["audit"]]):
-            text = f"recipe {name} reads the new edition when it is trained next"
+            text = f"recipe {name} reads the new edition of {change.name} when it is trained next"
             yield Effect("recipe", name, text)
 
 

@@ -66,7 +66,8 @@ class SampledView:
             (found.ancient, "older than two TTLs"),
             (found.stale, "older than the TTL"),
         )
-        odd = ", ".join(f"{count:,} {what}" for count, what in counts if count) or "none is odd"
+        odd = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        odd = odd or "no doubles, and every event time fits"
         # Shares beside those of the last ingest show what a change does to the values.
         beside = f"; beside {self.last.rows:,} of the last ingest" if self.last else ""
         return [

@@ -135,7 +135,8 @@ def _check_manifest(model: str, files: dict[str, bytes], actor: str) -> str:
     if manifest["author"] != actor:
         raise BadRequestError(
             f"the manifest names {manifest['author']!r} as author, but {actor!r} sent it; authors "
-            "must register their own versions, so that another person than the author approves"
+            "must register their own versions, so that another person than the author approves; "
+            f"make the version with {actor!r} as its author, which is --as {actor} of a command"
         )
     return digest
 

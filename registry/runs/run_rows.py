@@ -72,6 +72,7 @@ def begin_run(change: LedgerChange, request: pb.BeginRunRequest, found: pb.Run |
         "actor": change.actor,
         "attempt": found.attempt + 1 if found else 1,
         "state": int(pb.Run.RUNNING),
+        # Versions are sealed with this instant, so each attempt of a run makes the same version.
         "begun_unix_ms": (found.begun_unix_ms if found else 0) or change.at_unix_ms,
         "taken_unix_ms": change.at_unix_ms,
         "error": "",

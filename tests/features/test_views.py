@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from features.errors import ViewError
+from features.contract import ViewUse
+from features.errors import ContractError, ViewError
 from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.transforms import check_transform
@@ -46,6 +47,9 @@ def test_feature_is_refused_with_the_way_out(arguments: dict[str, Any], message:
         ({"features": tuple(Feature(name=f"x{i}") for i in range(5_000))}, "has 5000 features"),
         ({"features": (Feature(name="x", default=1e39),)}, "float32 cannot hold"),
         ({"entities": ("Kunde 1",)}, "entity name 'Kunde 1'"),
+        ({"entities": "subscriber"}, r"write a tuple, such as \('subscriber',\)"),
+        ({"features": Feature(name="x")}, "one Feature as its features; write a tuple"),
+        ({"transform": None}, "transform=None; write a SELECT as a text"),
         ({"entities": ("event_time_ms",)}, r"\['event_time_ms'\]; these names are"),
         ({"ttl_ms": 1.5}, "whole number of milliseconds"),
         ({"ttl_ms": True}, "whole number of milliseconds"),
@@ -59,6 +63,12 @@ def test_view_is_refused_with_the_way_out(changes: dict[str, Any], message: str)
     """Each contradiction between the parts of a view."""
     with pytest.raises(ViewError, match=message):
         replace(VIEW, **changes)
+
+
+def test_features_of_a_view_use_are_no_text() -> None:
+    """Python takes ("spend") for a text, and a text for its letters."""
+    with pytest.raises(ContractError, match=r"features='spend'; write a tuple, such as"):
+        ViewUse(view=VIEW, features="spend")  # type: ignore[arg-type]
 
 
 def test_view_refuses_categories_that_differ_by_blanks_or_capitals() -> None:

@@ -2,7 +2,22 @@
 
 import pytest
 
-from host.addresses import is_loopback
+from host.addresses import is_address, is_loopback
+
+
+@pytest.mark.parametrize("address", ["control-host:7001", "127.0.0.1:0", "[::1]:7001"])
+def test_is_address_takes_host_and_port(address: str) -> None:
+    """The forms that gRPC connects to as they stand."""
+    assert is_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "control-host", "control-host:", ":7001", "::1:7001", "http://a:1", "a:b", "a b:1"],
+)
+def test_is_address_refuses_what_grpc_would_look_up(address: str) -> None:
+    """Without a port gRPC calls port 443, whatever listens there."""
+    assert not is_address(address)
 
 
 @pytest.mark.parametrize(

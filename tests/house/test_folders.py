@@ -36,7 +36,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "files",
             "freeze_windows",
             "git",
-            "packed_files",
+            "onnx_runtime",
             "probe",
             "processes",
             "retry",
@@ -104,8 +104,9 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("adoption/graph",),
         ("adoption", "evaluation"),
         ("adopted", "adoption/convert", "drills"),
-        ("audit", "certify", "champion", "joined", "learners"),
-        ("train",),
+        ("audit", "champion", "joined", "learners"),
+        ("retrain",),
+        ("certify", "train"),
     ),
     "gateway": (
         (

@@ -47,6 +47,21 @@ def test_room_imports_only_rooms_below_it() -> None:
     )
 
 
+def test_onnxruntime_is_imported_where_its_telemetry_is_off() -> None:
+    """An import from elsewhere may be the first one, which decides whether it sends anything."""
+    place = "host/onnx_runtime.py"
+    fail_on_breaches(
+        [
+            f"{file.shown}:{line}: import onnxruntime from host.onnx_runtime, which turns its "
+            "telemetry off"
+            for folder in (*FOLDERS.values(), "tests", "benchmarks")
+            for file in source_files(folder)
+            for line, name in file.imports
+            if name.split(".")[0] == "onnxruntime" and file.shown != place
+        ]
+    )
+
+
 def test_example_imports_what_a_project_may() -> None:
     """An operator's files import turnout.define, their own folders and installed packages."""
     fail_on_breaches(

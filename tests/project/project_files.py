@@ -93,7 +93,10 @@ def write_rows(root: Path, sql: str = USAGE_ROWS, file: str = "data/usage.parque
 
 
 FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=2.0)
-"""Limits for files that never end. A busy machine may need longer for good ones."""
+"""Limits for files that wait for ever. A busy machine may need longer for good ones."""
+
+LITTLE_CPU = LoadLimits(file_cpu_s=1.0)
+"""Limits for files that compute for ever."""
 
 
 def write_project(root: Path, changes: Mapping[str, str | None] | None = None) -> ProjectFolder:

@@ -81,6 +81,22 @@ def test_environment_resolves_references(tmp_path: Path, monkeypatch: pytest.Mon
     assert "secret" not in repr(environment)
 
 
+def test_every_key_may_be_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address too; the rules of production look at what it stands for."""
+    text = 'mode = "production"\nregistry = "${env:SHOP_HOST}:7001"\nstore = "${env:SHOP_STORE}"'
+    project = write_project(tmp_path, {"environments/prod.toml": text})
+    environment = read_environment(project, "prod")
+    monkeypatch.setenv("SHOP_HOST", "127.0.0.1")
+    monkeypatch.setenv("SHOP_STORE", "redis://store.example:6379")
+    assert environment.value("registry") == "127.0.0.1:7001"
+    problems = " ".join(map(str, production_problems(environment)))
+    assert "store store.example is beyond loopback" in problems
+    assert "registry_certificate" not in problems
+    monkeypatch.delenv("SHOP_HOST")
+    with pytest.raises(ProjectError, match=r"registry is \$\{env:SHOP_HOST\}, and the variable"):
+        environment.value("registry")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -178,6 +178,42 @@ def test_guess_says_what_it_needs(
         guessed(written(tmp_path / "t.parquet", sql), **given)
 
 
+def test_guess_leaves_out_lists_and_structs(tmp_path: Path) -> None:
+    """A list of numbers or instants is no number and no instant."""
+    sql = (
+        "SELECT i AS id, DATE '2026-01-01' AS at, i % 9 AS x, i % 2 AS label, [i, i % 3] AS items,"
+        " [DATE '2026-01-01'] AS days, {'a': i} AS pair, array_value(i, i) AS fixed"
+        " FROM range(300) r(i)"
+    )
+    guess = guessed(written(tmp_path / "t.parquet", sql))
+    assert [feature.name for feature in guess.features] == ["x"]
+    reasons = {item.column: item.reason for item in guess.left_out}
+    assert reasons["items"] == "its type BIGINT[] is no number and no text"
+    assert set(reasons) == {"items", "days", "pair", "fixed"}
+
+
+def test_guess_reads_a_file_as_an_ingest_does(tmp_path: Path) -> None:
+    """Brackets in a name match themselves, and the first line of a text file is its header."""
+    path = written(
+        tmp_path / "rows[1].csv", "SELECT i AS id, DATE '2026-01-01' AS at FROM range(3) r(i)"
+    )
+    with open_table(path) as table:
+        assert (table.rows, list(table.columns)) == (3, ["id", "at"])
+    path.write_text("id,at\n")
+    with pytest.raises(ProjectError, match="has no rows"), open_table(path):
+        pass
+
+
+def test_error_of_a_text_file_repeats_none_of_its_lines(tmp_path: Path) -> None:
+    """A line may hold a person's data, and DuckDB's options are of no use to the reader."""
+    path = tmp_path / "t.csv"
+    path.write_bytes("id,at\nMüller,2026\n".encode("latin-1"))
+    with pytest.raises(ProjectError, match="This file is not utf-8 encoded") as raised:
+        guessed(path)
+    assert "M" not in str(raised.value).partition("CSV Error")[2]
+    assert "\n" not in str(raised.value)
+
+
 def test_guess_refuses_what_is_no_table(tmp_path: Path) -> None:
     """The message names the file."""
     (tmp_path / "t.xlsx").write_text("")
@@ -194,7 +230,9 @@ def test_guess_refuses_what_is_no_table(tmp_path: Path) -> None:
         ("Customer ID", "customer_id"),
         ("tenureMonths", "tenure_months"),
         ("2nd", "c_2nd"),
-        ("Größe (cm)", "gr_e_cm"),
+        ("Größe (cm)", "grosse_cm"),
+        ("Numéro d_abonné", "numero_d_abonne"),
+        ("İl kodu", "il_kodu"),
         ("class", "c_class"),
         ("---", "c_"),
     ],

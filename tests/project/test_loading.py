@@ -9,7 +9,7 @@ from host.child_process import ResourceLimits
 from project.definitions import parse_definitions
 from project.errors import ProjectError
 from project.loading.loader import LoadLimits, load_project
-from tests.project.project_files import FAST, RECIPE, USAGE, loaded, write_project
+from tests.project.project_files import FAST, LITTLE_CPU, RECIPE, USAGE, loaded, write_project
 
 pytestmark = pytest.mark.walk
 
@@ -56,10 +56,10 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
         ),
         ("open('made', 'w')", "views/bad.py:1: ForbiddenActError: open"),
         ("import os\nos._exit(7)", "views/bad.py: it ended its process with exit code 7"),
-        ("raise SystemExit(3)", "views/bad.py:1: SystemExit: 3"),
-        ("x = 1\nwhile True: pass", "views/bad.py:2: not done after 2 s"),
+        ("raise SystemExit(3)", "views/bad.py:1: it ends the interpreter (SystemExit(3))"),
+        ("x = 1\nwhile True: pass", "views/bad.py:2: it used more than 1 s of CPU time"),
         ("import time\n\ntime.sleep(60)", "views/bad.py:3: not done after 2 s"),
-        ("import re\nre.match('(a+)+b', 'a' * 40)", "views/bad.py:2: not done after 2 s"),
+        ("import re\nre.match('(a+)+b', 'a' * 40)", "views/bad.py:2: it used more than 1 s of CPU"),
         (
             "import ctypes\nctypes.string_at(0)",
             "views/bad.py:2: it ended its process with SIGSEGV",
@@ -86,6 +86,11 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
             "views/bad.py:4: ViewError: view 'usage': ",
         ),
         ("import nothing_here", "views/bad.py:1: ModuleNotFoundError: No module named 'nothing_"),
+        (
+            "import views.gone",
+            "views/bad.py:1: ModuleNotFoundError: No module named 'views.gone'; the project has no "
+            "file views/gone.py",
+        ),
     ],
     ids=lambda value: value.split("\n")[-1][:24],
 )
@@ -93,7 +98,7 @@ def test_broken_file_is_named_and_the_others_are_read(
     text: str, reason: str, tmp_path: Path
 ) -> None:
     """A file that loops or crashes ends its process; another process reads the rest."""
-    limits = FAST if "not done after" in reason else None
+    limits = FAST if "not done after" in reason else LITTLE_CPU if "CPU" in reason else None
     (problem,) = problems(tmp_path, {"views/bad.py": text}, limits)
     assert problem.startswith(reason)
     assert not (tmp_path / "made").exists()
@@ -108,9 +113,29 @@ def test_file_that_uses_up_the_cpu_time_is_named_with_its_line(tmp_path: Path) -
     limits = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=3), file_s=30.0)
     found = asyncio.run(load_project(write_project(tmp_path, changes), limits))
     assert [str(problem) for problem in found.problems] == [
-        "views/bad.py:3: it used more than 3 s of CPU time"
+        "views/bad.py:3: the files before it and this one used more than 3 s of CPU time together; "
+        "a file only declares, so let the transform compute"
     ]
     assert "usage" in found.definitions.views
+
+
+def test_slow_machine_and_imported_files_use_up_no_cpu_time(tmp_path: Path) -> None:
+    """A file that waits is not busy, and each file that it imports has CPU time of its own."""
+    busy = "import time\nuntil = time.process_time() + 0.7\nwhile time.process_time() < until: 0\n"
+    changes = {
+        "lib/one.py": busy,
+        "lib/two.py": busy,
+        "views/good.py": "import time\nimport lib.one\nimport lib.two\ntime.sleep(1.2)\n",
+    }
+    assert problems(tmp_path, changes, LITTLE_CPU) == []
+
+
+def test_printed_text_goes_to_standard_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where that is a file, which the process that loads a project may not write to."""
+    assert problems(tmp_path, {"views/chatty.py": "print('rows', 3)\n"}) == []
+    assert capfd.readouterr() == ("", "rows 3\n")
 
 
 def test_several_broken_files_are_all_named(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_plan_digest_is_that_of_what_people_saw() -> None:
     assert first.digest != later.digest
     assert first.effect_texts() == [
         "view usage changed (value)",
-        "recipe churn/candidate reads the new edition when it is trained next",
+        "recipe churn/candidate reads the new edition of usage when it is trained next",
         "recipe churn/candidate changed (value)",
     ]
 

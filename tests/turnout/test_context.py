@@ -23,6 +23,15 @@ def context_in(folder: Path, **values: str) -> CommandContext:
     )
 
 
+def test_address_without_a_port_is_refused(tmp_path: Path) -> None:
+    """Otherwise gRPC would call port 443 of the host."""
+    context = context_in(tmp_path, registry="control-host", gateway="127.0.0.1")
+    with pytest.raises(UsageError, match="the registry is 'control-host'; it needs host and port"):
+        context.registry_address()
+    with pytest.raises(UsageError, match=r"the gateway is '127.0.0.1'; it needs host and port"):
+        context.gateway_address()
+
+
 @pytest.mark.parametrize(
     "line",
     [

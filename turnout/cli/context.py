@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from features.online.store_url import url_with_credentials
 from features.online.store_users import url_for_user
+from host.addresses import is_address
 from registry.types import read_token
 from turnout.errors import NotReachableError, OperatorError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
@@ -97,25 +98,24 @@ class CommandContext:
 
     def bearer_token(self) -> str | None:
         """Return the actor's token: that of the options, or else that of the environment."""
-        if self.token or self.environment is None or not self.environment.token:
-            return self.token
         # Another registry, in plain text, is not the one that the environment's token is for.
-        if self.registry and not self.registry_certificate:
+        if not self.token and self.registry and not self.registry_certificate:
             return None
-        return self.environment.resolved(self.environment.token, "token")
+        return self.token or self._named("token") or None
 
     def offline_folder(self) -> Path:
         """Return the folder of the offline store: the environment's, or the running system's."""
         if self.environment is not None and self.environment.offline:
-            return self.environment.path(self.environment.offline)
+            return self.environment.path(self.environment.value("offline"))
         return self.running_folder() / "offline"
 
     def registry_address(self) -> str:
         """Return host:port of the registry and the rollout controller.
 
-        NotReachableError when no system runs.
+        NotReachableError when no system runs, UsageError for what is no host:port.
         """
-        return self.registry or self._named("registry") or self._running("registry").registry
+        named = self.registry or self._named("registry") or self._running("registry").registry
+        return _address(named, "registry")
 
     def certificate(self) -> Path | None:
         """Return the file of the certificate of registry and controller; None: plain text.
@@ -127,13 +127,17 @@ class CommandContext:
         if self.registry:
             return None
         if self.environment is not None and self.environment.registry:
-            named = self.environment.registry_certificate
+            named = self._named("registry_certificate")
             return self.environment.path(named) if named else None
         return self._running("registry").certificate
 
     def gateway_address(self) -> str:
-        """Return host:port of the gateway; NotReachableError when no system runs."""
-        return self.gateway or self._named("gateway") or self._running("gateway").gateway
+        """Return host:port of the gateway.
+
+        NotReachableError when no system runs, UsageError for what is no host:port.
+        """
+        named = self.gateway or self._named("gateway") or self._running("gateway").gateway
+        return _address(named, "gateway")
 
     def features_server(self) -> tuple[str, Path | None]:
         """Return host:port of the server of pushed rows, and the file of its certificate.
@@ -142,8 +146,9 @@ class CommandContext:
         """
         environment = self.environment
         if environment is not None and environment.features:
-            named = environment.features_certificate
-            return environment.features, environment.path(named) if named else None
+            address = _address(self._named("features"), "features")
+            named = self._named("features_certificate")
+            return address, environment.path(named) if named else None
         running = self._running("features")
         return running.features, running.certificate
 
@@ -154,12 +159,11 @@ class CommandContext:
         """
         if self.store or self.store_default:
             return self.store or self.store_default
-        environment = self.environment
-        if environment is not None and environment.store:
-            if not environment.store_password:
-                return environment.store
-            password = environment.resolved(environment.store_password, "store_password")
-            return url_with_credentials(environment.store, environment.store_user or user, password)
+        if store := self._named("store"):
+            password = self._named("store_password")
+            if not password:
+                return store
+            return url_with_credentials(store, self._named("store_user") or user, password)
         running = self._running("store")
         return url_for_user(running.store, user, running.store_passwords)
 
@@ -173,8 +177,8 @@ class CommandContext:
         return self.folder
 
     def _named(self, part: str) -> str:
-        """Return an address that the environment names; empty when it names none."""
-        return "" if self.environment is None else str(getattr(self.environment, part))
+        """Return what the environment names, such as an address; empty when it names none."""
+        return "" if self.environment is None else self.environment.value(part)
 
     def _running(self, part: str) -> SystemAddresses:
         running = read_system_file(self.running_folder())
@@ -184,6 +188,16 @@ class CommandContext:
                 f"is with --folder or {PART_OPTIONS[part]}"
             )
         return running
+
+
+def _address(named: str, part: str) -> str:
+    """Return *named*. UsageError when it is no address: gRPC would call port 443 of it."""
+    if not is_address(named):
+        raise UsageError(
+            f"the address of the {part} is {named!r}; it needs host and port, such as "
+            "127.0.0.1:7001"
+        )
+    return named
 
 
 def context_from_options(
@@ -216,7 +230,7 @@ def context_from_options(
     )
     folder = folder or environ.get("TURNOUT_FOLDER", "")
     if environment is not None and not folder:
-        folder = str(environment.path(environment.folder or ".turnout"))
+        folder = str(environment.path(environment.value("folder") or ".turnout"))
     # What is still empty is looked up when a command needs it.
     return CommandContext(
         token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),

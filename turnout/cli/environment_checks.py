@@ -13,9 +13,10 @@ from features.source import Source
 from project.definitions import ProjectDefinitions
 from project.environment import Environment, production_problems
 from registry.client import RegistryClient
-from registry.types import RegistryError, UnknownActorError
+from registry.types import NotFoundError, RegistryError, UnknownActorError
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
+from turnout.errors import NotReachableError
 
 SECONDS_MAX = 10.0
 """All checks together take no longer."""
@@ -130,7 +131,10 @@ async def _try_registry(context: CommandContext) -> str:
 
 
 async def _try_anonymous(context: CommandContext) -> str:
-    """Raise RegistryError when the registry believes a caller without a token."""
+    """Raise RegistryError when the registry believes a caller without a token.
+
+    The change is of a review that does not exist, so a registry that takes it says so.
+    """
     certificate = context.certificate()
     try:
         async with RegistryClient(
@@ -139,10 +143,11 @@ async def _try_anonymous(context: CommandContext) -> str:
             await client.close_review("no-such-review", "turnout env check")
     except UnknownActorError:
         return "the registry refuses a change without a token"
-    except RegistryError as error:
-        text = f"the registry takes a change of anybody without a token ({error}); start it with "
-        raise RegistryError(f"{text}--identities") from error
-    raise RegistryError("the registry takes a change of anybody; start it with --identities")
+    except NotFoundError as error:
+        raise RegistryError(
+            "the registry takes a change of anybody without a token; start it with --identities"
+        ) from error
+    raise RegistryError("the registry closed a review that does not exist")
 
 
 async def _try_store(context: CommandContext) -> str:
@@ -158,7 +163,12 @@ async def _try_store(context: CommandContext) -> str:
 async def _try_gateway(context: CommandContext) -> str:
     address = context.gateway_address()
     host, _, port = address.rpartition(":")
-    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    try:
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError as error:
+        raise NotReachableError(
+            f"{address} accepts no connection: {error.strerror or error}"
+        ) from error
     writer.close()
     return f"{address} accepts a connection"
 

@@ -108,11 +108,13 @@ def show(
         for item in asyncio.run(editions_of(context, view))
         if item.view.view_hash.startswith(edition)
     ]
-    if not editions or len(keys) != len(editions[0].entities):
-        needed = f"it is keyed by {', '.join(editions[0].entities)}" if editions else "none"
+    if not editions:
+        raise UsageError(f"view {view!r} has no edition whose hash begins with {edition!r}")
+    entities = editions[0].entities
+    if len(keys) != len(entities):
         raise UsageError(
-            f"view {view!r} with the hash {edition or 'of any edition'} and {len(keys)} ids: "
-            f"{needed if editions else 'there is no such edition'}"
+            f"view {view!r} is keyed by {', '.join(entities)}: give {len(entities)} ids in this "
+            f"order; you gave {len(keys)}"
         )
     # The row is read and decoded as a gateway does it.
     chosen, key, now_ms = editions[0], SEPARATOR.decode().join(keys), time.time_ns() // 1_000_000
@@ -324,10 +326,12 @@ def _report_materialised(
         "incremental": [done.is_incremental for done in summaries],
         "resumed": [done.is_resumed for done in summaries],
     }
-    ways = {_way(done.is_incremental, done.is_resumed) for done in summaries}
-    screen.result(
-        value, f"{view}: {value['written']:,} rows in {took_s:.1f} s ({'; '.join(sorted(ways))})."
+    ways = "; ".join(
+        (f"{edition.view_hash[:16]}: {done.written:,}, " if len(summaries) > 1 else "")
+        + _way(done.is_incremental, done.is_resumed)
+        for edition, done in zip(editions, summaries, strict=True)
     )
+    screen.result(value, f"{view}: {value['written']:,} rows in {took_s:.1f} s ({ways}).")
     if value["from_future"]:
         screen.note(
             f"{value['from_future']:,} offline rows are dated more than an hour in the future and "

@@ -68,8 +68,7 @@ def forget(
 
     # What is known decides which entity the ids belong to.
     context: CommandContext = ctx.obj
-    known = asyncio.run(_known(context))
-    named = named_entities(keys, entity or [], known)
+    named = named_entities(keys, entity or [], known := asyncio.run(_known(context)))
     # Every folder must be there before the first row is removed.
     chosen = [item for item in Storage if not only or item in only]
     root = offline or context.offline_folder()
@@ -77,15 +76,17 @@ def forget(
     _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
     _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
     key = receipt_key(known.prediction_id_key)
-    # Remove.
+    # So must the rights be: an error in between would leave no receipt.
     removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
+    if Storage.ONLINE in chosen:
+        removal.try_online_store()
     removals: dict[Storage, Callable[[], Removed]] = {
         Storage.OFFLINE: lambda: removal.from_offline_store(root),
         Storage.ONLINE: removal.from_online_store,
         Storage.JOURNALS: lambda: removal.from_journals(folders),
     }
     removed = _run(screen, {item: removals[item] for item in chosen})
-    # Say what was done. Only a reader with the id and the key learns the person.
+    # Only a reader with the id and the key learns the person.
     left = [text for item in removed.values() for text in item.left]
     counts = {item.value: done.counts for item, done in removed.items()}
     written = make_receipt(key, context.actor, named, counts, left, dry_run=dry_run)
@@ -106,9 +107,25 @@ def _run(
     with screen.progress() as progress:
         for item, remove in removals.items():
             task = progress.add_task(f"searching {item}", total=None, note="")
-            removed[item] = remove()
+            try:
+                removed[item] = remove()
+            except Exception:
+                _tell_removed(screen, removed)
+                raise
             progress.update(task, completed=1, total=1)
     return removed
+
+
+def _tell_removed(screen: Terminal, removed: "dict[Storage, Removed]") -> None:
+    """Say what was removed before an error, because no later receipt counts it."""
+    counts = [
+        f"{item} {what.replace('_', ' ')}: {count:,}"
+        for item, done in removed.items()
+        for what, count in done.counts.items()
+        if count
+    ]
+    if counts:
+        screen.note(f"before this error, and so in no receipt: {', '.join(counts)}; run this again")
 
 
 def _show(screen: Terminal, receipt: dict[str, object]) -> None:

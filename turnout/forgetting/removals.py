@@ -3,14 +3,19 @@
 DuckDB and redis-py take long to import, so each removal imports what it needs by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.types import evidence_key
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.forgetting.entities import KnownEntities
+
+if TYPE_CHECKING:
+    import redis
 
 
 @dataclass(slots=True)
@@ -46,14 +51,31 @@ class Removal:
                 total += forget_offline(folder, entities, self.named, dry_run=self.dry_run)
         return Removed(asdict(total), left)
 
-    def from_online_store(self) -> Removed:
-        """Remove the rows of every edition of every view.
+    def try_online_store(self) -> None:
+        """Find out before anything is removed whether the store lets us remove rows."""
+        from features.online.forget import try_erasing
 
-        Raises ForeignStoreError when the store belongs to another system.
+        with self._online_store() as client:
+            try_erasing(client)
+
+    def from_online_store(self) -> Removed:
+        """Remove the rows of every edition of every view."""
+        from features.online.forget import forget_online
+
+        with self._online_store() as client:
+            done = forget_online(client, self.known.of_edition, self.named, dry_run=self.dry_run)
+        left = [f"online: the entities of {view} are unknown" for view in done.unknown]
+        return Removed({"rows": done.rows}, left)
+
+    @contextmanager
+    def _online_store(self) -> "Iterator[redis.Redis]":
+        """Open the online store.
+
+        Raises ForeignStoreError when the store belongs to another system, and OperatorError when
+        its user may not list and delete keys.
         """
         import redis
 
-        from features.online.forget import forget_online
         from features.online.store_client import store_client
         from features.online.store_marker import check_store, system_id
         from features.online.store_users import COMMANDS, ERASER
@@ -61,16 +83,14 @@ class Removal:
         with store_client(self.context.store_url(ERASER)) as client:
             try:
                 check_store(client, system_id(self.known.version_public_key))
-                done = forget_online(
-                    client, self.known.of_edition, self.named, dry_run=self.dry_run
-                )
+                yield client
             except redis.exceptions.NoPermissionError as error:
                 raise OperatorError(
-                    f"the store's user may not list and delete keys ({error}); give it the "
-                    f"commands {COMMANDS[ERASER]}, and run this again"
+                    f"the store's user may not list and delete keys ({error}), and nothing was "
+                    f"removed there; name another user, {ERASER!r} in a store of `turnout up`, in "
+                    "the environment (store_user and store_password) or by --store, or give it "
+                    f"the commands {COMMANDS[ERASER]}"
                 ) from error
-        left = [f"online: the entities of {view} are unknown" for view in done.unknown]
-        return Removed({"rows": done.rows}, left)
 
     def from_journals(self, folders: Sequence[Path]) -> Removed:
         """Remove calls and outcomes from all journals in *folders* and below them."""

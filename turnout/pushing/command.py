@@ -240,8 +240,10 @@ def _rows_of(text: str, entities: tuple[str, ...], file: Path) -> "Iterator[Feat
             event_id = str(item.pop(EVENT_ID, ""))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             needed = ", ".join((*entities, EVENT_TIME))
+            missing = f"; {error.args[0]} is missing" if isinstance(error, KeyError) else ""
             raise UsageError(
-                f"{file}, line {number}: not a JSON object with {needed} and features ({error!r})"
+                f"{file}, line {number}: a JSON object is needed with {needed} "
+                f"({EVENT_TIME} in Unix milliseconds) and features{missing}. No row was sent"
             ) from error
         wrong = [name for name, value in item.items() if not isinstance(value, _VALUES)]
         if wrong:

@@ -17,16 +17,24 @@ from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import FencedError, RegistryError, RegistryUnavailableError
 from training.errors import GateFailedError
+from training.retrain.build_record import SECTION
+from training.retrain.champion_now import ChampionNow
 from training.train import TrainedVersion
 
 SIGN_OF_LIFE_S = 15.0
 """Time between two signs of life. The registry takes a run for silent after 120 s."""
-CARD_FACTS = ("data", "joined", "metrics", "auc_gain", "parity", "gate", "fairness", "packages")
+CARD_FACTS = (
+    *("data", "joined", "metrics", "auc_gain", "champion", "parity", "gate", "fairness"),
+    *("packages", SECTION),
+)
 """Facts of a version's card that a run keeps too, so that runs can be compared."""
 
 
 class RunRecord:
-    """A run that was begun. `step` may be called from any thread, all else from the event loop."""
+    """A run that was begun.
+
+    `step` and `judged` may be called from any thread, all else from the event loop.
+    """
 
     def __init__(self, client: RegistryClient, run: pb.Run) -> None:
         self._client = client
@@ -37,6 +45,7 @@ class RunRecord:
         self._seconds: dict[str, float] = {}
         self._step, self._step_began = "", time.monotonic()
         self._ending: pb.EndRunRequest | None = None
+        self._judged: dict[str, Any] = {}
 
     def step(self, name: str) -> None:
         """Note that a step begins."""
@@ -78,6 +87,11 @@ class RunRecord:
         for _ in range(count):
             self._lines.popleft()
 
+    def judged(self, champion_now: ChampionNow) -> None:
+        """Note what the champion is worth on the newest labels, also for a run that fails later."""
+        self._judged = {"champion": champion_now.definition()}
+        self._lines.append(f"{champion_now.text}\n")
+
     def registered(self, trained: TrainedVersion, version: pb.Version) -> None:
         """Note that the run made a version which is registered."""
         self._note_end(pb.Run.REGISTERED, _facts(trained), version=version.label)
@@ -90,7 +104,8 @@ class RunRecord:
         """Note why the run makes no version."""
         if isinstance(error, GateFailedError):
             state = pb.Run.CHAMPION_KEPT if error.only_better else pb.Run.GATE_FAILED
-            self._note_end(state, {"gate": list(error.report)}, error=str(error))
+            facts = {name: error.facts[name] for name in CARD_FACTS if name in error.facts}
+            self._note_end(state, {**facts, "gate": list(error.report)}, error=str(error))
             return
         # A queued run waits for another attempt when only the registry was missing.
         again = isinstance(error, RegistryUnavailableError) and self.run.queued_unix_ms
@@ -108,6 +123,7 @@ class RunRecord:
     ) -> None:
         self._close_step()
         result = {
+            **self._judged,
             **facts,
             "seconds": self._seconds,
             "memory_mb": round(peak_rss_bytes() / 2**20),

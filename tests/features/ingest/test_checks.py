@@ -132,8 +132,8 @@ ODD = rows_of(("S1", "prepaid", 1.0), ("S2", None, 2.0), ("S3", "x", 900.0), ("S
         ("plan", Expect(missing_max=0.25), "S1 S2 S3 S4", ""),
         ("plan", Expect(unknown_max=0.0), "S1 S2", "plan: 2 of 4 rows are unknown; .* none"),
         ("plan", Expect(missing_max=0.0, unknown_max=0.0), "S1", "missing"),
-        ("spend", Expect(high=100), "S1 S2 S4", "spend: 1 of 4 rows are outside None to 100"),
-        ("spend", Expect(low=2, high=900), "S2 S3 S4", "1 of 4 rows are outside 2 to 900"),
+        ("spend", Expect(high=100), "S1 S2 S4", "spend: 1 of 4 rows are above 100"),
+        ("spend", Expect(low=2, high=900), "S2 S3 S4", "1 of 4 rows are below 2 or above 900"),
     ],
 )
 def test_ingest_warns_quarantines_or_stops_as_the_view_says(

@@ -169,6 +169,17 @@ def test_window_that_is_longer_is_named(store: OfflineStore) -> None:
     assert cause == "window: served values are larger; it may be longer than offline"
 
 
+def test_another_unit_is_named(store: OfflineStore) -> None:
+    """Gigabytes of 1,000 megabytes online, and of 1,024 offline."""
+
+    def change(vectors: NDArray[np.float32]) -> None:
+        known = vectors[:, MINUTES] >= 0
+        vectors[known, MINUTES] *= np.float32(1.024)
+
+    cause = only_skew(replay_with(store, change), "minutes")
+    assert cause == "another unit: served values are 1.024 times those offline"
+
+
 def test_late_rows_are_no_skew_and_have_their_lag(store: OfflineStore) -> None:
     """On the last three days the online store had the rows of the day before: 2 h of lag."""
 

@@ -152,7 +152,7 @@ def test_plan_names_the_version_that_reads_a_changed_view(
     project.run("plan", "--out", str(plan_file))
     project.write("views/usage.py", renamed.replace("86_400_000", "1_000"))
     error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
-    assert "definitions_digest, changes changed meanwhile" in error
+    assert "what differs: the project's files, the changes and" in " ".join(error.split())
     project.run("plan", "--out", str(plan_file), exit_code=1)
     assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 3
     # The view cannot go while a version that may run reads it.
@@ -237,6 +237,7 @@ def test_commands_outside_of_a_project_say_so(
 
 def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> None:
     """A running system passes; a wrong address is named, and the rest is tried all the same."""
+    # A system that runs, and sources that have their columns.
     project = Project(tmp_path, system, "env")
     project.write("data/usage.csv", "customer,at,minutes,topups\n")
     for file in ("views/usage.py", "labels/churned.py"):
@@ -246,6 +247,7 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     parts = {"registry", "online store", "gateway", "offline store"}
     assert set(found) == parts | {"source of view usage", "source of churned"}
     assert all(item["passed"] for item in found.values())
+    # Rules of production, a wrong address, and a column that is gone.
     project.write("data/usage.csv", "customer,seen\n")
     project.write(
         "environments/prod.toml",
@@ -260,6 +262,13 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     assert "in no git checkout" in texts
     assert "start it with --identities" in texts
     assert "data/usage.csv has no column 'at'; it has customer, seen" in texts
+    # Who does not answer is not accused of taking changes of anybody.
+    prod = project.root / "environments" / "prod.toml"
+    prod.write_text(prod.read_text().replace(system.addresses.registry, "127.0.0.1:1"))
+    checks = project.run("env", "check", "--env", "prod", exit_code=1)
+    texts = " ".join(item["text"] for item in checks)
+    assert "takes a change" not in texts
+    assert "127.0.0.1:1 accepts no connection" in texts
 
 
 TABLE = 'Source.table("usage", connection="billing", time="at", zone="UTC")'

@@ -12,7 +12,7 @@ from features.contract import ModelContract, ViewUse
 from features.materialise import push_rows
 from features.offline import OfflineStore
 from features.online.store_client import store_client
-from features.online.store_users import WRITER
+from features.online.store_users import WRITER, url_for_user
 from features.pushed import PushedRow
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, PredictReply, PredictRequest, Row
 from tests.walks.gateway_with_store import VIEW
@@ -109,6 +109,20 @@ def test_forget_removes_a_person_from_a_running_system(
     assert again["removed"]["offline"]["rows"] == 1
     other = system.turnout("features", "forget", OTHER)
     assert again["subject"] == receipt["subject"] == dry["subject"] != other["subject"]
+
+
+def test_forget_removes_nothing_where_it_may_not_remove_everything(
+    system: RunningSystem,
+) -> None:
+    """Offline rows that were gone before the refusal would be in no receipt."""
+    write_rows(system)
+    addresses = system.addresses
+    url = url_for_user(addresses.store, WRITER, addresses.store_passwords)
+    arguments = ("features", "forget", PERSON, "--only", "offline", "--only", "online")
+    refused = system.turnout(*arguments, "--store", url, exit_code=1)
+    assert "may not list and delete keys" in " ".join(refused.split())
+    removed = system.turnout(*arguments)["removed"]
+    assert removed == {"offline": {"rows": 1, "quarantined": 0}, "online": {"rows": 1}}
 
 
 def test_forget_says_what_it_needs(system: RunningSystem) -> None:

@@ -2,11 +2,12 @@
 
 import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import load_model_from_string
 from skl2onnx import convert_sklearn, update_registered_converter
 from skl2onnx.common.data_types import (
     DoubleTensorType,
@@ -57,9 +58,7 @@ def open_estimator(model: Estimator, shown: str, texts: Sequence[str] = ()) -> O
     round_thresholds(convertible, computed=_computes(model))
     _prepare_members(convertible)
     onnx = with_missing_branches(_converted(convertible, inputs, shown), convertible)
-    columns = (
-        {MATRIX: _matrix_names(model)} if MATRIX in inputs else {name: (name,) for name in inputs}
-    )
+    columns = {MATRIX: _matrix_names(model)} if MATRIX in inputs else _graph_inputs(onnx, inputs)
     as_frame = _frame_maker(model, columns)
     return OpenedModel(
         origin=f"{kind} in {shown}",
@@ -274,6 +273,15 @@ def _imputes_texts(step: Estimator) -> bool:
     )
 
 
+def _graph_inputs(onnx: bytes, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return graph input -> the column of the frame that it stands for.
+
+    The converter keeps the order of the columns, and writes "Data GB" as Data_GB.
+    """
+    graph = load_model_from_string(onnx).graph
+    return {item.name: (name,) for item, name in zip(graph.input, names, strict=True)}
+
+
 def _matrix_names(model: Estimator) -> tuple[str, ...]:
     names = getattr(model, "feature_names_in_", None)
     return () if names is None else tuple(str(name) for name in names)
@@ -297,7 +305,7 @@ def _frame_maker(model: Estimator, columns: Mapping[str, tuple[str, ...]]) -> Ca
         if MATRIX in columns:
             return pandas.DataFrame(matrix(feed), columns=list(names))
         return pandas.DataFrame(
-            {name: values(part) for name, part in feed.items()}, columns=list(names)
+            {columns[name][0]: values(part) for name, part in feed.items()}, columns=list(names)
         )
 
     return as_frame

@@ -13,8 +13,15 @@ from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.terminal import terminal
 
-UNCOMPARED = {"plan_digest", "costs", "samples", "problems"}
-"""Keys of a plan file that say nothing about what is applied."""
+COMPARED = {
+    "format": "the format of plan files",
+    "project": "the project's name",
+    "environment": "the environment",
+    "expected_revision": "the applied revision",
+    "definitions_digest": "the project's files",
+    "changes": "the changes and what they touch",
+}
+"""Key of a plan file that says what is applied -> its name in a sentence."""
 
 SampleRows = Annotated[
     int,
@@ -141,9 +148,8 @@ def _check_plan_file(path: Path, made: dict[str, Any]) -> None:
     if stated == made["plan_digest"]:
         return
     # Say what differs, so that the reader need not compare two files. Costs are estimates.
-    differing = [key for key in made if planned.get(key) != made[key] and key not in UNCOMPARED]
+    differing = [name for key, name in COMPARED.items() if planned.get(key) != made[key]]
     raise OperatorError(
-        f"{path} is plan {str(stated)[:12]} and the plan of now is {made['plan_digest'][:12]}: "
-        f"{', '.join(differing)} changed meanwhile. Nothing was applied; make a new plan and look "
-        "at it"
+        f"{path} is plan {str(stated)[:12]} and the plan of now is {made['plan_digest'][:12]}; "
+        f"what differs: {', '.join(differing)}. Nothing was applied; make a new plan and look at it"
     )

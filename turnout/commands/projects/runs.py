@@ -11,6 +11,8 @@ from protos import registry_pb2 as pb
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
+from turnout.training_runs.waiting_runs import waiting_runs
+from turnout.views.proposals import decay_text, interval, proposal_json, proposal_lines
 from turnout.views.runs import differences, duration, run_json, run_result, state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -27,9 +29,16 @@ def list_(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Only runs of this model.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Most runs that are listed.")] = 30,
+    proposals: Annotated[
+        bool,
+        typer.Option("--proposals", help="Only versions that nobody has approved or rejected yet."),
+    ] = False,
 ) -> None:
     """List training runs, newest first: also those that failed, and those that run now."""
     context: CommandContext = ctx.obj
+    if proposals:
+        _list_proposals(context, model, limit)
+        return
 
     async def read() -> list[pb.Run]:
         async with clients.open_registry(context) as client:
@@ -56,6 +65,34 @@ def list_(
     screen.result([run_json(run, whole=False) for run in runs], text_table(columns, rows))
     if not runs:
         screen.hint("There is no run yet. Next: turnout train MODEL")
+
+
+def _list_proposals(context: CommandContext, model: str, limit: int) -> None:
+    """List the versions that runs made and that wait for a decision, with their evidence."""
+
+    async def read() -> list[pb.Run]:
+        async with clients.open_registry(context) as client:
+            return await waiting_runs(client, model, limit)
+
+    values = [proposal_json(run) for run in asyncio.run(read())]
+    columns = ("run", "version", "trigger", "champion", "gain over it", "champion since then")
+    rows = [
+        (
+            value["run"][:8],
+            f"{value['model']} {value['version']}",
+            value["trigger"],
+            str(value["champion"] or "none")[:12],
+            interval(value["gain"]),
+            decay_text(value["decay"]),
+        )
+        for value in values
+    ]
+    screen = terminal(context.json)
+    screen.result(values, text_table(columns, rows))
+    if values:
+        screen.hint(f"Next, by another person: {values[0]['next_step']}")
+    else:
+        screen.hint("No version waits for a decision.")
 
 
 @app.command()
@@ -128,7 +165,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
         "took": duration(found),
         "commit": inputs.get("commit", "-"),
         "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
-        "champion": str(inputs.get("champion") or "none")[:12],
+        **{name: line for name, line in proposal_lines(found).items() if name != "run"},
         "result": run_result(found) or "-",
         **_measured(result),
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from host.sandbox.exchange import Message, pack_message, unpack_message
 from training.adoption.convert.child import answer
+from training.adoption.convert.pipelines import open_estimator
 from training.adoption.convert.thresholds import round_thresholds
 from training.adoption.foreign_session import ForeignSession
 from training.export.thresholds import float32_not_above
@@ -238,3 +239,28 @@ def test_categories_of_lightgbm_are_cut_to_whole_numbers(columns: Rows, tmp_path
     assert (rows[ROWS:, 1] % 1 != 0).sum() > 3
     scores = ForeignSession(message.files["onnx"]).run({"inputs": rows}, "probabilities")
     assert np.abs(scores - truth).max() < TOLERANCE
+
+
+def test_columns_keep_their_names_whatever_the_graph_calls_them(columns: Rows) -> None:
+    """ONNX has no blanks in names, and a column that was looked up by another name was all NaN."""
+    import pandas
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    names = {"calls": "calls made", "trend": "calls_made", "plan": "Tarif €"}
+    frame = pandas.DataFrame({new: columns[old] for old, new in names.items()})
+    parts = (SimpleImputer(), ["calls_made", "calls made"]), (OneHotEncoder(), ["Tarif €"])
+    model = make_pipeline(make_column_transformer(*parts), RandomForestClassifier(5, max_depth=4))
+    model.fit(frame, labels_of(columns, "binary"))
+    opened = open_estimator(model, "churn.pkl")
+    assert [name for (name,) in opened.columns.values()] == list(frame)
+    feed = {
+        graph_input: frame[[name]].to_numpy(object if name == "Tarif €" else np.float32)
+        for graph_input, (name,) in opened.columns.items()
+    }
+    assert opened.score is not None
+    scores = ForeignSession(opened.onnx).run(feed, opened.output)
+    np.testing.assert_allclose(opened.score(feed), scores, atol=TOLERANCE)
