@@ -80,10 +80,9 @@ def confine(limits: ResourceLimits, parent: int, nice: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
     if limits.memory_mb:
-        memory_bytes = limits.memory_mb * 1024 * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        lower_limit(resource.RLIMIT_AS, limits.memory_mb * 1024 * 1024)
     if limits.cpu_s:
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
+        lower_limit(resource.RLIMIT_CPU, limits.cpu_s, grace=1)
     os.setpriority(os.PRIO_PROCESS, 0, nice)
     if sys.platform == "linux":
         # When the host is out of memory, the kernel kills this process first.
@@ -91,6 +90,17 @@ def confine(limits: ResourceLimits, parent: int, nice: int) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if not die_with_parent(signal.SIGKILL, parent):
         raise SystemExit(1)
+
+
+def lower_limit(kind: int, most: int, grace: int = 0) -> None:
+    """Set a limit of this process and of what it starts, unless it has a lower one already.
+
+    kind   resource.RLIMIT_AS, RLIMIT_CPU, ...
+    grace  what the kernel allows between its warning and its last word.
+    """
+    _, hard = resource.getrlimit(kind)
+    highest = most + grace if hard == resource.RLIM_INFINITY else min(hard, most + grace)
+    resource.setrlimit(kind, (min(most, highest), highest))
 
 
 class ChildProcess:

@@ -8,6 +8,7 @@ No due run is lost and none happens twice; each ends in a version, a verdict or 
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import socket
 import subprocess
@@ -44,6 +45,8 @@ SECTIONS = ("views", "labels", "recipes", "models", "policies")
 VERDICTS = {pb.Run.CHAMPION_KEPT, pb.Run.GATE_FAILED}
 KILLED = ("no sign of life", "not answer", "UNAVAILABLE", "killed", "stopping", "connect")
 """Words of the errors of a run whose registry or trainer was killed in three attempts."""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+"""With it, the runner's children find this repository's tests before those of other packages."""
 STEP_S = 300.0
 
 
@@ -68,7 +71,7 @@ class Year:
         line += ["--address", self.address, "--clock", str(folder / "clock")]
         line += ["--folder", str(folder / "registry"), "--project", str(folder / "shop")]
         with (folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(line, stdout=log, stderr=log)
+            self._processes[name] = subprocess.Popen(line, stdout=log, stderr=log, env=ENVIRONMENT)
 
     def start_all(self) -> None:
         """Start every process."""

@@ -173,7 +173,7 @@ def newest_of_schedule(connection: Connection, schedule: str, *, skipped: bool) 
     table = tables.runs
     is_skipped = table.c.state == int(pb.Run.SKIPPED)
     row = connection.execute(
-        select(table)
+        select(*run_rows.WITHOUT_CONTENT)
         .where(table.c.schedule == schedule, is_skipped if skipped else ~is_skipped)
         .order_by(table.c.place.desc())
         .limit(1)

@@ -73,7 +73,10 @@ class RunStore:
             return self._with_log(run_queue.cancel_run(change, request.id, request.reason))
 
     def list_schedules(self, *, with_runs: bool) -> pb.ListSchedulesReply:
-        """Return the schedules of all projects as they are applied now."""
+        """Return the schedules of all projects as they are applied now.
+
+        with_runs  with the newest runs of each, which come without inputs and results.
+        """
         reply = pb.ListSchedulesReply()
         with self._store.reading() as connection:
             for found in projects.applied_schedules(connection, self._since_of):
@@ -93,15 +96,15 @@ class RunStore:
         return reply
 
     def append_log(self, actor: str, part: pb.RunLogPart) -> None:
-        """Append to the log of a run that has not ended, and note a sign of life.
+        """Append to the log of a run that is under way, and note a sign of life.
 
-        Raises FencedError when the run has ended or another attempt has taken it over.
+        Raises FencedError when it is not, or another attempt has taken it over.
         """
         with self._store.reading() as connection:
             row = run_rows.get_run_row(connection, part.id)
         run_rows.check_attempt(row, part.attempt, actor)
         if row.state != pb.Run.RUNNING:
-            raise FencedError(f"run {row.id} has ended, so its log is closed")
+            raise FencedError(f"run {row.id} is not under way, so its log is closed")
         self._logs.append(row.id, part.text)
 
     def end_run(self, actor: str, request: pb.EndRunRequest) -> pb.Run:

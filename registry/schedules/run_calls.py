@@ -77,7 +77,10 @@ class RunCalls(ABC):
         return await self._call(self._rpc.CancelRun, pb.CancelRunRequest(id=run_id, reason=reason))
 
     async def list_schedules(self, *, with_runs: bool = False) -> list[pb.AppliedSchedule]:
-        """Return the schedules that are applied now; *with_runs* with the newest runs of each."""
+        """Return the schedules that are applied now.
+
+        with_runs  with the newest runs of each, which come without inputs and results.
+        """
         request = pb.ListSchedulesRequest(with_runs=with_runs)
         return list((await self._call(self._rpc.ListSchedules, request)).schedules)
 

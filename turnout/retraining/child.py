@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from host.child_process import lower_limit
 from host.processes import die_with_parent
 
 NICE = 10
@@ -41,10 +42,9 @@ def confine_training(parent: int, memory_mb: int, cpu_s: int, log_fd: int) -> No
     for descriptor in (1, 2):
         os.dup2(log_fd, descriptor)
     os.setsid()
-    most = memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    lower_limit(resource.RLIMIT_CORE, 0)
+    lower_limit(resource.RLIMIT_AS, memory_mb * 1024 * 1024)
+    lower_limit(resource.RLIMIT_CPU, cpu_s, grace=1)
     os.setpriority(os.PRIO_PROCESS, 0, NICE)
     # When the host is out of memory, the kernel kills this process first.
     with contextlib.suppress(OSError):

@@ -36,7 +36,10 @@ class DataTriggers:
     def due(
         self, definitions: ProjectDefinitions, applied: Sequence[pb.AppliedSchedule]
     ) -> list[pb.QueueRunRequest]:
-        """Return the runs to ask for now. Data that cannot be read is logged and asks for none."""
+        """Return the runs to ask for now. Data that cannot be read is logged and asks for none.
+
+        applied  with the last run of each and its result.
+        """
         requests: list[pb.QueueRunRequest] = []
         for item in applied:
             try:

@@ -256,6 +256,10 @@ class Runner:
             return
         if now_s - self._loaded_s > RELOAD_S:
             await self._reload()
+        # What a run was trained on is in its result, which lists do not have.
+        for item in own:
+            if item.HasField("last_run"):
+                item.last_run.CopyFrom(await self._client.get_run(item.last_run.id))
         for request in await asyncio.to_thread(self._triggers.due, self._definitions, own):
             reply = await self._client.queue_run(request)
             if reply.begun:

@@ -117,6 +117,7 @@ async def _until_log(registry: RegistryFixture, run: pb.Run, text: bytes) -> Non
                 return
 
 
+@pytest.mark.nightly
 def test_run_that_ends_its_child_three_times_is_an_incident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,9 @@ from benchmarks.endurance.schedule_year import simulate_year
 
 @pytest.mark.walk
 def test_days_of_schedules_survive_kills(tmp_path: Path) -> None:
-    """Nine runs, and one kill of each kind of process."""
-    ends = simulate_year(tmp_path, count=9, kills=3)
-    assert ends.total() == 9
+    """Six runs, and one kill of each kind of process."""
+    ends = simulate_year(tmp_path, count=6, kills=3)
+    assert ends.total() == 6
 
 
 @pytest.mark.nightly
