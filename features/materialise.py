@@ -30,7 +30,7 @@ from features.writes.materialise_record import (
     MaterialiseRecord,
 )
 from features.writes.row_pace import RowPace
-from features.writes.row_scripts import expiries_ms, namespace_of, write_rows
+from features.writes.row_scripts import key_life_ms, namespace_of, write_rows
 from features.writes.stored_record import StoredRecord, note_pushed
 
 BATCH_ROWS = 10_000
@@ -227,9 +227,9 @@ class _Writer:
 
     def _write_batch(self, batch: LatestRows) -> None:
         layout = ViewRows(self.view, namespace_of(self.client))
-        packed = layout.pack(batch.ids, batch.event_times_ms, batch.values, batch.valid)
-        expiries = expiries_ms(self.view, batch.event_times_ms)
-        self.written += write_rows(self.client, layout.store_keys(batch.ids), packed, expiries)
+        packed = layout.pack_joined(batch.ids, batch.event_times_ms, batch.values, batch.valid)
+        keys = layout.store_keys(batch.ids)
+        self.written += write_rows(self.client, keys, packed, key_life_ms(self.view))
         # Old rows are counted, because a gateway answers them with defaults.
         age_ms = self.now_ms - batch.event_times_ms
         is_old = is_forgotten(age_ms, self.view.ttl_ms)
@@ -256,8 +256,8 @@ def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> Wri
             f"a row of view {view.name!r} is dated {int(event_times.max())}, which is more than an "
             "hour in the future; an event time is Unix milliseconds in UTC. No row was written"
         )
-    packed = layout.pack(ids, event_times, values, valid)
-    written = write_rows(client, layout.store_keys(ids), packed, expiries_ms(view, event_times))
+    packed = layout.pack_joined(ids, event_times, values, valid)
+    written = write_rows(client, layout.store_keys(ids), packed, key_life_ms(view))
     # The age of a view that is only pushed is that of its newest row.
     if len(rows):
         note_pushed(client, view, int(event_times.max()))

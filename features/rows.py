@@ -130,7 +130,18 @@ class ViewRows:
         values: NDArray[np.float32],
         valid: NDArray[np.bool_],
     ) -> list[bytes]:
-        """Return the stored bytes of N rows.
+        """Return the stored bytes of N rows, each by itself. See `pack_joined`."""
+        joined, step = self.pack_joined(ids, event_times_ms, values, valid), self.row_bytes
+        return [joined[start : start + step] for start in range(0, len(joined), step)]
+
+    def pack_joined(
+        self,
+        ids: Sequence[bytes],
+        event_times_ms: NDArray[np.int64],
+        values: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+    ) -> bytes:
+        """Return the stored bytes of N rows, joined.
 
         ids             N checked and joined ids (features.entity_ids).
         event_times_ms  (N,) int64, Unix ms, from 0 to below 2**53.
@@ -150,15 +161,14 @@ class ViewRows:
                 f"event times run from {event_times_ms.min()} to {event_times_ms.max()}; they are "
                 f"Unix milliseconds, 0 to {EVENT_MS_MAX}"
             )
-        # Fill all rows as one record array, then cut its bytes into rows.
+        # Fill all rows as one record array.
         rows = np.zeros(len(ids), dtype=self._layout)
         rows["view"] = self._view
         rows["id"] = hashes_of(ids)
         rows["event_ms"] = event_times_ms
         rows["valid"] = pack_valid(valid)
         rows["values"] = values
-        joined, step = rows.tobytes(), self.row_bytes
-        return [joined[start : start + step] for start in range(0, len(joined), step)]
+        return rows.tobytes()
 
     def unpack(
         self, rows: Sequence[bytes]

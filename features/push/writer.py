@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from enum import Enum
 
-import numpy as np
 import redis
 
 from features.errors import ForeignStoreError, OnlineStoreError
@@ -14,7 +13,7 @@ from features.online.store_marker import claim_store
 from features.rows import ViewRows
 from features.storage.pushed_log import LoggedRow, LogOutcome, RowToLog
 from features.views import View
-from features.writes.row_scripts import expiries_ms, namespace_of, write_each_row
+from features.writes.row_scripts import key_life_ms, namespace_of, write_each_row
 from features.writes.stored_record import note_pushed
 
 SETTLE_AFTER_MS = 15 * 60_000
@@ -116,15 +115,14 @@ class EditionWriter:
     def _write_online(self, rows: Sequence[LoggedRow]) -> list[int]:
         # A store that was emptied has lost the mark of its system.
         claim_store(self._client, self._system)
-        event_times_ms = np.array([row.instant_ms for row in rows], dtype=np.int64)
         written = write_each_row(
             self._client,
             self._layout.store_keys([row.entity_id for row in rows]),
-            [row.packed for row in rows],
-            expiries_ms(self.view, event_times_ms),
+            b"".join([row.packed for row in rows]),
+            key_life_ms(self.view),
         )
         # The age of a view that is only pushed is that of its newest row.
-        note_pushed(self._client, self.view, int(event_times_ms.max()))
+        note_pushed(self._client, self.view, max(row.instant_ms for row in rows))
         return written
 
 

@@ -4,9 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import redis
-from numpy.typing import NDArray
 
 from features.rows import EVENT_MS_MAX
 from features.staleness import CLOCK_SKEW_MS_MAX, FORGET_AFTER_TTLS
@@ -26,23 +24,26 @@ CALLS_AHEAD = 50
 """Calls that are sent before the replies of the calls before them are read, so that the store
 works while the next ones are packed."""
 
-# KEYS are the keys, ARGV[1] the latest event time in Unix ms that a stored row may have; then for
-# each key the row, and the key's expiry in Unix ms, or 0 for none. The script returns the number of
-# rows that it wrote.
+# KEYS are the keys, ARGV[1] the latest event time in Unix ms that a stored row may have, ARGV[2]
+# how long after its event time a row expires in ms, or 0 for never, ARGV[3] the rows, joined. The
+# script returns the number of rows that it wrote.
 # Event times are compared only if the stored row has the same view, id and length and is not from
 # the future; anything else is replaced.
 WRITE_IF_NEWER = """
-local latest, written = tonumber(ARGV[1]), 0
+local latest, life, rows = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local size, written = #rows / #KEYS, 0
 for index, key in ipairs(KEYS) do
-  local row, expiry = ARGV[2 * index], ARGV[2 * index + 1]
+  local start = (index - 1) * size
+  local row = string.sub(rows, start + 1, start + size)
+  local event = struct.unpack('<i8', row, 17)
   local stored = redis.call('GET', key)
-  if not (stored and #stored == #row and string.sub(stored, 1, 16) == string.sub(row, 1, 16)
-     and struct.unpack('<i8', stored, 17) > struct.unpack('<i8', row, 17)
+  if not (stored and #stored == size and string.sub(stored, 1, 16) == string.sub(row, 1, 16)
+     and struct.unpack('<i8', stored, 17) > event
      and struct.unpack('<i8', stored, 17) <= latest) then
-    if expiry == '0' then
+    if life == 0 then
       redis.call('SET', key, row)
     else
-      redis.call('SET', key, row, 'PXAT', expiry)
+      redis.call('SET', key, row, 'PXAT', event + life)
     end
     written = written + 1
   end
@@ -103,57 +104,54 @@ def namespace_of(client: redis.Redis) -> str:
     return client.namespace if isinstance(client, StoreClient) else ""
 
 
-def expiries_ms(view: View, event_times_ms: NDArray[np.int64]) -> list[int]:
-    """Return the instant at which each row's key expires, Unix ms; 0 means never.
+def key_life_ms(view: View) -> int:
+    """Return how many ms after a row's event time its key expires; 0 means never.
 
     A key expires an hour after its row counts as never written, which is two TTLs after the event
     (features.staleness). So rows of former customers and of redefined views leave the store.
     """
     life_ms = FORGET_AFTER_TTLS * view.ttl_ms + EXPIRY_SLACK_MS
-    if life_ms >= EVENT_MS_MAX:
-        return [0] * len(event_times_ms)
-    expiries: list[int] = (event_times_ms + life_ms).tolist()
-    return expiries
+    return life_ms if life_ms < EVENT_MS_MAX else 0
 
 
-def write_rows(
-    client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]
-) -> int:
-    """Return the number of rows written. The store has newer rows for the others."""
+def expiry_ms(view: View, event_time_ms: int) -> int:
+    """Return the instant at which the key of such a row expires, Unix ms; 0 means never."""
+    life_ms = key_life_ms(view)
+    return event_time_ms + life_ms if life_ms else 0
+
+
+def write_rows(client: redis.Redis, keys: list[bytes], rows: bytes, life_ms: int) -> int:
+    """Return the number of rows written. The store has newer rows for the others.
+
+    rows     a stored row for each key, in the order of the keys, joined.
+    life_ms  how many ms after its event time a row's key expires; 0 means never.
+    """
     try:
-        return _write_rows(client, keys, rows, expiries, ROWS_OF_A_CALL)
+        return sum(_write_calls(client, keys, rows, life_ms, ROWS_OF_A_CALL))
     except redis.exceptions.ClusterCrossSlotError:
         # A node of a Cluster refuses calls whose keys lie in different slots, and writes nothing.
-        return _write_rows(client, keys, rows, expiries, 1)
+        return sum(write_each_row(client, keys, rows, life_ms))
 
 
-def write_each_row(
-    client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]
-) -> list[int]:
-    """Return 1 for each row that was written, and 0 where the store has a newer row."""
-    return run_script(client, WRITE_IF_NEWER, _write_calls(keys, rows, expiries, 1))
+def write_each_row(client: redis.Redis, keys: list[bytes], rows: bytes, life_ms: int) -> list[int]:
+    """Return 1 for each row that was written, and 0 where the store has a newer row.
 
-
-def _write_rows(
-    client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int], each: int
-) -> int:
-    """Write *each* rows with one call of the script."""
-    return sum(run_script(client, WRITE_IF_NEWER, _write_calls(keys, rows, expiries, each)))
+    The arguments are those of `write_rows`.
+    """
+    return _write_calls(client, keys, rows, life_ms, 1)
 
 
 def _write_calls(
-    keys: list[bytes], rows: list[bytes], expiries: list[int], each: int
-) -> list[ScriptCall]:
-    """Return the calls of WRITE_IF_NEWER that write *each* rows at a time."""
+    client: redis.Redis, keys: list[bytes], rows: bytes, life_ms: int, each: int
+) -> list[int]:
+    """Write *each* rows with one call of the script; return how many rows each call wrote."""
     latest_ms = latest_event_ms()
+    size = len(rows) // max(1, len(keys))
     calls: list[ScriptCall] = []
     for start in range(0, len(keys), each):
-        part = slice(start, start + each)
-        values: list[bytes | int] = [latest_ms]
-        for value in zip(rows[part], expiries[part], strict=True):
-            values += value
-        calls.append((keys[part], values))
-    return calls
+        part = rows[start * size : (start + each) * size]
+        calls.append((keys[start : start + each], (latest_ms, life_ms, part)))
+    return run_script(client, WRITE_IF_NEWER, calls)
 
 
 def latest_event_ms() -> int:

@@ -1,6 +1,5 @@
 """Reads and writes the records of a view in the online store."""
 
-import numpy as np
 import redis
 
 from features.errors import StoreChangedError
@@ -18,7 +17,7 @@ from features.writes.row_scripts import (
     SET_IF_LARGER,
     SET_IF_UNCHANGED,
     ScriptCall,
-    expiries_ms,
+    expiry_ms,
     latest_event_ms,
     namespace_of,
     run_script,
@@ -29,8 +28,7 @@ def note_pushed(client: redis.Redis, view: View, newest_event_ms: int) -> None:
     """Note in the store that a row of this event time, Unix ms, was pushed."""
     _, key = view_record_keys(view.name, view.view_hash, namespace_of(client))
     value = PushedRows(view.ttl_ms, newest_event_ms).to_bytes()
-    (expiry,) = expiries_ms(view, np.array([newest_event_ms]))
-    call: ScriptCall = ([key], [newest_event_ms, value, expiry])
+    call: ScriptCall = ([key], [newest_event_ms, value, expiry_ms(view, newest_event_ms)])
     run_script(client, SET_IF_LARGER, [call])
 
 
@@ -51,7 +49,7 @@ class StoredRecord:
         """Write the record. StoreChangedError when the store has another one than this process."""
         value = MaterialiseRecord(self._view.ttl_ms, complete, begun)
         written = value.to_bytes()
-        (expiry,) = expiries_ms(self._view, np.array([latest_event_ms()]))
+        expiry = expiry_ms(self._view, latest_event_ms())
         call: ScriptCall = ([self._key], [self._bytes, written, expiry])
         if not run_script(self._client, SET_IF_UNCHANGED, [call])[0]:
             raise StoreChangedError(

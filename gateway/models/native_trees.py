@@ -2,11 +2,12 @@
 
 ONNX Runtime walks a tree with one row at a time and predicts each branch; 100 trees of 31 leaves
 cost 3.2 us a row. `ingress/src/accel/trees.rs` evaluates each node for 16 rows at once without
-branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32
-leaves a tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version
-only after both have given the same bits for comparison rows in this process. In every other case
-ONNX Runtime scores. On-demand features in front of the trees are run by ONNX Runtime, for all rows
-of a batch at once, and only the trees natively.
+branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 64
+leaves a tree, and a Sigmoid for a probability, as training.export.convert writes boosting. It is
+used for a version only after both have given the same bits for comparison rows in this process.
+Some of these lead to each leaf of each tree. In every other case ONNX Runtime scores. On-demand
+features in front of the trees are run by ONNX Runtime, for all rows of a batch at once, and only
+the trees natively.
 """
 
 import logging
@@ -30,9 +31,14 @@ COMPARISON_ROWS = 1_024
 """Rows that are drawn for the comparison; they cost ONNX Runtime 5 ms."""
 COMPARISON_BATCH_ROWS = (1, 3, 7, 17, 64)
 """Batch sizes of the comparison: each code path of either implementation is used."""
+LEAF_ROWS_MAX = 16_384
+"""Rows that lead to leaves to which no drawn row leads. A version that needs more of them, or more
+than LEAF_VALUES_MAX values, is scored by ONNX Runtime: the comparison would take seconds."""
+LEAF_VALUES_MAX = 2**25
 SHORT_RUN_ROW_NS = 2_000
 """A run is short when a row costs less, which allows some 400 trees; the largest batch of 512 rows
 then takes a millisecond."""
+OTHER_BITS = "other_bits"
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
@@ -46,6 +52,13 @@ class Ensemble(Protocol):
 
     def thresholds(self) -> list[tuple[int, bytes]]:
         """Return [(input, float32 thresholds as bytes)]; an input may occur more than once."""
+        ...
+
+    def leaf_rows(self, matrix: object, most: int) -> bytes | None:
+        """Return float32 rows as bytes that lead to the leaves to which no row of *matrix* leads.
+
+        None if there are more than *most*; ValueError for another shape than (R, F).
+        """
         ...
 
     def run(self, matrix: object) -> bytes:
@@ -98,11 +111,15 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     trees = NativeTrees(ensemble, front)
     if ((ensemble.width if front is None else front.width), 1) != (session.width, session.outputs):
         return session
-    rows = draw_comparison_rows(
-        bundle.golden_inputs, ensemble.thresholds() if front is None else ()
-    )
-    if not same_bits(trees, session, rows) or not _same_trees(bundle, ensemble, front, split):
-        log.warning("onnxruntime_scores version=%s reason=other_bits", bundle.digest[:16])
+    if front is None or split is None:
+        rows = draw_comparison_rows(bundle.golden_inputs, ensemble.thresholds())
+        reason = find_difference(ensemble, session, rows)
+    else:
+        rows = draw_comparison_rows(bundle.golden_inputs, ())
+        reason = "" if same_bits(trees, session, rows) else OTHER_BITS
+        reason = reason or _difference_of_columns(bundle, ensemble, front, split)
+    if reason:
+        log.warning("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], reason)
         return session
     trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
     return trees
@@ -113,23 +130,34 @@ def _open_front(split: SplitModel, session: Session, ensemble: Ensemble) -> Sess
     return Session(open_onnx(split.front), session.width, ensemble.width, COLUMNS)
 
 
-def _same_trees(
-    bundle: Bundle, ensemble: Ensemble, front: Session | None, split: SplitModel | None
-) -> bool:
-    """Whether trees behind on-demand features give ONNX Runtime's bits for their own columns.
+def _difference_of_columns(
+    bundle: Bundle, ensemble: Ensemble, front: Session, split: SplitModel
+) -> str:
+    """Return why trees behind on-demand features are not used, by their own columns.
 
     Thresholds are values of these columns, to which drawn model inputs seldom lead.
     """
-    if front is None or split is None:
-        return True
     try:
         columns = front.run(bundle.golden_inputs)
-    except ScoringError:
-        return False
+    except ScoringError as error:
+        return str(error)
     alone = Session(open_onnx(split.model), ensemble.width, 1)
-    return same_bits(
-        NativeTrees(ensemble), alone, draw_comparison_rows(columns, ensemble.thresholds())
-    )
+    return find_difference(ensemble, alone, draw_comparison_rows(columns, ensemble.thresholds()))
+
+
+def find_difference(ensemble: Ensemble, reference: Scorer, rows: NDArray[np.float32]) -> str:
+    """Return why trees may not stand in for *reference*; "" if both have the same bits.
+
+    rows  (R, F) rows of `draw_comparison_rows`. Rows to the leaves that they miss are compared too.
+    """
+    most = min(LEAF_ROWS_MAX, LEAF_VALUES_MAX // ensemble.width)
+    found = ensemble.leaf_rows(rows, most)
+    if found is None:
+        return f"more than {most} rows are needed to reach every leaf"
+    leaf_rows = np.frombuffer(found, np.float32).reshape(-1, ensemble.width)
+    trees = NativeTrees(ensemble)
+    same = same_bits(trees, reference, rows) and _scores_equal(trees, reference, leaf_rows)
+    return "" if same else OTHER_BITS
 
 
 def draw_comparison_rows(

@@ -67,16 +67,19 @@ def make_root(settings: dict[str, Any]) -> None:
     _call("mounts", _libc.mount(None, b"/", None, _MS_REC_PRIVATE, None))
     # The folders are taken before anything is mounted above them.
     read_only = _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV
-    mounts = [(_clone_mount(path, read_only), path, to) for path, to in settings["binds"]]
-    mounts += [(_clone_mount(path, _ATTR_NOSUID), path, path) for path in settings["devices"]]
+    mounts = [
+        (_clone_mount(path, read_only), Path(path).is_dir(), to) for path, to in settings["binds"]
+    ]
+    mounts += [(_clone_mount(path, _ATTR_NOSUID), False, path) for path in settings["devices"]]
     _mount_tmpfs(_MOUNT_POINT, "size=1m,nr_inodes=10000,mode=755")
-    for mount, path, to in mounts:
-        _attach(mount, Path(path), Path(_MOUNT_POINT + to))
-    for target, to in settings["links"]:
-        Path(_MOUNT_POINT + to).symlink_to(target)
+    # A folder of the host that lies below /tmp is attached inside of the new /tmp.
     temp = Path(_MOUNT_POINT) / "tmp"
     temp.mkdir()
     _mount_tmpfs(str(temp), f"size={settings['temp_mb']}m,nr_inodes={_INODES_MAX},mode=700")
+    for mount, is_folder, to in mounts:
+        _attach(mount, Path(_MOUNT_POINT + to), is_folder=is_folder)
+    for target, to in settings["links"]:
+        Path(_MOUNT_POINT + to).symlink_to(target)
     # The old root stays only below the new, and is taken off from there.
     _set_attributes(_AT_FDCWD, _MOUNT_POINT, 0, _ATTR_RDONLY)
     os.chdir(_MOUNT_POINT)
@@ -100,15 +103,15 @@ def _set_attributes(folder: int, path: str, flags: int, attributes: int) -> None
     _call(f"read-only {path}", _libc.syscall(_MOUNT_SETATTR, *arguments))
 
 
-def _attach(mount: int, source: Path, target: Path) -> None:
+def _attach(mount: int, target: Path, *, is_folder: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
+    if is_folder:
         target.mkdir(exist_ok=True)
     else:
         target.touch()
     flags = _MOVE_MOUNT_F_EMPTY_PATH
     arguments = (mount, b"", _AT_FDCWD, os.fsencode(target), flags)
-    _call(str(source), _libc.syscall(_MOVE_MOUNT, *arguments))
+    _call(str(target), _libc.syscall(_MOVE_MOUNT, *arguments))
 
 
 def _mount_tmpfs(path: str, options: str) -> None:

@@ -299,10 +299,11 @@ def _isolated(
     return [
         *("bwrap", "--unshare-user", "--unshare-all", "--die-with-parent", "--new-session"),
         *("--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"),
+        # Before the folders, because some may lie below it.
+        *("--perms", "0700", "--size", str(temp_mb * 1024 * 1024), "--tmpfs", TEMP),
         *(part for path, to in pairs for part in ("--ro-bind", path, to)),
         *(part for target, to in links for part in ("--symlink", target, to)),
         *(part for device in DEVICES for part in ("--dev-bind", device, device)),
-        *("--perms", "0700", "--size", str(temp_mb * 1024 * 1024), "--tmpfs", TEMP),
         *("--remount-ro", "/", "--chdir", TEMP, "--", *command),
     ]
 

@@ -1,10 +1,10 @@
 """Brings adapted boosted trees into the form that gateways score natively, or says why not.
 
-The native library reads one TreeEnsembleRegressor and one Sigmoid, as training.export.convert
-writes them. Exporters write a TreeEnsembleClassifier with a logistic function, columns that are
-picked before and after it, other comparisons than BRANCH_LEQ, weights of both classes, and leaves
-without a weight. The sums of the leaves stay as they are; the Sigmoid has other last bits than the
-classifier's logistic function.
+The native library reads one TreeEnsembleRegressor, and one Sigmoid for a probability, as
+training.export.convert writes them. Exporters write a TreeEnsembleClassifier with a logistic
+function, columns that are picked before and after it, other comparisons than BRANCH_LEQ, weights of
+both classes, and leaves without a weight. The sums of the leaves stay as they are; the Sigmoid has
+other last bits than the classifier's logistic function.
 """
 
 from collections import Counter
@@ -23,9 +23,11 @@ from training.adoption.graph.read_graph import ML_DOMAIN, Model, Node, attribute
 from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET, OnnxModel
 
 DIFFERENCE_MAX = 1e-6
-"""How far a probability may move. The logistic functions of ONNX Runtime differ by 1e-7."""
-LEAVES_MAX = 32
-"""The native library has a bit of 32 for each leaf of a tree."""
+"""How far a score may move, as a share of it if it is above 1. The logistic functions of ONNX
+Runtime differ by 1e-7."""
+LEAVES_MAX = 64
+"""The native library has a bit of 64 for each leaf of a tree."""
+LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",
     "nodes_nodeids",
@@ -46,7 +48,7 @@ class NativeForm:
 
     onnx            None if ONNX Runtime has to score.
     reason          why; "" if *onnx* is not None.
-    difference_max  how far probabilities moved.
+    difference_max  how far scores moved, as a share of those above 1.
     """
 
     onnx: bytes | None
@@ -65,12 +67,16 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
     """
     model = onnx.load_model_from_string(adapted)
     try:
-        form = _written(model, _regressor(*_find_trees(model)))
+        trees = _find_trees(model)
+        form = _written(model, _regressor(trees), is_probability=trees.is_probability)
     except _NotNativeError as error:
         return NativeForm(None, str(error))
-    # The rewritten trees must give the same probabilities, NaN for NaN.
-    expected, found = OnnxModel(adapted).scores(rows), OnnxModel(form).scores(rows)
-    differences = np.abs(expected.astype(np.float64) - found)
+    # The rewritten trees must give the same scores, NaN for NaN.
+    expected, found = (
+        OnnxModel(adapted).scores(rows).astype(np.float64),
+        OnnxModel(form).scores(rows),
+    )
+    differences = np.abs(expected - found) / np.maximum(np.abs(expected), 1.0)
     differences[np.isnan(expected) & np.isnan(found)] = 0
     worst = float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
     if worst > DIFFERENCE_MAX:
@@ -81,8 +87,23 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
     return NativeForm(form, difference_max=worst)
 
 
-def _find_trees(model: Model) -> tuple[Node, int, Callable[[int], int]]:
-    """Return the trees of one probability, its class, and feature of the trees -> column of a row.
+@dataclass(frozen=True, slots=True)
+class _FoundTrees:
+    """The trees of a graph.
+
+    served          the class whose weights are summed, if there are weights of several.
+    features        feature of the trees -> column of a row.
+    is_probability  whether the sum becomes a probability; else it is the score.
+    """
+
+    node: Node
+    served: int
+    features: Callable[[int], int]
+    is_probability: bool
+
+
+def _find_trees(model: Model) -> _FoundTrees:
+    """Return the trees of the one score.
 
     Raises _NotNativeError for a graph with other operators.
     """
@@ -104,13 +125,14 @@ def _find_trees(model: Model) -> tuple[Node, int, Callable[[int], int]]:
             raise _NotNativeError("the graph has no boosted trees")
         node = makers[name]
     _check_scores(model, node, name, column, sigmoid)
+    is_probability = sigmoid or node.op_type == "TreeEnsembleClassifier"
     # From the trees back to the row: at most one Gather of columns.
     before = makers.get(node.input[0])
     if node.input[0] == INPUTS:
-        return node, column, lambda feature: feature
+        return _FoundTrees(node, column, lambda feature: feature, is_probability)
     if before is not None and before.op_type == "Gather" and before.input[0] == INPUTS:
         order = [int(index) for index in np.ravel(constants[before.input[1]])]
-        return node, column, lambda feature: order[feature]
+        return _FoundTrees(node, column, lambda feature: order[feature], is_probability)
     found = "no node" if before is None else f"the node {node_name(before)}"
     raise _NotNativeError(
         f"{found} makes the columns of the trees, and natively they are the row's"
@@ -136,17 +158,15 @@ def _leaves_as_is(node: Node, constants: Mapping[str, Any]) -> bool:
 
 
 def _check_scores(model: Model, node: Node, name: str, column: int, sigmoid: bool) -> None:
-    """Raise _NotNativeError unless *name* of the trees becomes the probability of one class."""
+    """Raise _NotNativeError unless *name* of the trees is a value or becomes one probability."""
     outputs = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     if outputs != 1:
         raise _NotNativeError(f"{outputs} outputs are served, and natively there is one")
     attributes = attributes_of(node)
     transform = attributes.get("post_transform", b"NONE")
     if node.op_type == "TreeEnsembleRegressor":
-        if not sigmoid or transform != b"NONE":
-            raise _NotNativeError(
-                "the trees give a value, and natively they give a probability by a sigmoid"
-            )
+        if transform != b"NONE":
+            raise _NotNativeError(f"the trees' values are changed by {transform.decode()}")
         if attributes.get("aggregate_function", b"SUM") != b"SUM" or attributes["n_targets"] != 1:
             raise _NotNativeError("the trees do not give one sum, as boosted trees do")
         return
@@ -159,20 +179,16 @@ def _check_scores(model: Model, node: Node, name: str, column: int, sigmoid: boo
         raise _NotNativeError("the negative class is served, and natively the positive of two")
 
 
-def _regressor(trees: Node, served: int, features: Callable[[int], int]) -> Node:
-    """Return the same trees as one TreeEnsembleRegressor with BRANCH_LEQ and a weight a leaf.
-
-    served    the class whose weights are summed, if there are weights of several.
-    features  feature of the trees -> column of a row.
-    """
-    attributes = attributes_of(trees)
+def _regressor(trees: _FoundTrees) -> Node:
+    """Return the same trees as one TreeEnsembleRegressor with BRANCH_LEQ and a weight a leaf."""
+    attributes = attributes_of(trees.node)
     if any(name.endswith("_as_tensor") for name in attributes):
         raise _NotNativeError("the trees have numbers of float64")
     nodes: dict[str, Any] = {
         name: list(attributes[name]) for name in TREE_FIELDS if name in attributes
     }
     nodes.setdefault("nodes_missing_value_tracks_true", [0] * len(nodes["nodes_modes"]))
-    leaves, base = _leaves(attributes, served, nodes)
+    leaves, base = _leaves(attributes, trees.served, nodes)
     # A tree has at most as many leaves as the native library has bits.
     counts = Counter(
         tree
@@ -183,17 +199,17 @@ def _regressor(trees: Node, served: int, features: Callable[[int], int]) -> Node
     if count > LEAVES_MAX:
         raise _NotNativeError(
             f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
-            "(max_leaves, num_leaves, or a depth of 5)"
+            "(max_leaves, num_leaves, or a depth of 6)"
         )
     # Every comparison is x <= t, of columns of the row.
     for index, mode in enumerate(nodes["nodes_modes"]):
         if mode != b"LEAF":
             _compare_by_less_or_equal(nodes, index)
-            nodes["nodes_featureids"][index] = features(nodes["nodes_featureids"][index])
+            nodes["nodes_featureids"][index] = trees.features(nodes["nodes_featureids"][index])
     return helper.make_node(
         "TreeEnsembleRegressor",
         [INPUTS],
-        ["log_odds"],
+        [LOG_ODDS if trees.is_probability else SCORES],
         domain=ML_DOMAIN,
         n_targets=1,
         base_values=[base],
@@ -257,10 +273,11 @@ def _compare_by_less_or_equal(nodes: Mapping[str, Any], index: int) -> None:
     nodes["nodes_modes"][index] = b"BRANCH_LEQ"
 
 
-def _written(model: Model, regressor: Node) -> bytes:
-    """Return the file of the trees and a Sigmoid, with the input and the contract of *model*."""
+def _written(model: Model, regressor: Node, *, is_probability: bool) -> bytes:
+    """Return the file of the trees, and a Sigmoid, with the input and the contract of *model*."""
+    sigmoid = [helper.make_node("Sigmoid", [LOG_ODDS], [SCORES])] if is_probability else []
     graph = helper.make_graph(
-        [regressor, helper.make_node("Sigmoid", ["log_odds"], [SCORES])],
+        [regressor, *sigmoid],
         "adapted",
         [model.graph.input[0]],
         [model.graph.output[0]],

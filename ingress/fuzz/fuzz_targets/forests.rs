@@ -152,6 +152,7 @@ fuzz_target!(|bytes: &[u8]| {
         Err(message) => scoring::is_short(&message),
         Ok(trees) => {
             scoring::scores_any_rows(&trees);
+            scoring::finds_leaf_rows(&trees);
             let rows = scoring::rows(&trees, 40).expect("three inputs");
             let expected: Vec<f32> =
                 rows.chunks_exact(WIDTH as usize).map(|row| walked(&entries, base, row)).collect();

@@ -1,6 +1,6 @@
 //! What any ensemble that was read has to fulfil, whatever file it was read from.
 
-use turnout_ingress::accel::trees::Trees;
+use turnout_ingress::accel::trees::{Link, Trees};
 
 const ROWS: [usize; 8] = [0, 1, 3, 7, 12, 16, 17, 40];
 const ODD: [f32; 9] =
@@ -21,17 +21,28 @@ pub fn scores_any_rows(trees: &Trees) {
             assert_eq!(scores.len(), count);
             assert_eq!(bits(&scores), bits(&trees.score_portable(&rows)));
             for (row, score) in rows.chunks_exact(trees.width()).zip(&scores) {
-                assert!(score.is_nan() || (0.0..=1.0).contains(score), "{score}");
+                let fits = trees.link() == Link::Identity || (0.0..=1.0).contains(score);
+                assert!(score.is_nan() || fits, "{score}");
                 assert_eq!(bits(&trees.score_portable(row)), bits(&[*score]));
             }
         }
     }
 }
 
+/// Find rows to the leaves. They have whole rows, and lead the search no further.
+pub fn finds_leaf_rows(trees: &Trees) {
+    if let Some(mut known) = rows(trees, 7) {
+        let found = trees.leaf_rows(&known, usize::MAX).expect("no bound");
+        assert_eq!(found.len() % trees.width(), 0);
+        known.extend(&found);
+        assert_eq!(trees.leaf_rows(&known, 0), Some(Vec::new()));
+    }
+}
+
 /// (count, F) values: thresholds, their neighbours and special numbers. None if there are too many.
 pub fn rows(trees: &Trees, count: usize) -> Option<Vec<f32>> {
     let size = trees.width().checked_mul(count).filter(|size| *size <= VALUES_MAX)?;
-    let exact = trees.thresholds().flat_map(|(_, values)| values);
+    let exact = trees.thresholds().into_iter().flat_map(|(_, values)| values);
     let mut values: Vec<f32> =
         exact.flat_map(|value| [value.next_down(), value, value.next_up()]).collect();
     values.extend(ODD);

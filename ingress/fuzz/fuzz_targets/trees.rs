@@ -7,6 +7,9 @@ use libfuzzer_sys::fuzz_target;
 use turnout_ingress::accel::onnx_trees;
 
 fuzz_target!(|bytes: &[u8]| match onnx_trees::read(bytes) {
-    Ok(trees) => scoring::scores_any_rows(&trees),
+    Ok(trees) => {
+        scoring::scores_any_rows(&trees);
+        scoring::finds_leaf_rows(&trees);
+    }
     Err(message) => scoring::is_short(&message),
 });

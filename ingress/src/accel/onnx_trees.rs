@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::accel::trees::{order_key, FeatureNodes, Node, Trees, LEAVES_MAX, WIDTH_MAX};
+use crate::accel::trees::{order_key, FeatureNodes, Link, Node, Trees, LEAVES_MAX, WIDTH_MAX};
 use crate::calls::proto::{text, varint, Field, FieldReader, Malformed, ReadResult};
 
 /// Most bytes of a file: some ten thousand trees. Lists of numbers take up to twelve times their bytes
@@ -15,42 +15,46 @@ const OPERATORS_MAX: usize = 2;
 /// Characters of an unknown name that a refusal repeats.
 const NAME_SHOWN_MAX: usize = 40;
 
-/// Read a model from `inputs` (B, F) to `scores` (B, 1): a TreeEnsembleRegressor and a Sigmoid. The
-/// error says why the file is refused.
+/// Read a model from `inputs` (B, F) to `scores` (B, 1): a TreeEnsembleRegressor, and a Sigmoid for a
+/// probability. The error says why the file is refused.
 pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     if onnx.len() > BYTES_MAX {
         return Err(format!("{} bytes; {BYTES_MAX} at most are read", onnx.len()));
     }
-    // Read the graph, and check that it has the two operators and nothing else.
+    // Read the graph, and check that it has one or two operators and nothing else.
     let operators =
         operators(onnx).map_err(|_| "it is no ONNX file that is read here".to_owned())?;
-    let [trees, sigmoid] = &operators.nodes[..] else {
-        return Err(format!("{} operators; two are known", operators.count));
+    let (trees, sigmoid) = match &operators.nodes[..] {
+        [trees] => (trees, None),
+        [trees, sigmoid] => (trees, Some(sigmoid)),
+        _ => return Err(format!("{} operators; one or two are known", operators.count)),
     };
     if operators.count > OPERATORS_MAX {
-        return Err(format!("{} operators; two are known", operators.count));
+        return Err(format!("{} operators; one or two are known", operators.count));
     }
     if operators.other {
         return Err("it has initializers or functions".to_owned());
     }
     // Check how the operators are wired.
+    let last = sigmoid.unwrap_or(trees);
     let as_expected = trees.kind == "TreeEnsembleRegressor"
         && trees.domain == "ai.onnx.ml"
         && trees.inputs == ["inputs"]
         && trees.outputs.len() == 1
-        && sigmoid.kind == "Sigmoid"
-        && sigmoid.domain.is_empty()
-        && sigmoid.inputs == trees.outputs
-        && sigmoid.outputs == ["scores"]
-        && sigmoid.attributes.is_empty();
-    if !as_expected {
-        return Err(format!(
-            "operators {} and {} so wired",
-            printable(trees.kind),
-            printable(sigmoid.kind)
-        ));
+        && last.outputs == ["scores"];
+    let sigmoid_as_expected = sigmoid.is_none_or(|sigmoid| {
+        sigmoid.kind == "Sigmoid"
+            && sigmoid.domain.is_empty()
+            && sigmoid.inputs == trees.outputs
+            && sigmoid.attributes.is_empty()
+    });
+    if !as_expected || !sigmoid_as_expected {
+        let kinds: Vec<String> =
+            operators.nodes.iter().map(|operator| printable(operator.kind)).collect();
+        return Err(format!("operators {} so wired", kinds.join(" and ")));
     }
-    ensemble(&trees.attributes, operators.width)
+    let link = sigmoid.map_or(Link::Identity, |_| Link::Sigmoid);
+    ensemble(&trees.attributes, operators.width, link)
 }
 
 /// A name of the file, made short and printable for a log.
@@ -245,7 +249,11 @@ struct NodeLists<'a> {
 }
 
 /// Build the ensemble from the attributes of a TreeEnsembleRegressor.
-fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+fn ensemble(
+    attributes: &HashMap<&str, Attribute>,
+    width: usize,
+    link: Link,
+) -> Result<Trees, String> {
     // Check that the ensemble is a plain sum with one target.
     let unknown =
         attributes.iter().find(|(name, attribute)| !ATTRIBUTES.contains(name) || attribute.other);
@@ -272,15 +280,13 @@ fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees
         let mut walk = TreeWalk {
             lists: &lists,
             tree: tree as u32,
-            values: Vec::with_capacity(LEAVES_MAX),
+            values: Vec::new(),
             feature_nodes: &mut feature_nodes,
         };
         walk.visit(*root, 0).ok_or_else(|| {
             format!("tree {tree} has more than {LEAVES_MAX} leaves, a threshold NaN, or no end")
         })?;
-        let mut values = [0.0; LEAVES_MAX];
-        values[..walk.values.len()].copy_from_slice(&walk.values);
-        leaves.push(values);
+        leaves.push(walk.values);
     }
     // Sort the groups, so that the same file always gives the same ensemble.
     let mut feature_nodes: Vec<FeatureNodes> = feature_nodes
@@ -292,7 +298,7 @@ fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees
         })
         .collect();
     feature_nodes.sort_by_key(|nodes| (nodes.feature, nodes.missing_left));
-    Trees::new(width, feature_nodes, leaves, base)
+    Trees::new(width, feature_nodes, &leaves, base, link)
         .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
@@ -400,11 +406,11 @@ impl TreeWalk<'_> {
         // The leaves that the visit of the true child has added lie to the left of this node.
         let left = self.values.len() - first;
         let threshold = lists.threshold[index];
-        let bits = ((1_u64 << left) - 1) << first;
+        let bits = u64::MAX >> (u64::BITS as usize - left) << first;
         let kind = (usize::try_from(lists.feature[index]).ok()?, lists.missing_left[index]);
         self.feature_nodes.entry(kind).or_default().push(Node {
             threshold_key: order_key(threshold, false),
-            leaf_mask: !(bits as u32),
+            leaf_mask: !bits,
             tree: self.tree,
         });
         self.visit(lists.false_child[index], depth + 1)
@@ -425,7 +431,7 @@ mod tests {
 
     #[test]
     fn read_refuses_with_one_short_line() {
-        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; two are known");
+        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; one or two are known");
         let mut named = Vec::new();
         put_bytes(&mut named, 4, "a\nb".repeat(10_000).as_bytes());
         let message = refused(&[&named, &named]);

@@ -1,19 +1,21 @@
 //! Scores a boosted ensemble of decision trees, many rows at a time and without branches that could
 //! be mispredicted.
 //!
-//! The method is QuickScorer (Lucchese et al., SIGIR 2015). A tree of up to 32 leaves is a word with
+//! The method is QuickScorer (Lucchese et al., SIGIR 2015). A tree of up to 64 leaves is a word with
 //! one bit for each leaf, from left to right. A node that sends a row to the right clears the bits of
 //! the leaves to its left. After all nodes, the lowest bit that is still set is the row's leaf. Nodes
 //! are sorted by feature and then by threshold, so nodes with a threshold above all values of a block
-//! are skipped.
+//! are skipped. If no tree has more than 32 leaves, words have 32 bits, and vectors hold twice as many.
 //!
 //! Scores are summed in f32 and in the order of the trees, as ONNX Runtime does. Before a version
 //! answers calls, `gateway/models/native_trees.py` proves that both give the same bits.
 
+use crate::accel::leaf_rows::{self, Split};
+use crate::accel::leaf_words::Word;
 use crate::sys::vectors::{self, Vectorized};
 
-/// Most leaves of a tree: the bits of a word.
-pub const LEAVES_MAX: usize = 32;
+/// Most leaves of a tree: the bits of the longest word.
+pub const LEAVES_MAX: usize = 64;
 /// Most inputs of a row. ONNX Runtime scores versions with more.
 pub const WIDTH_MAX: usize = 1 << 16;
 /// Rows that are scored together.
@@ -21,60 +23,88 @@ const LANES: usize = 16;
 
 /// An inner node. It sends a row with a value above its threshold to the right.
 #[derive(Clone, Copy, Debug)]
-pub struct Node {
+pub struct Node<W = u64> {
     /// The order key of its threshold.
     pub threshold_key: i32,
     /// The bits of all leaves but those to its left.
-    pub leaf_mask: u32,
+    pub leaf_mask: W,
     /// The index of its tree.
     pub tree: u32,
 }
 
 /// The nodes of one feature that send a missing value (NaN) the same way, sorted by threshold.
 #[derive(Clone, Debug)]
-pub struct FeatureNodes {
+pub struct FeatureNodes<W = u64> {
     /// The index of the input.
     pub feature: usize,
     /// A missing value goes to the left.
     pub missing_left: bool,
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Node<W>>,
 }
 
-/// An ensemble with one output and a sigmoid behind it.
+/// What becomes of the sum of the leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It is a value of a regression.
+    Identity,
+    /// It is the log-odds of a probability.
+    Sigmoid,
+}
+
+/// An ensemble with one output.
 #[derive(Clone, Debug)]
 pub struct Trees {
     width: usize,
-    feature_nodes: Vec<FeatureNodes>,
-    leaves: Vec<[f32; LEAVES_MAX]>,
+    link: Link,
     base: f32,
+    forest: Forest,
+}
+
+/// The trees by the length of their words.
+#[derive(Clone, Debug)]
+enum Forest {
+    Narrow(Words<u32>),
+    Wide(Words<u64>),
+}
+
+/// Trees with words of one length.
+#[derive(Clone, Debug)]
+struct Words<W: Word> {
+    feature_nodes: Vec<FeatureNodes<W>>,
+    leaves: Vec<W::Leaves>,
 }
 
 impl Trees {
     /// An ensemble of rows with `width` inputs, 1 to WIDTH_MAX. `leaves` has the leaf values of each
     /// tree, from left to right, and `base` is added to their sum.
     ///
-    /// None if the width is out of bounds, or a node names an input or a tree that does not exist.
+    /// None if the width is out of bounds, a tree has more leaves than LEAVES_MAX, or a node names an
+    /// input or a tree that does not exist.
     pub fn new(
         width: usize,
-        mut feature_nodes: Vec<FeatureNodes>,
-        leaves: Vec<[f32; LEAVES_MAX]>,
+        feature_nodes: Vec<FeatureNodes>,
+        leaves: &[Vec<f32>],
         base: f32,
+        link: Link,
     ) -> Option<Trees> {
         let fits = |group: &FeatureNodes| {
             group.feature < width
                 && group.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
         };
-        if !(1..=WIDTH_MAX).contains(&width) || !feature_nodes.iter().all(fits) {
+        let most = leaves.iter().map(Vec::len).max().unwrap_or_default();
+        if !(1..=WIDTH_MAX).contains(&width) || !feature_nodes.iter().all(fits) || most > LEAVES_MAX
+        {
             return None;
         }
-        for group in &mut feature_nodes {
-            group.nodes.sort_by_key(|node| node.threshold_key);
-        }
+        let forest = match most {
+            0..=32 => Forest::Narrow(Words::new(feature_nodes, leaves)),
+            _ => Forest::Wide(Words::new(feature_nodes, leaves)),
+        };
         Some(Trees {
             width,
-            feature_nodes,
-            leaves,
+            link,
             base,
+            forest,
         })
     }
 
@@ -83,16 +113,32 @@ impl Trees {
         self.width
     }
 
+    /// What becomes of the sum of the leaves.
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
     /// The thresholds of the nodes, as (input, thresholds), once for each way of missing values.
-    pub fn thresholds(&self) -> impl Iterator<Item = (usize, Vec<f32>)> + '_ {
-        let values = |group: &FeatureNodes| {
-            group.nodes.iter().map(|node| from_order_key(node.threshold_key)).collect()
-        };
-        self.feature_nodes.iter().map(move |group| (group.feature, values(group)))
+    pub fn thresholds(&self) -> Vec<(usize, Vec<f32>)> {
+        match &self.forest {
+            Forest::Narrow(words) => words.thresholds(),
+            Forest::Wide(words) => words.thresholds(),
+        }
+    }
+
+    /// Rows that lead to each leaf that none of `rows` leads to, as far as any row does. Both are
+    /// (R, width) flat. The new rows take values that no leaf needs from `rows`, which are some.
+    ///
+    /// None if more than `most` rows would be needed.
+    pub fn leaf_rows(&self, rows: &[f32], most: usize) -> Option<Vec<f32>> {
+        match &self.forest {
+            Forest::Narrow(words) => leaf_rows::find(words.trees(), self.width, rows, most),
+            Forest::Wide(words) => leaf_rows::find(words.trees(), self.width, rows, most),
+        }
     }
 
     /// Score rows with the widest vectors that this processor has. `rows` is (R, width) flat, and the
-    /// result has R probabilities.
+    /// result has R scores.
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
         vectors::run(Score {
             trees: self,
@@ -103,62 +149,125 @@ impl Trees {
     /// Score rows with the vectors that every processor has. The bits are those of `score`.
     #[inline(always)]
     pub fn score_portable(&self, rows: &[f32]) -> Vec<f32> {
-        let mut scores = Vec::with_capacity(rows.len() / self.width);
-        let (mut scratch, mut half_scratch) = (Vec::new(), Vec::new());
-        let mut blocks = rows.chunks_exact(self.width * LANES);
-        for block in &mut blocks {
-            self.score_block::<LANES>(block, &mut scratch, &mut scores);
-        }
-        // The rest goes through the smallest block that holds it.
-        let rest = blocks.remainder();
-        match rest.len() / self.width {
-            0 => {}
-            1 => self.score_block::<1>(rest, &mut Vec::new(), &mut scores),
-            2..=4 => self.score_block::<4>(rest, &mut Vec::new(), &mut scores),
-            5..=8 => self.score_block::<8>(rest, &mut half_scratch, &mut scores),
-            _ => self.score_block::<LANES>(rest, &mut scratch, &mut scores),
+        let mut scores = match &self.forest {
+            Forest::Narrow(words) => words.sums(rows, self.width),
+            Forest::Wide(words) => words.sums(rows, self.width),
+        };
+        for score in &mut scores {
+            let sum = *score + self.base;
+            *score = match self.link {
+                Link::Identity => sum,
+                Link::Sigmoid => logistic(sum),
+            };
         }
         scores
     }
+}
 
-    /// Score up to N rows. `reachable` is scratch: for each tree and row, the leaves that no node has
-    /// cleared yet.
+impl<W: Word> Words<W> {
+    fn new(feature_nodes: Vec<FeatureNodes>, leaves: &[Vec<f32>]) -> Words<W> {
+        let shortened = |node: &Node| Node {
+            threshold_key: node.threshold_key,
+            leaf_mask: W::from_mask(node.leaf_mask),
+            tree: node.tree,
+        };
+        let sorted = |mut group: FeatureNodes| {
+            group.nodes.sort_by_key(|node| node.threshold_key);
+            FeatureNodes {
+                feature: group.feature,
+                missing_left: group.missing_left,
+                nodes: group.nodes.iter().map(shortened).collect(),
+            }
+        };
+        Words {
+            feature_nodes: feature_nodes.into_iter().map(sorted).collect(),
+            leaves: leaves.iter().map(|values| W::leaves(values)).collect(),
+        }
+    }
+
+    fn thresholds(&self) -> Vec<(usize, Vec<f32>)> {
+        let values = |group: &FeatureNodes<W>| {
+            group.nodes.iter().map(|node| from_order_key(node.threshold_key)).collect()
+        };
+        self.feature_nodes.iter().map(|group| (group.feature, values(group))).collect()
+    }
+
+    /// The nodes of each tree.
+    fn trees(&self) -> Vec<Vec<Split>> {
+        let mut trees = vec![Vec::new(); self.leaves.len()];
+        for group in &self.feature_nodes {
+            for node in &group.nodes {
+                let left = node.leaf_mask.cleared();
+                trees[node.tree as usize].push(Split {
+                    feature: group.feature,
+                    missing_left: group.missing_left,
+                    threshold_key: node.threshold_key,
+                    left: (left.trailing_zeros(), 63 - left.leading_zeros()),
+                });
+            }
+        }
+        trees
+    }
+
+    /// The sums of the leaves of each row.
     #[inline(always)]
-    fn score_block<const N: usize>(
+    fn sums(&self, rows: &[f32], width: usize) -> Vec<f32> {
+        let mut sums = Vec::with_capacity(rows.len() / width);
+        let (mut scratch, mut half_scratch) = (Vec::new(), Vec::new());
+        let mut blocks = rows.chunks_exact(width * LANES);
+        for block in &mut blocks {
+            self.sum_block::<LANES>(block, width, &mut scratch, &mut sums);
+        }
+        // The rest goes through the smallest block that holds it.
+        let rest = blocks.remainder();
+        match rest.len() / width {
+            0 => {}
+            1 => self.sum_block::<1>(rest, width, &mut Vec::new(), &mut sums),
+            2..=4 => self.sum_block::<4>(rest, width, &mut Vec::new(), &mut sums),
+            5..=8 => self.sum_block::<8>(rest, width, &mut half_scratch, &mut sums),
+            _ => self.sum_block::<LANES>(rest, width, &mut scratch, &mut sums),
+        }
+        sums
+    }
+
+    /// Add up the leaves of up to N rows. `reachable` is scratch: for each tree and row, the leaves
+    /// that no node has cleared yet.
+    #[inline(always)]
+    fn sum_block<const N: usize>(
         &self,
         rows: &[f32],
-        reachable: &mut Vec<[u32; N]>,
-        scores: &mut Vec<f32>,
+        width: usize,
+        reachable: &mut Vec<[W; N]>,
+        sums: &mut Vec<f32>,
     ) {
         reachable.clear();
-        reachable.resize(self.leaves.len(), [u32::MAX; N]);
+        reachable.resize(self.leaves.len(), [W::ALL; N]);
         for group in &self.feature_nodes {
             // A lane without a row has the lowest value, and goes to the left at every node.
             let mut values = [i32::MIN; N];
-            for (value, row) in values.iter_mut().zip(rows.chunks_exact(self.width)) {
+            for (value, row) in values.iter_mut().zip(rows.chunks_exact(width)) {
                 *value = order_key(row[group.feature], group.missing_left);
             }
             let highest = values.iter().fold(i32::MIN, |highest, value| highest.max(*value));
             for node in group.nodes.iter().take_while(|node| node.threshold_key < highest) {
                 // Two loops over integers: the compiler makes vector instructions of them.
-                let mut masks = [0_u32; N];
+                let mut masks = [W::ALL; N];
                 for (mask, value) in masks.iter_mut().zip(&values) {
-                    *mask = u32::from(*value > node.threshold_key).wrapping_sub(1) | node.leaf_mask;
+                    *mask = node.leaf_mask.where_right(*value > node.threshold_key);
                 }
                 for (leaves, mask) in reachable[node.tree as usize].iter_mut().zip(&masks) {
-                    *leaves &= mask;
+                    *leaves &= *mask;
                 }
             }
         }
         // Add up each row's leaf of every tree.
-        let mut sums = [0.0_f32; N];
+        let mut block_sums = [0.0_f32; N];
         for (reachable, leaves) in reachable.iter().zip(&self.leaves) {
             for lane in 0..N {
-                sums[lane] += leaves[reachable[lane].trailing_zeros() as usize & (LEAVES_MAX - 1)];
+                block_sums[lane] += reachable[lane].lowest_of(leaves);
             }
         }
-        let count = rows.len() / self.width;
-        scores.extend(sums[..count].iter().map(|sum| logistic(sum + self.base)));
+        sums.extend(&block_sums[..rows.len() / width]);
     }
 }
 
@@ -173,8 +282,8 @@ pub fn order_key(value: f32, missing_left: bool) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-/// The float of an order key.
-fn from_order_key(key: i32) -> f32 {
+/// The float of an order key. It is NaN for keys beyond those of the infinities.
+pub fn from_order_key(key: i32) -> f32 {
     f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32)
 }
 
@@ -231,7 +340,7 @@ mod tests {
 
     #[test]
     fn trees_refuse_a_width_out_of_bounds() {
-        let grown = |width| Trees::new(width, Vec::new(), vec![[0.5; LEAVES_MAX]], 0.0);
+        let grown = |width| Trees::new(width, Vec::new(), &[vec![0.5]], 0.0, Link::Sigmoid);
         for width in [0, WIDTH_MAX + 1, usize::MAX / LANES + 1, usize::MAX] {
             assert!(grown(width).is_none(), "{width}");
         }

@@ -31,11 +31,33 @@ impl Trees {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             (feature, PyBytes::new(py, &bytes))
         };
-        self.0.thresholds().map(as_bytes).collect()
+        self.0.thresholds().into_iter().map(as_bytes).collect()
+    }
+
+    /// Rows as float32 bytes that lead to each leaf that no row of (R, F) float32 leads to, as far as
+    /// any row does. None if there are more than `most`. The GIL is released meanwhile.
+    fn leaf_rows<'py>(
+        &self,
+        py: Python<'py>,
+        matrix: PyBuffer<f32>,
+        most: usize,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let rows = self.rows(py, &matrix)?;
+        let found = py.detach(|| self.0.leaf_rows(&rows, most));
+        found.map(|rows| float_bytes(py, &rows)).transpose()
     }
 
     /// Score (R, F) float32 and return R float32 as bytes. The GIL is released meanwhile.
     fn run<'py>(&self, py: Python<'py>, matrix: PyBuffer<f32>) -> PyResult<Bound<'py, PyBytes>> {
+        let rows = self.rows(py, &matrix)?;
+        let scores = py.detach(|| self.0.score(&rows));
+        float_bytes(py, &scores)
+    }
+}
+
+impl Trees {
+    /// The values of a matrix, which has to have a column for each input.
+    fn rows(&self, py: Python<'_>, matrix: &PyBuffer<f32>) -> PyResult<Vec<f32>> {
         if matrix.shape().last() != Some(&self.0.width()) || matrix.dimensions() != 2 {
             return Err(PyValueError::new_err(format!(
                 "a matrix of shape {:?}; (R, {}) is scored",
@@ -43,14 +65,15 @@ impl Trees {
                 self.0.width()
             )));
         }
-        let rows = matrix.to_vec(py)?;
-        let scores = py.detach(|| self.0.score(&rows));
-        let length = scores.len() * 4;
-        PyBytes::new_with(py, length, |bytes| {
-            for (four, score) in bytes.chunks_exact_mut(4).zip(&scores) {
-                four.copy_from_slice(&score.to_le_bytes());
-            }
-            Ok(())
-        })
+        matrix.to_vec(py)
     }
+}
+
+fn float_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, values.len() * 4, |bytes| {
+        for (four, value) in bytes.chunks_exact_mut(4).zip(values) {
+            four.copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(())
+    })
 }

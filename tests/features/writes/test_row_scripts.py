@@ -30,37 +30,37 @@ NOW_MS = time.time_ns() // 1_000_000
 SENT_AT_ONCE = ROWS_OF_A_CALL * CALLS_AHEAD
 
 
-def packed(count: int, event_ms: int, spend: float) -> tuple[list[bytes], list[bytes], list[int]]:
-    """Keys, rows and expiries of *count* entities."""
+def packed(count: int, event_ms: int, spend: float) -> tuple[list[bytes], list[bytes]]:
+    """Keys and rows of *count* entities."""
     ids = [f"S{number}".encode() for number in range(count)]
     values = np.full((count, ROWS.width), spend, dtype=np.float32)
     valid = np.ones(values.shape, dtype=np.bool_)
-    events = np.full(count, event_ms, dtype=np.int64)
-    expiries = [0 if number % 3 else NOW_MS + 3_600_000 for number in range(count)]
-    return ROWS.store_keys(ids), ROWS.pack(ids, events, values, valid), expiries
+    events = event_ms + np.arange(count, dtype=np.int64)
+    return ROWS.store_keys(ids), ROWS.pack(ids, events, values, valid)
 
 
+@pytest.mark.parametrize("life_ms", [0, 3_600_000])
 @pytest.mark.parametrize(
     "count", [0, 1, ROWS_OF_A_CALL, ROWS_OF_A_CALL + 1, SENT_AT_ONCE + 1, 3 * SENT_AT_ONCE]
 )
-def test_each_row_of_a_call_is_compared_by_itself(store: StoreServer, count: int) -> None:
+def test_each_row_of_a_call_is_compared_by_itself(
+    store: StoreServer, count: int, life_ms: int
+) -> None:
     """Every seventh stored row is newer and stays; each row has its own expiry."""
     with redis.Redis.from_url(store.url) as client:
-        keys, rows, expiries = packed(count, NOW_MS, 1.0)
+        keys, rows = packed(count, NOW_MS, 1.0)
         newer = packed(count, NOW_MS + 1, 2.0)[1]
         before = dict(list(zip(keys, newer, strict=True))[::7])
-        assert write_rows(client, list(before), list(before.values()), [0] * len(before)) == len(
-            before
-        )
-        assert write_rows(client, keys, rows, expiries) == count - len(before)
+        assert write_rows(client, list(before), b"".join(before.values()), 0) == len(before)
+        assert write_rows(client, keys, b"".join(rows), life_ms) == count - len(before)
         stored = [before.get(key, row) for key, row in zip(keys, rows, strict=True)]
         assert (client.mget(keys) if keys else []) == stored
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.pexpiretime(key)
         expected = [
-            -1 if key in before or not expiry else expiry
-            for key, expiry in zip(keys, expiries, strict=True)
+            -1 if key in before or not life_ms else NOW_MS + number + life_ms
+            for number, key in enumerate(keys)
         ]
         assert pipeline.execute() == expected
 
@@ -68,37 +68,37 @@ def test_each_row_of_a_call_is_compared_by_itself(store: StoreServer, count: int
 def test_one_entity_twice_in_a_call_has_its_newest_row(store: StoreServer) -> None:
     """The rows of a call are written in their order."""
     with redis.Redis.from_url(store.url) as client:
-        (key,), (old,), _ = packed(1, NOW_MS, 1.0)
+        (key,), (old,) = packed(1, NOW_MS, 1.0)
         (new,) = packed(1, NOW_MS + 5, 2.0)[1]
-        assert write_rows(client, [key] * 3, [old, new, old], [0] * 3) == 2
+        assert write_rows(client, [key] * 3, old + new + old, 0) == 2
         assert client.get(key) == new
 
 
 def test_refused_call_leaves_no_reply_behind(store: StoreServer) -> None:
     """The error is raised, and the next command has its own reply."""
     with redis.Redis.from_url(store.url) as client:
-        keys, rows, expiries = packed(SENT_AT_ONCE * 2, NOW_MS, 1.0)
+        keys, rows = packed(SENT_AT_ONCE * 2, NOW_MS, 1.0)
         client.lpush(keys[3], "no row")
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            write_rows(client, keys, rows, expiries)
+            write_rows(client, keys, b"".join(rows), 0)
         # A call that cannot be sent, while the replies of those before it are still to come.
-        calls = [([keys[0]], [NOW_MS, rows[0], 0])] * CALLS_AHEAD
+        calls = [([keys[0]], [NOW_MS, 0, rows[0]])] * CALLS_AHEAD
         with pytest.raises(redis.DataError):
             run_script(client, WRITE_IF_NEWER, [*calls, ([keys[0]], [None])])  # type: ignore[list-item]
         client.delete(keys[3])
         assert client.get(keys[-1]) == rows[-1]
-        assert write_rows(client, keys, rows, expiries) == len(keys)
+        assert write_rows(client, keys, b"".join(rows), 0) == len(keys)
 
 
 def test_lost_connection_is_opened_again(store: StoreServer) -> None:
     """The store closes the connection of a client between two batches."""
     with redis.Redis.from_url(store.url) as client, redis.Redis.from_url(store.url) as other:
-        keys, rows, expiries = packed(SENT_AT_ONCE, NOW_MS, 1.0)
-        assert write_rows(client, keys, rows, expiries) == len(keys)
+        keys, rows = packed(SENT_AT_ONCE, NOW_MS, 1.0)
+        assert write_rows(client, keys, b"".join(rows), 0) == len(keys)
         for connection in other.client_list():
             if connection["id"] != str(other.client_id()):
                 other.client_kill_filter(_id=connection["id"])
-        assert write_rows(client, keys, rows, expiries) == len(keys)
+        assert write_rows(client, keys, b"".join(rows), 0) == len(keys)
 
 
 @contextmanager
@@ -126,6 +126,6 @@ def test_node_of_a_cluster_gets_one_key_a_call(store: StoreServer, tmp_path: Pat
     """The rows of two entities lie in different slots as a rule."""
     program = Path(f"/proc/{store.pid}/exe").readlink()
     with cluster_node(program, tmp_path) as client:
-        keys, rows, expiries = packed(100, NOW_MS, 1.0)
-        assert write_rows(client, keys, rows, expiries) == 100
+        keys, rows = packed(100, NOW_MS, 1.0)
+        assert write_rows(client, keys, b"".join(rows), 0) == 100
         assert [client.get(key) for key in keys] == rows

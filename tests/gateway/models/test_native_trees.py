@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from gateway.models import native_trees
 from gateway.models.native_trees import (
     Ensemble,
     NativeTrees,
     choose_scorer,
     draw_comparison_rows,
+    find_difference,
     load_tree_reader,
     same_bits,
 )
@@ -32,11 +34,17 @@ NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -mat
 
 
 def onnx_of(
-    trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **overrides: object
+    trees: list[list[dict[str, Any]]],
+    base: float = 0.25,
+    width: int = WIDTH,
+    *,
+    sigmoid: bool = True,
+    **overrides: object,
 ) -> bytes:
     """Return an ONNX file as `convert` writes boosted trees.
 
     trees      the nodes of each tree, root first.
+    sigmoid    whether the scores are probabilities.
     overrides  attributes that replace those of a valid file.
     """
     all_nodes = [
@@ -62,16 +70,19 @@ def onnx_of(
         "target_ids": [0] * len(leaves),
         "target_weights": [float(node["weight"]) for _, _, node in leaves],
     } | overrides
-    # The graph is the trees, and a Sigmoid behind them.
+    # The graph is the trees, and a Sigmoid behind them for a probability.
+    sums = "odds" if sigmoid else "scores"
     regressor = helper.make_node(
-        "TreeEnsembleRegressor", ["inputs"], ["odds"], domain="ai.onnx.ml", **attributes
+        "TreeEnsembleRegressor", ["inputs"], [sums], domain="ai.onnx.ml", **attributes
     )
+    behind = [helper.make_node("Sigmoid", ["odds"], ["scores"])] if sigmoid else []
     graph = helper.make_graph(
-        [regressor, helper.make_node("Sigmoid", ["odds"], ["scores"])],
+        [regressor, *behind],
         "trees",
         [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, width])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 1])],
     )
+    # The releases are those that training writes.
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
 
@@ -109,10 +120,10 @@ def bundle_of(onnx: bytes) -> Bundle:
 
 
 @st.composite
-def random_tree(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Draw a tree: it begins as one leaf, and leaves are split up to 31 times."""
+def random_tree(draw: st.DrawFn, splits_max: int) -> list[dict[str, Any]]:
+    """Draw a tree: it begins as one leaf, and leaves are split up to *splits_max* times."""
     nodes: list[dict[str, Any]] = [{"weight": draw(st.floats(-2, 2, width=32))}]
-    for _ in range(draw(st.integers(0, 31))):
+    for _ in range(draw(st.integers(0, splits_max))):
         leaves = [index for index, node in enumerate(nodes) if "weight" in node]
         split = draw(st.sampled_from(leaves))
         nodes += [{"weight": draw(st.floats(-2, 2, width=32))} for _ in range(2)]
@@ -128,15 +139,84 @@ def random_tree(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @pytest.mark.walk
 @examples(75)
-@given(st.lists(random_tree(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
+@given(
+    st.sampled_from([31, 63]).flatmap(
+        lambda splits_max: st.lists(random_tree(splits_max), min_size=1, max_size=4)
+    ),
+    st.floats(-20, 20, width=32),
+    st.booleans(),
+)
 def test_native_trees_score_random_trees_with_onnxruntimes_bits(
-    trees: list[list[dict[str, Any]]], base: float
+    trees: list[list[dict[str, Any]]], base: float, sigmoid: bool
 ) -> None:
     """The trees have ties, -0, infinities, and NaN to either side; batches have any size."""
-    onnx = onnx_of(trees, base)
-    native, session = native_of(onnx), session_of(onnx)
-    rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
-    assert same_bits(native, session, rows)
+    onnx = onnx_of(trees, base, sigmoid=sigmoid)
+    ensemble, session = ensemble_of(onnx), session_of(onnx)
+    rows = draw_comparison_rows(GOLDEN, ensemble.thresholds())
+    assert find_difference(ensemble, session, rows) == ""
+
+
+@examples(75)
+@given(st.lists(random_tree(63), min_size=1, max_size=3))
+def test_leaf_rows_lead_to_every_leaf_that_a_row_can_reach(
+    trees: list[list[dict[str, Any]]],
+) -> None:
+    """A walk from node to node says which leaves a row reaches, and what each node allows."""
+    found = ensemble_of(onnx_of(trees)).leaf_rows(GOLDEN, 10_000)
+    assert found is not None
+    rows = [*GOLDEN, *np.frombuffer(found, np.float32).reshape(-1, WIDTH)]
+    for nodes in trees:
+        assert {walked(nodes, row) for row in rows} == set(reachable(nodes))
+    known = np.array(rows)
+    assert ensemble_of(onnx_of(trees)).leaf_rows(known, 0) == b""
+
+
+def walked(nodes: list[dict[str, Any]], row: NDArray[np.float32]) -> int:
+    """Return the index of the leaf that a row leads to."""
+    index = 0
+    while "weight" not in nodes[index]:
+        node = nodes[index]
+        value = row[node["feature"]]
+        left = node["missing"] if math.isnan(value) else value <= np.float32(node["threshold"])
+        index = node["yes"] if left else node["no"]
+    return index
+
+
+def reachable(
+    nodes: list[dict[str, Any]], index: int = 0, values: tuple[frozenset[float], ...] | None = None
+) -> list[int]:
+    """Return the leaves that rows reach whose values are next to thresholds, or NaN."""
+    if values is None:
+        edges = [np.float32(node["threshold"]) for node in nodes if "threshold" in node]
+        near = [np.nextafter(edge, np.float32(np.inf)) for edge in edges]
+        # One object for all missing values, because NaN does not equal NaN.
+        values = (frozenset([*map(float, [*edges, *near, 0.0, -np.inf]), math.nan]),) * WIDTH
+    node = nodes[index]
+    if "weight" in node:
+        return [index]
+    here, leaves = values[node["feature"]], []
+    left = {
+        value
+        for value in here
+        if (node["missing"] if math.isnan(value) else value <= np.float32(node["threshold"]))
+    }
+    for child, kept in (("yes", frozenset(left)), ("no", here - left)):
+        if kept:
+            narrowed = list(values)
+            narrowed[node["feature"]] = kept
+            leaves += reachable(nodes, node[child], tuple(narrowed))
+    return leaves
+
+
+def test_version_with_too_many_leaves_is_scored_by_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A comparison that leaves leaves out proves nothing about them."""
+    monkeypatch.setattr(native_trees, "LEAF_ROWS_MAX", 0)
+    monkeypatch.setattr(native_trees, "draw_comparison_rows", lambda *_: GOLDEN[:1])
+    onnx = onnx_of([STUMP])
+    session = session_of(onnx)
+    assert choose_scorer(bundle_of(onnx), session) is session
 
 
 def boosted(leaves: int = 31) -> bytes:
@@ -195,9 +275,10 @@ def chain(splits: int) -> list[dict[str, Any]]:
     return [*nodes, LEAF]
 
 
-def test_native_trees_score_a_tree_of_thirty_two_leaves() -> None:
-    """The deepest tree of 32 leaves, the most that is allowed, is scored."""
-    onnx = onnx_of([chain(31)])
+@pytest.mark.parametrize("splits", [31, 32, 63])
+def test_native_trees_score_the_deepest_trees(splits: int) -> None:
+    """Trees of 32 and of 64 leaves, the most of a word, are scored."""
+    onnx = onnx_of([chain(splits)])
     rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
     assert same_bits(native_of(onnx), session_of(onnx), rows)
 
@@ -205,7 +286,8 @@ def test_native_trees_score_a_tree_of_thirty_two_leaves() -> None:
 @pytest.mark.parametrize(
     "onnx",
     [
-        onnx_of([chain(32)]),
+        onnx_of([chain(64)]),
+        onnx_of([STUMP], sigmoid=False, n_targets=2),
         onnx_of([STUMP], post_transform="LOGISTIC"),
         onnx_of([STUMP], aggregate_function="MIN"),
         onnx_of([STUMP], n_targets=2),
@@ -226,7 +308,7 @@ def test_native_trees_score_a_tree_of_thirty_two_leaves() -> None:
         b"",
         b"\xff" * 40,
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_native_trees_refuse_another_kind_of_file(onnx: bytes) -> None:
     """The reader raises ValueError, so that ONNX Runtime scores."""

@@ -20,6 +20,9 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
         return json.dumps({**seen, "pid": os.getpid()}).encode()
     if asked["do"] == "read":
         return Path(asked["path"]).read_bytes()
+    if asked["do"] == "write":
+        Path(asked["path"]).write_bytes(b"written")
+        return b"written"
     if asked["do"] == "multiply":
         rows = np.arange(12.0).reshape(3, 4)
         return (rows @ rows.T).tobytes()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,24 @@ def test_child_reads_the_file_that_it_is_given(isolation: Isolation, tmp_path: P
     for path in ("/model/other.bin", str(tmp_path / "other.bin")):
         with pytest.raises(SandboxError, match="FileNotFoundError"):
             ask(isolation, files, do="read", path=path)
+
+
+def test_child_runs_from_a_checkout_below_tmp(
+    isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child's own /tmp does not hide the checkout, and it cannot write into it."""
+    here = run._rooms()
+    with tempfile.TemporaryDirectory(dir=run.TEMP) as folder:
+        shutil.copytree(here / "host", Path(folder) / "host")
+        task = Path("tests", "host", "sandbox", "task.py")
+        (Path(folder) / task).parent.mkdir(parents=True)
+        for file in (task, *(package / "__init__.py" for package in task.parents[:-1])):
+            shutil.copy(here / file, Path(folder) / file)
+        monkeypatch.setattr(run, "_rooms", lambda: Path(folder))
+        assert json.loads(ask(isolation, do="look"))["environment"]["HOME"] == run.TEMP
+        for path in (Path(folder) / task, Path(folder) / "host" / "new.py"):
+            with pytest.raises(SandboxError, match="Read-only file system"):
+                ask(isolation, do="write", path=str(path))
 
 
 def test_answer_that_is_too_large_is_refused(isolation: Isolation) -> None:

@@ -120,8 +120,8 @@ def trees_file(**changes: Any) -> bytes:  # noqa: ANN401  attributes of ONNX
 
 
 def many_leaves() -> bytes:
-    """A tree of 33 leaves: each split has a leaf, and the next split."""
-    splits, leaves = 32, 33
+    """A tree of 65 leaves: each split has a leaf, and the next split."""
+    splits, leaves = 64, 65
     return trees_file(
         nodes_treeids=[0] * (splits + leaves),
         nodes_nodeids=list(range(splits + leaves)),
@@ -133,7 +133,7 @@ def many_leaves() -> bytes:
         class_treeids=[0] * leaves,
         class_nodeids=[splits + number for number in range(leaves)],
         class_ids=[0] * leaves,
-        class_weights=[number - 16.0 for number in range(leaves)],
+        class_weights=[number / 4 - 8.0 for number in range(leaves)],
     )
 
 

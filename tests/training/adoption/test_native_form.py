@@ -57,6 +57,19 @@ def test_boosted_trees_of_two_classes_are_read_natively(tool: str, reverse: bool
     assert parsed(form.onnx).metadata_props[0].key == "turnout.contract"
 
 
+@pytest.mark.skipif(load_tree_reader() is None, reason="turnout_ingress is not built")
+@pytest.mark.parametrize("tool", ["lightgbm", "xgboost", "catboost"])
+def test_boosted_trees_of_a_value_are_read_natively(tool: str) -> None:
+    """The sum of the leaves is the score, without a Sigmoid."""
+    form, rows = brought(exported(f"{tool}_amount"))
+    assert form.onnx is not None, form.reason
+    assert form.difference_max < 1e-6
+    read = load_tree_reader()
+    assert read is not None
+    scores = np.frombuffer(read(form.onnx).run(rows), np.float32)
+    assert scores.tobytes() == OnnxModel(form.onnx).scores(rows).tobytes()
+
+
 @st.composite
 def split_trees(draw: st.DrawFn) -> bytes:
     """Draw trees of one or two splits, of any comparison, with and without weights."""
@@ -129,11 +142,10 @@ def coded_trees() -> bytes:
     ("content", "options", "reason"),
     [
         (exported("lightgbm_three"), {}, "3 outputs are served"),
-        (exported("xgboost_amount"), {}, "the trees give a value, and natively they give a prob"),
         (linear_file(3), {}, "the graph has no boosted trees|the node MatMul .* is no boosted"),
         (mixed_file(), {}, "the node MatMul .* is no boosted tree"),
         (coded_trees(), {}, "the node LabelEncoder .* makes the columns of the trees"),
-        (many_leaves(), {}, "tree 0 has 33 leaves, and natively a tree has at most 32"),
+        (many_leaves(), {}, "tree 0 has 65 leaves, and natively a tree has at most 64"),
         (trees_file(), {"selected": (0,)}, "the negative class is served"),
         (trees_file(post_transform="SOFTMAX"), {}, "probabilities are of SOFTMAX"),
         (trees_file(nodes_modes=["BRANCH_EQ", "LEAF", "LEAF"]), {}, "compares by BRANCH_EQ"),

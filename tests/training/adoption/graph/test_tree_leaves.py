@@ -16,7 +16,7 @@ def test_every_leaf_gets_rows_that_lead_to_it() -> None:
     content = many_leaves()
     sample = {"x": np.full((1, 2), -5, np.float32)}
     scores = ForeignSession(content).run(edge_feed(content, sample, missing=False), "p")
-    assert len(np.unique(scores[:, 1])) == 33
+    assert len(np.unique(scores[:, 1])) == 65
 
 
 def test_no_row_leads_to_a_leaf_that_no_value_reaches() -> None:
