@@ -56,6 +56,7 @@ TEXT_BYTES_MAX = {
     "BeginRunRequest.inputs_json": 2**18,
     "EndRunRequest.result_json": 2**18,
     "EndRunRequest.error": 4_096,
+    "CancelRunRequest.reason": 4_096,
     "RunLogPart.text": 2**16,
     "StartRolloutRequest.reason": 1_024,
     "RolloutCommand.reason": 1_024,
@@ -104,6 +105,7 @@ REQUIRED = frozenset(
         "ApproveRequest.reason",
         "SettingsRequest.reason",
         "CloseReviewRequest.reason",
+        "CancelRunRequest.reason",
         "Deployment.why",
         "ApplyProjectRequest.reason",
     }

@@ -35,6 +35,10 @@ class PeerError(Exception):
     """A certificate cannot be used, or a token would go to a server that has proven nothing."""
 
 
+WITHOUT_PROXY = ("grpc.enable_http_proxy", 0)
+"""gRPC would send what the parts of one system say to each other through `http_proxy`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
     """The two PEM files with which a server proves itself."""
@@ -136,6 +140,7 @@ def open_channel(
     Raises PeerError when there is a token and no certificate, or when the file cannot be used.
     """
     refuse_token_in_clear(address, certificate, token)
+    options = [*options, WITHOUT_PROXY]
     if certificate is None:
         return grpc.aio.insecure_channel(address, options=options)
     credentials, name = pinned_credentials(certificate)

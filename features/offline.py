@@ -132,14 +132,22 @@ class OfflineStore:
     spill      an existing folder for what does not fit into the memory; None: the system's folder
                for temporary files.
     memory_mb  memory of DuckDB in MB, 10^6 bytes. Joins of any size keep within it.
+    until      edition (`<view>@<hash>`) -> the last ingest that training sets and digests read, so
+               that a former training set is made again. A compacted ingest is read as a whole.
     """
 
     def __init__(
-        self, root: Path, *, spill: Path | None = None, memory_mb: int = MEMORY_MB
+        self,
+        root: Path,
+        *,
+        spill: Path | None = None,
+        memory_mb: int = MEMORY_MB,
+        until: Mapping[str, int] | None = None,
     ) -> None:
         self._root = root
         self._spill = spill
         self._memory_mb = memory_mb
+        self._until = until or {}
 
     def folder(self, view: View) -> Path:
         """Return the folder of a view's ingests. It need not exist."""
@@ -280,7 +288,7 @@ class OfflineStore:
         for view in views:
             self.settle(view)
         for folder in sorted({self.folder(view) for view in views}):
-            for number, content in _numbered_digests(folder):
+            for number, content in _numbered_digests(folder, self._until.get(folder.name)):
                 digest.update(f"{folder.name}/{number:06d} {content}\n".encode())
         return digest.hexdigest()
 
@@ -292,10 +300,11 @@ class OfflineStore:
         """
         self.settle(view)
         digest, last = hashlib.sha256(), 0
-        for number, content in _numbered_digests(self.folder(view)):
-            if until is None or number <= until:
-                digest.update(f"{number:06d} {content}\n".encode())
-                last = number
+        folder = self.folder(view)
+        last_read = self._until.get(folder.name) if until is None else until
+        for number, content in _numbered_digests(folder, last_read):
+            digest.update(f"{number:06d} {content}\n".encode())
+            last = number
         return last, digest.hexdigest()
 
     def compact(self, view: View, *, recent: bool = False) -> int:
@@ -341,7 +350,10 @@ class OfflineStore:
 
     def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:
         """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
-        return stored_files(stored_ingests(self.folder(view)), from_ms, to_ms)
+        folder = self.folder(view)
+        until = self._until.get(folder.name)
+        ingests = [item for item in stored_ingests(folder) if until is None or item.first <= until]
+        return stored_files(ingests, from_ms, to_ms)
 
     def _as_of(
         self,
@@ -397,10 +409,15 @@ class OfflineStore:
         return row_flags(missing, stale, defaulted)
 
 
-def _numbered_digests(folder: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and the digest of each ingest in a view's folder, in order."""
+def _numbered_digests(folder: Path, until: int | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the number and the digest of each ingest in a view's folder, in order.
+
+    until  ends with the ingest of this number; None takes all.
+    """
     for ingest in stored_ingests(folder):
-        yield from enumerate(ingest.digests, start=ingest.first)
+        for number, digest in enumerate(ingest.digests, start=ingest.first):
+            if until is None or number <= until:
+                yield number, digest
 
 
 def _joined_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_]:

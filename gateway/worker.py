@@ -34,7 +34,7 @@ from gateway.models.quarantine import Quarantine
 from gateway.models.registry_trust import RegistryTrust
 from gateway.models.registry_watch import RegistryWatch
 from gateway.settings import Settings
-from gateway.supervision.channel import WorkerChannel
+from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
 from gateway.supervision.sockets import LentSocket
 from gateway.telemetry.window_stream import WindowStream
 from gateway.worker_identity import WorkerIdentity
@@ -198,12 +198,16 @@ class GatewayWorker:
 
     def gauges(self) -> dict[str, float]:
         """Return the gauges of a heartbeat."""
-        return {"rows_inside": self._parts.server.rows_inside}
+        return {
+            "rows_inside": self._parts.server.rows_inside,
+            REGISTRY_CONNECTED: float(self._registry_watch.connected),
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """Return the metrics with the gauges of this moment, and the statistics of the parts."""
         metrics = self._parts.metrics
         metrics.set_gauge("turnout_rows_inside", self._parts.server.rows_inside)
+        metrics.set_gauge("turnout_registry_connected", self._registry_watch.connected)
         metrics.set_gauge("turnout_worker_tasks", len(asyncio.all_tasks()))
         metrics.set_gauge("turnout_worker_fds", len(open_descriptors()))
         journals = (("served", self._served_journal), ("outcomes", self._outcome_journal))

@@ -15,7 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +100,24 @@ class ChildProcess:
     ends, so a thread of a pool must not start it.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        pass_fds: Sequence[int],
+        *,
+        without: Collection[str] = (),
+    ) -> None:
         """Start `python -P -m module`, which inherits *pass_fds* and no other descriptor.
+
+        without  variables of the environment that the child must not have, beside SECRETS_PREFIX.
 
         Raises OSError when the host has no process, descriptor or memory to give.
         """
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(SECRETS_PREFIX)
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(SECRETS_PREFIX) and name not in without
         }
         self._popen = subprocess.Popen(
             # -P: a folder of the working directory must not hide a room of the same name.

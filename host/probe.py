@@ -20,7 +20,7 @@ from host.child_process import (
     describe_exit,
     parse_and_confine,
 )
-from host.packed_files import pack_files, unpack_files
+from host.files import pack_files, unpack_files
 
 PROBE_NICE = 10
 """Priority of a probe: the processes that answer callers go first."""

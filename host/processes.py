@@ -84,6 +84,23 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
+def process_ids_of_session(session: int) -> list[int]:
+    """Return the processes of a session that run, whose leader may have ended.
+
+    None where there is no /proc.
+    """
+    folder = Path("/proc")
+    if not folder.is_dir():
+        return []
+    ids = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
+    return [pid for pid in ids if _session_of(pid) == session]
+
+
+def _session_of(pid: int) -> int:
+    fields = _stat_fields(pid)
+    return int(fields[3]) if fields and fields[0] != "Z" else 0
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of process *pid*, in bytes.
 

@@ -3,11 +3,13 @@
     {"format": 1, "name": "shop",
      "views": {"usage": {"canonical": {...}, "hash": "...", "source": {...}, "expect": {...}}},
      "labels": {"churned": {...}}, "recipes": {"churn/candidate": {...}},
-     "models": {"churn": {...}}, "policies": {"careful": {...}}}
+     "models": {"churn": {...}}, "policies": {"careful": {...}},
+     "schedules": {"weekly": {...}}}
 
 `canonical` is what View.definition returns, and `hash` its SHA-256. Views and labels whose files
-have the applied transform in another layout have that text as `layout`. The registry keeps this
-text and checks the parts by which it acts.
+have the applied transform in another layout have that text as `layout`. A project without schedules
+has no such section, so that its digest is that of an earlier release. The registry keeps this text
+and checks the parts by which it acts.
 """
 
 import json
@@ -28,13 +30,14 @@ from training.labels import Labels
 from training.recipe import Recipe
 
 FORMAT = 1
-SECTIONS = ("views", "labels", "recipes", "models", "policies")
+SECTIONS = ("views", "labels", "recipes", "models", "policies", "schedules")
 NOUNS = {
     "views": "view",
     "labels": "labels",
     "recipes": "recipe",
     "models": "model",
     "policies": "policy",
+    "schedules": "schedule",
 }
 """Section -> what one of its items is called in a sentence."""
 
@@ -52,11 +55,14 @@ class ProjectDefinitions:
     """Keyed by model and setting, such as "churn/candidate"."""
     models: Section = field(default_factory=dict)
     policies: Section = field(default_factory=dict)
+    schedules: Section = field(default_factory=dict)
 
     @cached_property
     def json(self) -> bytes:
         """The canonical JSON."""
         sections = {name: self.section(name) for name in SECTIONS}
+        if not self.schedules:
+            del sections["schedules"]
         return canonical_json({"format": FORMAT, "name": self.name, **sections})
 
     @cached_property

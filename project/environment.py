@@ -54,7 +54,10 @@ TLS_MODES = {"require", "verify-ca", "verify-full"}
 """Values of sslmode with which a PostgreSQL connection is encrypted or fails."""
 TEXT_SUFFIXES = (".toml", ".py", ".sql", ".json", ".yml", ".yaml", ".md")
 SHOWN_FILES_MAX = 5
-DECLARING = tuple(f"{name}/" for name in (*CODE_FOLDERS, "lib", "policies", FOLDER))
+DECLARING = (
+    *(f"{name}/" for name in (*CODE_FOLDERS, "lib", "policies", FOLDER)),
+    "schedules.toml",
+)
 """How the paths begin of files that a revision is made of."""
 
 
@@ -130,6 +133,10 @@ class Environment:
                 ) from error
 
         return REFERENCE.sub(value_of, text)
+
+    def variables_of(self, key: str) -> list[str]:
+        """Return the variables that a key of this environment refers to."""
+        return [name for kind, name in REFERENCE.findall(getattr(self, key)) if kind == "env"]
 
     def connections(self) -> dict[str, str]:
         """Return name -> DSN of every source, with references replaced. Raises ProjectError."""

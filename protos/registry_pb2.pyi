@@ -710,7 +710,7 @@ class ListProjectsReply(_message.Message):
     def __init__(self, revisions: _Optional[_Iterable[_Union[ProjectRevision, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes", "silent")
+    __slots__ = ("id", "key", "model", "setting", "cause", "actor", "attempt", "state", "begun_unix_ms", "ended_unix_ms", "version", "version_digest", "error", "inputs_json", "result_json", "heard_unix_ms", "log_bytes", "silent", "schedule", "due_unix_ms", "queued_unix_ms", "taken_unix_ms", "failures")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[Run.State]
@@ -720,6 +720,9 @@ class Run(_message.Message):
         CHAMPION_KEPT: _ClassVar[Run.State]
         GATE_FAILED: _ClassVar[Run.State]
         FAILED: _ClassVar[Run.State]
+        QUEUED: _ClassVar[Run.State]
+        SKIPPED: _ClassVar[Run.State]
+        CANCELLED: _ClassVar[Run.State]
     UNSPECIFIED: Run.State
     RUNNING: Run.State
     REGISTERED: Run.State
@@ -727,6 +730,9 @@ class Run(_message.Message):
     CHAMPION_KEPT: Run.State
     GATE_FAILED: Run.State
     FAILED: Run.State
+    QUEUED: Run.State
+    SKIPPED: Run.State
+    CANCELLED: Run.State
     ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -745,6 +751,11 @@ class Run(_message.Message):
     HEARD_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
     SILENT_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    DUE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
     id: str
     key: str
     model: str
@@ -763,7 +774,12 @@ class Run(_message.Message):
     heard_unix_ms: int
     log_bytes: int
     silent: bool
-    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ..., silent: _Optional[bool] = ...) -> None: ...
+    schedule: str
+    due_unix_ms: int
+    queued_unix_ms: int
+    taken_unix_ms: int
+    failures: int
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., setting: _Optional[str] = ..., cause: _Optional[str] = ..., actor: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[Run.State, str]] = ..., begun_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., error: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., result_json: _Optional[bytes] = ..., heard_unix_ms: _Optional[int] = ..., log_bytes: _Optional[int] = ..., silent: _Optional[bool] = ..., schedule: _Optional[str] = ..., due_unix_ms: _Optional[int] = ..., queued_unix_ms: _Optional[int] = ..., taken_unix_ms: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class BeginRunRequest(_message.Message):
     __slots__ = ("model", "setting", "key", "cause", "inputs_json")
@@ -786,6 +802,60 @@ class BeginRunReply(_message.Message):
     run: Run
     begun: bool
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., begun: _Optional[bool] = ...) -> None: ...
+
+class QueueRunRequest(_message.Message):
+    __slots__ = ("model", "setting", "key", "cause", "schedule", "due_unix_ms", "lease_token")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTING_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    DUE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    setting: str
+    key: str
+    cause: str
+    schedule: str
+    due_unix_ms: int
+    lease_token: int
+    def __init__(self, model: _Optional[str] = ..., setting: _Optional[str] = ..., key: _Optional[str] = ..., cause: _Optional[str] = ..., schedule: _Optional[str] = ..., due_unix_ms: _Optional[int] = ..., lease_token: _Optional[int] = ...) -> None: ...
+
+class CancelRunRequest(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AppliedSchedule(_message.Message):
+    __slots__ = ("project", "name", "definition_json", "since_unix_ms", "last_run", "last_skipped")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_JSON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    LAST_RUN_FIELD_NUMBER: _ClassVar[int]
+    LAST_SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    definition_json: str
+    since_unix_ms: int
+    last_run: Run
+    last_skipped: Run
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., definition_json: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., last_run: _Optional[_Union[Run, _Mapping]] = ..., last_skipped: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class ListSchedulesRequest(_message.Message):
+    __slots__ = ("with_runs",)
+    WITH_RUNS_FIELD_NUMBER: _ClassVar[int]
+    with_runs: bool
+    def __init__(self, with_runs: _Optional[bool] = ...) -> None: ...
+
+class ListSchedulesReply(_message.Message):
+    __slots__ = ("schedules",)
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    schedules: _containers.RepeatedCompositeFieldContainer[AppliedSchedule]
+    def __init__(self, schedules: _Optional[_Iterable[_Union[AppliedSchedule, _Mapping]]] = ...) -> None: ...
 
 class EndRunRequest(_message.Message):
     __slots__ = ("id", "attempt", "state", "version", "version_digest", "error", "result_json")
@@ -812,12 +882,14 @@ class RunName(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("model", "before")
+    __slots__ = ("model", "before", "open")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     before: int
-    def __init__(self, model: _Optional[str] = ..., before: _Optional[int] = ...) -> None: ...
+    open: bool
+    def __init__(self, model: _Optional[str] = ..., before: _Optional[int] = ..., open: _Optional[bool] = ...) -> None: ...
 
 class ListRunsReply(_message.Message):
     __slots__ = ("runs", "more", "next")

@@ -169,6 +169,21 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.EndRunRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Run.FromString,
                 _registered_method=True)
+        self.QueueRun = channel.unary_unary(
+                '/turnout.v1.Registry/QueueRun',
+                request_serializer=protos_dot_registry__pb2.QueueRunRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.BeginRunReply.FromString,
+                _registered_method=True)
+        self.CancelRun = channel.unary_unary(
+                '/turnout.v1.Registry/CancelRun',
+                request_serializer=protos_dot_registry__pb2.CancelRunRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Run.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/turnout.v1.Registry/ListSchedules',
+                request_serializer=protos_dot_registry__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListSchedulesReply.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/turnout.v1.Registry/GetRun',
                 request_serializer=protos_dot_registry__pb2.RunName.SerializeToString,
@@ -385,6 +400,26 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueueRun(self, request, context):
+        """Runs that wait for a trainer, and the schedules of projects that ask for them
+        exactly once for a key
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -569,6 +604,21 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.EndRun,
                     request_deserializer=protos_dot_registry__pb2.EndRunRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Run.SerializeToString,
+            ),
+            'QueueRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueueRun,
+                    request_deserializer=protos_dot_registry__pb2.QueueRunRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.BeginRunReply.SerializeToString,
+            ),
+            'CancelRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRun,
+                    request_deserializer=protos_dot_registry__pb2.CancelRunRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Run.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=protos_dot_registry__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListSchedulesReply.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -1335,6 +1385,87 @@ class Registry:
             '/turnout.v1.Registry/EndRun',
             protos_dot_registry__pb2.EndRunRequest.SerializeToString,
             protos_dot_registry__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueueRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/QueueRun',
+            protos_dot_registry__pb2.QueueRunRequest.SerializeToString,
+            protos_dot_registry__pb2.BeginRunReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/CancelRun',
+            protos_dot_registry__pb2.CancelRunRequest.SerializeToString,
+            protos_dot_registry__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListSchedules',
+            protos_dot_registry__pb2.ListSchedulesRequest.SerializeToString,
+            protos_dot_registry__pb2.ListSchedulesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,7 @@ from registry.chunks import file_chunks, join_content, message_chunks
 from registry.history.audit import audit_registry
 from registry.history.chain import StoredEntry, entries_of_columns, is_signed, stored_entry
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
+from registry.schedules.run_calls import CALL_S, RunCalls
 from registry.status import error_from_status
 from registry.types import (
     AuditReport,
@@ -48,15 +49,12 @@ from registry.types import (
 
 RpcReply = TypeVar("RpcReply")
 
-CALL_S = 10.0
-"""Timeout of a call, in seconds. Watch streams have none."""
 REGISTER_S = 120.0
 """Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
 NO_ENTRY_AFTER = 2**62
 """A number above that of any entry."""
 REOPEN_GRACE_S = 30.0
 """How long calls may go on over a channel that was replaced."""
-RUN_LOG_PART_BYTES = 2**16
 PROVE_S = 120.0
 """Timeout of a page of rows, before which the registry may prove its whole database."""
 
@@ -93,7 +91,17 @@ def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
     return metadata if token is None else [*metadata, ("authorization", f"Bearer {token}")]
 
 
-class RegistryClient:
+class RelayedError(Exception):
+    """A relayed call has failed: its status, and the registry's error that it stands for."""
+
+    def __init__(self, status: grpc.aio.AioRpcError) -> None:
+        super().__init__(status.details() or "")
+        self.code = status.code()
+        self.metadata = tuple(status.trailing_metadata() or ())
+        self.meaning: Exception = error_from_status(status)
+
+
+class RegistryClient(RunCalls):
     """A connection to the registry for one actor. Use it as an async context manager.
 
     address      host:port of the registry.
@@ -510,59 +518,22 @@ class RegistryClient:
 
     # History
 
-    # Training runs
+    async def relay(self, method: str, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+        """Send serialised messages to an RPC in this client's name, and yield its replies.
 
-    async def begin_run(
-        self, model: str, setting: str, *, key: str, cause: str, inputs: bytes
-    ) -> pb.BeginRunReply:
-        """Begin a run. `begun` is False if a run with this key has ended or is under way.
+        method  full name, such as "/turnout.v1.Registry/GetRun".
 
-        key     the same key begins no second run of the model; empty: the run has none.
-        cause   such as "schedule weekly".
-        inputs  canonical JSON of what the run is made from.
+        Raises RelayedError, because whoever is relayed for reads the status.
         """
-        request = pb.BeginRunRequest(
-            model=model, setting=setting, key=key, cause=cause, inputs_json=inputs
-        )
-        return await self._call(self._rpc.BeginRun, request)
-
-    async def append_run_log(self, run: pb.Run, text: str) -> None:
-        """Append to the log of a run, and give a sign of life.
-
-        Raises FencedError when another attempt has taken the run over.
-        """
-        content = text.encode()
-        for start in range(0, max(len(content), 1), RUN_LOG_PART_BYTES):
-            part = content[start : start + RUN_LOG_PART_BYTES]
-            message = pb.RunLogPart(id=run.id, attempt=run.attempt, text=part)
-            await self._call(self._rpc.AppendRunLog, message)
-
-    async def end_run(self, request: pb.EndRunRequest) -> pb.Run:
-        """Write the end of a run; raise FencedError when another attempt has taken it over."""
-        return await self._call(self._rpc.EndRun, request)
-
-    async def get_run(self, run_id: str) -> pb.Run:
-        """Return a run by its id or at least its first 8 digits; raise NotFoundError."""
-        return await self._call(self._rpc.GetRun, pb.RunName(id=run_id))
-
-    async def list_runs(self, model: str = "", limit: int = 200) -> list[pb.Run]:
-        """Return the newest runs of a model, or of all models, without inputs and results."""
-        runs: list[pb.Run] = []
-        request = pb.ListRunsRequest(model=model)
-        while len(runs) < limit:
-            reply = await self._call(self._rpc.ListRuns, request)
-            runs.extend(reply.runs)
-            if not reply.more:
-                break
-            request.before = reply.next
-        return runs[:limit]
-
-    async def read_run_log(self, run_id: str, *, follow: bool = False) -> AsyncIterator[bytes]:
-        """Yield the log of a run in parts; with *follow* until the run has ended."""
-        request = pb.RunLogRequest(id=run_id, follow=follow)
-        stream = self._stream(self._rpc.ReadRunLog, request, None if follow else CALL_S)
-        async for part in stream:
-            yield part.text
+        if self._channel is None:
+            raise RegistryUnavailableError("this RegistryClient is not open")
+        multicallable: Any = self._channel.stream_stream(method)
+        call = multicallable(requests, metadata=self._metadata)
+        try:
+            async for reply in call:
+                yield reply
+        except grpc.aio.AioRpcError as error:
+            raise RelayedError(error) from error
 
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""

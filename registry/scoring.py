@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from host.onnx_runtime import onnxruntime
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance
 from registry.types import ScoringError, VersionRefusedError

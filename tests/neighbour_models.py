@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
+from host.onnx_runtime import onnxruntime
 from tests.tiny_models import DEFAULT_WIDTH, linear_weights, tiny_files
 
 Constants = dict[str, NDArray[np.generic]]

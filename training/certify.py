@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from features.canonical import canonical_json
 from features.replay.served_rows import served_rows
+from host.sandbox.run import Isolation
 from protos.journal_pb2 import ServedBatch
-from registry import scoring
 from registry.bundle import Bundle
 from training.errors import CertifyError
 from training.evaluation.expected_shift import ExpectedShift, expected_shift
+from training.retrain.sandboxed_scores import score_side_by_side
 
 ROWS_MIN = 500
 """Fewer rows would leave most bins of the shift to chance."""
@@ -45,9 +46,17 @@ def rows_to_certify_on(
 
 
 def measure_shift(
-    candidate: Bundle, production: Bundle, rows: NDArray[np.float32]
+    candidate: Bundle,
+    production: Bundle,
+    rows: NDArray[np.float32],
+    *,
+    isolation: Isolation | None = None,
 ) -> ExpectedShift:
     """Return how the scores of *candidate* differ from those of *production* on (N, F) *rows*.
+
+    Both score in a sandboxed child, because a version is what its author wrote.
+
+    isolation  None chooses one.
 
     Raises CertifyError if the versions read other inputs, the rows are too few, or a score of the
     candidate is not finite where production's is.
@@ -64,9 +73,11 @@ def measure_shift(
             f"certificate needs {ROWS_MIN}. Let production answer more calls"
         )
     # Score the rows with both, and leave out those that production cannot score.
-    before = scoring.load_session(production).run(rows)
-    after = scoring.load_session(candidate).run(rows)
+    outputs = len(production.contract.outputs)
+    scored = score_side_by_side(production.onnx, candidate.onnx, rows, outputs, isolation=isolation)
+    before, after = scored.first, scored.second
     usable = np.isfinite(before).all(axis=1)
+    # A candidate must score what production scores.
     failed = int(np.count_nonzero(usable & ~np.isfinite(after).all(axis=1)))
     if failed:
         raise CertifyError(

@@ -1,6 +1,7 @@
 """Errors of training. Each type of error is for one person to correct."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 
@@ -25,7 +26,10 @@ class GateFailedError(Exception):
 
     report       all checks as JSON values, passed or not, as the card has them.
     only_better  whether the version lacks nothing but a gain over its champion.
+    facts        sections of the card that the version would have had, as far as they are known.
     """
+
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,

@@ -11,18 +11,32 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import ModelContract
+from features.contract import ModelContract, time_columns
 from features.offline import Spine, TrainingSet
 from features.rows import DEFAULTED, MISSING, STALE
 from features.storage.unjoined import OtherForm, Unjoined
 from features.views import View
 from training.errors import JoinError
+from training.labelled_rows import LabelledRows
+from training.request_inputs import encode_inputs
 
 DAY_MS = 86_400_000
 
 
 class ReasonsSource(Protocol):
     """The method of features.offline.OfflineStore that says why rows found nothing."""
+
+    def unjoined(self, view: View, spine: Spine) -> Unjoined:
+        """Return why no row of *spine* found a fresh row of *view*."""
+
+
+class RowSource(Protocol):
+    """The methods of features.offline.OfflineStore that join labelled rows."""
+
+    def training_set(
+        self, contract: ModelContract, spine: Spine, *, with_known: bool = False
+    ) -> TrainingSet:
+        """Return the features as they were known at each instant of *spine*."""
 
     def unjoined(self, view: View, spine: Spine) -> Unjoined:
         """Return why no row of *spine* found a fresh row of *view*."""
@@ -51,6 +65,31 @@ class JoinedView:
     def definition(self) -> dict[str, float]:
         """Return the shares as JSON values for the card."""
         return {"missing": self.missing, "stale": self.stale, "defaulted": self.defaulted}
+
+
+def joined_rows(
+    name: str,
+    store: RowSource,
+    contract: ModelContract,
+    labels: LabelledRows,
+    *,
+    without_row_max: float,
+) -> tuple[NDArray[np.float32], list[JoinedView]]:
+    """Return the model inputs of the labelled rows, (N, F), and what the rows found in each view.
+
+    name  what is trained or compared, for the message.
+
+    Raises JoinError if too many labels found no fresh row, as `require_joined` says.
+    """
+    rows = store.training_set(contract, labels.spine)
+    require_joined(name, store, contract, labels.spine, rows, without_row_max=without_row_max)
+    blocks = [rows.values]
+    if contract.inputs:
+        blocks.append(encode_inputs(contract.inputs, labels.inputs))
+    if contract.request_time:
+        blocks.append(time_columns(labels.as_of_ms))
+    matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+    return matrix, joined_views(contract, rows)
 
 
 def joined_views(contract: ModelContract, rows: TrainingSet) -> list[JoinedView]:

@@ -1,5 +1,6 @@
 """Reads declared labels from their source, as the rows that a model is trained on."""
 
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from training.labelled_rows import VALUES_SHOWN, LabelledRows
 from training.labels import Labels
 
 INSTANT = "event_time_ms"
+KNOWN = "created_ms"
+DAY_MS = 86_400_000
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -26,13 +29,19 @@ def read_labels(
     connections: Mapping[str, str] | None = None,
     frame: Frame = None,
     spill: Path | None = None,
+    known_until_ms: int = 0,
 ) -> LabelledRows:
     """Run the transform of *labels* over their source. Rows without an outcome are left out.
+
+    So are, and are counted, rows whose horizon is not over at the newest instant at which a row of
+    the result became known.
 
     root         the folder that relative paths of the source start from.
     connections  name -> address of a PostgreSQL database.
     frame        the pandas, polars or Arrow table of a source of kind "frame".
     spill        an existing folder for what does not fit into the memory.
+    known_until_ms  above 0, only rows that were known at this instant, Unix ms, are read: so the
+                 rows of a former training are found again in a table that has grown.
 
     Raises SourceError when the source cannot be read, and LabelsError when its rows do not fit:
     an id or an instant is missing, or a value is neither positive nor negative.
@@ -44,6 +53,9 @@ def read_labels(
             open_source(connection, labels.source, frame=frame, root=root, connections=connections)
             connection.execute(f"CREATE TEMP TABLE labelled AS {labels.transform}")
             kinds = _kinds(labels, connection)
+            # Outcomes that are not final are left out.
+            newest_ms = _newest_known(labels, connection, kinds, known_until_ms)
+            immature = _leave_out_immature(labels, connection, kinds, newest_ms)
             columns = fetch_columns(connection, _rows_sql(labels, connection, kinds))
             outcomes = np.asarray(columns[labels.value]).astype(np.bool_)
             _check_classes(labels, connection, outcomes, kinds[labels.value])
@@ -54,7 +66,61 @@ def read_labels(
         as_of_ms=_int64(columns[INSTANT]),
         positive=outcomes,
         inputs={name: columns[name] for name in labels.inputs},
+        immature=immature,
+        known_until_ms=newest_ms,
     )
+
+
+def _newest_known(
+    labels: Labels,
+    connection: duckdb.DuckDBPyConnection,
+    kinds: Mapping[str, str],
+    known_until_ms: int,
+) -> int:
+    """Return the newest instant at which a row became known, Unix ms; 0 when rows have none.
+
+    Rows that became known after *known_until_ms* are deleted, unless it is 0.
+    """
+    if KNOWN not in kinds:
+        if labels.horizon_days:
+            raise LabelsError(
+                f"labels {labels.name!r} have horizon_days={labels.horizon_days:g}, and no row "
+                "says when it became known, so nobody can tell which outcomes are final: name the "
+                f"column with Source(created=...), or return {KNOWN} in the transform"
+            )
+        return 0
+    if known_until_ms:
+        connection.execute(f"DELETE FROM labelled WHERE {KNOWN} > {known_until_ms:d}").fetchall()
+    newest = connection.execute(f"SELECT max({KNOWN})::BIGINT FROM labelled").fetchall()
+    return int(newest[0][0] or 0)
+
+
+def _leave_out_immature(
+    labels: Labels, connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, str], newest_ms: int
+) -> int:
+    """Delete the rows whose horizon ends after *newest_ms*, and return their number.
+
+    Raises LabelsError when no other row is left.
+    """
+    if not labels.horizon_days:
+        return 0
+    horizon_ms = round(labels.horizon_days * DAY_MS)
+    known = _known_sql(labels, kinds[labels.value])
+    late = f"{known} AND {INSTANT} + {horizon_ms:d} > {newest_ms:d}"
+    counts = f"SELECT count(*) FILTER ({known}), count(*) FILTER ({late}) FROM labelled"
+    ((rows, immature),) = connection.execute(counts).fetchall()
+    if rows and immature == rows:
+        raise LabelsError(
+            f"labels {labels.name!r}: none of the {rows:,} outcomes is final. The horizon is "
+            f"{labels.horizon_days:g} days, and the newest row became known at {_utc(newest_ms)}: "
+            "wait for later rows, or correct the column with created="
+        )
+    connection.execute(f"DELETE FROM labelled WHERE {late}").fetchall()
+    return int(immature)
+
+
+def _utc(unix_ms: int) -> str:
+    return dt.datetime.fromtimestamp(unix_ms / 1_000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _int64(values: NDArray[Any]) -> NDArray[np.int64]:

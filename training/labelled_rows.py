@@ -23,6 +23,8 @@ class LabelledRows:
     positive   (N,) bool, the labels. Numbers that are all 0 or 1 are taken as bool.
     inputs     request input -> its N values at the instants: texts of a category, or numbers.
                None, NaN and what is masked are missing.
+    immature   rows that were left out, because their outcome was not final yet.
+    known_until_ms  the newest instant at which an outcome became known, Unix ms; 0: not known.
 
     Lists, arrays and columns of a data frame are taken alike, by position. Raises LabelsError when
     lengths differ, an id is no text, an instant is no whole number, a label is neither true nor
@@ -33,6 +35,8 @@ class LabelledRows:
     as_of_ms: NDArray[np.int64]
     positive: NDArray[np.bool_]
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    immature: int = 0
+    known_until_ms: int = 0
 
     def __post_init__(self) -> None:
         # A column of a data frame has an index of its own, so each becomes plain values in order.

@@ -1,5 +1,6 @@
 """Declares labels: where a recipe's outcomes come from. Nothing is read here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,10 @@ class Labels:
                `event_time_ms`, the column *value* and the columns *inputs*.
     inputs     columns with what a caller would have sent at the instant, one for each request
                input of the recipes that learn from the labels, under the input's name.
+    horizon_days  days from the instant until the outcome is final, as in "left within 30 days"; 0:
+               every label is final. A label whose days are not over yet at the newest instant at
+               which a row of the labels became known is left out. The source names that instant
+               with created=, or the transform returns `created_ms`.
 
     Raises LabelsError when these contradict each other.
     """
@@ -37,8 +42,10 @@ class Labels:
     positive: tuple[str | int | float | bool, ...] = ()
     transform: str = "SELECT * FROM source"
     inputs: tuple[str, ...] = ()
+    horizon_days: float = 0.0
 
     def __post_init__(self) -> None:
+        # Names and columns.
         if not NAME.fullmatch(self.name):
             raise LabelsError(f"the name of labels {self.name!r} does not match {NAME.pattern}")
         if isinstance(self.entities, str) or not self.entities:
@@ -57,10 +64,16 @@ class Labels:
                 f"labels {self.name!r} name the columns {list(columns)}; entities, value and "
                 "inputs must be different columns"
             )
+        # Values, horizon and SQL.
         if isinstance(self.positive, str):
             raise LabelsError(
                 f"labels {self.name!r} have positive={self.positive!r}; give a tuple: "
                 f"({self.positive!r},)"
+            )
+        if not 0.0 <= self.horizon_days < math.inf:
+            raise LabelsError(
+                f"labels {self.name!r} have horizon_days={self.horizon_days}; it is the days until "
+                "an outcome is final, from 0 on"
             )
         try:
             check_transform(self.transform)
@@ -68,7 +81,10 @@ class Labels:
             raise LabelsError(f"labels {self.name!r}: {error}") from error
 
     def definition(self) -> dict[str, Any]:
-        """Return the labels as JSON values; `inputs` is there only where there are some."""
+        """Return the labels as JSON values; inputs and horizon are there only where they are used.
+
+        So the digests of labels that were declared before these fields stay.
+        """
         return {
             "name": self.name,
             "entities": list(self.entities),
@@ -77,6 +93,7 @@ class Labels:
             "positive": list(self.positive),
             "transform": self.transform,
             **({"inputs": list(self.inputs)} if self.inputs else {}),
+            **({"horizon_days": self.horizon_days} if self.horizon_days else {}),
         }
 
     @property
@@ -99,6 +116,7 @@ class Labels:
                 positive=tuple(definition["positive"]),
                 transform=definition["transform"],
                 inputs=tuple(definition.get("inputs", ())),
+                horizon_days=definition.get("horizon_days", 0.0),
             )
         except (KeyError, TypeError, ViewError) as error:
             raise LabelsError(f"not a definition of labels: {error!r}") from error

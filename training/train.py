@@ -5,14 +5,14 @@ champion and registers the result.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from features.contract import ModelContract, time_columns
+from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
 from features.storage.unjoined import Unjoined
 from features.views import View
@@ -34,10 +34,12 @@ from training.export.edge_rows import base_rows, contract_edges, threshold_neigh
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
-from training.joined import JoinedView, joined_views, require_joined
+from training.joined import JoinedView, joined_rows
 from training.labelled_rows import LabelledRows
 from training.recipe import Recipe
-from training.request_inputs import encode_inputs
+from training.retrain.build_record import SECTION, build_facts, code_digest, maturity_facts
+from training.retrain.champion_now import ChampionNow
+from training.retrain.step_cache import NO_STEPS, StepCache, StepResult
 from training.split import Split, split_rows
 
 Progress = Callable[[str], None]
@@ -58,13 +60,16 @@ class FeatureSource(Protocol):
     def digest(self, views: Sequence[View]) -> str:
         """Return the SHA-256 (hex) of the data that *views* are read from."""
 
+    def ingested(self, view: View) -> tuple[int, str]:
+        """Return the number of the view's last ingest, and the SHA-256 of all ingests."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedVersion:
     """A version that passed its gate: its files, and the numbers that they were made from.
 
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
-    model     the fitted scikit-learn classifier.
+    model     the fitted scikit-learn classifier; None if an interrupted training had fitted it.
     rows      (N, F) float32, the model inputs of all labelled rows.
     joined    what the labelled rows found in each view.
     held_out  (N,) bool, True for the rows by which the version is judged.
@@ -140,41 +145,45 @@ def train_version(
     labels: LabelledRows,
     *,
     champion: Bundle | None = None,
+    champion_now: ChampionNow | None = None,
     commit: str = "unknown",
+    steps: StepCache = NO_STEPS,
     progress: Progress = lambda _step: None,
 ) -> TrainedVersion:
     """Make a version of the recipe's model, and compare it with *champion*.
 
-    champion  the version to compare with, of any recipe; None for a model's first version.
-    commit    git commit of the code, for the card (`host.git.commit_of`).
+    champion      the version to compare with, of any recipe; None for a model's first version.
+    champion_now  what the champion is worth on the newest labels, for the card.
+    commit        git commit of the code, for the card (`host.git.commit_of`).
+    steps         has the finished steps of an interrupted training, which are not repeated.
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
     RecipeError before any data is read, LabelsError, JoinError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
+    built = build_facts(recipe, store, labels, "" if champion is None else champion.digest)
+    inputs = {**built, "packages": card.package_versions(), "code": code_digest()}
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
-    rows, joined = _joined_rows(recipe, store, recipe.contract, labels)
+    rows, joined = _rows(recipe, store, labels, steps, inputs)
     split = split_rows(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, split, labels.positive)
+    fitted = _kept_fit(recipe, rows, split, labels.positive, steps, inputs)
     # Judge the ONNX scores of the held-out rows, by themselves and beside the champion's.
     found = _evaluate(recipe, store, labels, fitted, champion, progress)
     # The gate raises unless every check passes. It loads the very files of the version.
     files = _files(recipe, fitted)
     progress("gate")
-    checks = _pass_gate(recipe, files, fitted, found)
-    # The card says how the version was made. An approver accepts sections of it with the shift.
-    snapshot = store.digest([use.view for use in recipe.contract.views])
-    facts = {
-        **card.recipe_facts(recipe, fitted.threshold),
-        **card.code_facts(commit),
-        "data": card.data_facts(recipe, labels, split, snapshot=snapshot),
-        "joined": {view.view: view.definition() for view in joined},
-        **_evaluation_facts(recipe, fitted, found),
-        "gate": checks,
+    evidence = {
+        **_data_facts(recipe, store, labels, split, joined),
+        **_evaluation_facts(recipe, fitted, found, champion_now),
+        SECTION: built,
     }
+    checks = _pass_gate(recipe, labels, files, fitted, found, evidence)
+    # The card says how the version was made. An approver accepts sections of it with the shift.
+    how = {**card.recipe_facts(recipe, fitted.threshold), **card.code_facts(commit)}
+    facts = {**how, **evidence, "gate": checks}
     shift = None if found.shift is None else replace(found.shift, sections=section_digests(facts))
     return TrainedVersion(
         recipe=recipe,
@@ -190,6 +199,69 @@ def train_version(
         parity=fitted.parity,
         shift=shift,
     )
+
+
+def _rows(
+    recipe: Recipe,
+    store: FeatureSource,
+    labels: LabelledRows,
+    steps: StepCache,
+    inputs: dict[str, Any],
+) -> tuple[NDArray[np.float32], list[JoinedView]]:
+    """Return the model inputs of the labelled rows, (N, F), and what the rows found in each view.
+
+    inputs  what the version is made from, by which the rows are kept.
+    """
+    kept = steps.load("rows", inputs)
+    if kept is not None:
+        return kept.arrays["rows"], [JoinedView(**view) for view in kept.facts["joined"]]
+    rows, joined = joined_rows(
+        f"{recipe.model}/{recipe.setting}",
+        store,
+        recipe.contract,
+        labels,
+        without_row_max=recipe.gate.without_row_max,
+    )
+    facts = {"joined": [asdict(view) for view in joined]}
+    steps.keep("rows", inputs, StepResult(facts, {"rows": rows}))
+    return rows, joined
+
+
+def _kept_fit(
+    recipe: Recipe,
+    rows: NDArray[np.float32],
+    split: Split,
+    positive: NDArray[np.bool_],
+    steps: StepCache,
+    inputs: dict[str, Any],
+) -> _Fitted:
+    """Do as `_fit` does, unless the fit of *inputs* is kept. A kept fit has no fitted model."""
+    # The fit of an interrupted training.
+    kept = steps.load("fit", inputs)
+    if kept is not None:
+        return _Fitted(
+            rows=rows,
+            split=split,
+            model=None,
+            onnx=kept.files["model.onnx"],
+            edges=kept.arrays["edges"],
+            scores=kept.arrays["scores"],
+            threshold=kept.facts["threshold"],
+            parity=ParityCertificate(**kept.facts["parity"]),
+            leakage=gate.GateCheck(**kept.facts["leakage"]),
+        )
+    fitted = _fit(recipe, rows, split, positive)
+    # A fit that the gate will refuse is not worth keeping.
+    if not fitted.parity.passed:
+        return fitted
+    facts = {
+        "threshold": fitted.threshold,
+        "parity": asdict(fitted.parity),
+        "leakage": asdict(fitted.leakage),
+    }
+    arrays = {"edges": fitted.edges, "scores": fitted.scores}
+    steps.keep("fit", inputs, StepResult(facts, arrays, {"model.onnx": fitted.onnx}))
+    return fitted
 
 
 def _evaluate(
@@ -215,9 +287,30 @@ def _evaluate(
     return _Evaluation(metrics, fairness, gain, shift)
 
 
-def _evaluation_facts(recipe: Recipe, fitted: _Fitted, found: _Evaluation) -> dict[str, Any]:
-    """Return the card's facts about metrics and their intervals, fairness and parity."""
+def _data_facts(
+    recipe: Recipe,
+    store: FeatureSource,
+    labels: LabelledRows,
+    split: Split,
+    joined: list[JoinedView],
+) -> dict[str, Any]:
+    """Return the card's facts about labels, stored data, and what both found in each other."""
+    snapshot = store.digest([use.view for use in recipe.contract.views])
     return {
+        "data": {
+            **card.data_facts(recipe, labels, split, snapshot=snapshot),
+            **maturity_facts(labels),
+        },
+        "joined": {view.view: view.definition() for view in joined},
+    }
+
+
+def _evaluation_facts(
+    recipe: Recipe, fitted: _Fitted, found: _Evaluation, champion_now: ChampionNow | None
+) -> dict[str, Any]:
+    """Return the card's facts about metrics and their intervals, fairness, parity and champion."""
+    return {
+        **({} if champion_now is None else {"champion": champion_now.definition()}),
         "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
         "auc_gain": None if found.gain is None else found.gain.definition(),
         "intervals": Bootstrap(int(fitted.held_out.sum()), seed=recipe.seed).definition(),
@@ -232,45 +325,15 @@ def _shift_facts(facts: dict[str, Any], shift: ExpectedShift | None) -> dict[str
     return {"expected_shift": without if shift is None else shift.definition()}
 
 
-def _joined_rows(
-    recipe: Recipe,
-    store: FeatureSource,
-    contract: ModelContract,
-    labels: LabelledRows,
-    *,
-    suffix: str = "",
-) -> tuple[NDArray[np.float32], list[JoinedView]]:
-    """Return the features of the labelled rows, (N, F), and what the rows found in each view.
-
-    suffix  follows the recipe's name in the error, when another version reads the rows.
-
-    Raises JoinError if too many labels found no fresh row.
-    """
-    rows = store.training_set(contract, labels.spine)
-    require_joined(
-        f"{recipe.model}/{recipe.setting}{suffix}",
-        store,
-        contract,
-        labels.spine,
-        rows,
-        without_row_max=recipe.gate.without_row_max,
-    )
-    blocks = [rows.values]
-    if contract.inputs:
-        blocks.append(encode_inputs(contract.inputs, labels.inputs))
-    if contract.request_time:
-        blocks.append(time_columns(labels.as_of_ms))
-    matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-    return matrix, joined_views(contract, rows)
-
-
 def _pass_gate(
     recipe: Recipe,
+    labels: LabelledRows,
     files: dict[str, bytes],
     fitted: _Fitted,
     found: _Evaluation,
+    evidence: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the passed checks for the card; raise GateFailedError if one fails."""
+    """Return the passed checks for the card; raise GateFailedError with *evidence* if one fails."""
     checks = gate.quality_checks(
         recipe.gate,
         held_out_rows=int(fitted.held_out.sum()),
@@ -278,9 +341,14 @@ def _pass_gate(
         gain=found.gain,
         parity=fitted.parity,
     )
+    checks.append(gate.held_out_classes_check(labels.positive[fitted.held_out]))
     checks.append(fitted.leakage)
     checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
-    gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
+    try:
+        gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
+    except GateFailedError as error:
+        error.facts = evidence
+        raise
     return [check.definition() for check in checks]
 
 
@@ -369,8 +437,13 @@ def _compare(
     # The champion scores the same rows, with the features of its own contract.
     session = scoring.load_session(champion)
     # With defaults instead of features it would lose every comparison.
-    suffix = f", champion {champion.digest[:16]}"
-    rows, _ = _joined_rows(recipe, store, champion.contract, held_out_labels, suffix=suffix)
+    rows, _ = joined_rows(
+        f"{recipe.model}/{recipe.setting}, champion {champion.digest[:16]}",
+        store,
+        champion.contract,
+        held_out_labels,
+        without_row_max=recipe.gate.without_row_max,
+    )
     champion_scores = session.run(rows)
     unusable = int((~np.isfinite(champion_scores).all(axis=1)).sum())
     if unusable:

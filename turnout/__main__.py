@@ -24,7 +24,7 @@ from turnout.commands import (
     versions,
 )
 from turnout.commands.drill import drill
-from turnout.commands.projects import plan, project, runs
+from turnout.commands.projects import labels, plan, project, retraining, runs
 from turnout.commands.projects.first_hour import try_project
 from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
@@ -37,7 +37,8 @@ app = typer.Typer(
     help="Run, release and watch models for tabular data. Start with: turnout demo",
     epilog="--folder, --registry, --registry-certificate, --gateway, --store, --project, --env, "
     "--as, --token-file and --json may stand anywhere on the command line. Exit codes: 0 success, "
-    "1 the command failed or its answer is no, 2 wrong usage, 3 the system cannot be reached.",
+    "1 the command failed or its answer is no, 2 wrong usage, 3 the system cannot be reached, "
+    "4 a training was not better than its champion.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -131,6 +132,9 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(runs.app, name="runs")
+app.add_typer(retraining.run_app, name="run")
+app.add_typer(retraining.schedules_app, name="schedules")
+app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.text import log_to_stderr
 from registry.api import server as registry_server
+from registry.client import RegistryClient
 from registry.types import read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
+from turnout.retraining.scheduler import Scheduler
 
 log = logging.getLogger("control")
 
@@ -64,7 +67,12 @@ async def serve_control(
         port = add_port(server, address, certificate)
         address = f"{address.rpartition(':')[0]}:{port}"
         rollouts = rollout_server.add_rollout_to(
-            server, address, token=token, certificate=certificate.certificate, policies=policies
+            server,
+            address,
+            token=token,
+            certificate=certificate.certificate,
+            policies=policies,
+            beside=(_ask_for_due_runs,),
         )
         # The controller calls the registry, so the server starts first and stops last.
         await server.start()
@@ -86,6 +94,11 @@ async def serve_control(
         keeping_connections.cancel()
     finally:
         registry.close()
+
+
+async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:
+    """Ask for the runs that schedules make due, while the controller leads."""
+    await Scheduler(registry, lease_token, lambda: time.time_ns() // 1_000_000).run()
 
 
 def main() -> None:

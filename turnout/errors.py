@@ -13,6 +13,8 @@ class ExitCode(IntEnum):
     """An option or an argument is wrong."""
     NOT_REACHABLE = 3
     """The system does not answer, or the part of it that the command needs does not."""
+    NO_BETTER = 4
+    """A training made a valid version that is not better than its champion."""
 
 
 class OperatorError(Exception):

@@ -18,12 +18,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnxruntime
 import redis.asyncio
 import uvloop
 from numpy.typing import NDArray
 
 from benchmarks.serving.bench_model import FEATURES, VIEW
+from host.onnx_runtime import onnxruntime
 from protos import predict_pb2, predict_pb2_grpc
 
 HEADER_BYTES = 32

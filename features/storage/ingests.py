@@ -88,6 +88,21 @@ def stored_ingests(folder: Path) -> list[StoredIngest]:
     return [_read(path, first, last) for path, first, last in _current_folders(folder)]
 
 
+def newest_ingest(folder: Path) -> tuple[int, int] | None:
+    """Return the number of a view's newest ingest, and when it was written, Unix ms; or None.
+
+    Compaction writes it anew and keeps its number.
+    """
+    current = _current_folders(folder) if folder.is_dir() else []
+    if not current:
+        return None
+    path, _, last = current[-1]
+    try:
+        return last, (path / MANIFEST).stat().st_mtime_ns // 1_000_000
+    except FileNotFoundError:  # a compaction has just replaced it; the next look finds the other
+        return None
+
+
 def stored_files(
     ingests: Sequence[StoredIngest], from_ms: int = 0, to_ms: int = EVENT_MS_MAX
 ) -> list[Path]:

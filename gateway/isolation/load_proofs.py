@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import onnxruntime
-
 from host.files import make_private_folder, replace_file
+from host.onnx_runtime import onnxruntime
 
 FORMAT = 2
 """Raised when probes check more: a proof of an earlier format is no proof, so versions are probed

@@ -61,6 +61,8 @@ class RegistryWatch:
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()
         """Set once the registry has sent the deployment of every model."""
+        self.connected = False
+        """Whether the stream of deployments stands."""
         self.spare = True
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
@@ -98,6 +100,7 @@ class RegistryWatch:
             finally:
                 restart.cancel()
                 stream.cancel()
+                self.connected = False
             if self._restart.is_set():
                 continue
             pause_s = RETRY_S_MIN
@@ -135,6 +138,7 @@ class RegistryWatch:
             if event.snapshot_end:
                 self._backoff.reset()
                 self._logged_error = None
+                self.connected = True
                 self.snapshot_seen.set()
                 self._changed.set()
 

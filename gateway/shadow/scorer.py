@@ -20,7 +20,7 @@ from gateway.shadow.protocol import (
     encode_scores,
 )
 from host.child_process import parse_and_confine
-from host.packed_files import unpack_files
+from host.files import unpack_files
 from registry.bundle import verify_bundle
 from registry.scoring import Session, load_session, warm_up
 

@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from gateway.shadow.protocol import ScoresDecoder, ShadowProtocolError, encode_copy
 from host.child_process import ChildProcess, ResourceLimits, describe_exit
 from host.clock import NS_PER_SECOND, Clock
-from host.packed_files import pack_files
+from host.files import pack_files
 from host.retry import Backoff
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,9 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024
 UNREAD_BYTES_MAX = 256 * 1024
 """Bytes that wait for the other end to read; past that, no heartbeats and snapshots are sent."""
 
+REGISTRY_CONNECTED = "registry_connected"
+"""The number of a heartbeat that is 1 while the worker receives deployments."""
+
 _LENGTH = struct.Struct("<I")
 
 Message = dict[str, Any]

@@ -65,6 +65,8 @@ class Report:
     slots: int = 0
     serving: int = 0
     """Slots whose worker has opened the port."""
+    connected: int = 0
+    """... and receives deployments from the registry."""
     workers: tuple[Mapping[str, Any], ...] = ()
     """The rows of /workers: pid, slot, state, age_s, rss_bytes, ..."""
     statistics: tuple[Mapping[str, Any], ...] = ()

@@ -120,7 +120,10 @@ def _respond(path: str, exposition: Exposition, report: Report) -> Answer:
         content_type = "text/plain; version=0.0.4; charset=utf-8"
         return HTTPStatus.OK, content_type, exposition.text()
     if path == "/healthz":
-        text = f"{report.serving} of {report.slots} slots serving\n"
+        text = (
+            f"{report.serving} of {report.slots} slots serving, {report.connected} of them "
+            "connected to the registry\n"
+        )
         status = HTTPStatus.OK if report.serving else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", text.encode()
     rows = report.workers if path == "/workers" else report.statistics

@@ -26,7 +26,7 @@ from typing import Any
 
 from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
 from gateway.settings import Settings
-from gateway.supervision.channel import ControlConnection, Message
+from gateway.supervision.channel import REGISTRY_CONNECTED, ControlConnection, Message
 from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
 from gateway.supervision.journal_keeper import JournalKeeper
 from gateway.supervision.metrics_endpoint import MetricsEndpoint
@@ -364,6 +364,11 @@ class Supervisor:
         self.report = Report(
             slots=self.settings.workers,
             serving=self._slots.serving,
+            connected=sum(
+                bool(row.get(REGISTRY_CONNECTED))
+                for row in rows
+                if row["state"] == WorkerState.SERVING.value
+            ),
             workers=tuple(sorted(rows, key=_by_slot)),
             statistics=tuple(sorted(statistics, key=_by_slot)),
             counts={label: tuple(snapshots) for label, snapshots in counts.items()},

@@ -97,6 +97,9 @@ FAMILIES: dict[str, Family] = {
         ("view", "edition"),
         "1: the newest row has four fifths of the TTL behind it, or no rows were materialised.",
     ),
+    "turnout_registry_connected": Family(
+        "gauge", (), "1: the worker receives deployments from the registry."
+    ),
     "turnout_registry_alarms": Family(
         "gauge", ("kind",), "What the worker does not accept from the registry at present, by kind."
     ),

@@ -22,6 +22,8 @@ from project.folder import CODE_FOLDERS, ProjectFolder, files_below
 from project.loading.leakage import leaks
 from project.model_settings import read_model_settings
 from project.policies import BUILT_IN, read_policies
+from project.schedules import FILE as SCHEDULES_FILE
+from project.schedules import read_schedules
 
 MODULE_PATH = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*\.py", re.ASCII)
 REPORT_LINE_BYTES_MAX = 64 * 1024 * 1024
@@ -110,6 +112,9 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
         declared.definitions["models"].setdefault(name, settings)
         declared.files["models", name].append(f"models/{name}.toml")
     policies, policy_problems = read_policies(project)
+    schedules, schedule_lines, schedule_problems = read_schedules(
+        project, declared.definitions["recipes"], declared.definitions["views"]
+    )
     written = ProjectDefinitions(
         name=project.name,
         views=declared.definitions["views"],
@@ -117,14 +122,19 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
         recipes=declared.definitions["recipes"],
         models=declared.definitions["models"],
         policies={name: tables for name, (tables, _) in policies.items()},
+        schedules=schedules,
     )
     # What is applied comes back as canonical JSON, in which 1.0 is 1; so both look the same.
     definitions = parse_definitions(written.json)
     shown = {key: places[0] for key, places in declared.files.items()}
     shown |= {("policies", name): file for name, (_, file) in policies.items()}
+    shown |= dict.fromkeys(schedule_lines, SCHEDULES_FILE)
+    declared.lines |= schedule_lines
     # Together they must fit too.
-    problems += [*declared.problems, *model_problems, *policy_problems]
     incomplete = bool(declared.problems)
+    problems += [*declared.problems, *model_problems, *policy_problems]
+    # A recipe that a schedule names may be in the file that failed.
+    problems += [] if incomplete else schedule_problems
     problems += _twice(declared)
     problems += _missing_references(definitions, shown, declared.lines, incomplete)
     problems += leaks(definitions, shown, declared.lines)
@@ -220,6 +230,7 @@ async def _follow_report(
     Return None when the child came to its end, the reason when it was too late, and an empty text
     when it ended by itself before.
     """
+    # Each line gives the child time for the next one.
     loop = asyncio.get_running_loop()
     seconds, since = limits.start_s, loop.time()
     while True:
@@ -238,6 +249,7 @@ async def _follow_report(
         if "printed" in report:
             sys.stderr.write(report["printed"])
             continue
+        # It begins or ends a file, or it is the last.
         seconds, since = limits.file_s, loop.time()
         if "end" in report:
             return None

@@ -6,9 +6,11 @@ Changes then wake the watch streams.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TypeVar
 
 from access.bounds import CHECKPOINT_BYTES_MAX, PROJECT_BYTES_MAX, first_page
-from access.identities import CONTROLLER, GATEWAY, OPERATOR, Identity
+from access.identities import AUTHOR, CONTROLLER, GATEWAY, OPERATOR, Identity
 from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
@@ -37,6 +39,7 @@ RECEIVE_S = 30.0
 RUN_LOG_POLL_S = 0.5
 """How often the log of a run is looked at for a reader that follows it."""
 END = object()
+Result = TypeVar("Result")
 
 
 class ChangeNotifier:
@@ -412,7 +415,9 @@ class RegistryService:
 
     async def BeginRun(self, request: pb.BeginRunRequest, identity: Identity) -> pb.BeginRunReply:  # noqa: N802
         """Begin a run, or return the run that has its key."""
-        return await asyncio.to_thread(self._runs.begin_run, identity.actor, request)
+        return await self._in_thread_with_findings(
+            partial(self._runs.begin_run, identity.actor, request)
+        )
 
     async def AppendRunLog(self, request: pb.RunLogPart, identity: Identity) -> pb.Empty:  # noqa: N802
         """Append to the log of a run, and note a sign of life."""
@@ -420,8 +425,40 @@ class RegistryService:
         return pb.Empty()
 
     async def EndRun(self, request: pb.EndRunRequest, identity: Identity) -> pb.Run:  # noqa: N802
-        """Write the end of a run."""
-        return await asyncio.to_thread(self._runs.end_run, identity.actor, request)
+        """Write the end of a run, or let it wait for another attempt."""
+        return await self._in_thread_with_findings(
+            partial(self._runs.end_run, identity.actor, request)
+        )
+
+    async def _in_thread_with_findings(self, act: Callable[[], Result]) -> Result:
+        """Do in a thread what may write a finding, and wake the watches of findings."""
+        loop = asyncio.get_running_loop()
+
+        def act_and_notify() -> Result:
+            result = act()
+            # Notify from this thread: the watchers must learn of it even if the call is cancelled.
+            loop.call_soon_threadsafe(self._finding_changes.notify_all)
+            return result
+
+        return await asyncio.to_thread(act_and_notify)
+
+    async def QueueRun(self, request: pb.QueueRunRequest, identity: Identity) -> pb.BeginRunReply:  # noqa: N802
+        """Write a run that waits for a trainer, or return the run that has its key."""
+        if not identity.roles & {AUTHOR, OPERATOR}:
+            _require_lease(identity, request.lease_token)
+        return await asyncio.to_thread(self._runs.queue_run, identity.actor, request)
+
+    async def CancelRun(self, request: pb.CancelRunRequest, identity: Identity) -> pb.Run:  # noqa: N802
+        """End a run that waits or runs."""
+        return await asyncio.to_thread(self._runs.cancel_run, identity.actor, request)
+
+    async def ListSchedules(  # noqa: N802
+        self, request: pb.ListSchedulesRequest, _identity: Identity
+    ) -> pb.ListSchedulesReply:
+        """Return the schedules that are applied now."""
+        return await asyncio.to_thread(
+            partial(self._runs.list_schedules, with_runs=request.with_runs)
+        )
 
     async def GetRun(self, request: pb.RunName, _identity: Identity) -> pb.Run:  # noqa: N802
         """Return a run with its inputs and its result."""

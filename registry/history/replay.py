@@ -290,7 +290,10 @@ ACTIONS: Mapping[str, Callable[[ReplayedState, HistoryRecord], None]] = {
     "close review": _close_review,
     "lease": _lease,
     "finding": _finding,
+    "queue run": _run,
     "begin run": _run,
+    "return run": _run,
+    "cancel run": _run,
     "end run": _run,
 }
 """Action of an entry -> what it does to the rows."""

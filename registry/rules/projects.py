@@ -6,17 +6,19 @@ No I/O. Definitions are canonical JSON:
      "views": {"usage": {"canonical": {...}, "hash": "<SHA-256 of canonical>", ...}},
      "labels": {...}, "recipes": {...},
      "models": {"churn": {"holdout_bp": 500, "serving": {"deadline_ms_default": 80}, ...}},
-     "policies": {"careful": {"base": "standard", ...}}}
+     "policies": {"careful": {"base": "standard", ...}},
+     "schedules": {"weekly": {"model": "churn", "cron": "0 4 * * 1", ...}}}
 
 `canonical` is what features.views.View.definition returns. `serving` has fields of ServingPolicy; a
 model without it, or without `holdout_bp`, keeps what its deployment has. A policy has the tables of
-its TOML file. Other sections and other fields are kept and not read here.
+its TOML file, and a schedule what registry/schedules/schedule.py says. Without schedules there is
+no such section. Other sections and other fields are kept and not read here.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.json_format import ParseDict, ParseError
@@ -25,6 +27,7 @@ from features.canonical import canonical_json, sha256_hex
 from host.text import CONTROL
 from protos import registry_pb2 as pb
 from registry.rules.settings import ModelSettings, check_serving_policy
+from registry.schedules.schedule import Schedule, ScheduleError, parse_schedule
 from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
 
 FORMAT = 1
@@ -47,6 +50,7 @@ class Definitions:
     """Section -> name -> definition; of a view its hash. Only OWNED_SECTIONS are in it."""
     settings: Mapping[str, ModelSettings]
     """Model -> its settings."""
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
     def about(self, model: str) -> pb.ProjectModel:
         """Return what the project says about a model that it has."""
@@ -103,7 +107,17 @@ def read_definitions(name: str, content: bytes) -> Definitions:
     # The parts that the registry acts by.
     views = {view: _checked_hash(view, item) for view, item in sections["views"].items()}
     settings = {model: _settings(model, item) for model, item in sections["models"].items()}
-    return Definitions(name, {**sections, "views": views}, settings)
+    return Definitions(name, {**sections, "views": views}, settings, _schedules(name, value))
+
+
+def _schedules(name: str, value: Mapping[str, Any]) -> dict[str, Schedule]:
+    tables = value.get("schedules", {})
+    if not isinstance(tables, dict):
+        raise BadRequestError(f"schedules of {name!r} is no table of names")
+    try:
+        return {item: parse_schedule(item, table) for item, table in tables.items()}
+    except ScheduleError as error:
+        raise BadRequestError(f"schedules of {name!r}: {error}") from error
 
 
 def _checked_hash(view: str, definition: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """Training runs in the database: what each was made from, and what came of it.
 
-A run is begun before its first step and ended once. Each of both is an entry of the history. The
+A run is begun before its first step and ended once. Each of both is an entry of the history.
+Before that it may wait in the queue (run_queue.py). The
 log and the last sign of life are files (run_logs.py), because no decision depends on them.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -25,7 +26,21 @@ from registry.types import (
 
 ENDED = (pb.Run.REGISTERED, pb.Run.WRITTEN, pb.Run.CHAMPION_KEPT, pb.Run.GATE_FAILED, pb.Run.FAILED)
 _CONTENT = ("inputs_json", "result_json")
-_WITHOUT_CONTENT = [column for column in tables.runs.columns if column.name not in _CONTENT]
+WITHOUT_CONTENT = [column for column in tables.runs.columns if column.name not in _CONTENT]
+NEW_RUN: Mapping[str, Any] = {
+    "ended_unix_ms": 0,
+    "version": "",
+    "version_digest": "",
+    "error": "",
+    "inputs_json": "{}",
+    "result_json": "{}",
+    "schedule": "",
+    "due_unix_ms": 0,
+    "queued_unix_ms": 0,
+    "taken_unix_ms": 0,
+    "failures": 0,
+}
+"""What a run has before anything came of it."""
 
 
 def find_by_key(connection: Connection, model: str, key: str) -> pb.Run | None:
@@ -34,11 +49,13 @@ def find_by_key(connection: Connection, model: str, key: str) -> pb.Run | None:
     row = connection.execute(
         select(table).where(table.c.model == model, table.c.key == key)
     ).first()
-    return None if row is None or not key else _message(row)
+    return None if row is None or not key else run_message(row)
 
 
 def begin_run(change: LedgerChange, request: pb.BeginRunRequest, found: pb.Run | None) -> pb.Run:
-    """Write a new run, or the next attempt of *found*, a run that fell silent; and return it.
+    """Write a new run, or the next attempt of *found*, and return it.
+
+    found  a run that waits for its trainer, or that fell silent.
 
     Raises BadRequestError for names or inputs that are none.
     """
@@ -49,47 +66,61 @@ def begin_run(change: LedgerChange, request: pb.BeginRunRequest, found: pb.Run |
             f"model must match {MODEL_NAME.pattern}, and a cause must be named"
         )
     _check_object("inputs_json", request.inputs_json)
-    # An attempt has the id of its run, and everything else is new.
-    run_id = found.id if found else secrets.token_hex(16)
-    fields: dict[str, Any] = {
-        "id": run_id,
-        "key": request.key or run_id,
-        "model": request.model,
+    # An attempt keeps who asked for the run, and everything else is new.
+    begun: dict[str, Any] = {
         "setting": request.setting,
-        "cause": request.cause,
         "actor": change.actor,
         "attempt": found.attempt + 1 if found else 1,
         "state": int(pb.Run.RUNNING),
-        "begun_unix_ms": change.at_unix_ms,
-        "ended_unix_ms": 0,
-        "version": "",
-        "version_digest": "",
+        # Versions are sealed with this instant, so each attempt of a run makes the same version.
+        "begun_unix_ms": (found.begun_unix_ms if found else 0) or change.at_unix_ms,
+        "taken_unix_ms": change.at_unix_ms,
         "error": "",
+        "inputs_json": request.inputs_json.decode(),
     }
-    content = {"inputs_json": request.inputs_json.decode(), "result_json": "{}"}
-    # Write it. The place orders the runs in lists.
-    table = tables.runs
     if found:
-        statement: Any = update(table).where(table.c.id == found.id)
+        run_id = found.id
+        # A trainer of a queued run that fell silent has failed.
+        fell_silent = found.queued_unix_ms and found.state == pb.Run.RUNNING
+        begun["failures"] = found.failures + bool(fell_silent)
+        if not found.queued_unix_ms:
+            begun["cause"] = request.cause
+        change.connection.execute(
+            update(tables.runs).where(tables.runs.c.id == run_id).values(**begun)
+        )
     else:
-        fields["place"] = (
-            change.connection.execute(select(func.max(table.c.place))).scalar() or 0
-        ) + 1
-        statement = insert(table)
-    change.connection.execute(statement.values(**fields, **content))
-    row = get_run_row(change.connection, run_id)
-    change.record(
+        run_id = secrets.token_hex(16)
+        named = {"id": run_id, "key": request.key or run_id, "model": request.model}
+        insert_run(change.connection, {**NEW_RUN, **named, **begun, "cause": request.cause})
+    return record_run(
+        change,
         "begin run",
-        _object_name(row),
+        run_id,
         before={} if found is None else {"attempt": found.attempt},
-        after=_entry_fields(row),
         reason=request.cause,
     )
-    return _message(row)
 
 
-def end_run(change: LedgerChange, request: pb.EndRunRequest) -> pb.Run:
-    """Write the end of a run, and return it. The same end once more changes nothing.
+def insert_run(connection: Connection, fields: Mapping[str, Any]) -> None:
+    """Insert a row. Its place orders the runs in lists."""
+    table = tables.runs
+    place = (connection.execute(select(func.max(table.c.place))).scalar() or 0) + 1
+    connection.execute(insert(table).values(**fields, place=place))
+
+
+def record_run(
+    change: LedgerChange, action: str, run_id: str, *, before: Mapping[str, Any], reason: str
+) -> pb.Run:
+    """Write the history entry of a run that was written, and return the run."""
+    row = get_run_row(change.connection, run_id)
+    change.record(action, _object_name(row), before=before, after=_entry_fields(row), reason=reason)
+    return run_message(row)
+
+
+def end_run(change: LedgerChange, request: pb.EndRunRequest) -> tuple[pb.Run, bool]:
+    """Write the end of a run; return it, and whether it was written now.
+
+    The same end once more changes nothing.
 
     Raises FencedError when another attempt has taken the run over, or it has another end;
     NotFoundError for the run or its version; BadRequestError.
@@ -113,24 +144,26 @@ def end_run(change: LedgerChange, request: pb.EndRunRequest) -> pb.Run:
         "error": request.error,
         "result_json": request.result_json.decode(),
     }
+    # The end may have been written before.
+    if row.state == pb.Run.QUEUED:
+        raise FencedError(f"run {row.id} waits for another attempt; this one is over")
     if row.ended_unix_ms:
         if any(getattr(row, name) != value for name, value in ending.items()):
             raise FencedError(f"run {row.id} has ended before, otherwise; read it again")
-        return _message(row)
+        return run_message(row), False
     # Write it with its history entry.
     ending["ended_unix_ms"] = change.at_unix_ms
     change.connection.execute(
         update(tables.runs).where(tables.runs.c.id == row.id).values(**ending)
     )
-    ended = get_run_row(change.connection, row.id)
-    change.record(
+    run = record_run(
+        change,
         "end run",
-        _object_name(ended),
+        row.id,
         before={"state": row.state},
-        after=_entry_fields(ended),
         reason=request.error or pb.Run.State.Name(request.state).lower(),
     )
-    return _message(ended)
+    return run, True
 
 
 def get_run_row(connection: Connection, run_id: str) -> Row[Any]:
@@ -162,23 +195,28 @@ def check_attempt(row: Row[Any], attempt: int, actor: str) -> None:
 
 def get_run(connection: Connection, run_id: str) -> pb.Run:
     """Return a run with its inputs and its result. Raises NotFoundError."""
-    return _message(get_run_row(connection, run_id))
+    return run_message(get_run_row(connection, run_id))
 
 
-def list_runs(connection: Connection, model: str, before: int) -> Iterator[tuple[int, pb.Run]]:
+def list_runs(
+    connection: Connection, model: str, before: int, *, open_only: bool = False
+) -> Iterator[tuple[int, pb.Run]]:
     """Yield (place, run) newest first, without inputs and results.
 
-    model   empty: of all models.
-    before  only runs with a smaller place; 0: from the newest.
+    model      empty: of all models.
+    before     only runs with a smaller place; 0: from the newest.
+    open_only  only runs that have not ended.
     """
     table = tables.runs
-    statement = select(*_WITHOUT_CONTENT).order_by(table.c.place.desc())
+    statement = select(*WITHOUT_CONTENT).order_by(table.c.place.desc())
     if model:
         statement = statement.where(table.c.model == model)
     if before:
         statement = statement.where(table.c.place < before)
+    if open_only:
+        statement = statement.where(table.c.ended_unix_ms == 0)
     for row in connection.execute(statement):
-        yield row.place, _message(row)
+        yield row.place, run_message(row)
 
 
 def _object_name(row: Row[Any]) -> str:
@@ -203,7 +241,8 @@ def _check_object(name: str, content: bytes) -> None:
         raise BadRequestError(f"{name} is no JSON object")
 
 
-def _message(row: Row[Any]) -> pb.Run:
+def run_message(row: Row[Any]) -> pb.Run:
+    """Return the message of a row."""
     fields = {name: value for name, value in row._mapping.items() if name != "place"}
     for name in _CONTENT:
         if name in fields:

@@ -2,7 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from registry.rules.projects import (
     read_definitions,
 )
 from registry.rules.settings import ModelSettings
+from registry.schedules.schedule import Schedule
 from registry.storage import tables
 from registry.storage.approvals import DIGEST
 from registry.storage.ledger import LedgerChange
@@ -29,6 +31,10 @@ from registry.types import (
     RegistryFaultError,
     RevisionConflictError,
 )
+
+REVISIONS_SEARCHED = 50
+"""Revisions that are looked at for how long a schedule is as it is now. A schedule that is older
+counts from the oldest of them, and may miss a due time before it and no later one."""
 
 _WITHOUT_DEFINITIONS = [
     column for column in tables.projects.columns if column.name != "definitions"
@@ -192,6 +198,75 @@ def models_of_projects(connection: Connection) -> dict[str, pb.ProjectModel]:
         for definitions in map(_definitions, _newest_of_all(connection))
         for model in definitions.settings
     }
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedSchedule:
+    """A schedule of the newest revision of a project."""
+
+    project: str
+    schedule: Schedule
+    since_unix_ms: int
+    """When it was applied as it is now."""
+
+
+def applied_schedule(connection: Connection, named: str) -> Schedule | None:
+    """Return the schedule "project/name" as applied now; None for an empty name.
+
+    Raises NotFoundError when it is not applied any more.
+    """
+    if not named:
+        return None
+    project, _, name = named.partition("/")
+    row = _newest_row(connection, project)
+    schedules = {} if row is None else _definitions(row).schedules
+    if name not in schedules:
+        raise NotFoundError(f"there is no schedule {named[:160]!r}; turnout schedules list")
+    return schedules[name]
+
+
+def applied_schedules(
+    connection: Connection, since_of: MutableMapping[tuple[str, int], Mapping[str, int]]
+) -> Iterator[AppliedSchedule]:
+    """Yield the schedules of the newest revision of each project.
+
+    since_of  (project, revision) -> schedule -> when it was applied as it is in that revision. What
+              is missing is searched and added, because the search reads many revisions.
+    """
+    for row in _newest_of_all(connection):
+        schedules = _definitions(row).schedules
+        revision = (row.name, row.revision)
+        if revision not in since_of:
+            since_of[revision] = _since(connection, row, schedules)
+        for name, schedule in schedules.items():
+            yield AppliedSchedule(row.name, schedule, since_of[revision][name])
+
+
+def _since(
+    connection: Connection, row: Row[Any], schedules: Mapping[str, Schedule]
+) -> dict[str, int]:
+    """Return schedule -> when it was applied as it is in *row*, Unix milliseconds."""
+    since = dict.fromkeys(schedules, int(row.applied_unix_ms))
+    # A schedule that an apply left alone goes on; revisions without it end the search.
+    unchanged = dict(schedules)
+    for earlier in _earlier_rows(connection, row) if unchanged else ():
+        before = _definitions(earlier).schedules
+        unchanged = {name: item for name, item in unchanged.items() if before.get(name) == item}
+        if not unchanged:
+            break
+        since |= dict.fromkeys(unchanged, int(earlier.applied_unix_ms))
+    return since
+
+
+def _earlier_rows(connection: Connection, row: Row[Any]) -> Iterator[Row[Any]]:
+    """Yield the revisions before *row*, newest first, at most REVISIONS_SEARCHED."""
+    table = tables.projects
+    yield from connection.execute(
+        select(table)
+        .where(table.c.name == row.name, table.c.revision < row.revision)
+        .order_by(table.c.revision.desc())
+        .limit(REVISIONS_SEARCHED)
+    )
 
 
 def _newest_row(connection: Connection, name: str) -> Row[Any] | None:

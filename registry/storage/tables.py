@@ -152,6 +152,11 @@ runs = Table(
     Column("error", Text, nullable=False),
     Column("inputs_json", Text, nullable=False),
     Column("result_json", Text, nullable=False),
+    Column("schedule", String(160), nullable=False, server_default=""),  # "project/name"
+    Column("due_unix_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("queued_unix_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("taken_unix_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("model", "key"),
 )
 

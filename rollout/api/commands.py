@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from access.bounds import PAGE_BYTES_MAX
 from features.replay.record import replay_refusal
+from host.freeze_windows import active_freeze
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
 from registry.types import (
@@ -23,7 +24,6 @@ from rollout.judge.forecast import forecast_reply
 from rollout.lifecycle.clock import ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec
 from rollout.lifecycle.rollout import Rollout
-from rollout.policy.freeze import active_freeze
 from rollout.policy.policy import STANDARD, Policy
 from rollout.policy.stages import Stage, StagePosition, Verdict, next_position
 

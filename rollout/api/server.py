@@ -21,7 +21,7 @@ from rollout.api.commands import RolloutCommands
 from rollout.api.service import RolloutsService, rollouts_handlers
 from rollout.api.window_sink import WindowSinkService
 from rollout.controller.controller import Controller
-from rollout.controller.leader import run_leader
+from rollout.controller.leader import LeaderLoop, run_leader
 from rollout.lifecycle.clock import ControllerClock
 from rollout.policy.policy import POLICIES, Policy
 
@@ -46,6 +46,7 @@ class RolloutComponent:
     actor, token       the controller's credentials at the registry; its role is controller.
     certificate        file of the registry's certificate; None: plain text.
     policies           the policies by name.
+    beside             what else runs while this controller leads, such as schedules.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class RolloutComponent:
         token: str | None = None,
         certificate: Path | None = None,
         policies: Mapping[str, Policy] = POLICIES,
+        beside: Sequence[LeaderLoop] = (),
     ) -> None:
+        self._beside = beside
         self._clock = ControllerClock(SystemClock())
         self._registry = RegistryClient(registry_address, actor, token, certificate=certificate)
         self.controller = Controller(self._registry, self._clock, policies)
@@ -77,7 +80,7 @@ class RolloutComponent:
         await self._registry.__aenter__()
         holder = f"{socket.gethostname()[:32]}/{os.getpid()}/{secrets.token_hex(4)}"
         self._running = asyncio.ensure_future(
-            run_leader(self.controller, self._registry, holder, self._clock)
+            run_leader(self.controller, self._registry, holder, self._clock, self._beside)
         )
 
     async def stop(self) -> None:
@@ -108,10 +111,16 @@ def add_rollout_to(
     token: str | None = None,
     certificate: Path | None = None,
     policies: Mapping[str, Policy] = POLICIES,
+    beside: Sequence[LeaderLoop] = (),
 ) -> RolloutComponent:
     """Add rollout to *server*. Call its `start` after the server's start, and `stop` before it."""
     component = RolloutComponent(
-        registry_address, actor=actor, token=token, certificate=certificate, policies=policies
+        registry_address,
+        actor=actor,
+        token=token,
+        certificate=certificate,
+        policies=policies,
+        beside=beside,
     )
     component.add_to(server)
     return component

@@ -7,7 +7,7 @@ registry's deployments, worker states and findings, judge, and save.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from registry.client import RegistryClient
 from registry.signed import read_deployment
@@ -35,17 +35,26 @@ SAVE_PAUSE_FACTOR = 9.0
 rollouts are many megabytes, and gateways keep unacknowledged windows for an hour."""
 LEASE_RETRY_S = 0.5
 
+LeaderLoop = Callable[[RegistryClient, int], Coroutine[None, None, None]]
+"""What else runs while the controller leads, with the registry and the lease's token. An error that
+it raises ends the lead, so it raises none that a rollout need not know of."""
+
 
 class LeaseLostError(Exception):
     """Another controller has the lease, or the registry cannot say which controller has it."""
 
 
 async def run_leader(
-    controller: Controller, registry: RegistryClient, holder: str, clock: ControllerClock
+    controller: Controller,
+    registry: RegistryClient,
+    holder: str,
+    clock: ControllerClock,
+    beside: Sequence[LeaderLoop] = (),
 ) -> None:
     """Lead whenever the lease can be had, until cancelled.
 
     holder  names this start of this process in the lease; it must be unique.
+    beside  runs beside the controller's own loops, while it leads.
     """
     while True:
         # Get the lease and recover.
@@ -59,7 +68,7 @@ async def run_leader(
         log.info("rollout: leading")
         # Lead. After any error the controller begins anew from the checkpoints.
         try:
-            await _lead(controller, registry, holder, lease.token, clock)
+            await _lead(controller, registry, holder, lease.token, clock, beside)
         except LeaseLostError as error:
             log.warning("rollout: no longer leading: %s", error)
         except Exception:
@@ -78,6 +87,7 @@ async def _lead(
     holder: str,
     token: int,
     clock: ControllerClock,
+    beside: Sequence[LeaderLoop],
 ) -> None:
     """Run every loop of the leader until one ends, then end the others and raise its error."""
     loops: list[Coroutine[None, None, None]] = [
@@ -87,6 +97,7 @@ async def _lead(
         _follow_findings(controller, registry),
         _act_loop(controller, clock),
         _save_loop(controller, clock),
+        *(loop(registry, token) for loop in beside),
     ]
     tasks = [asyncio.ensure_future(loop) for loop in loops]
     try:

@@ -6,6 +6,7 @@ out (rollout/controller/controller.py).
 
 from dataclasses import dataclass, field
 
+from host.freeze_windows import active_freeze
 from protos import rollout_pb2, window_pb2
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import NS, Inbox
@@ -14,7 +15,6 @@ from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.judge.reasons import evidence_rows, log_e_maxima
 from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.policy.freeze import active_freeze
 from rollout.policy.stages import (
     FINAL_STAGES,
     Stage,

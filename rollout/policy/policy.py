@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from features.canonical import canonical_json, sha256_hex
-from rollout.policy.freeze import parse_freeze_window
+from host.freeze_windows import parse_freeze_window
 
 WEIGHTS: tuple[tuple[str, float], ...] = (
     ("errors", 0.20),
@@ -142,7 +142,7 @@ class Policy:
     outcome: GoodOutcome | None = None
     """The good outcome of a prediction; None: outcomes are not judged."""
     freeze: tuple[str, ...] = ()
-    """Freeze windows, as rollout.policy.freeze reads them."""
+    """Freeze windows, as host.freeze_windows reads them."""
     exclusive_views: tuple[str, ...] = ()
     """Views over which only one model may roll out at a time; "*": every view of the candidate."""
     replay_days: float = 0.0

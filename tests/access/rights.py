@@ -42,6 +42,8 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Registry/BeginRun": {AUTHOR},
     "/turnout.v1.Registry/AppendRunLog": {AUTHOR},
     "/turnout.v1.Registry/EndRun": {AUTHOR},
+    "/turnout.v1.Registry/QueueRun": {AUTHOR, OPERATOR, CONTROLLER},
+    "/turnout.v1.Registry/CancelRun": {AUTHOR, OPERATOR},
     "/turnout.v1.Rollouts/Start": {OPERATOR},
     "/turnout.v1.Rollouts/Abort": {OPERATOR},
     "/turnout.v1.Rollouts/Promote": {OPERATOR},

@@ -10,6 +10,7 @@ import pytest
 from protos.predict_pb2 import OutcomeReply, RowFlag
 from tests.clients.scripted_server import ScriptedServer, served
 from tests.poll import wait_until
+from turnout.processes.port_checks import free_tcp_port
 from turnout_client import PredictClient, PredictError, Prediction, SyncPredictClient
 
 
@@ -205,3 +206,29 @@ def test_clients_send_their_token_with_each_call_and_never_over_a_network_in_pla
     for client_type in (PredictClient, SyncPredictClient):
         with pytest.raises(ValueError, match="over TLS only"):
             client_type("gateway.example:8500", token="secret")
+
+
+@pytest.mark.walk
+def test_clients_go_through_a_proxy_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy of the environment answers nothing. The error of a call through it names it."""
+    monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{free_tcp_port()}")
+
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
+        assert (await client.predict("churn", keys="S1")).version == "7"
+
+    play(story)
+
+    async def through_proxy() -> None:
+        async with (
+            served(ScriptedServer()) as target,
+            PredictClient(target, timeout_s=1.0, use_proxy=True) as client,
+        ):
+            words = r"the call went through the proxy 127\.0\.0\.1 of http_proxy$"
+            with pytest.raises(PredictError, match=words) as caught:
+                await client.predict("churn", keys="S1")
+            assert "secret" not in str(caught.value)
+        async with PredictClient(target, timeout_s=1.0) as client:
+            with pytest.raises(PredictError, match="only use_proxy=True sends calls through it"):
+                await client.predict("churn", keys="S1")
+
+    asyncio.run(through_proxy())

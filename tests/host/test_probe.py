@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from host.child_process import ResourceLimits
-from host.packed_files import pack_files, unpack_files
+from host.files import pack_files, unpack_files
 from host.probe import ProbeEnd, ProbeLimits, judge_report
 
 LIMITS = ProbeLimits(resources=ResourceLimits(memory_mb=512, cpu_s=20), seconds=60.0)

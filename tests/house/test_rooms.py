@@ -23,6 +23,7 @@ REGISTRY_PUBLIC = (
     "registry.client",
     "registry.bundle",
     "registry.golden",
+    "registry.schedules",
     "registry.scoring",
     "registry.signed",
     "registry.types",
@@ -42,6 +43,21 @@ def test_room_imports_only_rooms_below_it() -> None:
             for line, name in file.imports
             if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", EXAMPLES, "tests"}
             and other not in MAY_IMPORT[room] | {room}
+        ]
+    )
+
+
+def test_onnxruntime_is_imported_where_its_telemetry_is_off() -> None:
+    """An import from elsewhere may be the first one, which decides whether it sends anything."""
+    place = "host/onnx_runtime.py"
+    fail_on_breaches(
+        [
+            f"{file.shown}:{line}: import onnxruntime from host.onnx_runtime, which turns its "
+            "telemetry off"
+            for folder in (*FOLDERS.values(), "tests", "benchmarks")
+            for file in source_files(folder)
+            for line, name in file.imports
+            if name.split(".")[0] == "onnxruntime" and file.shown != place
         ]
     )
 

@@ -32,6 +32,7 @@ LONG_FILES = {
     "registry/client.py": "one method for each RPC of the registry",
     "features/offline.py": "one method for each act on the offline store",
     "turnout/commands/versions.py": "one command for each act on a version",
+    "training/train.py": "the steps of a training, in their order",
     "training/recipe.py": "one field for each setting of a recipe, and what contradicts what",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
     "ingress/src/accel/onnx_trees.rs": "reading, checking and walking share one set of types",

@@ -38,4 +38,5 @@ def test_page_names_every_folder_of_a_project() -> None:
     """A folder that init writes is explained."""
     folders = {path.name for path in TEMPLATES.iterdir() if path.is_dir()} - {"tests"}
     assert {name for name in folders if f"`{name}/" in PAGE} == folders
-    assert set(ProjectDefinitions.__dataclass_fields__) - {"name"} <= folders | {"models"}
+    files = {"models", "schedules"}
+    assert set(ProjectDefinitions.__dataclass_fields__) - {"name"} <= folders | files

@@ -187,8 +187,22 @@ class HonestRegistry:
             cause="by hand",
             inputs_json=b'{"commit":"4f2a"}',
         )
+        # Some wait in the queue first, and a few of those are cancelled.
+        if self._random.random() < 0.5:
+            asked = pb.QueueRunRequest(
+                model=model, setting="small", key=request.key, cause="schedule daily"
+            )
+            queued = self.runs.queue_run(actor, asked).run
+            request.key = queued.key
+            if not queued.ended_unix_ms and self._random.random() < 0.2:
+                self.runs.cancel_run(actor, pb.CancelRunRequest(id=queued.id, reason="wrong"))
+        # An attempt is handed back, or it ends the run.
         reply = self.runs.begin_run(actor, request)
-        if reply.begun and self._random.random() < 0.7:
+        if reply.begun and reply.run.queued_unix_ms and self._random.random() < 0.5:
+            waits = pb.EndRunRequest(id=reply.run.id, attempt=reply.run.attempt, state="QUEUED")
+            waits.error, waits.result_json = self._random.choice(["", "killed"]), b"{}"
+            self.runs.end_run(actor, waits)
+        elif reply.begun and self._random.random() < 0.7:
             ending = pb.EndRunRequest(
                 id=reply.run.id,
                 attempt=reply.run.attempt,

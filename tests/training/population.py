@@ -50,15 +50,20 @@ def profile_matrix() -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def profile_labels() -> LabelledRows:
-    """Labels: newer customers, higher charges and monthly plans leave more often."""
+def profile_labels(at_ms: int = 1_700_000_000_000, *, turned: float = 0.0) -> LabelledRows:
+    """Labels: newer customers, higher charges and monthly plans leave more often.
+
+    at_ms   their instant.
+    turned  share of the customers, 0 to 1, who do the opposite.
+    """
     generator = np.random.default_rng(4)
     tenure, charges, plan, _ = profile_matrix().T.astype(np.float64)
     log_odds = 1.5 - tenure / 18 - plan + 1.5 * ((charges > 70) & (tenure < 20))
+    left = generator.random(ROWS) < 1 / (1 + np.exp(-log_odds))
     return LabelledRows(
         ids={"subscriber": [f"S{number:05d}" for number in range(ROWS)]},
-        as_of_ms=np.full(ROWS, 1_700_000_000_000, dtype=np.int64),
-        positive=generator.random(ROWS) < 1 / (1 + np.exp(-log_odds)),
+        as_of_ms=np.full(ROWS, at_ms, dtype=np.int64),
+        positive=left ^ (generator.random(ROWS) < turned),
     )
 
 
@@ -83,6 +88,10 @@ class PopulationStore:
     def digest(self, views: Sequence[View]) -> str:
         """Some 64 hex digits."""
         return views[0].view_hash
+
+    def ingested(self, view: View) -> tuple[int, str]:
+        """Say that there was one ingest."""
+        return 1, view.view_hash
 
 
 def profile_recipe(

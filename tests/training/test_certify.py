@@ -56,6 +56,7 @@ def test_rows_to_certify_on_are_the_newest_of_each_customer() -> None:
     assert len(rows_to_certify_on(batches, production, rows_max=2)) == 2
 
 
+@pytest.mark.walk
 def test_certified_files_are_the_version_with_the_shift_in_its_card() -> None:
     """They have no seal of their own, so they can be registered as a new version."""
     contract, task = tiny_contract(outputs=("spend",)), "regression"
@@ -74,6 +75,7 @@ def test_certified_files_are_the_version_with_the_shift_in_its_card() -> None:
     assert certified["model.onnx"] == files["model.onnx"]
 
 
+@pytest.mark.walk
 def test_certificate_is_refused_in_words() -> None:
     """Another contract, too few rows, and scores that are NaN each have a reason."""
     _, production = sealed()

@@ -83,3 +83,66 @@ def test_labels_that_do_not_fit_are_refused(
     write(tmp_path, status, customer=customer)
     with pytest.raises((LabelsError, SourceError), match=reason):
         read_labels(replace(LABELS, **changes), root=tmp_path)
+
+
+HORIZON = replace(LABELS, horizon_days=30.0)
+
+
+def write_dated(folder: Path, days: list[int], known: list[int]) -> None:
+    """Write rows with an instant and an instant of knowledge, in days from 2026-07-01."""
+    values = ", ".join(
+        f"({i}, {day}, {late}, {'TRUE' if i % 2 else 'FALSE'})"
+        for i, (day, late) in enumerate(zip(days, known, strict=True))
+    )
+    with duckdb.connect() as connection:
+        connection.execute(
+            "COPY (SELECT i::VARCHAR AS customer, TIMESTAMP '2026-07-01' + INTERVAL (d) DAY AS at, "
+            "TIMESTAMP '2026-07-01' + INTERVAL (k) DAY AS written, "
+            "CASE WHEN gone THEN 'gone' ELSE 'here' END AS status "
+            f"FROM (VALUES {values}) t(i, d, k, gone)) TO '{folder / 'labels.parquet'}'"
+        )
+
+
+def dated(horizon_days: float = 30.0) -> Labels:
+    """Labels whose rows say when they became known."""
+    source = Source.files("labels.parquet", time="at", created="written", zone="UTC")
+    return replace(LABELS, source=source, horizon_days=horizon_days)
+
+
+def test_labels_before_the_end_of_their_horizon_are_left_out(tmp_path: Path) -> None:
+    """Also the early outcomes: without the others of their days they would be too many."""
+    write_dated(tmp_path, [0, 0, 10, 10, 11, 11], [35, 30, 40, 12, 12, 12])
+    rows = read_labels(dated(), root=tmp_path)
+    assert rows.ids == {"customer": ["0", "1", "2", "3"]}
+    assert rows.immature == 2
+    day_40_ms = 1_782_864_000_000 + 40 * 86_400_000
+    assert rows.known_until_ms == day_40_ms
+    assert read_labels(dated(0.0), root=tmp_path).immature == 0
+
+
+def test_labels_are_read_as_they_were_known(tmp_path: Path) -> None:
+    """A table that has grown since gives the rows of a former training."""
+    write_dated(tmp_path, [0, 0, 9, 9], [30, 31, 40, 40])
+    at_31 = 1_782_864_000_000 + 31 * 86_400_000
+    rows = read_labels(dated(), root=tmp_path, known_until_ms=at_31)
+    assert rows.ids == {"customer": ["0", "1"]}
+    assert (rows.immature, rows.known_until_ms) == (0, at_31)
+    assert len(read_labels(dated(), root=tmp_path)) == 4
+
+
+def test_horizon_without_knowledge_is_refused(tmp_path: Path) -> None:
+    """Nobody can tell then which outcomes are final; and none of them may be."""
+    write(tmp_path, "['gone', 'here', 'here', 'gone'][i + 1]")
+    with pytest.raises(LabelsError, match=r"Source\(created=...\), or return created_ms"):
+        read_labels(HORIZON, root=tmp_path)
+    write_dated(tmp_path, [0, 1, 2], [10, 10, 11])
+    with pytest.raises(LabelsError, match=r"none of the 3 outcomes is final.*2026-07-12 00:00 UTC"):
+        read_labels(dated(), root=tmp_path)
+
+
+def test_horizon_is_in_a_definition_only_where_it_is_used() -> None:
+    """So the digests of labels from before stay."""
+    assert "horizon_days" not in LABELS.definition()
+    assert Labels.from_definition(HORIZON.definition()) == HORIZON
+    with pytest.raises(LabelsError, match="from 0 on"):
+        replace(LABELS, horizon_days=-1.0)

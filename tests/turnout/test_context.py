@@ -163,6 +163,10 @@ def test_context_takes_addresses_and_secrets_from_the_environment_of_a_project(
     options = context_from_options("here", "near:1", "", "dana", False, {}, store="redis://near")
     assert (options.registry_address(), options.certificate()) == ("near:1", None)
     assert options.store_url("reader") == "redis://near"
+    # The environment's token is for the environment's registry, and not for one in plain text.
+    near = context_from_options("", "near:1", "", "dana", False, {"TURNOUT_ENV": "prod"})
+    assert near.bearer_token() is None
+    assert near.required_environment().variables_of("token") == ["SHOP_TOKEN"]
     assert options.environment is not None
     assert options.environment.name == "dev"
 

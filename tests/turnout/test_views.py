@@ -12,7 +12,15 @@ from protos import registry_pb2, rollout_pb2
 from turnout.views.cards import change_summary, flatten_card, shift_digest
 from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
+from turnout.views.proposals import (
+    champion_text,
+    decay_text,
+    interval,
+    proposal_json,
+    proposal_lines,
+)
 from turnout.views.rollout_view import four_times, status_view
+from turnout.views.runs import differences
 from turnout.views.terminal import EscapingConsole, Terminal, named_values, text_table
 
 
@@ -213,3 +221,57 @@ def test_change_summary_says_what_training_joined() -> None:
     assert "missing 1.2%, stale 0.0%, defaulted 50.0%" in shown
     for written in ("all", ["usage"], {"usage": None}, {"usage": {"missing": "none"}}):
         assert "%" not in rendered(change_summary({"joined": written}))
+
+
+def test_proposal_has_its_evidence_and_the_next_step() -> None:
+    """A card's author and an older trainer may have left anything out."""
+    estimate = {"value": 0.036, "low": 0.024, "high": 0.048}
+    judged = {
+        "metric": "auc",
+        "rows": 900,
+        "now": {"value": 0.8, "low": 0.78, "high": 0.82},
+        "registered": {"value": 0.85, "low": 0.84, "high": 0.86},
+        "change": {"value": -0.05, "low": -0.07, "high": -0.03},
+        "verdict": "decayed",
+    }
+    run = registry_pb2.Run(
+        id="ab" * 16,
+        model="churn",
+        version="8",
+        cause="schedule weekly",
+        state=registry_pb2.Run.REGISTERED,
+        inputs_json=b'{"champion": "cdef"}',
+        result_json=json.dumps({"auc_gain": estimate, "champion": judged}).encode(),
+    )
+    # What scripts get, and what people see.
+    value = proposal_json(run)
+    assert (value["trigger"], value["gain"], value["decay"]) == (
+        "schedule weekly",
+        estimate,
+        judged,
+    )
+    assert value["next_step"] == "turnout versions approve churn 8"
+    lines = proposal_lines(run)
+    assert lines["gain over the champion"] == "+0.0360 [+0.0240, +0.0480]"
+    assert str(lines["champion on the newest labels"]).endswith(
+        "-0.0500 [-0.0700, -0.0300], decayed"
+    )
+    assert decay_text(judged) == "-0.0500 [-0.0700, -0.0300], decayed"
+    # Nothing is known of the first version of a model.
+    first = proposal_json(
+        registry_pb2.Run(model="churn", version="1", state=registry_pb2.Run.REGISTERED)
+    )
+    assert (first["champion"], first["gain"], first["decay"]) == (None, None, None)
+    assert first["next_step"] == "turnout versions approve churn 1 --policy initial"
+    assert decay_text(None) == interval({"value": "high"}) == "-"
+    assert champion_text({"unknown": "no labels"}) == "not known: no labels"
+
+
+def test_differences_are_shown_with_as_few_digits_as_it_takes() -> None:
+    """Two numbers that differ never look equal."""
+    first, second = {"auc": 0.8123456789, "rows": 3}, {"auc": 0.8123456788, "rows": 3.0}
+    assert differences(first, second) == [("auc", "0.8123456789", "0.8123456788")]
+    assert differences({"auc": 0.5}, {"auc": 0.25, "new": [True]}) == [
+        ("auc", "0.5", "0.25"),
+        ("new.0", "-", "True"),
+    ]

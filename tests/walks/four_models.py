@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
@@ -15,6 +14,7 @@ from features.materialise import materialise
 from features.offline import OfflineStore, Spine
 from features.online.store_client import store_client
 from features.online.store_users import WRITER
+from host.onnx_runtime import onnxruntime
 from tests.telco import MODELS, labels_of, recipe_of, telco_store, views_of
 from tests.walks.running_system import RunningSystem, turnout_up
 from training.train import TrainedVersion, train_version

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from host.onnx_runtime import onnxruntime
 from training.adoption.foreign import Feed
 from training.errors import AdoptionError
 

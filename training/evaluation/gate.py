@@ -17,6 +17,8 @@ from training.recipe import GateSettings
 
 GAIN_CHECK = "auc_gain"
 """Name of the check that a version is better than its champion."""
+HELD_OUT_CLASS_MIN = 5
+"""Held-out rows of a class below which a metric is a matter of chance."""
 CLASS_ROWS_MIN = 20
 """Rows of either class from which on the area of one feature is more than chance."""
 
@@ -80,6 +82,16 @@ def quality_checks(
             )
         )
     return checks
+
+
+def held_out_classes_check(positive: NDArray[np.bool_]) -> GateCheck:
+    """Return the check that the held-out labels, (M,), have enough rows of either class."""
+    fewer = int(min(positive.sum(), (~positive).sum()))
+    return GateCheck(
+        "held_out_classes",
+        fewer >= HELD_OUT_CLASS_MIN,
+        f"{fewer} held-out rows of the rarer class; at least {HELD_OUT_CLASS_MIN}",
+    )
 
 
 def leakage_check(

@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+from host.onnx_runtime import onnxruntime
 
 OPSET = 21
 ML_OPSET = 3

@@ -16,6 +16,7 @@ from turnout.adoption.report import report
 from turnout.cli.arguments import Model
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
+from turnout.cli.isolation import WithoutSandbox, chosen_isolation
 from turnout.errors import NotReachableError, OperatorError, UsageError
 from turnout.views.terminal import terminal
 
@@ -67,12 +68,6 @@ Try = Annotated[
 Approver = Annotated[
     str, typer.Option(help="Name that approves with --try: another person than you.")
 ]
-WithoutSandbox = Annotated[
-    bool,
-    typer.Option(
-        "--without-sandbox", help="Run the file's code as yourself: only if you trust it."
-    ),
-]
 
 
 def adopt(
@@ -102,7 +97,7 @@ def adopt(
     _check_options(file, label, sample, out, register=register, try_it=try_it)
     # What the file takes and gives, as its own library tells it in the sandbox.
     screen = terminal(context.json)
-    isolation = _isolation(without_sandbox=without_sandbox)
+    isolation = chosen_isolation(without_sandbox=without_sandbox)
     open_file = _opener(context, isolation)
     foreign = open_file(file, {})
     for warning in foreign.warnings:
@@ -150,20 +145,6 @@ def _check_options(
         raise UsageError("--no-register needs --out FOLDER, or the version would be lost")
     if try_it and not register:
         raise UsageError("--try deploys a registered version; leave --no-register out")
-
-
-def _isolation(*, without_sandbox: bool) -> "Isolation":
-    """Return how the children are isolated. OperatorError when this host has no sandbox."""
-    from host.sandbox.run import Isolation, NoSandboxError, choose_isolation
-
-    if without_sandbox:
-        return Isolation.NONE
-    try:
-        return choose_isolation()
-    except NoSandboxError as error:
-        raise OperatorError(
-            f"{error}; or use --without-sandbox if you trust the source of the file"
-        ) from error
 
 
 def _opener(context: CommandContext, isolation: "Isolation") -> "Open":

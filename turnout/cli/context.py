@@ -98,6 +98,9 @@ class CommandContext:
 
     def bearer_token(self) -> str | None:
         """Return the actor's token: that of the options, or else that of the environment."""
+        # Another registry, in plain text, is not the one that the environment's token is for.
+        if not self.token and self.registry and not self.registry_certificate:
+            return None
         return self.token or self._named("token") or None
 
     def offline_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """`turnout models`: lists the models, their deployments, and how old the rows are they read."""
 
 import asyncio
+from collections import Counter
 
 import typer
 
@@ -8,6 +9,7 @@ from protos import registry_pb2
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.cli.view_ages import ViewAge, read_view_ages
+from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import terminal, text_table
 
@@ -16,12 +18,13 @@ def models(ctx: typer.Context) -> None:
     """List the models, which versions answer calls now, and how old the rows are that they read."""
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
-    summaries, ages, why_unknown = asyncio.run(_list_models(context))
+    summaries, waiting, ages, why_unknown = asyncio.run(_list_models(context))
     # One row a model. What its project says of it is long, so JSON alone has all of it.
     rows = [
         (
             summary.model,
             summary.versions,
+            waiting[summary.model] or "-",
             summary.deployment.production or "-",
             _share(summary.deployment.canary.version, summary.deployment.canary.share_bp),
             _share(summary.deployment.standby, summary.deployment.standby_bp),
@@ -36,6 +39,7 @@ def models(ctx: typer.Context) -> None:
     columns = (
         "model",
         "versions",
+        "proposals",
         "production",
         "canary",
         "standby",
@@ -49,6 +53,7 @@ def models(ctx: typer.Context) -> None:
     value = [
         {
             **message_to_json(summary),
+            "proposals": waiting[summary.model],
             "views": None if why_unknown else [age.to_json() for age in ages[summary.model]],
         }
         for summary in summaries
@@ -63,10 +68,12 @@ def models(ctx: typer.Context) -> None:
 
 async def _list_models(
     context: CommandContext,
-) -> tuple[list[registry_pb2.ModelSummary], dict[str, list[ViewAge]], str]:
+) -> tuple[list[registry_pb2.ModelSummary], Counter[str], dict[str, list[ViewAge]], str]:
+    """Return the models, how many versions of each wait for a decision, and the ages of rows."""
     async with clients.open_registry(context) as client:
         summaries = await client.list_models()
-        return summaries, *await read_view_ages(context, client, summaries)
+        waiting = Counter(run.model for run in await waiting_runs(client))
+        return summaries, waiting, *await read_view_ages(context, client, summaries)
 
 
 def _share(version: str, share_bp: int) -> str:

@@ -15,10 +15,13 @@ from turnout.adoption.export_command import export
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
+from turnout.cli.isolation import WithoutSandbox, chosen_isolation
 from turnout.errors import OperatorError
+from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
 from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
+from turnout.views.proposals import proposal_json
 from turnout.views.terminal import named_values, terminal, text_table
 
 if TYPE_CHECKING:
@@ -47,9 +50,10 @@ STATUS_BY_PROTO = {
 
 @app.command("list")
 def list_(ctx: typer.Context, model: Model) -> None:
-    """List a model's versions."""
+    """List a model's versions, and which of them a training run proposes."""
     context: CommandContext = ctx.obj
-    versions = asyncio.run(_list_versions(context, model))
+    versions, waiting = asyncio.run(_list_versions(context, model))
+    proposals = {run.version: proposal_json(run) for run in waiting}
     rows = [
         (
             version.label,
@@ -58,11 +62,15 @@ def list_(ctx: typer.Context, model: Model) -> None:
             _local_time(version.created_unix_ms),
             version.digest[:12],
             f"{version.size_bytes / 1024:,.0f} kB",
+            proposals[version.label]["trigger"] if version.label in proposals else "",
         )
         for version in versions
     ]
-    columns = ("version", "status", "author", "created", "id", "size")
-    value = [message_to_json(version) for version in versions]
+    columns = ("version", "status", "author", "created", "id", "size", "proposed by")
+    value = [
+        {**message_to_json(version), "proposal": proposals.get(version.label)}
+        for version in versions
+    ]
     terminal(context.json).result(value, text_table(columns, rows))
 
 
@@ -130,25 +138,26 @@ def certify(
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Compare at most so many entities.")] = 20_000,
+    without_sandbox: WithoutSandbox = False,
 ) -> None:
     """Register a version again with its difference from production, for an approver to accept.
 
-    Both score the rows that gateways have served. Versions of `turnout train` have the difference
-    from their training.
+    Both score the rows that gateways have served, in a sandbox. Versions of `turnout train` have
+    the difference from their training.
     """
     from journal.served import read_served_batches
     from training.certify import certified_files, measure_shift, rows_to_certify_on
 
     context: CommandContext = ctx.obj
+    isolation = chosen_isolation(without_sandbox=without_sandbox)
     folder = journal or context.running_folder()
     if not folder.is_dir():
         raise OperatorError(f"there is no folder {folder}; name another with --journal")
     # Compare the version with production, on the newest row of each entity.
     files, candidate, production = asyncio.run(_fetch_both(context, model, version))
     batches = read_served_batches(folder)
-    shift = measure_shift(
-        candidate, production, rows_to_certify_on(batches, production, rows_max=rows)
-    )
+    served = rows_to_certify_on(batches, production, rows_max=rows)
+    shift = measure_shift(candidate, production, served, isolation=isolation)
     # A version never changes, so the certificate is in a new one.
     found = asyncio.run(_register_files(context, model, certified_files(files, shift)))
     screen = terminal(context.json)
@@ -324,9 +333,12 @@ def _local_time(unix_ms: int) -> str:
     return dt.datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006
 
 
-async def _list_versions(context: CommandContext, model: str) -> list[registry_pb2.Version]:
+async def _list_versions(
+    context: CommandContext, model: str
+) -> tuple[list[registry_pb2.Version], list[registry_pb2.Run]]:
+    """Return a model's versions, and the runs whose versions wait for a decision."""
     async with clients.open_registry(context) as client:
-        return list(await client.list_versions(model))
+        return list(await client.list_versions(model)), await waiting_runs(client, model)
 
 
 async def _find_version(

@@ -84,7 +84,7 @@ def forget(
         Storage.JOURNALS: lambda: removal.from_journals(folders),
     }
     removed = _run(screen, {item: removals[item] for item in chosen})
-    # Say what was done. Only a reader with the id and the key learns the person.
+    # Only a reader with the id and the key learns the person.
     left = [text for item in removed.values() for text in item.left]
     counts = {item.value: done.counts for item, done in removed.items()}
     written = make_receipt(key, context.actor, named, counts, left, dry_run=dry_run)

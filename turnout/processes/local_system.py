@@ -26,6 +26,7 @@ from turnout.processes.port_checks import (
     accepts_connections,
     answers_http,
     free_tcp_port,
+    http_body,
 )
 from turnout.processes.service_tokens import make_service_tokens
 from turnout.processes.system_file import (
@@ -38,6 +39,7 @@ from turnout.processes.system_file import (
 
 KEY_FILE = "control.key"
 """The key beside the certificate that access.peer_tls makes; importing that would import gRPC."""
+CONNECTED_S_MAX = 30.0
 LEFTOVER_GRACE_S = 10.0
 STORE_PING_S = 1.0
 SOCKET_PATH_BYTES_MAX = 100
@@ -223,6 +225,21 @@ class LocalSystem:
                 "until `turnout features materialise VIEW` fills it"
             )
 
+    async def wait_connected(self) -> None:
+        """Return once a worker of the gateway receives deployments from the registry.
+
+        Without them the gateway would answer no call, and look well. Raises StartError.
+        """
+        page = f"http://{self._observe_address}/healthz"
+        deadline = asyncio.get_running_loop().time() + CONNECTED_S_MAX
+        while ", 0 of them connected" in (text := await http_body(page)) or not text:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartError(
+                    f"the gateway did not reach the registry at {self._control} within "
+                    f"{CONNECTED_S_MAX:g} s; {self._plan.log('gateway')} says why"
+                )
+            await asyncio.sleep(0.05)
+
     def write_settings(self) -> None:
         """Write the gateway's settings for its supervisor; make the state folder if need be."""
         self._plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -339,6 +356,7 @@ async def run_system(
         ]
         try:
             await asyncio.gather(*starting)
+            await system.wait_connected()
         finally:
             for task in starting:
                 task.cancel()

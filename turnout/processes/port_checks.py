@@ -7,6 +7,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 ANSWER_TIMEOUT_S = 1.0
+ANSWER_BYTES_MAX = 65_536
 FIRST_PORT, PORTS = 20_000, 12_000
 """Ports below those from which systems take the ports of outgoing connections."""
 PORT_TRIES = 100
@@ -40,17 +41,24 @@ async def accepts_connections(address: str) -> bool:
 
 async def answers_http(url: str) -> bool:
     """Whether a GET of *url* is answered with status 200."""
+    return b" 200 " in (await _get(url))[:16]
+
+
+async def http_body(url: str) -> str:
+    """Return the text that a GET of *url* is answered with; "" if it is not answered."""
+    return (await _get(url)).partition(b"\r\n\r\n")[2].decode(errors="replace")
+
+
+async def _get(url: str) -> bytes:
     parts = urlsplit(url)
     request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n"
-    return b" 200 " in (await _send_and_read(parts.netloc, request.encode()))[:16]
-
-
-async def _send_and_read(address: str, request: bytes) -> bytes:
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(*_host_port(address))
-            writer.write(request)
-            answer = await reader.readline()
+            reader, writer = await asyncio.open_connection(*_host_port(parts.netloc))
+            writer.write(request.encode())
+            answer = await reader.read(ANSWER_BYTES_MAX)
+            while more := await reader.read(ANSWER_BYTES_MAX - len(answer)):
+                answer += more
             writer.close()
             return answer
     return b""

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import json
+import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -15,16 +17,24 @@ from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import FencedError, RegistryError, RegistryUnavailableError
 from training.errors import GateFailedError
+from training.retrain.build_record import SECTION
+from training.retrain.champion_now import ChampionNow
 from training.train import TrainedVersion
 
 SIGN_OF_LIFE_S = 15.0
 """Time between two signs of life. The registry takes a run for silent after 120 s."""
-CARD_FACTS = ("data", "joined", "metrics", "auc_gain", "parity", "gate", "fairness", "packages")
+CARD_FACTS = (
+    *("data", "joined", "metrics", "auc_gain", "champion", "parity", "gate", "fairness"),
+    *("packages", SECTION),
+)
 """Facts of a version's card that a run keeps too, so that runs can be compared."""
 
 
 class RunRecord:
-    """A run that was begun. `step` may be called from any thread, all else from the event loop."""
+    """A run that was begun.
+
+    `step` and `judged` may be called from any thread, all else from the event loop.
+    """
 
     def __init__(self, client: RegistryClient, run: pb.Run) -> None:
         self._client = client
@@ -35,6 +45,7 @@ class RunRecord:
         self._seconds: dict[str, float] = {}
         self._step, self._step_began = "", time.monotonic()
         self._ending: pb.EndRunRequest | None = None
+        self._judged: dict[str, Any] = {}
 
     def step(self, name: str) -> None:
         """Note that a step begins."""
@@ -76,6 +87,11 @@ class RunRecord:
         for _ in range(count):
             self._lines.popleft()
 
+    def judged(self, champion_now: ChampionNow) -> None:
+        """Note what the champion is worth on the newest labels, also for a run that fails later."""
+        self._judged = {"champion": champion_now.definition()}
+        self._lines.append(f"{champion_now.text}\n")
+
     def registered(self, trained: TrainedVersion, version: pb.Version) -> None:
         """Note that the run made a version which is registered."""
         self._note_end(pb.Run.REGISTERED, _facts(trained), version=version.label)
@@ -88,11 +104,13 @@ class RunRecord:
         """Note why the run makes no version."""
         if isinstance(error, GateFailedError):
             state = pb.Run.CHAMPION_KEPT if error.only_better else pb.Run.GATE_FAILED
-            self._note_end(state, {"gate": list(error.report)}, error=str(error))
+            facts = {name: error.facts[name] for name in CARD_FACTS if name in error.facts}
+            self._note_end(state, {**facts, "gate": list(error.report)}, error=str(error))
             return
-        interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-        text = "the run was interrupted" if interrupted else str(error) or type(error).__name__
-        self._note_end(pb.Run.FAILED, {}, error=text)
+        # A queued run waits for another attempt when only the registry was missing.
+        again = isinstance(error, RegistryUnavailableError) and self.run.queued_unix_ms
+        state = pb.Run.QUEUED if again else pb.Run.FAILED
+        self._note_end(state, {}, error=end_text(error))
 
     def _note_end(
         self,
@@ -105,6 +123,7 @@ class RunRecord:
     ) -> None:
         self._close_step()
         result = {
+            **self._judged,
             **facts,
             "seconds": self._seconds,
             "memory_mb": round(peak_rss_bytes() / 2**20),
@@ -157,3 +176,19 @@ async def _stop(task: asyncio.Task[None]) -> None:
 def _facts(trained: TrainedVersion) -> dict[str, Any]:
     card = json.loads(trained.files["card.json"])
     return {name: card[name] for name in CARD_FACTS if name in card}
+
+
+def end_text(error: BaseException) -> str:
+    """Return why *error* ended a training, with the way out where its own words have none."""
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "the run was interrupted"
+    if isinstance(error, MemoryError):
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        bound = "this host has" if most == resource.RLIM_INFINITY else f"{most // 2**20} MB"
+        return (
+            f"the training needs more memory than {bound} ({error or 'MemoryError'}); give it "
+            "more (turnout run training --memory-mb), or train on fewer rows"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error}); make room, then queue the run again"
+    return str(error) or type(error).__name__

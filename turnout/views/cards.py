@@ -9,6 +9,7 @@ from rich.console import RenderableType
 
 from protos import registry_pb2
 from turnout.views.golden_evidence import evidence_lines
+from turnout.views.proposals import champion_text
 from turnout.views.terminal import named_values
 
 INTERVAL_KEYS = {"value", "low", "high"}
@@ -43,6 +44,8 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     for group in ("metrics", "score_tolerance"):
         for name, value in flatten_card(_mapping(card.get(group))):
             shown[f"{group}: {name}".replace("_", " ")] = value
+    if isinstance(card.get("champion"), Mapping):
+        shown["champion on the newest labels"] = champion_text(card["champion"])
     shown |= gate_lines(card.get("gate")) | fairness_lines(card.get("fairness"))
     for group in ("expected_shift", "drill"):
         for name, value in flatten_card(_mapping(card.get(group))):

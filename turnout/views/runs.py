@@ -13,6 +13,9 @@ STATE_NAMES = {
     pb.Run.CHAMPION_KEPT: "champion kept",
     pb.Run.GATE_FAILED: "gate failed",
     pb.Run.FAILED: "failed",
+    pb.Run.QUEUED: "queued",
+    pb.Run.SKIPPED: "skipped",
+    pb.Run.CANCELLED: "cancelled",
 }
 JSON_FIELDS = ("inputs_json", "result_json")
 
@@ -48,7 +51,8 @@ def run_result(run: pb.Run) -> str:
 def duration(run: pb.Run) -> str:
     """Return how long a run took, or has been taking until its last sign of life."""
     end_ms = run.ended_unix_ms or run.heard_unix_ms
-    seconds = max(end_ms - run.begun_unix_ms, 0) / 1_000
+    began_ms = run.taken_unix_ms or run.begun_unix_ms or end_ms
+    seconds = max(end_ms - began_ms, 0) / 1_000
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
@@ -60,14 +64,20 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     left, right = dict(_flat(first)), dict(_flat(second))
     paths = dict.fromkeys([*left, *right])
     return [
-        (path, left.get(path, "-"), right.get(path, "-"))
+        (path, *_shown(left.get(path, "-"), right.get(path, "-")))
         for path in sorted(paths)
-        if left.get(path) != right.get(path)
+        if left.get(path, "-") != right.get(path, "-")
     ]
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  any JSON value
-    """Yield (path, text) of each number, text and empty list in a JSON value."""
+def _shown(first: object, second: object) -> tuple[str, str]:
+    """Return two different values as texts that differ, with as few digits as that takes."""
+    short, other = (f"{v:.6g}" if isinstance(v, float) else str(v) for v in (first, second))
+    return (short, other) if short != other else (repr(first), repr(second))
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, object]]:  # noqa: ANN401  JSON
+    """Yield (path, value) of each number and text in a JSON value."""
     if isinstance(value, Mapping):
         items: Sequence[tuple[Any, Any]] = list(value.items())
     elif isinstance(value, list):
@@ -77,7 +87,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN
             for place, item in enumerate(value)
         ]
     else:
-        yield path, f"{value:.6g}" if isinstance(value, float) else str(value)
+        yield path, value
         return
     for name, item in items:
         yield from _flat(item, f"{path}.{name}" if path else str(name))

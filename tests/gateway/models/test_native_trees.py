@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from gateway.models.native_trees import (
     load_tree_reader,
     same_bits,
 )
+from host.onnx_runtime import onnxruntime
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import Session
 from registry.types import ScoringError

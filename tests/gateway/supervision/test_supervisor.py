@@ -259,7 +259,8 @@ def test_metrics_endpoint_serves_health_workers_and_metrics(tmp_path: Path) -> N
 
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:
-            assert await gateway.page("/healthz") == (200, "2 of 2 slots serving\n")
+            said = "2 of 2 slots serving, 0 of them connected to the registry\n"
+            assert await gateway.page("/healthz") == (200, said)
             status, text = await gateway.page("/workers")
             rows = json.loads(text)
             assert status == 200

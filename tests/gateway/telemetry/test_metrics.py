@@ -80,6 +80,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
     metrics.set_gauge("turnout_windows_refused", 1)
+    metrics.set_gauge("turnout_registry_connected", True)
     for name in ("turnout_rows_inside", "turnout_worker_tasks", "turnout_worker_fds"):
         metrics.set_gauge(name, 12)
     metrics.set_gauge("turnout_feature_store_state", 2)

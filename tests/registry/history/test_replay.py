@@ -39,6 +39,9 @@ def recorded_actions() -> set[str]:
     texts = (ast.Constant, ast.Attribute)
     passed_on = [word.value for word in keywords if isinstance(word.value, texts)]
     for call in calls:
+        # `record_run(change, action, ...)` writes the entries of runs.
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) == "record_run":
+            actions.add(ast.literal_eval(call.args[1]))
         if not isinstance(call.func, ast.Attribute) or call.func.attr != "record":
             continue
         # An action that is a parameter is the text that the function's callers pass on.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from host.freeze_windows import active_freeze, parse_freeze_window
 from rollout.errors import PolicyError
-from rollout.policy.freeze import active_freeze, parse_freeze_window
 from rollout.policy.policy import POLICIES, STANDARD, CanaryStep
 from rollout.policy.policy_files import read_policy_file, read_policy_folder
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from features.contract import ModelContract, RequestInput
+from host.onnx_runtime import onnxruntime
 from tests.property_examples import examples
 from tests.training.adoption.graphs import (
     FLOAT,

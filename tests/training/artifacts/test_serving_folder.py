@@ -4,9 +4,9 @@ import io
 import json
 
 import numpy as np
-import onnxruntime
 import pytest
 
+from host.onnx_runtime import onnxruntime
 from registry import bundle
 from tests.tiny_models import tiny_contract, tiny_files
 from training.artifacts.serving_folder import Form, serving_folder

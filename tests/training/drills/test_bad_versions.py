@@ -99,7 +99,8 @@ def test_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: Pa
     (tmp_path / "bad.onnx").write_bytes(drill.files["model.onnx"])
     np.save(tmp_path / "row.npy", rows[chosen][:1])
     program = (
-        "import numpy, onnxruntime, sys\n"
+        "import numpy, sys\n"
+        "from host.onnx_runtime import onnxruntime\n"
         "bad = onnxruntime.InferenceSession(sys.argv[1])\n"
         "bad.run(None, {'inputs': numpy.load(sys.argv[2])})"
     )

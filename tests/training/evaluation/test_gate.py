@@ -83,3 +83,12 @@ def test_servable_check_fails_a_version_off_its_golden_rows() -> None:
     check = gate.servable_check(files, model="churn")
     assert not check.passed
     assert "golden row" in check.text
+
+
+@pytest.mark.parametrize(("positives", "passed"), [(0, False), (4, False), (5, True), (996, False)])
+def test_gate_asks_for_rows_of_either_class(positives: int, passed: bool) -> None:
+    """With three positive labels, an AUC is a matter of chance."""
+    positive = np.arange(1_000) < positives
+    check = gate.held_out_classes_check(positive)
+    assert check.passed is passed
+    assert f"{min(positives, 1_000 - positives)} held-out rows of the rarer class" in check.text

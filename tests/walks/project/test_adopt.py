@@ -73,7 +73,7 @@ def by_catboost(path: Path, frame: Any, numbers: NDArray[np.float64]) -> NDArray
 
 def by_onnx(path: Path, frame: Any, numbers: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ANN401
     """Return what ONNX Runtime says of the file as it is."""
-    import onnxruntime
+    from host.onnx_runtime import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = session.run(None, {session.get_inputs()[0].name: numbers.astype(np.float32)})[-1]

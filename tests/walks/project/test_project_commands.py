@@ -237,6 +237,7 @@ def test_commands_outside_of_a_project_say_so(
 
 def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> None:
     """A running system passes; a wrong address is named, and the rest is tried all the same."""
+    # A system that runs, and sources that have their columns.
     project = Project(tmp_path, system, "env")
     project.write("data/usage.csv", "customer,at,minutes,topups\n")
     for file in ("views/usage.py", "labels/churned.py"):

@@ -9,12 +9,16 @@ import typer
 
 from protos import registry_pb2 as pb
 from turnout.cli import clients
+from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
+from turnout.training_runs.waiting_runs import waiting_runs
+from turnout.views.proposals import decay_text, interval, proposal_json, proposal_lines
 from turnout.views.runs import differences, duration, run_json, run_result, state_name
 from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(
-    help="List, show and compare training runs; print their logs.", no_args_is_help=True
+    help="List, show and compare training runs; queue and cancel them; print their logs.",
+    no_args_is_help=True,
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or 8 digits of it.")]
@@ -25,9 +29,16 @@ def list_(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Only runs of this model.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Most runs that are listed.")] = 30,
+    proposals: Annotated[
+        bool,
+        typer.Option("--proposals", help="Only versions that nobody has approved or rejected yet."),
+    ] = False,
 ) -> None:
     """List training runs, newest first: also those that failed, and those that run now."""
     context: CommandContext = ctx.obj
+    if proposals:
+        _list_proposals(context, model, limit)
+        return
 
     async def read() -> list[pb.Run]:
         async with clients.open_registry(context) as client:
@@ -44,7 +55,7 @@ def list_(
             run_result(run),
             run.cause,
             run.actor,
-            _local_time(run.begun_unix_ms),
+            _local_time(run.begun_unix_ms or run.queued_unix_ms),
             duration(run),
         )
         for run in runs
@@ -54,6 +65,87 @@ def list_(
     screen.result([run_json(run, whole=False) for run in runs], text_table(columns, rows))
     if not runs:
         screen.hint("There is no run yet. Next: turnout train MODEL")
+
+
+def _list_proposals(context: CommandContext, model: str, limit: int) -> None:
+    """List the versions that runs made and that wait for a decision, with their evidence."""
+
+    async def read() -> list[pb.Run]:
+        async with clients.open_registry(context) as client:
+            return await waiting_runs(client, model, limit)
+
+    values = [proposal_json(run) for run in asyncio.run(read())]
+    columns = ("run", "version", "trigger", "champion", "gain over it", "champion since then")
+    rows = [
+        (
+            value["run"][:8],
+            f"{value['model']} {value['version']}",
+            value["trigger"],
+            str(value["champion"] or "none")[:12],
+            interval(value["gain"]),
+            decay_text(value["decay"]),
+        )
+        for value in values
+    ]
+    screen = terminal(context.json)
+    screen.result(values, text_table(columns, rows))
+    if values:
+        screen.hint(f"Next, by another person: {values[0]['next_step']}")
+    else:
+        screen.hint("No version waits for a decision.")
+
+
+@app.command()
+def queue(
+    ctx: typer.Context,
+    model: Model,
+    setting: Annotated[
+        str, typer.Option(help="The recipe's setting, when the model has several recipes.")
+    ] = "",
+    run_key: Annotated[
+        str, typer.Option(help="Name of this run: the same name trains no second time.")
+    ] = "",
+    cause: Annotated[str, typer.Option(help="Why it is trained, for `turnout runs`.")] = "",
+) -> None:
+    """Ask for a run that a runner takes (`turnout run training`). No schedule's bounds hold."""
+    from turnout.cli.projects import load_definitions
+
+    context: CommandContext = ctx.obj
+
+    async def ask() -> pb.BeginRunReply:
+        # A recipe that is not there would wait for ever.
+        recipe = (await load_definitions(context)).recipe(model, setting)
+        async with clients.open_registry(context) as client:
+            return await client.queue_run(
+                pb.QueueRunRequest(
+                    model=model,
+                    setting=recipe.setting,
+                    key=run_key,
+                    cause=cause or f"asked for by {context.actor}",
+                )
+            )
+
+    # The key may have a run already.
+    reply = asyncio.run(ask())
+    run, screen = reply.run, terminal(context.json)
+    said = "is queued" if reply.begun else f"has this key already, and is {state_name(run)}"
+    screen.result(run_json(run, whole=False), f"Run {run.id[:8]} of {model}/{run.setting} {said}.")
+    screen.hint(f"turnout run training trains it; turnout runs logs {run.id[:8]} -f shows it")
+
+
+@app.command()
+def cancel(ctx: typer.Context, run: RunId, reason: Reason) -> None:
+    """End a run that waits or trains now. Its trainer stops at its next step."""
+    context: CommandContext = ctx.obj
+
+    async def end() -> pb.Run:
+        async with clients.open_registry(context) as client:
+            return await client.cancel_run(run, reason)
+
+    ended = asyncio.run(end())
+    terminal(context.json).result(
+        run_json(ended, whole=False), f"Run {ended.id[:8]} of {ended.model} is cancelled."
+    )
 
 
 @app.command()
@@ -68,11 +160,12 @@ def show(ctx: typer.Context, run: RunId) -> None:
         "key": found.key if found.key != found.id else "-",
         "model": f"{found.model}/{found.setting}",
         "cause": f"{found.cause}, by {found.actor}",
-        "begun": f"{_local_time(found.begun_unix_ms)}, attempt {found.attempt}",
+        "queued": _local_time(found.queued_unix_ms) if found.queued_unix_ms else "-",
+        "begun": _begun(found),
         "took": duration(found),
         "commit": inputs.get("commit", "-"),
         "recipe": str(inputs.get("recipe_sha256", "-"))[:12],
-        "champion": str(inputs.get("champion") or "none")[:12],
+        **{name: line for name, line in proposal_lines(found).items() if name != "run"},
         "result": run_result(found) or "-",
         **_measured(result),
     }
@@ -155,6 +248,10 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
     if "memory_mb" in result:
         shown["memory"] = f"{result['memory_mb']:,} MB at most"
     return shown
+
+
+def _begun(run: pb.Run) -> str:
+    return f"{_local_time(run.begun_unix_ms)}, attempt {run.attempt}" if run.attempt else "-"
 
 
 def _local_time(unix_ms: int) -> str:

@@ -6,57 +6,76 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from turnout.cli.arguments import Model
+from protos import registry_pb2
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError, UsageError
+from turnout.errors import ExitCode, OperatorError, UsageError
 from turnout.views.cards import joined_lines
+from turnout.views.proposals import next_step, proposal_json, proposal_lines
 from turnout.views.runs import state_name
-from turnout.views.terminal import named_values, terminal
+from turnout.views.terminal import named_values, terminal, text_table
 
 if TYPE_CHECKING:
     from training.train import TrainedVersion
     from turnout.training_runs.order import TrainingOrder, TrainingResult
+    from turnout.training_runs.rebuild import Rebuilt
+
+
+Offline = Annotated[
+    Path | None, typer.Option(help="Folder of the offline store. Default: the environment's.")
+]
+Out = Annotated[Path | None, typer.Option(help="New folder to write the sealed version to.")]
+RunKey = Annotated[
+    str,
+    typer.Option(
+        help="Name of this run, such as a scheduler's: the same name trains no second time."
+    ),
+]
+Verify = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL/VERSION",
+        help="Build this version again, and compare it byte by byte; nothing is registered.",
+    ),
+]
 
 
 def train(
     ctx: typer.Context,
-    model: Model,
+    model: Annotated[str, typer.Argument(help="Name of the model.", show_default=False)] = "",
     setting: Annotated[
         str, typer.Option(help="The recipe's setting, when the model has several recipes.")
     ] = "",
     champion: Annotated[
         str, typer.Option(help='Version to compare with: a label, "production" or "none".')
     ] = "production",
-    offline: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the offline store. Default: the environment's."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder to write the sealed version to.")
-    ] = None,
+    offline: Offline = None,
+    out: Out = None,
     register: Annotated[
         bool, typer.Option("--register/--no-register", help="Register the version.")
     ] = True,
-    run_key: Annotated[
-        str,
-        typer.Option(
-            help="Name of this run, such as a scheduler's: the same name trains no second time."
-        ),
-    ] = "",
+    run_key: RunKey = "",
     cause: Annotated[
         str, typer.Option(help="Why it is trained, for `turnout runs`. Default: by hand.")
     ] = "",
+    verify: Verify = "",
 ) -> None:
     """Train a version from the recipe of a model, and register it in your name.
 
-    Nothing is registered unless the gate passes. Another person approves the version then. The run
-    is kept, also if it fails: `turnout runs list`.
+    The champion is judged on the newest labels first. Nothing is registered unless the gate passes:
+    exit code 4 says that the version is valid and no better than its champion. Another person
+    approves the version then. The run is kept, also if it fails: `turnout runs list`.
     """
     # scikit-learn and ONNX take seconds to import.
     from project.environment import require_production_rules
     from turnout.training_runs.order import BY_HAND, TrainingOrder
 
+    # Either a new version or one that is there.
     context: CommandContext = ctx.obj
+    if bool(model) == bool(verify):
+        raise UsageError("name the model to train, or the version to build again with --verify")
+    if verify:
+        _verify(context, verify, offline)
+        return
     if not register and out is None:
         raise UsageError("--no-register needs --out FOLDER, or the version would be lost")
     # What is trained in production must be traceable to a commit.
@@ -73,10 +92,10 @@ def train(
     )
     # A run with this key may have been there before.
     result = asyncio.run(_run(context, order))
-    if result.trained is None:
-        _report_earlier_run(context, result)
-    else:
+    if result.trained is not None:
         _report(context, result.trained, result, out)
+    elif result.run is not None:
+        _report_run(context, result.run, before=result.not_better is None)
 
 
 async def _run(context: CommandContext, order: "TrainingOrder") -> "TrainingResult":
@@ -103,7 +122,7 @@ def _report(
     # Scripts get every metric, people those that have a value.
     model, screen = trained.recipe.model, terminal(context.json)
     joined = {view.view: view.definition() for view in trained.joined}
-    shown = {
+    shown: dict[str, object] = {
         "version": "not registered" if version is None else f"{model} {version.label}",
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
         **joined_lines(joined),
@@ -122,37 +141,87 @@ def _report(
         "metrics": {name: item.definition() for name, item in trained.metrics.items()},
         "out": None if out is None else str(out),
     }
+    if run is not None:
+        value |= proposal_json(run)
+        shown |= proposal_lines(run)
     screen.result(value, named_values(shown))
     # What comes next is another person's task.
-    if version is not None:
-        screen.hint(
-            f"Next, by another person: turnout versions approve {model} {version.label} "
-            "--policy standard (or initial for a model's first version)"
-        )
+    if version is not None and run is not None:
+        screen.hint(f"Next, by another person: {next_step(run)}")
 
 
-def _report_earlier_run(context: CommandContext, result: "TrainingResult") -> None:
-    """Print the run that has the key. Raises OperatorError unless it made a version."""
-    run = result.run
-    assert run is not None, "without a run there is a trained version"
-    state = state_name(run)
+def _report_run(context: CommandContext, run: registry_pb2.Run, *, before: bool) -> None:
+    """Print what came of a run that made no version just now.
+
+    before  whether the run has the key and had ended before.
+
+    Raises OperatorError when it failed or has not ended, and Exit when the champion was kept.
+    """
+    # A run that is under way, or failed.
+    state, run_id = state_name(run), run.id[:8]
+    kept = run.state == registry_pb2.Run.CHAMPION_KEPT
     if not run.ended_unix_ms:
         raise OperatorError(
-            f"run {run.id[:8]} of this key is {state}; turnout runs logs {run.id[:8]} -f shows it"
+            f"run {run_id} of this key is {state}; turnout runs logs {run_id} -f shows it"
         )
-    if run.error:
+    if run.error and not kept:
         raise OperatorError(
-            f"run {run.id[:8]} of this key has ended before ({state}): {run.error}. Give another "
+            f"run {run_id} of this key has ended before ({state}): {run.error}. Give another "
             "--run-key to train again"
         )
-    value = {
-        "model": run.model,
-        "version": run.version or None,
-        "digest": run.version_digest,
-        "run": run.id,
-        "ended_before": True,
-    }
+    # A run that kept the champion, or made a version.
+    screen = terminal(context.json)
+    value = {**proposal_json(run), "ended_before": before}
+    if kept:
+        screen.result(value, "No better, champion kept.", named_values(proposal_lines(run)))
+        screen.hint(f"Each number: turnout runs show {run_id}")
+        raise typer.Exit(ExitCode.NO_BETTER)
     label = f"{run.model} {run.version}" if run.version else run.version_digest[:12]
-    terminal(context.json).result(
-        value, f"Run {run.id[:8]} of this key has ended before, with {label}."
+    screen.result(value, f"Run {run_id} of this key has ended before, with {label}.")
+
+
+def _verify(context: CommandContext, named: str, offline: Path | None) -> None:
+    """Build a version again, and print whether it is identical. Exit code 1 if it is not."""
+    from turnout.training_runs.rebuild import rebuild_version
+
+    model, slash, version = named.partition("/")
+    if not (slash and model and version):
+        raise UsageError(f"--verify {named!r}: write MODEL/VERSION, such as churn/7")
+    screen = terminal(context.json)
+    found = asyncio.run(
+        rebuild_version(context, model, version, offline, lambda step: screen.hint(f"{step} ..."))
     )
+    screen.result(found.as_json(), *_rebuilt_text(found))
+    if not found.identical:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _rebuilt_text(found: "Rebuilt") -> list[Any]:
+    """Return what people see of a version that was built again."""
+    name = f"{found.model} {found.version}"
+    if found.identical:
+        return [f"Identical: {name} was built again as {found.digest}."]
+    lines: list[Any] = [f"Different: {name} is not what its inputs give here."]
+    if found.failed:
+        lines.append(f"It cannot be built again: {found.failed}")
+    # Inputs explain files, and files explain scores.
+    if found.inputs:
+        lines.append(text_table(("input", "recorded", "now"), found.inputs))
+    elif not found.failed:
+        lines.append(
+            "No recorded input differs. Another processor may round a sum differently, and a "
+            "learner may depend on what is not recorded."
+        )
+    files = [(name, "identical" if same else "different") for name, same in found.files.items()]
+    if files:
+        lines.append(text_table(("file", ""), files))
+    if found.graph:
+        rows = [(item.kind, item.name, item.difference) for item in found.graph]
+        lines.append(text_table(("in model.onnx", "name", "recorded -> now"), rows))
+    if found.score_difference is not None:
+        lines.append(
+            f"The largest difference of a golden row's score is {found.score_difference:.3g}."
+        )
+    if found.card:
+        lines.append(text_table(("in card.json", "recorded", "now"), found.card))
+    return lines

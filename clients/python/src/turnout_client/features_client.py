@@ -38,6 +38,7 @@ class FeaturesClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         server_name: str = "",
+        use_proxy: bool = False,
     ) -> None:
         """Prepare the connection. gRPC opens it with the first call.
 
@@ -48,6 +49,8 @@ class FeaturesClient:
                      one. It needs credentials, except on the same host.
         server_name  the name in the server's certificate, if the target has another one:
                      "turnout-control" for a certificate that Turnout made. Empty: the target's.
+        use_proxy    whether calls go through the proxy that grpc_proxy, https_proxy or http_proxy
+                     names.
 
         Raises ValueError for a token that would be sent over a network in plain text.
         """
@@ -56,7 +59,14 @@ class FeaturesClient:
         # One connection is enough: calls share it, and a push has many rows.
         open_insecure, open_secure = grpc.aio.insecure_channel, grpc.aio.secure_channel
         self._pool = ChannelPool(
-            target, 1, credentials, open_insecure, open_secure, token, server_name
+            target,
+            1,
+            credentials,
+            open_insecure,
+            open_secure,
+            token,
+            server_name,
+            use_proxy=use_proxy,
         )
 
     async def __aenter__(self) -> FeaturesClient:  # noqa: PYI034  Self needs Python 3.11
@@ -100,7 +110,7 @@ class FeaturesClient:
                     request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
                 )
             except grpc.aio.AioRpcError as error:
-                raise PushError(error.code(), error.details() or "") from None
+                raise PushError(error.code(), self._pool.message_of(error)) from None
             results += read_results(reply)
         return results
 
@@ -116,11 +126,19 @@ class SyncFeaturesClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         server_name: str = "",
+        use_proxy: bool = False,
     ) -> None:
         """Prepare the connection. FeaturesClient documents the arguments and errors."""
         self._timeout_s = timeout_s
         self._pool = ChannelPool(
-            target, 1, credentials, grpc.insecure_channel, grpc.secure_channel, token, server_name
+            target,
+            1,
+            credentials,
+            grpc.insecure_channel,
+            grpc.secure_channel,
+            token,
+            server_name,
+            use_proxy=use_proxy,
         )
 
     def __enter__(self) -> SyncFeaturesClient:  # noqa: PYI034  Self needs Python 3.11
@@ -158,6 +176,6 @@ class SyncFeaturesClient:
                     request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
                 )
             except grpc.RpcError as error:
-                raise PushError(error.code(), error.details() or "") from None
+                raise PushError(error.code(), self._pool.message_of(error)) from None
             results += read_results(reply)
         return results

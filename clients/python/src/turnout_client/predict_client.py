@@ -57,6 +57,7 @@ class PredictClient:
         calls_max: int = 0,
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
+        use_proxy: bool = False,
     ) -> None:
         """Prepare the connections. gRPC opens each of them with its first call.
 
@@ -71,6 +72,8 @@ class PredictClient:
         token        the bearer token that names this service in the gateway's callers file, or a
                      function that returns the present one. It needs credentials, except on the
                      same host.
+        use_proxy    whether calls go through the proxy that grpc_proxy, https_proxy or http_proxy
+                     names.
 
         Raises ValueError for a token that would be sent over a network in plain text.
         """
@@ -86,6 +89,7 @@ class PredictClient:
             grpc.aio.insecure_channel,
             grpc.aio.secure_channel,
             token,
+            use_proxy=use_proxy,
         )
 
     async def __aenter__(self) -> PredictClient:  # noqa: PYI034  Self needs Python 3.11
@@ -200,6 +204,6 @@ class PredictClient:
                 request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
             )
         except grpc.aio.AioRpcError as error:
-            raise PredictError(error.code(), error.details() or "") from None
+            raise PredictError(error.code(), self._pool.message_of(error)) from None
         finally:
             self._calls -= 1

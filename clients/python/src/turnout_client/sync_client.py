@@ -49,6 +49,7 @@ class SyncPredictClient:
         timeout_s: float = 1.0,
         credentials: grpc.ChannelCredentials | None = None,
         token: Token | None = None,
+        use_proxy: bool = False,
     ) -> None:
         """Prepare the connections. gRPC opens each of them with its first call.
 
@@ -57,12 +58,14 @@ class SyncPredictClient:
         timeout_s    the deadline of calls that give none, in seconds.
         credentials  from grpc.ssl_channel_credentials. None: plain text.
         token        a bearer token, or a function that returns it; as for PredictClient.
+        use_proxy    whether calls go through the proxy of the environment; as for PredictClient.
 
         Raises ValueError for a token that would be sent over a network in plain text.
         """
         self._timeout_s = timeout_s
+        opened_by = (grpc.insecure_channel, grpc.secure_channel)
         self._pool = ChannelPool(
-            target, connections, credentials, grpc.insecure_channel, grpc.secure_channel, token
+            target, connections, credentials, *opened_by, token, use_proxy=use_proxy
         )
 
     def __enter__(self) -> SyncPredictClient:  # noqa: PYI034  Self needs Python 3.11
@@ -146,4 +149,4 @@ class SyncPredictClient:
                 request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
             )
         except grpc.RpcError as error:
-            raise PredictError(error.code(), error.details() or "") from None
+            raise PredictError(error.code(), self._pool.message_of(error)) from None

@@ -1,12 +1,12 @@
 """Tests of missing values in the trees of scikit-learn."""
 
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 
+from host.onnx_runtime import onnxruntime
 from training.adoption.convert.pipelines import open_estimator
 
 

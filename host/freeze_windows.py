@@ -1,4 +1,6 @@
-"""Freeze windows: times in which no rollout starts or grows. Rollbacks never wait for their end.
+"""Freeze windows: times in which no rollout starts or grows, and no schedule trains.
+
+Rollbacks never wait for their end.
 
 A window is weekly, or a span of dates that includes both days. Times are in UTC:
 
