@@ -44,9 +44,11 @@ class RowCounts:
     forgotten: int
     duplicates: int
     future: int
-    """Rows that are dated more than a day after they became known."""
+    """Rows that are dated, or became known, more than a day after the load."""
+    last_future_ms: int | None
+    """The latest of these instants."""
     ahead: int
-    """Rows that are dated more than a day after the load, whenever they became known."""
+    """Rows that are dated more than a day after now, whatever the load's own instant is."""
     early: int
     """Rows of January 1970, whose times are probably seconds."""
 
@@ -114,28 +116,37 @@ def check_instant_type(types: Mapping[str, str], name: str) -> None:
 
 
 def count_rows(
-    connection: duckdb.DuckDBPyConnection, view: View, created: str, now_ms: int, table: str
+    connection: duckdb.DuckDBPyConnection,
+    view: View,
+    created: str,
+    now_ms: int,
+    load_ms: int,
+    table: str,
 ) -> RowCounts:
     """Check the instants of all rows and count them.
 
     created  SQL of the instant at which a row became known, Unix ms.
+    load_ms  the instant of the load. It is later than now_ms if its caller says so.
 
     Raises SourceError for an instant that is NULL or out of range, with the unit as the guess.
     `refuse_wrong_times` refuses the others.
     """
     # All counts come from one pass over the rows.
     age = f"{now_ms:d} - event_time_ms"
-    future = f"event_time_ms > greatest({now_ms:d}, {created}) + {FUTURE_MS_MAX:d}"
+    latest = f"greatest(event_time_ms, {created})"
+    future = f"{latest} > {load_ms + FUTURE_MS_MAX:d}"
     early = f"event_time_ms BETWEEN {PLAUSIBLE_MS // 1_000:d} AND {now_ms // 1_000:d}"
     row = connection.execute(
         f"SELECT count(*), count(event_time_ms), count({created}), min(event_time_ms), "
         f"max(event_time_ms), min({created}), max({created}), count(*) FILTER ({future}), "
+        f"max({latest}) FILTER ({future}), "
         f"count(*) FILTER (event_time_ms > {now_ms + FUTURE_MS_MAX:d}), "
         f"count(*) FILTER ({early}), count(*) FILTER ({stale_sql(age, view.ttl_ms)}), "
         f"count(*) FILTER ({forgotten_sql(age, view.ttl_ms)}) FROM {table}"
     ).fetchall()[0]
+    # The first seven are needed by the checks.
     rows, events, knowns, first, last, first_known, last_known, *odd = row
-    late, ahead, seconds, old, gone = odd
+    late, latest_ms, ahead, seconds, old, gone = odd
     # Every row needs both instants, within what a row can hold.
     for name, count, low, high in (
         ("event_time_ms", events, first, last),
@@ -151,8 +162,11 @@ def count_rows(
                 f"{name!r} runs from {low} to {high}; Unix milliseconds lie in 0 to "
                 f"{EVENT_MS_MAX}{_guess(high, now_ms)}"
             )
+    # What is merely odd is counted.
     duplicates = _duplicates(connection, view, table) if rows else 0
-    return RowCounts(rows, first, last, old - gone, gone, duplicates, late, ahead, seconds)
+    return RowCounts(
+        rows, first, last, old - gone, gone, duplicates, late, latest_ms, ahead, seconds
+    )
 
 
 def refuse_wrong_times(counts: RowCounts, now_ms: int) -> None:
@@ -164,13 +178,14 @@ def refuse_wrong_times(counts: RowCounts, now_ms: int) -> None:
 
 def wrong_times(counts: RowCounts, now_ms: int) -> str:
     """Return what is wrong with the times of a load, with the unit as the guess, or nothing."""
-    # One row of the future would keep honest rows out of the online store.
+    # One row of the future would keep honest rows out of the online store, and a row that becomes
+    # known in the future is in no training set until then.
     if counts.future:
-        last = counts.last_event_ms or 0
+        last = counts.last_future_ms or 0
         return (
-            f"{counts.future:,} of {counts.rows:,} rows are dated more than a day after they "
-            f"became known, up to {last}{_guess(last, now_ms)}; correct the times, or filter the "
-            "rows in the transform"
+            f"{counts.future:,} of {counts.rows:,} rows are dated, or became known, more than a "
+            f"day in the future, up to {last}{_guess(last, now_ms)}; correct the times, or filter "
+            "the rows in the transform"
         )
     # Rows that are known as late as they are dated may have another clock, but no other unit.
     guess = _guess(counts.last_event_ms or 0, now_ms)

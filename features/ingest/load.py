@@ -192,7 +192,8 @@ def examine(
     check_instant_type(types, "event_time_ms")
     created = _created_sql(types, created_ms)
     encoded = encoded_features(connection, view, types, STAGED)
-    rows = count_rows(connection, view, created, now_ms, STAGED)
+    load_ms = max(now_ms, created_ms or 0)
+    rows = count_rows(connection, view, created, now_ms, load_ms, STAGED)
     features = count_features(connection, view, encoded, STAGED)
     unknown = {
         item.feature.name: unknown_categories(connection, item, count, STAGED)

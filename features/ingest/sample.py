@@ -64,7 +64,7 @@ class SourceSample:
     duplicates: int
     """Rows with the entity and the event time of a later row."""
     future: int
-    """Rows that are dated more than a day after they became known."""
+    """Rows that are dated, or became known, more than a day in the future."""
     ancient: int
     """Rows older than two TTLs, which count as missing online."""
     stale: int

@@ -150,7 +150,7 @@ class PrintedText(io.TextIOBase):
         self._loads = loads
 
     def writable(self) -> bool:
-        """Return True, as every stream does that print may write to."""
+        """Return True, as print needs a text stream to be writable."""
         return True
 
     def write(self, text: str) -> int:

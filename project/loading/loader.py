@@ -234,6 +234,7 @@ async def _follow_report(
     loop = asyncio.get_running_loop()
     seconds, since = limits.start_s, loop.time()
     while True:
+        # Wait for the next line, for as long as one file may take.
         try:
             async with asyncio.timeout_at(since + seconds):
                 line = await reader.readline()
@@ -243,9 +244,10 @@ async def _follow_report(
             return f"it declares more than {REPORT_LINE_BYTES_MAX // 2**20} MiB"
         if not line.endswith(b"\n"):
             return ""
+        # What a file prints gives it no further time.
         report: dict[str, Any] = json.loads(line)
         if "printed" in report:
-            sys.stderr.write(report["printed"])  # it gives the file no further time
+            sys.stderr.write(report["printed"])
             continue
         # It begins or ends a file, or it is the last.
         seconds, since = limits.file_s, loop.time()

@@ -17,7 +17,7 @@ from features.errors import SourceError
 from features.ingest.columns import described, is_number
 from features.ingest.open_source import open_source
 from features.source import Source
-from features.storage.database import fetch_columns, identifier, open_duckdb
+from features.storage.database import duckdb_reason, fetch_columns, identifier, open_duckdb
 from training.adopted.answers import Answers
 from training.adopted.proposals import ForeignColumn, folded_name
 from training.adoption.edge_feed import neighbours
@@ -50,7 +50,8 @@ def read_sample(path: Path) -> dict[str, NDArray[Any]]:
             sql = f'SELECT {columns} FROM (SELECT *, row_number() OVER () AS "row\\n" FROM source)'
             table = fetch_columns(connection, f'{sql} WHERE "row\\n" % {max(1, step)} = 0')
         except (duckdb.Error, SourceError, ValueError) as error:
-            raise AdoptionError(f"the sample {path.name} cannot be read: {error}") from error
+            reason = duckdb_reason(error) if isinstance(error, duckdb.Error) else str(error)
+            raise AdoptionError(f"the sample {path.name} cannot be read: {reason}") from error
     if not count:
         raise AdoptionError(f"the sample {path.name} has no rows; give a file with rows")
     return {name: _plain(column) for name, column in table.items()}

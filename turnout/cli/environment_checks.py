@@ -127,7 +127,8 @@ async def _outcome(part: str, trial: Callable[[], Awaitable[str]]) -> Environmen
 async def _try_registry(context: CommandContext) -> str:
     async with clients.open_registry(context) as client:
         models = await client.list_models()
-    return f"{context.registry_address()} answers {context.actor!r}; it has {len(models)} models"
+    who = "your token" if context.bearer_token() else repr(context.actor)
+    return f"{context.registry_address()} answers {who}; it has {len(models)} models"
 
 
 async def _try_anonymous(context: CommandContext) -> str:

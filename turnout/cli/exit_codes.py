@@ -80,8 +80,10 @@ def _store_error_message(error: Exception) -> ExitMessage | None:
 
     match error:
         case RedisConnectionError() | RedisTimeoutError():
-            text = f"the online store does not answer: {error}. Rows that were written stay; repeat"
-            return ExitMessage(f"{text} the command when it is back", ExitCode.NOT_REACHABLE)
+            reason = str(error).rstrip(".")
+            text = f"the online store does not answer: {reason}. Rows that were written stay"
+            back = "repeat the command when it is back"
+            return ExitMessage(f"{text}; {back}", ExitCode.NOT_REACHABLE)
         case RedisError():
             text = f"the online store refused a command: {error}. Rows that were written stay"
             return ExitMessage(text, ExitCode.FAILED)

@@ -20,7 +20,7 @@ from turnout.views.terminal import Terminal, terminal, text_table
 
 if TYPE_CHECKING:
     from turnout.forgetting.entities import KnownEntities
-    from turnout.forgetting.removals import Removed
+    from turnout.forgetting.removals import Removal, Removed
 
 FINDING = "forgotten"
 """The kind of the finding that the history has of a removal."""
@@ -68,18 +68,16 @@ def forget(
 
     # What is known decides which entity the ids belong to.
     context: CommandContext = ctx.obj
-    named = named_entities(keys, entity or [], known := asyncio.run(_known(context)))
-    # Every folder must be there before the first row is removed.
+    known = asyncio.run(_known(context))
+    named = named_entities(keys, entity or [], known)
+    # Every place must be there before the first row is removed.
     chosen = [item for item in Storage if not only or item in only]
     root = offline or context.offline_folder()
     folders = journal or [context.running_folder()]
-    _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
-    _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
     key = receipt_key(known.prediction_id_key)
-    # So must the rights be: an error in between would leave no receipt.
     removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
-    if Storage.ONLINE in chosen:
-        removal.try_online_store()
+    _check_places(removal, chosen, root, folders)
+    # Remove.
     removals: dict[Storage, Callable[[], Removed]] = {
         Storage.OFFLINE: lambda: removal.from_offline_store(root),
         Storage.ONLINE: removal.from_online_store,
@@ -159,6 +157,19 @@ async def _known(context: CommandContext) -> "KnownEntities":
 
     async with open_registry(context) as client:
         return await known_entities(context, client)
+
+
+def _check_places(
+    removal: "Removal", chosen: list[Storage], root: Path, folders: list[Path]
+) -> None:
+    """Raise OperatorError for a place that cannot be searched, before anything is removed.
+
+    What was removed before such an error would be in no receipt.
+    """
+    _check_folders("offline", [root] if Storage.OFFLINE in chosen else [])
+    _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
+    if Storage.ONLINE in chosen:
+        removal.try_online_store()
 
 
 def _check_folders(option: str, folders: list[Path]) -> None:

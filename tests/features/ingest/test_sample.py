@@ -119,7 +119,7 @@ def test_sample_counts_what_is_odd(tmp_path: Path) -> None:
     # What an ingest would refuse or warn of is said in words.
     texts = " ".join(found.warnings)
     assert "spend: 6 of 20 rows are missing; the view expects at most 10.00%" in texts
-    assert "3 of 20 rows are dated more than a day after" in texts
+    assert "3 of 20 rows are dated, or became known, more than a day in the future" in texts
     assert "the transform returns no created_ms" in texts
 
 

@@ -89,7 +89,7 @@ def test_ingest_computes_in_utc_whatever_the_zone_of_the_host(
         (f"{TIME_MS}::BIGINT", {"unit": "us"}, "in January 1970.*look like seconds"),
         (f"{TIME_MS}::BIGINT", {"unit": "s"}, "they look like microseconds"),
         (f"{TIME_MS}000::BIGINT", {"unit": "s"}, "they look like nanoseconds"),
-        (f"{NOW_MS + DAY_MS + 1}::BIGINT", {"unit": "ms"}, "more than a day after they became"),
+        (f"{NOW_MS + DAY_MS + 1}::BIGINT", {"unit": "ms"}, "more than a day in the future"),
     ],
 )
 def test_ingest_refuses_a_time_with_the_way_out(
@@ -99,6 +99,23 @@ def test_ingest_refuses_a_time_with_the_way_out(
     with pytest.raises(SourceError, match=message):
         load(tmp_path, timed(**times), f"SELECT {ROW}, {time} AS t")
     assert not list((tmp_path / "store").rglob("*"))
+
+
+@pytest.mark.parametrize("known", ["t", "TIMESTAMP '2026-11-18 09:30:45'"])
+def test_row_of_the_future_is_refused_whenever_the_source_says_it_became_known(
+    tmp_path: Path, known: str
+) -> None:
+    """A table with one time has it for both, and one wrong row must not pass by that."""
+    view = replace(
+        timed(created="known_at"),
+        transform="SELECT subscriber, event_time_ms, created_ms, plan, spend FROM source",
+    )
+    sql = f"SELECT {ROW}, TIMESTAMP '2096-01-01' AS t, {known} AS known_at"
+    with pytest.raises(SourceError, match="more than a day in the future, up to 3976214400000"):
+        load(tmp_path, view, sql)
+    sql = f"SELECT {ROW}, {TIME}, TIMESTAMP '2096-01-01' AS known_at"
+    with pytest.raises(SourceError, match="1 of 1 rows are dated, or became known, more than"):
+        load(tmp_path, view, sql)
 
 
 def test_ingest_reads_created_from_the_source(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> No
     parts = {"registry", "online store", "gateway", "offline store"}
     assert set(found) == parts | {"source of view usage", "source of churned"}
     assert all(item["passed"] for item in found.values())
-    # Rules of production, a wrong address, and a column that is gone.
+    # A column, the gateway and the production rules are wrong.
     project.write("data/usage.csv", "customer,seen\n")
     project.write(
         "environments/prod.toml",
