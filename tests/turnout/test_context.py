@@ -26,6 +26,8 @@ def context_in(folder: Path, **values: str) -> CommandContext:
 def test_address_without_a_port_is_refused(tmp_path: Path) -> None:
     """Otherwise gRPC would call port 443 of the host."""
     context = context_in(tmp_path, registry="control-host", gateway="127.0.0.1")
+    door = context_from_options("", "unix:/tmp/door/registry", "", "dana", False, {})
+    assert door.registry_address() == "unix:/tmp/door/registry"
     with pytest.raises(UsageError, match="the registry is 'control-host'; it needs host and port"):
         context.registry_address()
     with pytest.raises(UsageError, match=r"the gateway is '127.0.0.1'; it needs host and port"):

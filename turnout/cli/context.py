@@ -191,8 +191,11 @@ class CommandContext:
 
 
 def _address(named: str, part: str) -> str:
-    """Return *named*. UsageError when it is no address: gRPC would call port 443 of it."""
-    if not is_address(named):
+    """Return *named*. UsageError when it is no address: gRPC would call port 443 of it.
+
+    The child of a runner calls a socket, "unix:PATH" (turnout/retraining/registry_door.py).
+    """
+    if not named.startswith("unix:") and not is_address(named):
         raise UsageError(
             f"the address of the {part} is {named!r}; it needs host and port, such as "
             "127.0.0.1:7001"
