@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from features.errors import SourceError
 from features.ingest.open_source import Frame, open_source
-from features.storage.database import fetch_columns, identifier, open_duckdb, quoted
+from features.storage.database import (
+    duckdb_reason,
+    fetch_columns,
+    identifier,
+    open_duckdb,
+    quoted,
+)
 from training.errors import LabelsError
 from training.labelled_rows import VALUES_SHOWN, LabelledRows
 from training.labels import Labels
@@ -70,7 +76,7 @@ def read_labels(
                 _check_classes(labels, connection, outcomes, kinds)
             left_out = _count(connection, f"NOT ({_known_sql(labels, kinds)})")
         except duckdb.Error as error:
-            raise SourceError(f"labels {labels.name!r}: {error}") from error
+            raise SourceError(f"labels {labels.name!r}: {duckdb_reason(error)}") from error
     return LabelledRows(
         ids={entity: columns[entity].tolist() for entity in labels.entities},
         as_of_ms=_int64(columns[INSTANT]),

@@ -219,3 +219,15 @@ def test_horizon_is_in_a_definition_only_where_it_is_used() -> None:
     assert Labels.from_definition(HORIZON.definition()) == HORIZON
     with pytest.raises(LabelsError, match="from 0 on"):
         replace(LABELS, horizon_days=-1.0)
+
+
+@pytest.mark.walk
+def test_error_of_a_text_file_shows_no_line_of_it(tmp_path: Path) -> None:
+    """DuckDB repeats the line, which has a person's data."""
+    lines = [f"{number},2026-07-01 12:00:00,1" for number in range(300_000)]
+    lines.append("7,2026-07-01 12:00:00,Ada Lovelace")
+    (tmp_path / "labels.csv").write_text("\n".join(["customer,at,status", *lines]))
+    source = Source.files("labels.csv", time="at", zone="UTC")
+    with pytest.raises(SourceError, match=r"^labels 'left': .*CSV Error on Line: 300002") as caught:
+        read_labels(replace(LABELS, source=source, positive=()), root=tmp_path)
+    assert "Original Line" not in str(caught.value)
