@@ -141,7 +141,7 @@ def end_after_failures(change: LedgerChange, run_id: str, error: str) -> pb.Run:
 
 
 def write_incident(change: LedgerChange, run: pb.Run) -> None:
-    """Write the finding of a queued run that has failed for good: nobody looked on."""
+    """Write the finding of a queued run that has failed for good, which no person watched."""
     controllers.write_finding(
         change,
         pb.Finding(

@@ -204,7 +204,7 @@ def test_labels_are_read_as_they_were_known(tmp_path: Path) -> None:
 
 
 def test_horizon_without_knowledge_is_refused(tmp_path: Path) -> None:
-    """Nobody can tell then which outcomes are final; and none of them may be."""
+    """Without known times no outcome is known to be final, and a horizon may leave none."""
     write(tmp_path, "['gone', 'here', 'here', 'gone'][i + 1]")
     with pytest.raises(LabelsError, match=r"Source\(created=...\), or return created_ms"):
         read_labels(HORIZON, root=tmp_path)

@@ -203,7 +203,7 @@ def test_trainers_that_fall_silent_end_the_run_too(
 
 
 def test_failed_end_of_a_queued_run_is_a_finding(registry: RegistryStore, store: RunStore) -> None:
-    """Nobody looked on. A run by hand writes none, because somebody saw it fail."""
+    """A queued run fails unseen. A run by hand writes no finding: its author sees it fail."""
     end(store, begin(store).run)
     assert findings(registry) == []
     ask(store, "d@1")
