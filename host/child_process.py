@@ -24,6 +24,14 @@ from host.processes import cpu_seconds, die_with_parent
 POLL_INTERVAL_S = 0.05
 """Pause between checks whether a child has ended, on systems without pidfd."""
 
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # joblib would warn that a child which may write no file has no semaphores.
+    "JOBLIB_MULTIPROCESSING": "0",
+}
+"""Variables of a child: it works on one thread, and pools would only take address space."""
+
 OPEN_FILES_MAX = 64
 """Descriptors of a child. An interpreter, numpy and ONNX Runtime need some 20."""
 
@@ -134,8 +142,7 @@ class ChildProcess:
             [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
-            # A child scores on one thread; a pool of numpy's would only take address space.
-            env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**environment, **ONE_THREAD},
         )
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()

@@ -15,7 +15,6 @@
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,13 +25,12 @@ from google.protobuf.json_format import ParseDict, ParseError
 from project.errors import Problem, ProjectError
 from project.folder import ProjectFolder, files_below, read_toml
 from protos import registry_pb2
-from registry.types import ALL_BP
+from registry.types import ALL_BP, MODEL_NAME
 
 FOLDER = "models"
 ANSWERS_SUFFIX = ".adopt.toml"
 """Ends the names of files that say how a model of another tool was adopted."""
 TIERS = ("critical", "standard", "experimental")
-MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 TEXTS = ("owner", "purpose", "score_meaning", "default_policy")
 NEEDED = ("owner", "purpose", "score_meaning")
 KEYS = ("owner", "purpose", "tier", "score_meaning", "holdout_bp", "default_policy", "serving")

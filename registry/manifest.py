@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from access.identities import is_actor
 from features.canonical import canonical_json, sha256_hex
-from registry.types import VersionRefusedError
+from registry.types import MODEL_NAME, VersionRefusedError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -26,7 +26,6 @@ MANIFEST_BYTES_MAX = 64 * 2**10
 FILES_MAX = 32
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}(\.[A-Za-z0-9]{1,15})?")
-MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any value

@@ -4,6 +4,7 @@ Other rooms may import this module, registry.client and registry.bundle. Nothing
 except `read_token`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from unicodedata import normalize
 from xxhash import xxh3_64_intdigest
 
 from protos import registry_pb2
+
+MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+"""What the name of a model may be, in the registry and so in every project."""
 
 ALL_BP = 10_000
 """All traffic, in basis points. The smallest share is 1 basis point, 0.01 % of the traffic."""

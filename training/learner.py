@@ -104,7 +104,7 @@ class Learner:
         arguments  JSON values.
 
         The definition has the name of the function and the SHA-256 of its file. Raises RecipeError
-        for a function that is not at the top of a file.
+        for a function that is not at the top of a file, or that does not take the arguments.
         """
         file = inspect.getsourcefile(fit) if inspect.isfunction(fit) else None
         if file is None or not fit.__qualname__.isidentifier() or fit.__module__ == "__main__":
@@ -112,6 +112,14 @@ class Learner:
                 f"{getattr(fit, '__qualname__', fit)!r} is no function at the top of a file; give "
                 "Learner.function a function that `def` makes in a file of the project"
             )
+        # A call that cannot be made would be found only after the rows were joined.
+        try:
+            inspect.signature(fit).bind("rows", "targets", "seed", **arguments)
+        except TypeError as error:
+            raise RecipeError(
+                f"{fit.__name__} is called with rows, targets, seed and the arguments "
+                f"{[*arguments]}, and does not take them: {error}"
+            ) from error
         parameters = {
             "function": f"{fit.__module__}:{fit.__name__}",
             "source_sha256": sha256_hex(Path(file).read_bytes()),

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
 from features.views import View
+from registry.types import MODEL_NAME
 from training.errors import RecipeError
 from training.labels import Labels
 from training.learner import Learner
@@ -205,6 +206,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         try:
+            self._check_names()
             self._check_numbers()
             self._check_task()
             # These raise here, not in the middle of training.
@@ -220,6 +222,13 @@ class Recipe:
             )
         if self.labels is not None:
             self._check_labels(self.labels)
+
+    def _check_names(self) -> None:
+        """Refuse a name that the registry would refuse after the training, and no setting."""
+        if not isinstance(self.model, str) or not MODEL_NAME.fullmatch(self.model):
+            raise RecipeError(f"the name of its model must match {MODEL_NAME.pattern}")
+        if not isinstance(self.setting, str) or not self.setting:
+            raise RecipeError("it has no setting; name one, such as 'candidate'")
 
     def _check_numbers(self) -> None:
         """Refuse shares, days and thresholds outside their ranges."""
@@ -277,6 +286,14 @@ class Recipe:
         """Refuse fewer than two classes, and a value of the labels that means two of them."""
         if isinstance(self.classes, str):
             raise RecipeError(f"it has classes={self.classes!r}; give a tuple of names")
+        if isinstance(self.classes, Mapping):
+            for name, values in self.classes.items():
+                # The letters of a text would each be taken for a value.
+                if isinstance(values, str) or not isinstance(values, Sequence):
+                    raise RecipeError(
+                        f"its class {name!r} has the values {values!r}; give a tuple of values, "
+                        f"such as ({values!r},)"
+                    )
         names = [*self.class_values]
         if self.task == "multiclass" and len(names) < 2:
             raise RecipeError(f"it has the classes {names}; name two or more, in order")

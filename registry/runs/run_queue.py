@@ -11,13 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, or_, select, update
 
 from protos import registry_pb2 as pb
-from registry.manifest import MODEL_NAME
 from registry.runs import run_rows
 from registry.schedules.bounds import DAY_MS, PastRun, skip_reason
 from registry.schedules.schedule import TRAINING_FAILED, Schedule
 from registry.storage import controllers, tables
 from registry.storage.ledger import LedgerChange
-from registry.types import BadRequestError, FencedError, GateError
+from registry.types import MODEL_NAME, BadRequestError, FencedError, GateError
 
 FAILURES_MAX = 3
 """Attempts of a queued run that may fail. The last one ends the run and writes a finding."""

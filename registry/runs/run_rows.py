@@ -13,11 +13,12 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
-from registry.manifest import MODEL_NAME, read_json
+from registry.manifest import read_json
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
 from registry.storage.versions import get_row
 from registry.types import (
+    MODEL_NAME,
     BadRequestError,
     FencedError,
     NotFoundError,

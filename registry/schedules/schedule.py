@@ -26,9 +26,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from host.freeze_windows import parse_freeze_window
+from registry.types import MODEL_NAME
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
-MODEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 DURATION = re.compile(r"([1-9]\d{0,4})([smhd])")
 SECONDS_OF = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -40,7 +40,7 @@ BUDGET_KEYS = ("runs", "seconds", "per")
 CRON_FIELDS = 5
 TRAINING_FAILED = "training-failed"
 """The kind of finding that the registry writes when a queued run has failed for good."""
-OWN_KINDS = frozenset({TRAINING_FAILED, "clear", "outcome", "rejected", "replay"})
+OWN_KINDS = frozenset({TRAINING_FAILED, "clear", "forgotten", "outcome", "rejected", "replay"})
 """Kinds of finding that tell no model is worse. `on_finding = true` does not mean them."""
 
 
@@ -144,7 +144,7 @@ def parse_schedule(name: str, table: object) -> Schedule:
 def _parsed(name: str, table: Mapping[str, Any]) -> Schedule:
     # Every text by its form.
     texts = {key: _text(table, key) for key in ("model", "setting", "cron", "zone", "after_view")}
-    if not MODEL.fullmatch(texts["model"]):
+    if not MODEL_NAME.fullmatch(texts["model"]):
         raise ScheduleError(f"model = {texts['model']!r}; it must name a model, such as 'churn'")
     if not any(table.get(key) for key in TRIGGERS):
         raise ScheduleError(f"nothing makes it due; give it one of {', '.join(TRIGGERS)}")

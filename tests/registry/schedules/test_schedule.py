@@ -34,6 +34,7 @@ def test_definition_is_what_was_written() -> None:
     ("change", "words"),
     [
         ({"model": ""}, "model = ''; it must name a model"),
+        ({"model": "Churn"}, "model = 'Churn'; it must name a model"),
         ({"model": 7}, "model = 7; it must be a text"),
         ({"chron": "0 4 * * 1"}, "'chron' is not known|chron is not known"),
         ({"cron": "0 4 * *"}, "five fields: minute, hour, day, month, weekday"),
@@ -111,6 +112,7 @@ def test_finding_that_tells_of_no_decay_is_not_wanted() -> None:
     assert every.wants("drift")
     assert not every.wants(TRAINING_FAILED)
     assert not every.wants("replay")
+    assert not every.wants("forgotten")  # a person's rows were removed
     some = parse_schedule("some", {"model": "m", "on_finding": ["drift", "hold"]})
     assert (some.wants("hold"), some.wants("outage")) == (True, False)
     assert not parse_schedule("cron", {"model": "m", "cron": "0 4 * * *"}).wants("drift")

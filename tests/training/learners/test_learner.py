@@ -53,6 +53,12 @@ def test_function_is_said_by_its_name_and_its_file() -> None:
     assert learner != Learner.function(fit_without_truth)
 
 
+def test_function_with_arguments_that_it_does_not_take_is_refused() -> None:
+    """The recipe says so, before rows are joined for a call that cannot be made."""
+    with pytest.raises(RecipeError, match=r"fit_mean is called with .*\['hidden'\].*'hidden'"):
+        Learner.function(fit_mean, hidden=3)
+
+
 @pytest.mark.parametrize("function", [lambda: b"", math.sqrt, "fit"])
 def test_function_that_no_file_has_is_refused(function: Any) -> None:  # noqa: ANN401  wrong on purpose
     """Training finds it by the name of its file."""

@@ -46,7 +46,7 @@ def argo_command() -> list[str]:
 
 def airflow_command() -> list[str]:
     """Return the command line of the page's operator."""
-    (text,) = blocks("python")
+    (text,) = (block for block in blocks("python") if "airflow" in block)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     (operator,) = [call for call in calls if getattr(call.func, "id", "") == "BashOperator"]
     (command,) = [item.value for item in operator.keywords if item.arg == "bash_command"]

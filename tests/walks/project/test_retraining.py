@@ -1,16 +1,18 @@
 """A finding becomes a queued run, and a runner trains it, through the commands of an operator."""
 
-import asyncio
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protos import registry_pb2 as pb
 from tests.walks.project.test_runs import project, run, system
 from tests.walks.running_system import RunningSystem, poll_system_until
 
 pytestmark = pytest.mark.walk
+PAGE = Path(__file__).parents[3] / "docs" / "retraining.md"
 __all__ = ["project", "system"]  # fixtures
 
 
@@ -30,13 +32,11 @@ def test_finding_becomes_a_run_that_a_runner_trains(system: RunningSystem, proje
     (project / "schedules.toml").write_text(SCHEDULES)
     run(system, project, "apply", "--yes", "--reason", "schedules")
 
-    async def find_drift() -> None:
-        async with system.registry_client("monitor") as client:
-            await client.write_finding(
-                pb.Finding(model="churned", kind="drift", text="minutes drifted")
-            )
-
-    asyncio.run(find_drift())
+    # The program of the page, about the model of this project.
+    page = PAGE.read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n([^`]*write_finding[^`]*)^```$", page, re.MULTILINE)
+    program = program.replace('"churn"', '"churned"').replace(".turnout", str(system.folder))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 
     def queued() -> Any:  # noqa: ANN401  any JSON
         runs = run(system, project, "runs", "list")
