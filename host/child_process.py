@@ -132,6 +132,7 @@ class ChildProcess:
 
         Raises OSError when the host has no process, descriptor or memory to give.
         """
+        # The child gets no secret, and starts no pool of threads.
         environment = {
             name: value
             for name, value in os.environ.items()

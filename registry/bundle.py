@@ -19,7 +19,7 @@ from features.contract import ModelContract
 from registry import manifest as envelope
 from registry.folders import read_version_file, replace_version_folder
 from registry.golden import ScoreTolerance, read_golden, read_tolerance
-from registry.types import VersionRefusedError
+from registry.types import MODEL_NAME, VersionRefusedError
 from stats.score_scale import (
     BINS_MAX,
     MAGNITUDE_MAX,
@@ -82,6 +82,10 @@ def seal_files(
     Raises VersionRefusedError when a required file is missing, a name is not allowed, or the files
     are too large.
     """
+    if not MODEL_NAME.fullmatch(model):
+        raise VersionRefusedError(
+            f"the name of a model must match {MODEL_NAME.pattern}; {model!r} does not"
+        )
     contents = {
         name: content
         for name, content in files.items()

@@ -213,6 +213,11 @@ def _check_classes(
     kinds: Mapping[str, str],
 ) -> None:
     """Raise LabelsError when all outcomes are equal, with the values of the column."""
+    if not len(outcomes):
+        raise LabelsError(
+            f"labels {labels.name!r} have no row with an outcome; look at the source, at the "
+            f"transform, and at the column {labels.value!r}"
+        )
     if outcomes.any() and not outcomes.all():
         return
     value = identifier(labels.value)

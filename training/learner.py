@@ -106,6 +106,7 @@ class Learner:
         The definition has the name of the function and the SHA-256 of its file. Raises RecipeError
         for a function that is not at the top of a file, or that does not take the arguments.
         """
+        # Only a function at the top of a file can be found again by its name.
         file = inspect.getsourcefile(fit) if inspect.isfunction(fit) else None
         if file is None or not fit.__qualname__.isidentifier() or fit.__module__ == "__main__":
             raise RecipeError(

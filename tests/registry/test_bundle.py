@@ -107,6 +107,12 @@ def test_seal_refuses_a_path_as_a_file_name() -> None:
         )
 
 
+def test_seal_refuses_the_name_of_a_model() -> None:
+    """The reason is the name, not the form of the manifest."""
+    with pytest.raises(VersionRefusedError, match=r"must match .*'Churn 2' does not"):
+        bundle.seal_files(tiny_files(), model="Churn 2", author="ann", created_unix_ms=1)
+
+
 def test_bundle_refuses_a_signature_of_another_key() -> None:
     """The reader's key counts, not the key in signature.json."""
     other_key = Ed25519PrivateKey.from_private_bytes(bytes(32))

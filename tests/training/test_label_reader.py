@@ -70,7 +70,7 @@ def test_labels_take_their_positive_values(
         ("i", "CASE WHEN i > 1 THEN i END", {}, "have 2 rows without 'customer'"),
         ("'gone'", "i", {}, "all 4 labels are True"),
         ("['here', 'left'][i % 2 + 1]", "i", {}, r"all 4 labels are False.*\['here', 'left'\]"),
-        ("NULL::VARCHAR", "i", {}, "all 0 labels are False"),
+        ("NULL::VARCHAR", "i", {}, "have no row with an outcome"),
         ("i", "i", {"value": "state"}, r"returns no \['state'\]"),
         ("i", "i", {"transform": "SELECT nothing FROM source"}, "labels 'left': Binder Error"),
         ("i", "i", {"source": Source.files("none.csv", time="at")}, r"no file matches 'none\.csv'"),

@@ -1,5 +1,6 @@
 """Calls the author's own function, which fits a model and gives its ONNX graph."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,8 @@ class FunctionLearner:
             graph = self.to_onnx(name="truth", width=rows.shape[1], model_contract="")
             return OnnxModel(graph).scores(rows).astype(np.float64)
         with threadpool_limits(limits=1):
-            given = np.asarray(self.score(rows), dtype=np.float64)
+            given = np.asarray(_called(self.score, f"the scores of {self.function}", rows))
+            given = given.astype(np.float64)
         scores = given[:, np.newaxis] if given.ndim == 1 else given
         # As many columns as the graph has, or those that are served.
         if scores.ndim == 2 and scores.shape[1] > len(self.columns):
@@ -99,7 +101,8 @@ def fit_function(
             "its file declares it"
         )
     # The author's function fits, and gives a graph with or without scores of its own.
-    given = learner.fit(rows, targets.values, seed, **learner.parameters.get("arguments", {}))
+    arguments = learner.parameters.get("arguments", {})
+    given = _called(learner.fit, name, rows, targets.values, seed, **arguments)
     onnx, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if hasattr(onnx, "SerializeToString"):
         onnx = onnx.SerializeToString(deterministic=True)
@@ -110,11 +113,32 @@ def fit_function(
         )
     # The graph says which of its outputs is served.
     try:
-        outputs = inspect_graph(onnx).outputs
+        graph = inspect_graph(onnx)
     except AdoptionError as error:
         raise ConversionError(f"the graph of {name} cannot be served: {error}") from error
-    output, columns = _served(outputs, targets, name)
+    width = sum(len(item.columns) for item in graph.inputs)
+    if width != rows.shape[1]:
+        raise ConversionError(
+            f"the graph of {name} takes {width} columns, and its function was given "
+            f"{rows.shape[1]}; give it one input with all columns of the rows"
+        )
+    output, columns = _served(graph.outputs, targets, name)
     return FunctionLearner(onnx, output, columns, score, name, negatives_share)
+
+
+def _called(function: Callable[..., Any], shown: str, *given: Any, **arguments: Any) -> Any:  # noqa: ANN401  JSON values and arrays
+    """Return what an author's function returns; RecipeError with its line for what it raises."""
+    try:
+        return function(*given, **arguments)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        # The way into a library says little; the author's own last line does.
+        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        place = f" at line {lines[-1]}" if lines else ""
+        raise RecipeError(f"{shown}: {type(error).__name__}{place}: {error}") from error
 
 
 def _served(

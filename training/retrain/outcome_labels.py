@@ -207,8 +207,8 @@ def _load_outcomes(
     _insert(connection, "reports", waiting)
     if not place:
         raise LabelsError(
-            f"no outcome {rules.outcome!r} of {rules.model!r} is reported in these journals; there "
-            f"are {sorted(names) or 'none at all'}"
+            f"no outcome {rules.outcome!r} of {rules.model!r} is reported in these journals; the "
+            f"outcomes of all models in them are {sorted(names) or 'none at all'}"
         )
 
 

@@ -46,8 +46,12 @@ class BinaryOutcomes(Outcomes):
         return Targets.binary(self.positive)
 
     def facts(self) -> dict[str, Any]:
-        """Return the number of events."""
-        return {"positives": int(self.positive.sum())}
+        """Return the number of events, and of rows without an outcome where there are some."""
+        left_out = self.labels.left_out
+        return {
+            "positives": int(self.positive.sum()),
+            **({"without_outcome": left_out} if left_out else {}),
+        }
 
     @property
     def events(self) -> Events:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from host.files import replace_file
+from registry.types import MODEL_NAME
 from turnout.adoption.report import report
 from turnout.cli.arguments import Model
 from turnout.cli.clients import open_registry
@@ -94,7 +95,7 @@ def adopt(
 
     context: CommandContext = ctx.obj
     began = time.monotonic()
-    _check_options(file, label, sample, out, register=register, try_it=try_it)
+    _check_options(model, file, label, sample, out, register=register, try_it=try_it)
     # What the file takes and gives, as its own library tells it in the sandbox.
     screen = terminal(context.json)
     isolation = chosen_isolation(without_sandbox=without_sandbox)
@@ -124,6 +125,7 @@ def adopt(
 
 
 def _check_options(
+    model: str,
     file: Path,
     label: str,
     sample: Path | None,
@@ -133,6 +135,8 @@ def _check_options(
     try_it: bool,
 ) -> None:
     """Refuse options that contradict each other, before anything is opened."""
+    if not MODEL_NAME.fullmatch(model):
+        raise UsageError(f"the name of a model must match {MODEL_NAME.pattern}; {model!r} does not")
     if not file.exists():
         raise UsageError(f"{file} does not exist; name the model's file, or the folder of MLflow")
     if label and sample is None:

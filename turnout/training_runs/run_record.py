@@ -193,7 +193,7 @@ def end_text(error: BaseException) -> str:
         most = resource.getrlimit(resource.RLIMIT_AS)[0]
         bound = "this host has" if most == resource.RLIM_INFINITY else f"{most // 2**20} MB"
         return (
-            f"the training needs more memory than {bound} ({error or 'MemoryError'}); give it "
+            f"the training needs more memory than {bound} ({str(error) or 'MemoryError'}); give it "
             "more (turnout run training --memory-mb), or train on fewer rows"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,6 +17,8 @@ INTERVAL_KEYS = {"value", "low", "high"}
 
 UNIT_METRICS = ("mae", "rmse", "bias")
 """Metrics of a regression in the unit of its values."""
+DECIDED_TASKS = ("binary", "anomaly")
+"""Tasks whose callers act from a threshold on."""
 UNDEFINED = "-"
 LARGE = 1_000.0
 """From here on a number needs no places."""
@@ -45,10 +47,12 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     """
     shown: dict[str, object] = dict(evidence_lines(card))
     for name, value in flatten_card(_mapping(card.get("data"))):
-        shown[f"data: {name}".replace("_", " ")] = value
+        shown[f"data: {_in_words(name)}"] = value
     shown |= joined_lines(card.get("joined"))
     for name, value in metric_lines(card).items():
-        shown[f"metrics: {name}".replace("_", " ")] = value
+        shown[f"metrics: {_in_words(name)}"] = value
+    if card.get("task", "binary") in DECIDED_TASKS and "threshold" in card:
+        shown["threshold"] = card["threshold"]
     for name, value in flatten_card(_mapping(card.get("score_tolerance"))):
         shown[f"score tolerance: {name}"] = value
     if isinstance(card.get("champion"), Mapping):
@@ -63,6 +67,12 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     if sections:
         shown["expected shift: digest covers"] = ", ".join(map(str, sections))
     return named_values(shown)
+
+
+def _in_words(name: str) -> str:
+    """Return the name of a fact in words. What stands behind a dot is a class, which is kept."""
+    fact, dot, part = name.partition(".")
+    return f"{fact.replace('_', ' ')}{dot}{part}"
 
 
 def metric_lines(card: Mapping[str, Any], *, places: int = 3) -> dict[str, object]:

@@ -52,3 +52,14 @@ def fit_wrongly(rows: NDArray[np.float32], targets: NDArray[Any], seed: int) -> 
     """A graph that is not what the author's scores say."""
     graph, score = fit_mean(rows, targets, seed)
     return graph, lambda rows: score(rows) + 1e-3
+
+
+def fit_badly(rows: NDArray[np.float32], targets: NDArray[Any], seed: int, fault: str) -> Any:  # noqa: ANN401  wrong on purpose
+    """What an author gets wrong: an error, the end of the process, too few columns, bad scores."""
+    if fault == "raises":
+        return {}["scaler"]
+    if fault == "exits":
+        raise SystemExit(3)
+    if fault == "narrow":
+        return linear_graph(fitted_weights(rows[:, :1], targets))
+    return fit_without_truth(rows, targets, seed), lambda _rows: {}["scaler"]

@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 
 from tests.training.learners.fits import BOOSTED, scaled
-from tests.training.learners.own_functions import fit_mean, fit_without_truth, fit_wrongly
+from tests.training.learners.own_functions import (
+    fit_badly,
+    fit_mean,
+    fit_without_truth,
+    fit_wrongly,
+)
 from tests.training.population import PopulationStore, profile_labels, profile_recipe
-from training.errors import GateFailedError, RecipeError
+from training.errors import ConversionError, GateFailedError, RecipeError
 from training.learner import Learner
 from training.train import TrainedVersion, train_version
 from turnout.views.golden_evidence import NO_TRUTH, evidence_lines, golden_evidence
@@ -63,6 +68,26 @@ def test_a_function_without_scores_makes_a_version_without_truth() -> None:
     assert card["parity"]["without_truth"] is True
     assert golden_evidence(card)["parity"] is False
     assert evidence_lines(card)["golden rows"] == NO_TRUTH
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raises", r"own_functions:fit_badly: KeyError at line \d+: 'scaler'"),
+        ("exits", r"own_functions:fit_badly: SystemExit at line \d+: 3"),
+        ("scores", r"the scores of .*:fit_badly: KeyError at line \d+: 'scaler'"),
+    ],
+)
+def test_error_of_a_function_names_its_line(fault: str, words: str) -> None:
+    """Whatever it is, it must neither be a traceback nor end the command."""
+    with pytest.raises(RecipeError, match=words):
+        trained(Learner.function(fit_badly, fault=fault))
+
+
+def test_a_graph_of_other_columns_is_refused() -> None:
+    """ONNX Runtime would say it in its own words, after the fit."""
+    with pytest.raises(ConversionError, match="takes 1 columns, and its function was given"):
+        trained(Learner.function(fit_badly, fault="narrow"))
 
 
 def test_a_recipe_of_a_known_trap_is_refused_before_data_is_read() -> None:

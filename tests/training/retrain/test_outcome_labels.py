@@ -169,7 +169,7 @@ def test_declaration_reads_what_was_written(tmp_path: Path) -> None:
     ("reports", "words"),
     [
         ([], "no outcome 'left' of 'churn' is reported.*none at all"),
-        ([outcome(1, 2, 1.0, name="bought")], r"there are \['bought'\]"),
+        ([outcome(1, 2, 1.0, name="bought")], r"all models in them are \['bought'\]"),
         ([outcome(8, 2, 1.0)], "none of 1 reports of 'left' gives a label: 1 have no served row"),
     ],
 )

@@ -1,11 +1,14 @@
 """What people see of the tasks: metrics with their unit, scores by name, and the client's code."""
 
+import re
+
 import pytest
 
 from tests.training.tasks.rows import task_recipe
+from tests.turnout.views.test_views import rendered
 from training.recipe import Task
 from turnout.commands.projects.first_hour import client_code
-from turnout.views.cards import fairness_lines, metric_lines
+from turnout.views.cards import change_summary, fairness_lines, metric_lines
 from turnout.views.scores import score_text
 
 SPEND = {
@@ -30,6 +33,16 @@ def test_metrics_of_values_have_their_unit() -> None:
         "note": "by hand",
     }
     assert metric_lines({"metrics": 7, "data": []}) == {}
+
+
+def test_classes_and_thresholds_are_shown_to_an_approver() -> None:
+    """A class has its own name, and a threshold is shown where callers act from one on."""
+    card = {"task": "multiclass", "threshold": 0.5, "metrics": {"recall.data_pack": 0.7}}
+    shown = rendered(change_summary({**card, "data": {"held_out_rows": 9}}))
+    assert "metrics: recall.data_pack" in shown
+    assert "data: held out rows" in shown
+    assert "threshold" not in shown
+    assert re.search(r"threshold +0\.125", rendered(change_summary({"threshold": 0.125})))
 
 
 def test_errors_of_groups_are_shown_to_an_approver() -> None:

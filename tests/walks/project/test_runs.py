@@ -316,7 +316,7 @@ def test_labels_come_from_reported_outcomes(system: RunningSystem, project: Path
     refused = run(
         *(system, project, "labels", "from-outcomes", "churned", "--outcome", "x"), exit_code=1
     )
-    assert "there are ['churned']" in refused
+    assert "all models in them are ['churned']" in refused
     usage = ("labels", "from-outcomes", "churned", "--outcome", "churned", "--absent", "no")
     assert "needs --horizon-days" in run(system, project, *usage, exit_code=2)
     check_commands_of_the_page(system, project)

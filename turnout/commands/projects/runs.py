@@ -234,7 +234,11 @@ async def _get_runs(context: CommandContext, *ids: str) -> list[pb.Run]:
 
 
 def _contents(run: pb.Run) -> dict[str, Any]:
-    return {**json.loads(run.inputs_json or b"{}"), **json.loads(run.result_json or b"{}")}
+    contents = {**json.loads(run.inputs_json or b"{}"), **json.loads(run.result_json or b"{}")}
+    # The inputs have the same recipe, and each difference is told once.
+    if "recipe" in contents:
+        contents.get("built_from", {}).pop("recipe", None)
+    return contents
 
 
 def _measured(result: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,14 +124,16 @@ def _report(
     version, run = result.version, result.run
     # The card has what a metric's unit is.
     model, screen = trained.recipe.model, terminal(context.json)
+    card = json.loads(trained.files["card.json"])
     joined = {view.view: view.definition() for view in trained.joined}
     shown: dict[str, object] = {
         "version": "not registered" if version is None else f"{model} {version.label}",
         "task": f"{trained.recipe.task}: {', '.join(trained.recipe.contract.outputs)}",
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
+        **_left_out_lines(card["data"]),
         "scored": scorer_line(trained.native),
         **joined_lines(joined),
-        **metric_lines(json.loads(trained.files["card.json"]), places=4),
+        **metric_lines(card, places=4),
     }
     value: dict[str, Any] = {
         "model": model,
@@ -153,6 +156,16 @@ def _report(
         screen.hint(f"Next, by another person: {next_step(run)}")
 
 
+def _left_out_lines(data: Mapping[str, Any]) -> dict[str, object]:
+    """Return how many labels were left out and why, where some were."""
+    counts = {
+        "without an outcome": data.get("without_outcome", 0),
+        "whose horizon is not over": data.get("immature_rows", 0),
+    }
+    texts = [f"{count:,} {why}" for why, count in counts.items() if count]
+    return {"left out": ", ".join(texts)} if texts else {}
+
+
 def _report_run(context: CommandContext, run: registry_pb2.Run, *, before: bool) -> None:
     """Print what came of a run that made no version just now.
 
@@ -165,7 +178,8 @@ def _report_run(context: CommandContext, run: registry_pb2.Run, *, before: bool)
     kept = run.state == registry_pb2.Run.CHAMPION_KEPT
     if not run.ended_unix_ms:
         raise OperatorError(
-            f"run {run_id} of this key is {state}; turnout runs logs {run_id} -f shows it"
+            f"run {run_id} of this key is {state}; turnout runs logs {run_id} -f shows it. If its "
+            "trainer was killed, the key may be taken again 120 s after its last sign of life"
         )
     if run.error and not kept:
         raise OperatorError(
