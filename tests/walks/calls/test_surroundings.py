@@ -47,10 +47,13 @@ def test_no_process_opens_a_connection_to_another_host(tmp_path: Path) -> None:
     """Every connection of every process goes to loopback or to a Unix socket."""
     strace = shutil.which("strace")
     assert strace, "install strace (Debian: apt install strace)"
-    trace, state, log = tmp_path / "trace", tmp_path / "state", (tmp_path / "up.log").open("wb")
+    trace, state = tmp_path / "trace", tmp_path / "state"
     line = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(trace)]
     line += [sys.executable, "-m", "turnout", "up", "--json", "--folder", str(state)]
-    with subprocess.Popen(line, stdout=log, stderr=log) as program:
+    with (
+        (tmp_path / "up.log").open("wb") as log,
+        subprocess.Popen(line, stdout=log, stderr=log) as program,
+    ):
         try:
             addresses = poll_system_until(
                 lambda: (tmp_path / "up.log").stat().st_size and read_system_file(state),
