@@ -112,9 +112,9 @@ def show(
         raise UsageError(f"view {view!r} has no edition whose hash begins with {edition!r}")
     entities = editions[0].entities
     if len(keys) != len(entities):
+        wanted = "its id" if len(entities) == 1 else f"{len(entities)} ids in this order"
         raise UsageError(
-            f"view {view!r} is keyed by {', '.join(entities)}: give {len(entities)} ids in this "
-            f"order; you gave {len(keys)}"
+            f"view {view!r} is keyed by {', '.join(entities)}: give {wanted}; you gave {len(keys)}"
         )
     # The row is read and decoded as a gateway does it.
     chosen, key, now_ms = editions[0], SEPARATOR.decode().join(keys), time.time_ns() // 1_000_000

@@ -17,6 +17,7 @@ from turnout.processes.system_file import read_system_file
 
 pytestmark = pytest.mark.walk
 
+LOOPBACK = ("127.", "::1", "::ffff:127.")
 QUIET_S = 75.0
 """ONNX Runtime sends what it has collected within a minute."""
 
@@ -46,10 +47,13 @@ def test_no_process_opens_a_connection_to_another_host(tmp_path: Path) -> None:
     """Every connection of every process goes to loopback or to a Unix socket."""
     strace = shutil.which("strace")
     assert strace, "install strace (Debian: apt install strace)"
-    trace, state, log = tmp_path / "trace", tmp_path / "state", (tmp_path / "up.log").open("wb")
+    trace, state = tmp_path / "trace", tmp_path / "state"
     line = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(trace)]
     line += [sys.executable, "-m", "turnout", "up", "--json", "--folder", str(state)]
-    with subprocess.Popen(line, stdout=log, stderr=log) as program:
+    with (
+        (tmp_path / "up.log").open("wb") as log,
+        subprocess.Popen(line, stdout=log, stderr=log) as program,
+    ):
         try:
             addresses = poll_system_until(
                 lambda: (tmp_path / "up.log").stat().st_size and read_system_file(state),
@@ -69,4 +73,4 @@ def test_no_process_opens_a_connection_to_another_host(tmp_path: Path) -> None:
                 program.kill()
     hosts = re.findall(r'inet_(?:addr|pton)\((?:AF_INET6, )?"([^"]+)"', trace.read_text())
     assert hosts, "nothing was traced"
-    assert {host for host in hosts if not host.startswith(("127.", "::1"))} == set()
+    assert {host for host in hosts if not host.startswith(LOOPBACK)} == set()

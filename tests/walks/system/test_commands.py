@@ -245,4 +245,4 @@ def test_features_knows_the_views_of_deployed_versions(
     absent = running_system.turnout("features", "show", "churn_profile", "S1")
     assert absent["flags"] == ["missing", "defaulted"]
     error = running_system.turnout("features", "show", "churn_profile", "S1", "S2", exit_code=2)
-    assert "2 ids" in error
+    assert "is keyed by subscriber: give its id; you gave 2" in error
