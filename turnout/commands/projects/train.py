@@ -12,7 +12,7 @@ from protos import registry_pb2
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError, UsageError
 from turnout.views.cards import joined_lines, metric_lines
-from turnout.views.golden_evidence import scorer_line
+from turnout.views.golden_evidence import evidence_lines, scorer_line
 from turnout.views.proposals import next_step, proposal_json, proposal_lines
 from turnout.views.runs import state_name
 from turnout.views.terminal import named_values, terminal, text_table
@@ -132,6 +132,8 @@ def _report(
         "rows": f"{len(trained.rows):,}, of which {int(trained.held_out.sum()):,} are held out",
         **_left_out_lines(card["data"]),
         "scored": scorer_line(trained.native),
+        # A version that nothing proves says so wherever it is shown.
+        **(evidence_lines(card) if card["parity"].get("without_truth") else {}),
         **joined_lines(joined),
         **metric_lines(card, places=4),
     }
