@@ -45,6 +45,7 @@ def test_system_and_commands_use_no_proxy(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.nightly
 def test_no_process_opens_a_connection_to_another_host(tmp_path: Path) -> None:
     """Every connection of every process goes to loopback or to a Unix socket."""
+    # A system whose every connection is traced.
     strace = shutil.which("strace")
     assert strace, "install strace (Debian: apt install strace)"
     trace, state = tmp_path / "trace", tmp_path / "state"
@@ -71,6 +72,7 @@ def test_no_process_opens_a_connection_to_another_host(tmp_path: Path) -> None:
                 os.kill(running.pid, signal.SIGTERM)
             else:
                 program.kill()
+    # Every address in the trace is one of this host.
     hosts = re.findall(r'inet_(?:addr|pton)\((?:AF_INET6, )?"([^"]+)"', trace.read_text())
     assert hosts, "nothing was traced"
     assert {host for host in hosts if not host.startswith(LOOPBACK)} == set()
