@@ -66,7 +66,7 @@ class Report:
     serving: int = 0
     """Slots whose worker has opened the port."""
     connected: int = 0
-    """... and receives deployments from the registry."""
+    """Slots whose worker serves and receives deployments from the registry."""
     workers: tuple[Mapping[str, Any], ...] = ()
     """The rows of /workers: pid, slot, state, age_s, rss_bytes, ..."""
     statistics: tuple[Mapping[str, Any], ...] = ()

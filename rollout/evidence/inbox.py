@@ -157,14 +157,21 @@ class Inbox:
     def wait_for_sources(self, now_ns: int) -> None:
         """After the controller stood still, wait for the sources before anything closes.
 
-        Only sources whose clock is trusted are waited for, and for CATCH_UP_NS at most.
+        A source is waited for if its clock is trusted and it sent until the pause began: a worker
+        that is gone sends nothing. The wait takes CATCH_UP_NS at most.
         """
         gateway_time_ns = self._gateway_time_ns(now_ns)
         if gateway_time_ns is None:
             return  # nothing closes anyway
         self.begin_catch_up(gateway_time_ns, now_ns)
+        trusted = {
+            source: known.heard_ns
+            for source, known in self._sources.items()
+            if known.offset_ns is not None
+        }
+        newest_ns = max(trusted.values(), default=0)
         self._catching_up = {
-            source for source, known in self._sources.items() if known.offset_ns is not None
+            source for source, heard_ns in trusted.items() if heard_ns >= newest_ns - CATCH_UP_NS
         }
 
     def restore_windows(self, windows: list[window_pb2.Window]) -> None:

@@ -210,6 +210,19 @@ def test_inbox_waits_for_batches_that_came_while_the_controller_stood_still() ->
     assert inbox.late_windows == 0
 
 
+def test_inbox_does_not_wait_for_a_worker_that_was_gone_before_the_pause() -> None:
+    """Its last batch is older than those of the others, so it would hold every pause for 3 s."""
+    gone = window_pb2.Source(gateway="g", slot=1, boot_id=9)
+    inbox = Inbox("churn")
+    inbox.accept(make_batch(1, sent_s=1.0, source=gone), monotonic_ns_at(1))
+    for number, sent_s in ((1, 1.0), (2, 5.0)):
+        inbox.accept(make_batch(number, sent_s=sent_s), monotonic_ns_at(sent_s))
+    inbox.wait_for_sources(monotonic_ns_at(7.7))
+    window = make_window("canary", 6, errors=[1])
+    inbox.accept(make_batch(3, window, sent_s=7.0), monotonic_ns_at(7.7))
+    assert keys_of(inbox.close_seconds(monotonic_ns_at(7.7))) == [(6, 1, [1])]
+
+
 def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
     """One second of windows is processed before the next one comes."""
     inboxes = [Inbox(f"m{number}") for number in range(30)]
