@@ -62,8 +62,8 @@ class WindowStream:
         self._all_acknowledged = asyncio.Event()
         self._all_acknowledged.set()
         self._backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
-        self._lost_code: grpc.StatusCode | None = None
-        """Why the last stream was lost, until a sink acknowledges again."""
+        self._logged_codes: set[grpc.StatusCode] = set()
+        """The codes of lost streams in the log, since a sink acknowledged last."""
 
     def offer(
         self,
@@ -114,14 +114,14 @@ class WindowStream:
                 if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
                     self._note_refusal(error.details() or "no reason given")
                 pause_s = self._backoff.next_s()
-                if error.code() != self._lost_code:
+                if error.code() not in self._logged_codes:
+                    self._logged_codes.add(error.code())
                     log.info(
                         "window_sink_lost address=%s code=%s why=%s",
                         self._address,
                         error.code(),
                         error.details(),
                     )
-                self._lost_code = error.code()
             await asyncio.sleep(pause_s)
 
     async def _push(self, stub: window_pb2_grpc.WindowSinkStub) -> None:
@@ -143,7 +143,7 @@ class WindowStream:
                 if not first_acknowledged.done():
                     first_acknowledged.set_result(ack.sequence)
                     self._backoff.reset()
-                    self._lost_code = None
+                    self._logged_codes.clear()
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)

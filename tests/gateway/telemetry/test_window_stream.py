@@ -80,6 +80,11 @@ def test_window_stream_leaves_no_task_behind_and_says_a_refusal_once(
     # asyncio says through its logger too what a task that is destroyed has left.
     assert [*complaints, *(r.getMessage() for r in caplog.records if r.name == "asyncio")] == []
     said = [r.getMessage() for r in caplog.records if "window_sink_lost" in r.getMessage()]
+    # grpcio gives this code of its own to a write that the end of its stream overtakes, and the
+    # sink's code is lost with it. It too is said once.
+    overtaken = [line for line in said if "Internal error from Core" in line]
+    assert len(overtaken) <= 1
+    said = [line for line in said if line not in overtaken]
     assert len(said) == 2
     assert "RESOURCE_EXHAUSTED" in said[0]
     assert "UNAVAILABLE" in said[1]

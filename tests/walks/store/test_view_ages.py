@@ -41,11 +41,13 @@ def gauges(metrics: Metrics) -> tuple[list[object], list[list[float]]]:
 def test_view_that_is_only_pushed_is_not_old(caplog: pytest.LogCaptureFixture) -> None:
     """Its age is that of the newest row that was ever pushed, whatever comes after it."""
     caplog.set_level(logging.INFO, logger="gateway.telemetry.view_ages")
-    now_ms = time.time_ns() // 1_000_000
+    # Whole seconds, because the clock's float does not hold every millisecond exactly.
+    now_s = int(time.time())
+    now_ms = now_s * 1_000
 
     async def walk() -> None:
         with redis_server() as server:
-            reader, clock = OnlineReader(server.url), ManualClock(unix_s=now_ms / 1_000)
+            reader, clock = OnlineReader(server.url), ManualClock(unix_s=now_s)
             await reader.start()
             async with gateway_fixture(
                 {"1": customer_model_files()}, production_only(), store=reader
