@@ -4,7 +4,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-ROOMS := host protos stats access journal features registry training gateway rollout project turnout
+ROOMS := host protos stats access journal features registry training gateway rollout monitoring project turnout
 CLIENT := clients/python
 
 # cargo must run: rustup leaves a cargo even without a toolchain.

@@ -143,6 +143,15 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("api",),
         ("__main__",),
     ),
+    "monitoring": (
+        ("errors",),
+        ("cells",),
+        ("store", "decisions"),
+        ("fold", "explain"),
+        ("jobs",),
+        ("api",),
+        ("__main__",),
+    ),
     "project": (
         (
             "definitions",
@@ -171,7 +180,17 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
 UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
-COMING: set[str] = set()
+COMING: set[str] = {
+    "monitoring/errors",
+    "monitoring/cells",
+    "monitoring/store",
+    "monitoring/decisions",
+    "monitoring/fold",
+    "monitoring/explain",
+    "monitoring/jobs",
+    "monitoring/api",
+    "monitoring/__main__",
+}
 """Files in the table that are not written yet."""
 
 PAGE = REPOSITORY / "docs" / "house.md"

@@ -1,0 +1,1 @@
+"""Measures monitoring: false alarms, finds, estimates and speed."""

@@ -1,0 +1,1 @@
+"""Watches versions in service: what they score, how good that is, and whom it hurts."""

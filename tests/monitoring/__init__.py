@@ -1,0 +1,1 @@
+"""The rollout: windows in, verdicts out, splits written back."""
