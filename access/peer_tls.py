@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from host.addresses import is_loopback
-from host.files import create_file_once, replace_file
+from host.files import create_file_once, replace_file, take_group_rights
 
 CONTROL_NAME = "turnout-control"
 """The first name in a certificate that is made here, so the one that clients expect."""
@@ -64,11 +64,11 @@ def make_certificate(folder: Path) -> ServerCertificate:
     )
     create_file_once(files.key, new_key)
     # A key that others could read proves nothing.
-    mode = files.key.stat().st_mode & 0o777
-    if mode & 0o077:
+    if not take_group_rights(files.key):
         raise PeerError(
-            f"{files.key} has mode {mode:o}; it must be 600. If others could read it, delete it "
-            f"and {files.certificate.name}, and start again: new ones are made"
+            f"{files.key} has mode {files.key.stat().st_mode & 0o777:o}, so all users could read "
+            f"it; it must be 600. Delete it and {files.certificate.name}, and start again: new "
+            "ones are made"
         )
     try:
         key = serialization.load_pem_private_key(files.key.read_bytes(), None)

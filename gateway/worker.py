@@ -37,6 +37,7 @@ from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
 from gateway.supervision.sockets import LentSocket
 from gateway.telemetry.window_stream import WindowStream
+from gateway.transport.reflection import SERVICES
 from gateway.worker_identity import WorkerIdentity
 from host.clock import NS_PER_SECOND, SystemClock
 from host.processes import open_descriptors
@@ -214,6 +215,7 @@ class GatewayWorker:
         for kind, journal in journals:
             dropped = journal.dropped - self._journal_dropped.get(kind, 0)
             self._journal_dropped[kind] = journal.dropped
+            metrics.set_gauge("turnout_journal_healthy", journal.healthy, kind)
             if dropped:
                 metrics.count_journal_dropped(kind, dropped)
         for routes in self._parts.route_table.all():
@@ -263,10 +265,13 @@ class GatewayWorker:
         self._start_task(self._publish_health())
 
     async def _publish_health(self) -> None:
-        """Set health: the server serves once it has a slot, a model while it is deployed."""
+        """Set health: the server and its services serve once it has a slot, a model while it is
+        deployed.
+        """
         serving = self.identity.slot != NO_SLOT
-        models = {routes.model: serving for routes in self._parts.route_table.all()}
-        await self._parts.server.show_health({"": serving, **models})
+        # gRPC clients that check health ask for the service that they call.
+        names = ["", *SERVICES, *[routes.model for routes in self._parts.route_table.all()]]
+        await self._parts.server.show_health(dict.fromkeys(names, serving))
 
     # Windows
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from host.processes import cpu_seconds, die_with_parent
 
 POLL_INTERVAL_S = 0.05
-"""Pause between checks whether a child has ended, on systems without pidfd."""
+"""Pause between checks whether a child has ended, where pidfd_open is missing or refused."""
 
 ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -150,7 +150,10 @@ class ChildProcess:
         """Resolves to the exit code, or to minus the number of the signal that ended the child."""
         self._pidfd = -1
         if sys.platform == "linux":
-            self._pidfd = os.pidfd_open(self.pid)
+            # Old kernels lack the call, and seccomp filters of containers may refuse it.
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(self.pid)
+        if self._pidfd >= 0:
             self._loop.add_reader(self._pidfd, self._check_exit)
         else:
             self._loop.call_later(POLL_INTERVAL_S, self._check_exit)

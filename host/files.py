@@ -75,6 +75,25 @@ def make_private_folder(path: Path) -> None:
             log.warning("%s has mode %o, and others may read it: %s", path, mode, error)
 
 
+def take_group_rights(path: Path) -> bool:
+    """Take the group's rights of a secret file away. False: all users have rights, so it is known.
+
+    Kubernetes (fsGroup) and a restore give group rights. Logs a warning, because members of the
+    group could have read the file; when it belongs to another user, the rights stay.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o007:
+        return False
+    if mode & 0o070:
+        left = "they are taken away"
+        try:
+            path.chmod(mode & 0o700)
+        except PermissionError:
+            left = "they stay, because the file belongs to another user"
+        log.warning("%s has mode %o: its group has rights; %s", path, mode, left)
+    return True
+
+
 def replace_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Make the file *path* hold exactly *content*; text is written as UTF-8.
 
@@ -110,16 +129,10 @@ def create_file_once(path: Path, content: bytes) -> None:
     make_private_folder(path.parent)
     if path.exists():
         return
-    # Write a complete file first, then give it the name: a link fails if the file exists.
-    beside = _path_beside(path, "new")
-    replace_file(beside, content)
-    try:
-        path.hardlink_to(beside)
-    except FileExistsError:
-        pass
-    finally:
-        beside.unlink()
-    fsync_folder(path.parent)
+    # A lock, because not every file system has hard links or a rename that never replaces.
+    with folder_lock(path.parent):
+        if not path.exists():
+            replace_file(path, content)
 
 
 @contextmanager

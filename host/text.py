@@ -6,6 +6,7 @@ a log message makes a line that no program wrote.
 """
 
 import logging
+import os
 import re
 import sys
 
@@ -30,6 +31,18 @@ def escape_all_but_line_breaks(text: str) -> str:
 def escape_controls_in_json(text: str) -> str:
     """Return a JSON text with the escapes of JSON for the controls that its strings have."""
     return _CONTROL_IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def in_utf8(argument: str) -> str:
+    """Return an argument of the command line as UTF-8 has it.
+
+    In a locale without its letters, Python gives each of its bytes as a surrogate.
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode(errors="replace")
+    return argument
 
 
 def _escape(match: re.Match[str]) -> str:

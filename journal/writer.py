@@ -68,7 +68,7 @@ class JournalAppender:
         self._waiting: list[tuple[bytes, Future[None] | None]] = []
         self._bytes_waiting = 0
         self._disk_refuses = False
-        self._sync_failed = False
+        self._stopped = False
         self._closing = False
         self.dropped = 0
         """Records that were not stored, exactly: queue full, disk refused, or sync failed."""
@@ -83,9 +83,7 @@ class JournalAppender:
     def healthy(self) -> bool:
         """Whether the next record will probably be stored. Models may require a healthy journal."""
         return not (
-            self._sync_failed
-            or self._disk_refuses
-            or self._bytes_waiting >= self._bytes_waiting_max
+            self._stopped or self._disk_refuses or self._bytes_waiting >= self._bytes_waiting_max
         )
 
     def append(self, payload: bytes) -> None:
@@ -128,7 +126,7 @@ class JournalAppender:
         check_payload(payload)
         with self._changed:
             full = self._bytes_waiting + len(payload) > self._bytes_waiting_max
-            if not (full or self._sync_failed or self._closing):
+            if not (full or self._stopped or self._closing):
                 self._bytes_waiting += len(payload)
                 self._waiting.append((payload, future))
                 if len(self._waiting) == 1:
@@ -144,7 +142,23 @@ class JournalAppender:
             future.set_exception(JournalRefusedError(f"not kept: {text}; send it again later"))
 
     def _run(self) -> None:
-        """Write groups of records until the appender is closed. This is the thread's function."""
+        """Write groups until the appender is closed. This is the thread's function.
+
+        An error that is not the disk's stops the journal: callers that wait get a refusal, and
+        every record since then is dropped and counted.
+        """
+        try:
+            self._write_groups()
+        except Exception as error:
+            log.critical("journal: stopped by an error of this program", exc_info=error)
+            with self._changed:
+                self._stopped = True
+                waiting, self._waiting = self._waiting, []
+                self._bytes_waiting = 0
+            lost, self._unsynced = self._unsynced, []
+            self._drop([*lost, *[future for _, future in waiting]], "the journal has stopped")
+
+    def _write_groups(self) -> None:
         self._open_segment()
         sync_at = float("inf")
         check_at = time.monotonic() + CHECK_S
@@ -187,7 +201,7 @@ class JournalAppender:
             self._note_disk_error(error)
 
     def _roll_if_due(self) -> None:
-        if self._sync_failed:
+        if self._stopped:
             return
         try:
             self._segment_writer.roll_if_due()
@@ -214,7 +228,7 @@ class JournalAppender:
         """Write *group* in order. Records that the disk refuses are dropped and counted."""
         stored = 0
         try:
-            if self._sync_failed:
+            if self._stopped:
                 return
             stored = self._segment_writer.write_frames(
                 [frame_record(payload) for payload, _ in group]
@@ -232,7 +246,7 @@ class JournalAppender:
                 self._bytes_waiting -= sum(len(payload) for payload, _ in group)
 
     def _sync(self) -> None:
-        if not self._unsynced or self._sync_failed:
+        if not self._unsynced or self._stopped:
             return
         try:
             self._segment_writer.sync()
@@ -248,7 +262,7 @@ class JournalAppender:
     def _stop_after_failed_sync(self, error: SyncFailedError) -> None:
         """Stop for ever: after a failed sync the kernel may have dropped the pages."""
         log.critical("journal: stopped, records since the last sync may be lost: %s", error)
-        self._sync_failed = True
+        self._stopped = True
         lost, self._unsynced = self._unsynced, []
         self._drop(lost, "its sync failed")
 

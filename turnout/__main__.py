@@ -4,12 +4,14 @@ This module imports every command, so what takes long to import (gRPC, numpy, Du
 is imported inside the command that needs it.
 """
 
+import io
 import os
 import sys
 from typing import Annotated
 
 import typer
 
+from host.text import in_utf8
 from turnout.adoption.command import adopt
 from turnout.cli.context import common_options_first, context_from_options
 from turnout.cli.exit_codes import exit_message
@@ -149,7 +151,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     Always ends with SystemExit, with a code of turnout.errors.ExitCode.
     """
-    line = common_options_first(sys.argv[1:] if arguments is None else arguments)
+    # A text of somebody else may have letters that the locale of this process lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    typed = sys.argv[1:] if arguments is None else arguments
+    line = common_options_first([in_utf8(argument) for argument in typed])
     try:
         app(args=line, prog_name="turnout")
     except Exception as error:

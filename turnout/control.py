@@ -21,7 +21,7 @@ from host.files import keep_files_private
 from host.text import log_to_stderr
 from registry.api import server as registry_server
 from registry.client import RegistryClient
-from registry.types import read_token
+from registry.types import RegistryError, read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
@@ -140,7 +140,7 @@ def main() -> None:
                 options.folder, options.listen, options.identities, token, certificate, policies
             )
         )
-    except PeerError as error:
+    except (PeerError, RegistryError) as error:
         sys.exit(f"control: {error}")
 
 

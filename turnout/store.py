@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 def end_previous_store(file: Path) -> None:
     """End the store whose pid is in *file*, if that very process still runs."""
     try:
-        pid, ticks = (int(field) for field in file.read_text().split())
+        pid, ticks = (int(field) for field in file.read_text(encoding="ascii").split())
     except (OSError, ValueError):
         return
     for signum in (signal.SIGTERM, signal.SIGKILL):

@@ -37,7 +37,7 @@ class JournalKeeper:
                 self.use = await asyncio.to_thread(
                     delete_old_segments, self._folder, self._bounds, now_s
                 )
-            except OSError:
+            except Exception:  # the next look may succeed, and without looks the disk fills
                 log.exception("old segments in %s cannot be deleted", self._folder)
             else:
                 self.deleted.update(self.use.deleted)

@@ -72,6 +72,9 @@ FAMILIES: dict[str, Family] = {
         "Outcome reports acknowledged: on_time, late, orphan, by_entity or duplicate.",
     ),
     "turnout_journal_dropped": Family("counter", ("kind",), "Records that the journal dropped."),
+    "turnout_journal_healthy": Family(
+        "gauge", ("kind",), "1: the journal takes records; 0: it drops them at present."
+    ),
     "turnout_windows_dropped": Family(
         "counter", (), "Window batches dropped because a sink did not answer."
     ),

@@ -20,7 +20,7 @@ NUMBER_TYPES = (int, float)
 def read_policy_file(path: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
     """Return the policies in one file, by name. Raises PolicyError."""
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path.name}: {error}") from error
     return parse_policies(tables, path.name, known)

@@ -150,7 +150,7 @@ def test_client_with_a_token_and_no_certificate_is_refused(tmp_path: Path) -> No
 
 
 def test_certificate_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
-    """A second start finds the same files, and refuses a key that others can read."""
+    """A second start finds the same files, and refuses a key that all users can read."""
     files = make_certificate(tmp_path / "keys")
     before = (files.certificate.read_bytes(), files.key.read_bytes())
     assert make_certificate(tmp_path / "keys") == files
@@ -161,7 +161,11 @@ def test_certificate_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> Non
     files.key.unlink()
     make_certificate(tmp_path / "keys")
     assert files.certificate.read_bytes() != before[0]
-    files.key.chmod(0o640)
+    # The group's rights, as of a volume of Kubernetes, are taken away.
+    files.key.chmod(0o660)
+    assert make_certificate(tmp_path / "keys") == files
+    assert files.key.stat().st_mode & 0o777 == 0o600
+    files.key.chmod(0o644)
     with pytest.raises(PeerError, match="must be 600"):
         make_certificate(tmp_path / "keys")
     files.key.chmod(0o600)

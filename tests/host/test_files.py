@@ -14,6 +14,7 @@ import pytest
 
 from host.files import (
     UnreadableFileError,
+    create_file_once,
     fsync_folder,
     keep_files_private,
     make_private_folder,
@@ -21,6 +22,7 @@ from host.files import (
     replace_file,
     replace_folder,
     replacing_file,
+    take_group_rights,
 )
 
 
@@ -90,6 +92,42 @@ def test_private_folder_of_another_user_is_named_in_the_log(
     monkeypatch.setattr(Path, "chmod", refuse)
     make_private_folder(tmp_path)
     assert "has mode 755, and others may read it" in caplog.text
+
+
+def test_group_rights_of_another_users_secret_are_named_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A volume of Kubernetes with fsGroup belongs to root, so the program goes on."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not the owner")
+
+    secret = tmp_path / "key"
+    secret.write_bytes(b"secret")
+    secret.chmod(0o640)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert take_group_rights(secret)
+    assert "key has mode 640: its group has rights; they stay" in caplog.text
+
+
+def test_file_is_made_once_by_many_processes_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and some network folders have none. One content wins, and each process sees it."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "keys" / "secret"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: create_file_once(path, b"%d" % n * 1_000), range(8)))
+    content = path.read_bytes()
+    assert len(set(content)) == 1
+    assert len(content) == 1_000
+    create_file_once(path, b"later")
+    assert path.read_bytes() == content
+    assert [item.name for item in path.parent.iterdir()] == ["secret"]
 
 
 def test_files_of_a_private_process_are_private(tmp_path: Path, open_umask: None) -> None:

@@ -7,7 +7,13 @@ import unicodedata
 
 import pytest
 
-from host.text import CONTROL, EscapingFormatter, escape_all_but_line_breaks, escape_controls
+from host.text import (
+    CONTROL,
+    EscapingFormatter,
+    escape_all_but_line_breaks,
+    escape_controls,
+    in_utf8,
+)
 
 
 def test_controls_become_escapes() -> None:
@@ -26,6 +32,13 @@ def test_every_control_and_bidi_mark_is_escaped() -> None:
         obeyed = category in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(character) in bidi
         if obeyed:
             assert CONTROL.fullmatch(character), f"U+{code:04X}"
+
+
+def test_argument_of_a_locale_without_its_letters_is_read_as_utf8() -> None:
+    """Python gives the bytes of other letters as surrogates, which nothing can print or send."""
+    assert in_utf8("größer".encode().decode("ascii", "surrogateescape")) == "größer"
+    assert in_utf8("größer") == "größer"
+    assert in_utf8(b"\xff".decode("ascii", "surrogateescape")) == "\ufffd"
 
 
 @pytest.mark.parametrize("with_traceback", [False, True])

@@ -113,6 +113,24 @@ def test_appender_stops_after_a_failed_sync(
     assert (writer.written, writer.dropped) == (0, 3)
 
 
+@pytest.mark.parametrize("refused_by", ["fdatasync", "write"])
+def test_appender_whose_thread_ends_by_an_error_refuses_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_by: str
+) -> None:
+    """A system without the call is one cause. Callers that wait are refused, and drops counted."""
+
+    def fail(*_: object) -> None:
+        raise AttributeError(refused_by)
+
+    monkeypatch.setattr(os, refused_by, fail)
+    with JournalAppender(tmp_path, JournalKind.SERVED) as writer:
+        for payload in (b"one", b"two"):
+            assert isinstance(writer.submit(payload).exception(5), JournalRefusedError)
+        writer.append(b"three")
+        assert not writer.healthy
+    assert (writer.written, writer.dropped) == (0, 3)
+
+
 def test_appender_recovers_when_its_folder_becomes_usable(tmp_path: Path) -> None:
     """The program starts although its journal cannot be written."""
     obstacle = tmp_path / "journal"

@@ -1,5 +1,6 @@
 """The common options and the command context that is made from them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ def test_context_refuses_an_actor_name_that_the_history_cannot_hold(name: str) -
     """A name has 1 to 64 printable characters; a line break would forge a line in a table."""
     with pytest.raises(UsageError, match="1 to 64"):
         context_from_options("", "", "", name, False, {})
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found"), OSError("no name")])
+def test_user_without_a_name_acts_under_the_user_id(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the user id often has no name, and Python says so in two ways."""
+
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert context_from_options("", "", "", "", False, {}).actor == f"uid-{os.getuid()}"
+    monkeypatch.setattr("getpass.getuser", lambda: "jürgen")
+    assert context_from_options("", "", "", "", False, {}).actor == f"uid-{os.getuid()}"
+    monkeypatch.setattr("getpass.getuser", lambda: "dana")
+    assert context_from_options("", "", "", "", False, {}).actor == "dana"
 
 
 def test_context_says_how_to_start_a_system_when_none_runs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The options that every command takes: where the system is, who acts, and how to print."""
 
 import getpass
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -223,8 +224,8 @@ def context_from_options(
     project of the working directory cannot be read.
     """
     # Who acts.
-    actor = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
-    if not (actor.isascii() and actor.isprintable() and 1 <= len(actor) <= 64):
+    actor = actor or environ.get("TURNOUT_ACTOR", "") or _login_name()
+    if not _is_actor_name(actor):
         raise UsageError(f"--as {actor!r}: a name has 1 to 64 printable ASCII characters")
     token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
     # Where the system is. An environment of a project says it when no option does.
@@ -249,6 +250,22 @@ def context_from_options(
         project=found,
         environment=environment,
     )
+
+
+def _is_actor_name(name: str) -> bool:
+    return name.isascii() and name.isprintable() and 1 <= len(name) <= 64
+
+
+def _login_name() -> str:
+    """Return the login name, or `uid-` and the user id where the history cannot take the name.
+
+    In a container the user id often has no name.
+    """
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        name = ""
+    return name if _is_actor_name(name) else f"uid-{os.getuid()}"
 
 
 def _find_environment(project: str, env: str) -> "tuple[ProjectFolder | None, Environment | None]":

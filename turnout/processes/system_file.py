@@ -78,7 +78,7 @@ def remove_system_file(folder: Path) -> None:
 
 def _read_file(folder: Path) -> SystemAddresses | None:
     try:
-        text = (folder / SYSTEM_FILE).read_text()
+        text = (folder / SYSTEM_FILE).read_text(encoding="utf-8")
     except OSError:
         return None
     try:

@@ -37,18 +37,20 @@ class Terminal:
         self._json = as_json
         self._stdout = stdout
         self._stderr = stderr
+        self._ascii_json = not stdout.encoding.startswith("utf")
+        """JSON has escapes for what the locale has no letters for."""
 
     def result(self, value: Any, *text: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
         """Print *value* as JSON with --json, else the items of *text*."""
         if self._json:
-            self._write_json(json.dumps(value, indent=1, ensure_ascii=False))
+            self._write_json(json.dumps(value, indent=1, ensure_ascii=self._ascii_json))
             return
         for item in text:
             self._stdout.print(item)
 
     def line(self, value: Any) -> None:  # noqa: ANN401
         """Print *value* as one line of JSON, for streams of results."""
-        self._write_json(json.dumps(value, ensure_ascii=False))
+        self._write_json(json.dumps(value, ensure_ascii=self._ascii_json))
 
     def _write_json(self, text: str) -> None:
         self._stdout.file.write(escape_controls_in_json(text) + "\n")

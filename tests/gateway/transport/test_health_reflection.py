@@ -64,6 +64,10 @@ def test_reflection_lists_services_and_describes_predict(version: str) -> None:
         reflect(list_services=""),
         reflect(file_containing_symbol="turnout.v1.Predictor"),
         reflect(file_containing_symbol="turnout.v1.Unknown"),
+        # ghz and `grpcurl describe` ask for methods.
+        reflect(file_containing_symbol="turnout.v1.Predictor.Predict"),
+        reflect(file_containing_symbol="grpc.health.v1.Health.Check"),
+        reflect(file_containing_symbol="turnout.v1.Predictor.Unknown"),
     ]
 
     async def walk() -> None:
@@ -79,6 +83,11 @@ def test_reflection_lists_services_and_describes_predict(version: str) -> None:
             assert {"turnout.v1.Predictor", "grpc.health.v1.Health"} <= services
             files = answers[1].file_descriptor_response.file_descriptor_proto
             assert any(b"PredictRequest" in file for file in files)
-            assert answers[2].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+            for unknown in (answers[2], answers[5]):
+                assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+            assert answers[3].file_descriptor_response == answers[1].file_descriptor_response
+            (health, *_) = answers[4].file_descriptor_response.file_descriptor_proto
+            assert b"HealthCheckRequest" in health
+            assert [answer.original_request for answer in answers] == requests
 
     asyncio.run(walk())

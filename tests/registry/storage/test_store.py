@@ -203,7 +203,7 @@ def test_store_removes_folders_left_by_a_killed_write(tmp_path: Path) -> None:
 
 
 def test_keys_are_made_once_with_mode_600(tmp_path: Path) -> None:
-    """Each start reads the same key. A key that others could read is refused."""
+    """Each start reads the same key. A key that all users could read is refused."""
     first = signing_key(tmp_path / "keys")
     secret = prediction_id_key(tmp_path / "keys")
 
@@ -214,6 +214,8 @@ def test_keys_are_made_once_with_mode_600(tmp_path: Path) -> None:
     for path in (tmp_path / "keys").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
+    (tmp_path / "keys" / "registry.ed25519").chmod(0o660)
+    assert signing_key(tmp_path / "keys").private_bytes_raw() == first.private_bytes_raw()
     (tmp_path / "keys" / "registry.ed25519").chmod(0o644)
     with pytest.raises(RegistryFaultError, match="mode 644"):
         signing_key(tmp_path / "keys")
