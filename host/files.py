@@ -273,6 +273,18 @@ def _folder_holds(path: Path, files: Mapping[str, bytes]) -> bool:
         return False
 
 
+def anonymous_file(name: str) -> int:
+    """Return the descriptor of an empty file without a path; the caller closes it.
+
+    It is in memory where the system can do that (Linux), so that no folder for temporary files is
+    needed. *name* is for people who look at a process's descriptors.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 def pack_files(files: Mapping[str, bytes]) -> int:
     """Return a descriptor of an anonymous file that holds *files*; the caller closes it.
 
@@ -281,11 +293,11 @@ def pack_files(files: Mapping[str, bytes]) -> int:
     that order.
     """
     names = json.dumps({name: len(content) for name, content in files.items()}).encode()
-    with tempfile.TemporaryFile() as packed:
+    descriptor = anonymous_file("turnout-files")
+    with os.fdopen(descriptor, "wb", closefd=False) as packed:
         for part in (_LENGTH.pack(len(names)), names, *files.values()):
             packed.write(part)
-        packed.flush()
-        return os.dup(packed.fileno())
+    return descriptor
 
 
 def unpack_files(descriptor: int) -> dict[str, bytes]:

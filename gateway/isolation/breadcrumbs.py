@@ -8,11 +8,12 @@ version that was mid-run in two crashes is quarantined.
 
 import mmap
 import os
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from host.files import anonymous_file
 
 if TYPE_CHECKING:  # the supervisor imports this module and must not load numpy
     import numpy as np
@@ -33,9 +34,9 @@ DEATHS_TO_QUARANTINE = 2
 
 def create_breadcrumb_page() -> int:
     """Return the descriptor of an empty page, an anonymous file; the caller closes it."""
-    with tempfile.TemporaryFile() as page:
-        page.truncate(CELL_BYTES * CELLS_MAX)
-        return os.dup(page.fileno())
+    page = anonymous_file("turnout-breadcrumbs")
+    os.ftruncate(page, CELL_BYTES * CELLS_MAX)
+    return page
 
 
 def read_running_versions(descriptor: int) -> list[str]:
