@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from access.certificate_files import CertificateFilesError, check_certificate_files
 from host.addresses import is_loopback
 from host.files import create_file_once, replace_file, take_group_rights
 
@@ -100,9 +101,13 @@ def certificate_for(
     certificate, key  the operator's own files; None: a certificate is made in *folder*.
     tokens            whether callers send tokens. Without them, plain text is for loopback only.
 
-    Raises PeerError when one file of two is given.
+    Raises PeerError when one file of two is given, or when a server cannot use them.
     """
     if certificate is not None and key is not None:
+        try:
+            check_certificate_files(certificate, key)
+        except CertificateFilesError as error:
+            raise PeerError(str(error)) from error
         return ServerCertificate(certificate, key)
     if certificate is not None or key is not None:
         raise PeerError("--tls-certificate and --tls-key belong together; give both or none")

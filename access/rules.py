@@ -136,6 +136,7 @@ RULES: dict[str, AccessRule] = {
 
 PAGES: dict[str, AccessRule] = {
     "/healthz": OPEN,
+    "/readyz": OPEN,
     "/metrics": _role(OBSERVER),
     "/workers": _role(OBSERVER),
     "/statistics": _role(OBSERVER),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from access.certificate_files import CertificateFilesError, check_certificate_files
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
 from gateway.settings import Settings
@@ -17,7 +18,7 @@ from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
 from host.files import keep_files_private, replace_file
 from host.processes import raise_descriptor_limit
-from host.text import log_to_stderr
+from host.text import escape_controls, log_to_stderr
 
 DESCRIPTORS_RESERVED = 512
 """Descriptors of a process besides its connections: journal, store, channels, libraries."""
@@ -26,13 +27,13 @@ log = logging.getLogger("gateway")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the gateway; return 0 when drained, 1 when killed, 2 for bad settings or a taken port."""
+    """Run the gateway; return 0 when drained, 1 when killed, 2 when it can never serve."""
     options = _options(argv)
     keep_files_private()
     log_to_stderr("%(asctime)s %(name)s %(message)s")
     try:
         return asyncio.run(_run(_settings(options), options.announce))
-    except SettingsError as error:
+    except (SettingsError, CertificateFilesError) as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:
         sys.stderr.write(f"the gateway cannot start: {error}\n")
@@ -65,7 +66,10 @@ async def _run(settings: Settings, announce: Path | None) -> int:
     ports = {"port": bound.port, "metrics_port": bound.metrics_port}
     if announce is not None:
         replace_file(announce, json.dumps({"host": bound.host, **ports}), durable=False)
-    return await supervisor.run()
+    code = await supervisor.run()
+    if supervisor.hopeless:
+        sys.stderr.write(f"the gateway cannot start: {escape_controls(supervisor.hopeless)}\n")
+    return code
 
 
 def _print_serving_line(report: Report, ports: dict[str, Any]) -> None:
@@ -114,6 +118,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     check_built(settings.ingress, available=is_built())
     # A bad token file or certificate is reported here, once, and not by each worker.
     settings.registry_token, settings.observe_token, settings.certificate_of_registry  # noqa: B018
+    if settings.tls_certificate:
+        authority = settings.tls_client_authority
+        check_certificate_files(
+            Path(settings.tls_certificate),
+            Path(settings.tls_key),
+            Path(authority) if authority else None,
+        )
     return settings
 
 

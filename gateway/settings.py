@@ -8,6 +8,7 @@ from pathlib import Path
 from features.online.store_url import StoreUrlError, parse_store_url, url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
+from host.addresses import is_loopback
 from journal.retention import Bounds
 from registry.types import UnknownActorError, read_token
 
@@ -25,9 +26,12 @@ class Settings:
     port: int = 0
     """TCP port for gRPC, the same for all workers; 0: the supervisor picks a free one."""
     metrics_port: int = 0
-    """Loopback port of the supervisor's pages, such as /metrics and /healthz; 0: a free one."""
+    """Port of the supervisor's pages, such as /metrics and /healthz; 0: a free one."""
+    observe_host: str = "127.0.0.1"
+    """Address of those pages. Beyond loopback they need observe_token_file."""
     observe_token_file: str = ""
-    """File with the bearer token that those pages need, except /healthz; empty: they are open."""
+    """File with the bearer token that those pages need, except /healthz and /readyz; empty: they
+    are open."""
     registry: str = ""
     """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""
@@ -76,6 +80,9 @@ class Settings:
     """Longest pause between starts of a worker that keeps dying; begins at 100 ms and doubles."""
     drain_grace_s: float = 10.0
     """Time that calls in flight get after a drain began; then the worker exits."""
+    stop_accept_s: float = 0.0
+    """After SIGTERM, time for which new connections are still accepted while health says
+    NOT_SERVING and /readyz 503, so that load balancers learn of it. 0 where there is none."""
     stop_handover_s: float = 0.0
     """Time that connected clients may go on calling after SIGTERM, before the grace begins. They
     move to other hosts as their connections reach their age. 0 where there is no other host."""
@@ -272,12 +279,19 @@ class Settings:
         self._check_peers()
 
     def _check_peers(self) -> None:
-        # What each side of a connection proves itself with.
+        # What the gateway proves itself with.
         self._refuse_if(
             bool(self.tls_certificate) != bool(self.tls_key)
             or bool(self.tls_client_authority and not self.tls_key),
             "tls_certificate and tls_key are set together; tls_client_authority needs both",
         )
+        # Who may see the pages.
+        self._refuse_if(
+            not is_loopback(f"{self.observe_host}:0") and not self.observe_token_file,
+            f"observe_host={self.observe_host!r} is not loopback and observe_token_file is empty; "
+            "other hosts could read what is deployed and called. Give the pages a token",
+        )
+        # What store and registry prove themselves with, and are given.
         self._refuse_if(
             bool(self.redis_user) != bool(self.redis_password_file)
             or bool(self.redis_user and not self.redis_url),

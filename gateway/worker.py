@@ -68,7 +68,7 @@ class GatewayWorker:
         self._settings, self._lent_socket = settings, lent_socket
         self._clock, boot_id = SystemClock(), secrets.randbits(64)
         self.identity = WorkerIdentity(settings.gateway, NO_SLOT, boot_id, bytes(32))
-        self._serving = False
+        self._serving, self._leaving = False, False
         self._streams: list[WindowStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
         # The journals, the online store and the parts that answer calls.
@@ -162,6 +162,11 @@ class GatewayWorker:
         self._serving = True
         self._registry_watch.announce_serving()
         await self._publish_health()
+
+    def leave(self) -> None:
+        """Say NOT_SERVING from now on, and go on to accept and to answer calls."""
+        self._leaving = True
+        self._start_task(self._publish_health())
 
     async def drain(self, grace_s: float) -> None:
         """Stop listening, finish the calls inside, send the last windows and close the journals."""
@@ -268,7 +273,7 @@ class GatewayWorker:
         """Set health: the server and its services serve once it has a slot, a model while it is
         deployed.
         """
-        serving = self.identity.slot != NO_SLOT
+        serving = self.identity.slot != NO_SLOT and not self._leaving
         # gRPC clients that check health ask for the service that they call.
         names = ["", *SERVICES, *[routes.model for routes in self._parts.route_table.all()]]
         await self._parts.server.show_health(dict.fromkeys(names, serving))
@@ -337,10 +342,15 @@ async def run_worker(
         on_serve=worker.serve,
         on_drain=worker.drain,
         on_quarantine=worker.quarantine,
+        on_leaving=worker.leave,
         gauges=worker.gauges,
         snapshot=worker.snapshot,
     )
-    await worker.load()
+    try:
+        await worker.load()
+    except Exception as error:
+        await channel.end(error)
+        raise
     channel.announce_ready()
     await channel.wait_finished()
 

@@ -149,6 +149,9 @@ class ControlConnection(asyncio.Protocol):
             self._transport.close()
 
 
+REASON_CHARACTERS_MAX = 1_000
+"""The longest reason that a worker gives for its failure."""
+
 OnServe = Callable[[int, int], Awaitable[None]]
 """on_serve(slot, port): start listening. When it returns, `serving` is sent to the supervisor."""
 
@@ -205,20 +208,24 @@ class WorkerChannel:
         on_serve: OnServe,
         on_drain: OnDrain,
         on_quarantine: OnQuarantine = lambda *_: None,
+        on_leaving: Callable[[], None] = lambda: None,
         gauges: Callable[[], Mapping[str, float]] = dict,
         snapshot: Callable[[], Message] | None = None,
     ) -> None:
         """Send hello, begin to send heartbeats, and execute commands from now on.
 
-        gauges    called for each heartbeat; returns numbers such as rows_inside.
-        snapshot  called every metrics_ms; Metrics.snapshot.
+        on_leaving  called when the host stops soon: health says so, and calls are answered.
+        gauges      called for each heartbeat; returns numbers such as rows_inside.
+        snapshot    called every metrics_ms; Metrics.snapshot.
         """
+        # What the loop and the commands of the supervisor call.
+        self._loop = asyncio.get_running_loop()
+        self._on_serve, self._on_drain, self._on_quarantine = on_serve, on_drain, on_quarantine
+        self._on_leaving, self._gauges, self._snapshot = on_leaving, gauges, snapshot
         # The end of the connection says the same, but a worker whose loop hangs does not read it.
         die_with_parent(signal.SIGTERM)
         os.set_inheritable(self._fd, False)
-        self._on_serve, self._on_drain, self._on_quarantine = on_serve, on_drain, on_quarantine
-        self._gauges, self._snapshot = gauges, snapshot
-        self._loop = asyncio.get_running_loop()
+        # Connect, and say hello.
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._connection = await ControlConnection.attach(
             socket.socket(fileno=self._fd), self._handle_command, self._on_supervisor_lost
@@ -241,14 +248,23 @@ class WorkerChannel:
         """
         try:
             await self._finished
-        finally:
-            self._timer.cancel()
-            if self._snapshot is not None:
-                self._connection.send({"type": "metrics", "snapshot": self._snapshot()})
-            self._connection.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._disconnected.wait()
+        except Exception as error:
+            await self.end(error)
+            raise
+        await self.end()
+
+    async def end(self, error: Exception | None = None) -> None:
+        """Tell the supervisor why this worker fails, if it does, and close the connection."""
+        self._timer.cancel()
+        if self._snapshot is not None:
+            self._connection.send({"type": "metrics", "snapshot": self._snapshot()})
+        if error is not None:
+            reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+            self._connection.send({"type": "failed", "reason": reason})
+        self._connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._disconnected.wait()
 
     def _send_heartbeat(self, due_s: float) -> None:
         """Send a heartbeat with the loop lag: how long ago *due_s* was on the loop's clock."""
@@ -269,6 +285,8 @@ class WorkerChannel:
             self._start_task(self._serve(int(message["slot"]), int(message["port"])))
         elif message["type"] == "drain":
             self._drain(float(message["grace_s"]))
+        elif message["type"] == "leaving":
+            self._on_leaving()
         elif message["type"] == "quarantine":
             first_unix_ns = int(message["first_unix_ns"])
             self._on_quarantine(str(message["version"]), str(message["reason"]), first_unix_ns)

@@ -65,6 +65,8 @@ class Report:
     slots: int = 0
     serving: int = 0
     """Slots whose worker has opened the port."""
+    leaving: bool = False
+    """Whether a stop was requested, so that clients should go elsewhere."""
     connected: int = 0
     """Slots whose worker serves and receives deployments from the registry."""
     workers: tuple[Mapping[str, Any], ...] = ()

@@ -1,8 +1,8 @@
-"""The supervisor's HTTP endpoint on loopback: /metrics, /healthz, /workers and /statistics.
+"""The supervisor's HTTP endpoint: /metrics, /healthz, /readyz, /workers and /statistics.
 
-/healthz is open. The others need the observer's token, where the settings name one
-(access/rules.py). A request for another host name is refused: a page in somebody's browser could
-reach the port under a name of its own.
+/healthz and /readyz are open. The others need the observer's token, where the settings name one
+(access/rules.py). On loopback, a request for another host name is refused: a page in somebody's
+browser could reach the port under a name of its own.
 
 It runs on threads of its own. It reads reports that never change, so it shares no lock with the
 supervisor's loop, and a slow reader delays neither the loop nor other readers.
@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable
 from email.message import Message
@@ -21,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from access.identities import OBSERVER, UnidentifiedError, bearer_token
 from access.rules import PAGES
 from gateway.supervision.exposition import Exposition, Report
+from host.addresses import is_loopback
 
 CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
@@ -29,6 +31,15 @@ HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGN
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""
+
+
+class PageServer(ThreadingHTTPServer):
+    """Listens on IPv4, on IPv6, or with the host `::` on both."""
+
+    def __init__(self, address: tuple[str, int], page: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, page)
 
 
 class MetricsEndpoint:
@@ -44,17 +55,19 @@ class MetricsEndpoint:
 
         port    0 picks a free one; `port` tells which.
         report  called for each request; returns the newest report.
-        token   the bearer token that every page but /healthz asks for; None: no page asks.
+        token   the bearer token that every page but /healthz and /readyz asks for; None: no page
+                asks.
         """
         # The pages. Each request has a thread of its own.
         exposition = Exposition(report)
+        on_loopback = is_loopback(f"{host}:0")
 
         class Page(BaseHTTPRequestHandler):
             timeout = CLIENT_IDLE_S_MAX
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
-                refusal = _refusal(path, self.headers, token)
+                refusal = _refusal(path, self.headers, token, on_loopback=on_loopback)
                 status, content_type, body = refusal or _respond(path, exposition, report())
                 self.send_response(status)
                 if status == HTTPStatus.UNAUTHORIZED:
@@ -68,7 +81,7 @@ class MetricsEndpoint:
                 """Log nothing for a request."""
 
         # Listen, and answer beside the supervisor's loop.
-        self._server = ThreadingHTTPServer((host, port), Page)
+        self._server = PageServer((host, port), Page)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="metrics-endpoint", daemon=True
@@ -87,9 +100,9 @@ class MetricsEndpoint:
         self._thread.join()
 
 
-def _refusal(path: str, headers: Message, token: str | None) -> Answer | None:
+def _refusal(path: str, headers: Message, token: str | None, *, on_loopback: bool) -> Answer | None:
     """Return the answer to a request that is refused; None: it may see the page."""
-    if not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
+    if on_loopback and not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
         text = f"this port answers for {', '.join(LOOPBACK_NAMES)} only; use one as the host\n"
         return HTTPStatus.FORBIDDEN, "text/plain", text.encode()
     rule = PAGES.get(path)
@@ -125,6 +138,11 @@ def _respond(path: str, exposition: Exposition, report: Report) -> Answer:
             "connected to the registry\n"
         )
         status = HTTPStatus.OK if report.serving else HTTPStatus.SERVICE_UNAVAILABLE
+        return status, "text/plain", text.encode()
+    if path == "/readyz":
+        ready = report.serving > 0 and not report.leaving
+        text = "ready\n" if ready else "not ready: it stops\n" if report.leaving else "not ready\n"
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", text.encode()
     rows = report.workers if path == "/workers" else report.statistics
     return HTTPStatus.OK, "application/json", json.dumps([dict(row) for row in rows]).encode()

@@ -13,10 +13,7 @@ SIGHUP starts a rolling restart.
 import asyncio
 import dataclasses
 import logging
-import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
+from gateway.isolation.breadcrumbs import Suspects, read_running_versions
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, ControlConnection, Message
 from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
@@ -40,11 +37,15 @@ from gateway.supervision.slots import (
     WorkerRecord,
     WorkerState,
 )
-from gateway.supervision.sockets import SlotSockets, create_socket_channel
+from gateway.supervision.sockets import SlotSockets
+from gateway.supervision.worker_process import WorkerProcess, start_worker_process
 from host.child_process import CRASH_SIGNALS, describe_exit
 from host.clock import SystemClock
 from host.files import make_private_folder, replace_file
 from host.processes import rss_bytes
+
+FAILURES_ALIKE_MAX = 3
+"""Before any worker has served, the gateway ends when this many failed for the same reason."""
 
 TICK_S = 0.05
 """Period of the checks for missing heartbeats, memory and exits. A worker's death is noticed
@@ -53,25 +54,12 @@ sooner, when its control connection closes."""
 EXIT_S_MAX = 2.0
 """From the end of a worker's connection to its exit. A drained interpreter needs some 100 ms."""
 
+LEAVING: Message = {"type": "leaving"}
+"""Sent to workers that go on to answer while the host is about to stop."""
+
 WORKER_COMMAND = (sys.executable, "-P", "-m", "gateway.worker")
 
 log = logging.getLogger("gateway.supervision.supervisor")
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class WorkerProcess:
-    """A worker's operating system process, its connections and its newest snapshot."""
-
-    process: subprocess.Popen[bytes]
-    worker: WorkerRecord
-    breadcrumbs_fd: int
-    """Descriptor of the worker's breadcrumb page."""
-    socket_channel: socket.socket
-    """The slot's listening socket is sent to the worker over this."""
-    connection: ControlConnection | None = None
-    snapshot: Snapshot = dataclasses.field(default_factory=dict)
-    disconnected_s: float | None = None
-    """When the control connection ended, in monotonic seconds."""
 
 
 class Supervisor:
@@ -94,7 +82,7 @@ class Supervisor:
         self._slot_sockets = SlotSockets(settings.host, settings.port)
         try:
             self._metrics_endpoint = MetricsEndpoint(
-                "127.0.0.1",
+                settings.observe_host,
                 settings.metrics_port,
                 lambda: self.report,
                 settings.observe_token,
@@ -112,6 +100,13 @@ class Supervisor:
         self._past_snapshots: dict[str, Snapshot] = {}
         self._restarts: Counter[tuple[str, str]] = Counter()
         self._stop_requests = 0
+        self._leaving = False
+        """Whether a stop was requested and new connections are still accepted."""
+        self._has_served = False
+        self._failures: Counter[str] = Counter()
+        """Why workers failed -> how many did, until one has served."""
+        self.hopeless = ""
+        """Why no worker can serve; empty while one may."""
         self._suspects = Suspects()
         self._clock = SystemClock()
         journal = Path(settings.folder) / "journal"
@@ -131,14 +126,17 @@ class Supervisor:
     async def run(self) -> int:
         """Keep the slots served until a stop is requested.
 
-        Returns the exit code: 0 after a full drain, 1 after a second stop request.
+        Returns the exit code: 0 after a full drain, 1 after a second stop request, 2 when no worker
+        can serve (`hopeless`).
         """
+        # Signals, and the files that workers and the journal's keeper need.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._start_rolling_restart)
         self._settings_file = self._write_settings()
         keeping_journal = loop.create_task(self._journal.run())
+        # Until everything has ended.
         try:
             while not (self._slots.stopping and not self._children and not self._exiting):
                 await self._execute_due()
@@ -150,23 +148,42 @@ class Supervisor:
             for child in [*self._children.values(), *self._exiting]:
                 child.process.kill()
                 child.process.wait()
-                os.close(child.breadcrumbs_fd)
-                child.socket_channel.close()
+                child.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self._metrics_endpoint.close()
             self._slot_sockets.close()
+        if self.hopeless:
+            return 2
         return 0 if self._stop_requests == 1 else 1
 
     def stop(self) -> None:
-        """Drain all workers and end. A second call kills them."""
+        """Drain all workers and end. A second call kills them.
+
+        With stop_accept_s, workers first go on to accept connections while health and /readyz say
+        that clients should go elsewhere.
+        """
         self._stop_requests += 1
         log.warning("stopping workers=%d kill=%s", len(self._children), self._stop_requests > 1)
         if self._stop_requests > 1:
+            self._drain_all()
             for child in [*self._children.values(), *self._exiting]:
                 child.process.kill()
             return
+        self._leaving = self.settings.stop_accept_s > 0 and self.report.serving > 0
+        if not self._leaving:
+            self._drain_all()
+            return
+        for worker in self._children:
+            self._send(worker, LEAVING)
+        self._publish()
+        asyncio.get_running_loop().call_later(self.settings.stop_accept_s, self._drain_all)
+
+    def _drain_all(self) -> None:
+        if self._slots.stopping:
+            return
         # No successor will accept from these sockets, so new connections are refused from here on.
+        self._leaving = True
         self._slot_sockets.close_except(())
         for command in self._slots.stop(time.monotonic_ns()):
             self._execute(command)
@@ -189,30 +206,14 @@ class Supervisor:
         self._publish()
 
     async def _start_worker(self) -> None:
-        # What the worker inherits: its end of both channels, and its breadcrumb page.
-        parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        socket_channel, child_socket_channel = create_socket_channel()
-        breadcrumbs_fd = create_breadcrumb_page()
-        with child_end, child_socket_channel:
-            inherited = (child_end.fileno(), breadcrumbs_fd, child_socket_channel.fileno())
-            # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
-            process = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms; two must not interleave
-                [
-                    *self._command,
-                    f"--channel-fd={inherited[0]}",
-                    f"--settings={self._settings_file}",
-                    f"--breadcrumbs-fd={inherited[1]}",
-                    f"--sockets-fd={inherited[2]}",
-                ],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
         # Register the worker before the first message can arrive.
-        worker = self._slots.add_worker(process.pid, time.monotonic_ns())
-        child = self._children[worker] = WorkerProcess(
-            process, worker, breadcrumbs_fd, socket_channel
+        child, parent_end = start_worker_process(
+            self._command,
+            self._settings_file,
+            lambda pid: self._slots.add_worker(pid, time.monotonic_ns()),
         )
+        worker = child.worker
+        self._children[worker] = child
         child.connection = await ControlConnection.attach(
             parent_end,
             lambda message: self._on_message(child, message),
@@ -220,7 +221,7 @@ class Supervisor:
         )
         for digest in self._suspects.quarantined:
             self._send_quarantine(worker, digest)
-        log.info("started pid=%d", process.pid)
+        log.info("started pid=%d", worker.pid)
 
     def _execute(self, command: SupervisorCommand) -> None:
         match command:
@@ -230,6 +231,8 @@ class Supervisor:
                 self._slot_sockets.send_socket(worker.slot, self._children[worker].socket_channel)
                 message = {"type": "serve", "slot": worker.slot, "port": self.settings.port}
                 self._send(worker, message)
+                if self._leaving:
+                    self._send(worker, LEAVING)
                 log.info("slot_assigned pid=%d slot=%s", worker.pid, worker.slot)
             case Drain(worker, grace_s):
                 self._send(worker, {"type": "drain", "grace_s": grace_s})
@@ -266,8 +269,12 @@ class Supervisor:
             worker.gauges = numbers
         elif kind == "metrics":
             child.snapshot = message["snapshot"]
+        elif kind == "failed":
+            child.failure = str(message["reason"])
+            log.error("failed pid=%d reason=%s", worker.pid, child.failure)
         else:
             log.info("%s pid=%d slot=%s", kind, worker.pid, worker.slot)
+        self._has_served |= kind == "serving"
         if kind in ("ready", "serving"):
             self._execute_now()
 
@@ -323,8 +330,18 @@ class Supervisor:
             for digest in self._suspects.record_crash(cause, running, self._clock.unix_ns()):
                 for worker in self._children:
                     self._send_quarantine(worker, digest)
-        os.close(child.breadcrumbs_fd)
-        child.socket_channel.close()
+        child.close()
+        # A crash may be a version's, and a kill is the supervisor's; neither is counted here.
+        failed = code > 0 or child.failure
+        if failed and not self._has_served and not self._slots.stopping:
+            self._count_failure(child.failure or f"a worker ended with {describe_exit(code)}")
+
+    def _count_failure(self, reason: str) -> None:
+        """End the gateway when workers fail again and again for one reason and none ever served."""
+        self._failures[reason] += 1
+        if self._failures[reason] >= FAILURES_ALIKE_MAX:
+            self.hopeless = reason
+            self._drain_all()
 
     def _publish(self) -> None:
         """Build the report of this moment; call on_change when a slot opened or closed."""
@@ -339,31 +356,16 @@ class Supervisor:
             if child.snapshot:
                 counts.setdefault(_worker_label(worker), []).append(child.snapshot)
             if "statistics" in child.snapshot:
-                statistics.append(
-                    {
-                        "slot": worker.slot,
-                        "pid": worker.pid,
-                        "statistics": child.snapshot["statistics"],
-                    }
-                )
+                statistics.append(child.statistics_row())
             if worker.lags_ms and worker.state is WorkerState.SERVING:
                 lags_s[_worker_label(worker)] = max(worker.lags_ms) / 1e3
-            rows.append(
-                {
-                    "pid": worker.pid,
-                    "slot": worker.slot,
-                    "state": worker.state.value,
-                    "open": worker.opened_ns is not None,
-                    "age_s": round((now_ns - worker.started_ns) / 1e9, 3),
-                    "rss_bytes": worker.rss_bytes,
-                    **worker.gauges,
-                }
-            )
+            rows.append(child.row(now_ns))
         # The report replaces the old one whole: the endpoint's threads may be reading that one.
         serving_before = self.report.serving
         self.report = Report(
             slots=self.settings.workers,
             serving=self._slots.serving,
+            leaving=self._leaving,
             connected=sum(
                 bool(row.get(REGISTRY_CONNECTED))
                 for row in rows

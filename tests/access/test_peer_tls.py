@@ -179,8 +179,10 @@ def test_plain_text_is_for_loopback_without_tokens(tmp_path: Path) -> None:
     assert certificate_for(tmp_path, "127.0.0.1:0", None, None, tokens=False) is None
     assert certificate_for(tmp_path, "127.0.0.1:0", None, None, tokens=True) is not None
     assert certificate_for(tmp_path, "10.0.0.1:7001", None, None, tokens=False) is not None
-    files = ServerCertificate(Path("a.crt"), Path("a.key"))
+    files = make_certificate(tmp_path / "operators")
     given = certificate_for(tmp_path, "[::1]:0", files.certificate, files.key, tokens=True)
     assert given == files
     with pytest.raises(PeerError, match="belong together"):
         certificate_for(tmp_path, "127.0.0.1:0", files.certificate, None, tokens=True)
+    with pytest.raises(PeerError, match="has no certificate"):
+        certificate_for(tmp_path, "[::1]:0", tmp_path / "absent", files.key, tokens=True)

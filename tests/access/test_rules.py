@@ -91,7 +91,7 @@ def test_access_without_identities_needs_a_name_for_changes_only() -> None:
 
 def test_pages_need_the_observers_token_except_health() -> None:
     """A new page needs a rule; gateway/supervision answers no other path."""
-    assert {page for page, rule in PAGES.items() if rule.open} == {"/healthz"}
+    assert {page for page, rule in PAGES.items() if rule.open} == {"/healthz", "/readyz"}
     assert {page for page, rule in PAGES.items() if rule.roles == {"observer"}} == {
         "/metrics",
         "/workers",

@@ -242,7 +242,8 @@ class GrpcioServer:
         health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
             self._health, self._server
         )
-        # The ports.
+        # The ports. An IPv6 address is written in brackets.
+        host = f"[{host}]" if ":" in host else host
         if self._settings.tls_certificate:
             credentials = TlsFiles(self._settings).credentials()
             self._port = self._server.add_secure_port(f"{host}:{port}", credentials)

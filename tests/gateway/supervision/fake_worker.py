@@ -21,14 +21,18 @@ from gateway.telemetry.metrics import Metrics
 class FakeWorker:
     """Answers connections and counts them as calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.leaving = False
         self.metrics = Metrics()
         self.memory_hog: list[bytes] = []
         self.server: asyncio.Server | None = None
         self.connections = 0
 
     async def serve(self, slot: int, port: int) -> None:
-        """Listen on the port that all workers share."""
+        """Listen on the port that all workers share; fail if the folder has a file named `fail`."""
+        if (self.folder / "fail").exists():
+            raise OSError("the key cannot be read")
         self.metrics.set_gauge("turnout_deployment_revision", slot + 1.0, "churn")
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -39,6 +43,10 @@ class FakeWorker:
         """Stop listening; connections that are open end with the process."""
         if self.server is not None:
             self.server.close()
+
+    def leave(self) -> None:
+        """Note that the host stops soon."""
+        self.leaving = True
 
     def snapshot(self) -> dict[str, Any]:
         """Return the metrics, with statistics as a real worker adds them."""
@@ -54,7 +62,7 @@ class FakeWorker:
             self.memory_hog.append(b"x" * 64 * 1024 * 1024)
         self.connections += 1
         self.metrics.count_calls("churn", "1", "production", "answered", 1)
-        writer.write(b"%d\n" % os.getpid())
+        writer.write(b"%d%s\n" % (os.getpid(), b" leaving" * self.leaving))
         await writer.drain()
         writer.close()
 
@@ -70,16 +78,18 @@ def main() -> None:
     settings = json.loads(options.settings.read_text())
     if Path(settings["folder"], "crash").exists():
         sys.exit(3)
-    asyncio.run(run_fake_worker(options.channel_fd, settings["heartbeat_ms"]))
+    folder = Path(settings["folder"])
+    asyncio.run(run_fake_worker(options.channel_fd, settings["heartbeat_ms"], folder))
 
 
-async def run_fake_worker(fd: int, heartbeat_ms: int) -> None:
+async def run_fake_worker(fd: int, heartbeat_ms: int, folder: Path) -> None:
     """Open the channel and serve until drained."""
-    worker = FakeWorker()
+    worker = FakeWorker(folder)
     channel = WorkerChannel(fd, heartbeat_ms=heartbeat_ms, metrics_ms=50)
     await channel.start(
         on_serve=worker.serve,
         on_drain=worker.drain,
+        on_leaving=worker.leave,
         gauges=lambda: {"rows_inside": 0.0},
         snapshot=worker.snapshot,
     )

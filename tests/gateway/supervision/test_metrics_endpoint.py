@@ -36,10 +36,10 @@ def status_of(endpoint: MetricsEndpoint, path: str, *headers: tuple[str, str]) -
 def test_page_is_shown_to_who_has_the_token(
     endpoint: tuple[MetricsEndpoint, bool], path: str
 ) -> None:
-    """Every page by: no token, a wrong one, two, the right one. Health is open."""
+    """Every page by: no token, a wrong one, two, the right one. Health and readiness are open."""
     pages, needs_token = endpoint
-    shown = {"/healthz": 503, "/unknown": 404}.get(path, 200)
-    refused = 401 if needs_token and path != "/healthz" else shown
+    shown = {"/healthz": 503, "/readyz": 503, "/unknown": 404}.get(path, 200)
+    refused = 401 if needs_token and path not in ("/healthz", "/readyz") else shown
     right = ("Authorization", f"Bearer {TOKEN}")
 
     assert status_of(pages, path) == refused

@@ -79,10 +79,12 @@ def test_reflection_lists_services_and_describes_predict(version: str) -> None:
             answers = [
                 reflection_pb2.ServerReflectionResponse.FromString(raw) async for raw in call
             ]
+            # The list, and files of services and methods.
             services = {service.name for service in answers[0].list_services_response.service}
             assert {"turnout.v1.Predictor", "grpc.health.v1.Health"} <= services
             files = answers[1].file_descriptor_response.file_descriptor_proto
             assert any(b"PredictRequest" in file for file in files)
+            # What no service has.
             for unknown in (answers[2], answers[5]):
                 assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
             assert answers[3].file_descriptor_response == answers[1].file_descriptor_response
