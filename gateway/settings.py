@@ -135,6 +135,10 @@ class Settings:
     """Share of connections_max that one client may have; one more is closed at once. A client is an
     IPv4 address, the first 64 bits of an IPv6 address, or a user id at a Unix socket. 100 where a
     proxy stands before the gateway, since it is one client."""
+    connection_resets_s_max: int = 1_000
+    """Native server: calls that one connection may cancel a second in the long run, and twice as
+    many at once; beyond it the connection is closed. A proxy has the calls of many people on one
+    connection and may need more."""
     streams_max: int = 32
     """Concurrent calls of a connection; further calls wait in the client. Times the connections, it
     bounds how many calls wait here, and so how long they wait (docs/operating.md)."""

@@ -70,17 +70,21 @@ struct Echo {
 }
 
 impl Events for Echo {
+    fn begin_frame(&mut self, _: u8, _: i32) {}
     fn begin_headers(&mut self, _: i32) {}
-    fn header(&mut self, _: i32, _: &[u8], _: &[u8]) -> bool {
+    fn header(&mut self, _: i32, _: &[u8], _: &[u8]) -> Result<(), u32> {
         self.fields += 1;
-        true
+        Ok(())
     }
-    fn end_headers(&mut self, _: i32, _: bool) {}
-    fn data(&mut self, _: i32, bytes: &[u8]) -> usize {
-        bytes.len()
+    fn end_headers(&mut self, _: i32, _: bool) -> Result<(), u32> {
+        Ok(())
     }
-    fn end_stream(&mut self, stream: i32) {
+    fn data(&mut self, _: i32, bytes: &[u8]) -> Result<usize, u32> {
+        Ok(bytes.len())
+    }
+    fn end_stream(&mut self, stream: i32) -> Result<(), u32> {
         self.ended.push(stream);
+        Ok(())
     }
     fn stream_closed(&mut self, stream: i32, _: u32) {
         self.sent.remove(&stream);

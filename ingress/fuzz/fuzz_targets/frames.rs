@@ -65,7 +65,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut server = server_state();
     let client = Client::V4(1);
     let budgets = server.budgets.client().connection();
-    let mut streams = Streams::new(1, client, budgets);
+    let mut streams = Streams::new(1, client, budgets, 1_000);
     let mut session = Session::new(SessionSettings {
         max_concurrent_streams: 8,
         initial_window_size: 65_535,

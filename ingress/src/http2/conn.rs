@@ -10,7 +10,7 @@ use crate::http2::socket::Socket;
 use crate::http2::stream::Phase;
 use crate::http2::stream_events::StreamEvents;
 use crate::http2::streams::Streams;
-use crate::sys::nghttp2::{error_code, Events, Session, SessionSettings};
+use crate::sys::nghttp2::{error_code, reset_frame, Events, Session, SessionSettings};
 use crate::sys::os::Poller;
 
 /// Bytes that are collected for one write.
@@ -31,6 +31,9 @@ const KEEPALIVE_TIMEOUT_NS: i64 = 5 * SECOND;
 const SEND_STALL_NS_MAX: i64 = 20 * SECOND;
 /// Time from the shutdown notice to the final GOAWAY, unless the peer acknowledges the PING earlier.
 const SHUTDOWN_NOTICE_NS: i64 = 5 * SECOND;
+/// The final GOAWAY waits until no stream has begun for so long. Some clients (grpc-java) begin calls
+/// that they had queued after the notice, and fail those that the final GOAWAY cuts off.
+const QUIET_NS: i64 = 200_000_000;
 /// Time from shutting down our side to closing, unless the peer closes earlier. What the peer sends
 /// meanwhile is read and discarded: bytes that arrive at a closed socket make the kernel send a
 /// reset, and the reset can overtake replies that are still on their way.
@@ -102,7 +105,7 @@ impl Conn {
         Conn {
             socket,
             session,
-            streams: Streams::new(token, client, budgets),
+            streams: Streams::new(token, client, budgets, server.limits().resets_s_max),
             out: Vec::new(),
             out_sent: 0,
             watches_read: true,
@@ -195,6 +198,9 @@ impl Conn {
             };
             if self.session.send(&mut events, &mut self.out, WRITE_BYTES).is_err() {
                 self.dead = true;
+            }
+            for id in std::mem::take(&mut self.streams.late_resets) {
+                self.out.extend_from_slice(&reset_frame(id, error_code::STREAM_CLOSED));
             }
             let more = self.reset_half_closed()
                 || self.out.len() >= WRITE_BYTES
@@ -317,9 +323,10 @@ impl Conn {
                 self.session.ping();
                 return true;
             }
-            // NoticeSent -> GoAwaySent, also when the PING stays unanswered.
+            // NoticeSent -> GoAwaySent, also when the PING stays unanswered or calls go on to begin.
             ShutdownState::NoticeSent(at_ns)
-                if self.streams.ping_acked || now_ns - at_ns > SHUTDOWN_NOTICE_NS =>
+                if self.may_go_away(now_ns, server.limits().streams_max)
+                    || now_ns - at_ns > SHUTDOWN_NOTICE_NS =>
             {
                 self.send_goaway(server);
                 return true;
@@ -335,12 +342,20 @@ impl Conn {
         false
     }
 
-    /// Send the final GOAWAY if the peer acknowledged the PING behind the notice: no call that it
-    /// sent before the notice is still on its way.
+    /// Send the final GOAWAY if the peer acknowledged the PING behind the notice and begins no calls.
     pub fn on_ping_ack<S: Service>(&mut self, server: &mut S) {
-        if matches!(self.shutdown, ShutdownState::NoticeSent(_)) && self.streams.ping_acked {
+        let noticed = matches!(self.shutdown, ShutdownState::NoticeSent(_));
+        if noticed && self.may_go_away(server.now_ns(), server.limits().streams_max) {
             self.send_goaway(server);
         }
+    }
+
+    /// Whether no call is on its way: the peer has read the notice, and it neither begins calls nor
+    /// waits for room to begin some.
+    fn may_go_away(&self, now_ns: i64, streams_max: u32) -> bool {
+        self.streams.ping_acked
+            && now_ns - self.streams.newest_stream_ns > QUIET_NS
+            && self.streams.open.len() < streams_max as usize
     }
 
     /// Send the final GOAWAY, and end idle PredictStreams, which might never end by themselves.

@@ -15,6 +15,8 @@ pub enum Encoding {
     Identity,
     /// Messages may be compressed with gzip.
     Gzip,
+    /// Messages may be compressed with zlib, which HTTP and gRPC call deflate.
+    Deflate,
     /// The encoding is not supported.
     Unknown,
 }
@@ -124,11 +126,12 @@ pub fn too_long(length: usize, bound: MessageBound) -> Refusal {
     )
 }
 
-/// The refusal of a message whose compressed flag does not fit the call's encoding. None: it is gzip.
+/// The refusal of a message whose compressed flag does not fit the call's encoding. None: it fits.
 pub fn flag_refusal(flag: u8, encoding: Encoding) -> Option<Refusal> {
-    (flag != 1 || encoding != Encoding::Gzip).then(|| {
+    let compressed = matches!(encoding, Encoding::Gzip | Encoding::Deflate);
+    (flag != 1 || !compressed).then(|| {
         let message = "the message is marked as compressed and the call names no grpc-encoding; \
-                       name gzip";
+                       name gzip or deflate";
         Refusal::new(code::INTERNAL, message)
     })
 }

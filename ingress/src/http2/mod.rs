@@ -5,6 +5,7 @@ pub mod bounds;
 pub mod conn;
 pub mod frame_limits;
 pub mod grpc;
+pub mod request_head;
 pub mod service;
 pub mod socket;
 pub mod stream;

@@ -37,6 +37,8 @@ pub struct Limits {
     pub deadline_ns_max: i64,
     /// Unanswered messages of one PredictStream.
     pub stream_calls_max: usize,
+    /// Streams that a connection may reset a second in the long run.
+    pub resets_s_max: i64,
     /// Age at which a connection is closed gracefully.
     pub age_ns_max: i64,
     /// How long a connection may stay open after its GOAWAY.

@@ -3,6 +3,7 @@
 use crate::calls::callers::{Authorization, CallerNumber};
 use crate::http2::bounds::inflate::Inflation;
 use crate::http2::grpc::Encoding;
+use crate::http2::request_head::RequestHead;
 use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{BodyState, Fields};
 
@@ -51,7 +52,12 @@ pub enum StreamEnd {
     Ok,
     /// With these trailers.
     Trailers(Fields),
+    /// With nothing: it is a text, and not gRPC.
+    Plain,
 }
+
+/// The HTTP status of a request that is not gRPC, and words for a person.
+pub type HttpAnswer = (&'static [u8], &'static str);
 
 /// What the header block of a request said.
 #[derive(Default)]
@@ -81,8 +87,12 @@ pub struct Stream {
     pub method: Option<Method>,
     /// How much of the request was received.
     pub phase: Phase,
+    /// The rules of HTTP/2 on its fields and its length.
+    pub head: RequestHead,
     /// The request's headers.
     pub headers: RequestHeaders,
+    /// The answer of a request that is not gRPC, sent when the request has ended.
+    pub http_answer: Option<HttpAnswer>,
     /// What its authorization header says.
     pub authorization: Authorization,
     /// The caller whose open calls it counts among. 0: none.
@@ -134,7 +144,9 @@ impl Stream {
         Stream {
             method: None,
             phase: Phase::Headers,
+            head: RequestHead::default(),
             headers: RequestHeaders::default(),
+            http_answer: None,
             authorization: Authorization::default(),
             caller: 0,
             verifying: false,
@@ -176,6 +188,7 @@ impl Stream {
                 (count, BodyState::Deferred)
             }
             Some(StreamEnd::Ok) => (count, BodyState::Ok),
+            Some(StreamEnd::Plain) => (count, BodyState::Plain),
             Some(StreamEnd::Trailers(fields)) => (count, BodyState::Trailers(fields)),
         }
     }

@@ -3,9 +3,11 @@
 use crate::calls::callers::{Authorization, CallerNumber, BYTES, CALLS};
 use crate::calls::refusal::{code, Refusal};
 use crate::calls::reply::put_status;
+use crate::http2::bounds::client::Client;
 use crate::http2::grpc::{self, Encoding, PrefixedMessage};
+use crate::http2::request_head::check_field;
 use crate::http2::service::{RawCallEvent, Service, StreamRef, TimerKind};
-use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
+use crate::http2::stream::{HttpAnswer, Method, Phase, Stream, StreamEnd};
 use crate::http2::streams::{SessionAction, Streams};
 use crate::sys::nghttp2::{error_code, frame_type, BodyState, Events, ACK};
 
@@ -15,8 +17,12 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 const UNSENT_MAX: usize = 64 * 1024;
 /// Capacity of a stream's empty buffer that is kept for further messages.
 const EMPTY_BUFFER_MAX: usize = 8 * 1024;
+/// What a person sees who calls without gRPC.
+const NOT_GRPC: &str = "This port speaks gRPC: content-type application/grpc. gRPC-Web and JSON \
+                        need a proxy that translates them, such as Envoy.\n";
 /// Health is shown to everybody: load balancers have no identity.
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
+const GRPC: &[u8] = b"application/grpc";
 /// HTTP/2 counts every header field as this many bytes more than its name and value.
 const FIELD_OVERHEAD: usize = 32;
 
@@ -229,10 +235,10 @@ impl<S: Service> StreamEvents<'_, S> {
         }
         // Refuse what is not gRPC: Method Not Allowed, Unsupported Media Type.
         if !stream.headers.is_post {
-            return self.streams.end_http(id, b"405");
+            return self.answer_http(id, (b"405", "gRPC calls are POST requests.\n"));
         }
         if !stream.headers.is_grpc {
-            return self.streams.end_http(id, b"415");
+            return self.answer_http(id, (b"415", NOT_GRPC));
         }
         // Refuse unknown methods and encodings.
         if stream.method.is_none() {
@@ -240,9 +246,9 @@ impl<S: Service> StreamEvents<'_, S> {
             return self.streams.refuse(id, &refusal);
         }
         if stream.headers.encoding == Encoding::Unknown {
-            let message = "the call's grpc-encoding is unknown; send identity or gzip";
+            let message = "the call's grpc-encoding is unknown; send identity, deflate or gzip";
             let mut trailers = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, message));
-            trailers.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
+            trailers.push((b"grpc-accept-encoding".to_vec(), b"identity,deflate,gzip".to_vec()));
             return self.streams.end(id, StreamEnd::Trailers(trailers));
         }
         // Ask who calls, before any byte of the message is read.
@@ -250,6 +256,15 @@ impl<S: Service> StreamEvents<'_, S> {
             Ok(true) => self.open_call(id),
             Ok(false) => {}
             Err(refusal) => self.refuse(id, &refusal),
+        }
+    }
+
+    /// Answer a request that is not gRPC once it has ended. Clients of HTTP/1 behind a proxy lose the
+    /// connection if they are answered before.
+    fn answer_http(&mut self, id: i32, answer: HttpAnswer) {
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.http_answer = Some(answer);
+            self.streams.new_streams.push(id);
         }
     }
 
@@ -353,8 +368,48 @@ impl<S: Service> StreamEvents<'_, S> {
         // Handle what has arrived meanwhile.
         self.input(id, &[]);
         if self.streams.open.get(&id).is_some_and(|stream| stream.remote_closed) {
-            self.end_stream(id);
+            self.end_of_request(id);
         }
+    }
+
+    /// Handle the end of a request whose bytes are all there.
+    fn end_of_request(&mut self, id: i32) {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        if stream.phase != Phase::Open || stream.verifying {
+            return;
+        }
+        if let Some(answer) = stream.http_answer {
+            return self.streams.end_http(id, answer);
+        }
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            self.take_messages(id);
+            let may_end = self.streams.open.get(&id).is_some_and(|stream| {
+                stream.incoming.is_empty() || stream.method == Some(Method::PredictStream)
+            });
+            if may_end {
+                self.end_of_input(id);
+            }
+            return;
+        }
+        self.refuse(id, &Refusal::invalid("the call ended without a message; send one"));
+    }
+
+    /// Send GOAWAY and read nothing more: the peer has made a mistake that is its connection's.
+    fn end_connection(&mut self, error_code: u32, debug: &'static str) {
+        if !self.streams.flooded {
+            self.streams.flooded = true;
+            self.streams.actions.push(SessionAction::GoAway(error_code, debug));
+        }
+    }
+
+    /// Discard what follows of a malformed request. Its stream is reset with the returned code.
+    fn reset_malformed(&mut self, id: i32) -> Result<(), u32> {
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.phase = Phase::InputDone;
+        }
+        Err(error_code::PROTOCOL_ERROR)
     }
 
     /// Handle bytes of a call's messages. Returns how many of them may be acknowledged.
@@ -362,7 +417,7 @@ impl<S: Service> StreamEvents<'_, S> {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return bytes.len();
         };
-        if stream.phase != Phase::Open {
+        if stream.phase != Phase::Open || stream.http_answer.is_some() {
             return bytes.len();
         }
         // Client-streaming calls: buffer, and return the window as messages are taken.
@@ -411,24 +466,50 @@ impl<S: Service> StreamEvents<'_, S> {
 }
 
 impl<S: Service> Events for StreamEvents<'_, S> {
-    fn begin_headers(&mut self, id: i32) {
-        self.streams.open.insert(id, Stream::new(self.server.now_ns()));
+    fn begin_frame(&mut self, frame: u8, id: i32) {
+        if frame == frame_type::PRIORITY && id == 0 {
+            self.end_connection(error_code::PROTOCOL_ERROR, "priority_of_no_stream");
+        }
+        if frame == frame_type::HEADERS && self.streams.was_skipped(id) {
+            self.end_connection(error_code::PROTOCOL_ERROR, "stream_ids_go_back");
+        }
+        // A frame of a closed stream may have been on its way. Some of them are answered.
+        let of_request = matches!(frame, frame_type::DATA | frame_type::HEADERS);
+        let closed = id <= self.streams.newest_stream && !self.streams.open.contains_key(&id);
+        if of_request && id > 0 && closed {
+            let now_ns = self.server.now_ns();
+            if self.streams.frame_limits.answers_late_frame(now_ns) {
+                self.streams.late_resets.push(id);
+            }
+        }
     }
 
-    fn header(&mut self, id: i32, name: &[u8], value: &[u8]) -> bool {
+    fn begin_headers(&mut self, id: i32) {
+        self.streams.begin_stream(id);
+        self.streams.newest_stream_ns = self.server.now_ns();
+        self.streams.open.insert(id, Stream::new(self.streams.newest_stream_ns));
+    }
+
+    fn header(&mut self, id: i32, name: &[u8], value: &[u8]) -> Result<(), u32> {
         let Some(stream) = self.streams.open.get_mut(&id) else {
-            return true;
+            return Ok(());
         };
         // Above the limit, fields are only counted. Above twice the limit, the stream is reset.
         let bytes_max = self.server.limits().metadata_bytes_max;
         stream.headers.bytes += name.len() + value.len() + FIELD_OVERHEAD;
         if stream.headers.bytes > bytes_max {
-            return stream.headers.bytes <= 2 * bytes_max;
+            let far_above = stream.headers.bytes > 2 * bytes_max;
+            return if far_above { Err(error_code::ENHANCE_YOUR_CALM) } else { Ok(()) };
         }
         // Trailers of the client mean nothing.
         if stream.phase != Phase::Headers {
-            return true;
+            return check_field(name, value).map_err(|_| error_code::PROTOCOL_ERROR);
         }
+        let any_authority = matches!(self.streams.client, Client::User(_));
+        if stream.head.field(name, value, any_authority).is_err() {
+            return self.reset_malformed(id);
+        }
+        let value = value.trim_ascii();
         // Note what the call needs.
         let headers = &mut stream.headers;
         match name {
@@ -440,15 +521,16 @@ impl<S: Service> Events for StreamEvents<'_, S> {
             }
             b":method" => headers.is_post = value == b"POST",
             b"content-type" => {
-                let suffix = value.strip_prefix(b"application/grpc");
-                headers.is_grpc =
-                    suffix.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+                let (kind, suffix) = value.split_at(value.len().min(GRPC.len()));
+                headers.is_grpc = kind.eq_ignore_ascii_case(GRPC)
+                    && matches!(suffix.trim_ascii().first(), None | Some(b'+' | b';'));
             }
             b"grpc-timeout" => headers.timeout_ns = grpc::timeout_ns(value),
             b"grpc-encoding" => {
                 headers.encoding = match value {
                     b"identity" => Encoding::Identity,
                     b"gzip" => Encoding::Gzip,
+                    b"deflate" => Encoding::Deflate,
                     _ => Encoding::Unknown,
                 };
             }
@@ -461,48 +543,50 @@ impl<S: Service> Events for StreamEvents<'_, S> {
             }
             _ => {}
         }
-        true
+        Ok(())
     }
 
-    fn end_headers(&mut self, id: i32, end_of_stream: bool) {
+    fn end_headers(&mut self, id: i32, end_of_stream: bool) -> Result<(), u32> {
         let Some(stream) = self.streams.open.get_mut(&id) else {
-            return;
+            return Ok(());
         };
         if stream.phase == Phase::Headers {
+            if stream.head.end_of_fields().is_err() {
+                return self.reset_malformed(id);
+            }
             stream.remote_closed = end_of_stream;
             stream.phase = Phase::Open;
             self.begin_call(id);
+        } else if !end_of_stream {
+            // A second header block is the trailers, and they end the request.
+            return self.reset_malformed(id);
         }
         if end_of_stream {
-            self.end_stream(id);
+            self.end_stream(id)?;
         }
+        Ok(())
     }
 
-    fn data(&mut self, id: i32, bytes: &[u8]) -> usize {
-        self.input(id, bytes)
-    }
-
-    fn end_stream(&mut self, id: i32) {
-        let Some(stream) = self.streams.open.get_mut(&id) else {
-            return;
-        };
-        stream.remote_closed = true;
-        if stream.phase != Phase::Open || stream.verifying {
-            return;
-        }
-        if stream.method.is_some_and(Method::is_client_streaming) {
-            self.take_messages(id);
-            let may_end = self.streams.open.get(&id).is_some_and(|stream| {
-                stream.incoming.is_empty() || stream.method == Some(Method::PredictStream)
-            });
-            if may_end {
-                self.end_of_input(id);
+    fn data(&mut self, id: i32, bytes: &[u8]) -> Result<usize, u32> {
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            if stream.head.body(bytes.len()).is_err() {
+                return self.reset_malformed(id).map(|()| 0);
             }
-            return;
         }
-        self.refuse(id, &Refusal::invalid("the call ended without a message; send one"));
+        Ok(self.input(id, bytes))
     }
 
+    fn end_stream(&mut self, id: i32) -> Result<(), u32> {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return Ok(());
+        };
+        if stream.head.end_of_body().is_err() {
+            return self.reset_malformed(id);
+        }
+        stream.remote_closed = true;
+        self.end_of_request(id);
+        Ok(())
+    }
     fn stream_closed(&mut self, id: i32, _code: u32) {
         let Some(stream) = self.streams.open.remove(&id) else {
             return;
@@ -531,11 +615,7 @@ impl<S: Service> Events for StreamEvents<'_, S> {
         }
         let now_ns = self.server.now_ns();
         if let Some(debug) = self.streams.frame_limits.exceeded(frame, flags, now_ns) {
-            if !self.streams.flooded {
-                self.streams.flooded = true;
-                let goaway = SessionAction::GoAway(error_code::ENHANCE_YOUR_CALM, debug);
-                self.streams.actions.push(goaway);
-            }
+            self.end_connection(error_code::ENHANCE_YOUR_CALM, debug);
         }
     }
 

@@ -54,6 +54,14 @@ impl<S: Service> StreamEvents<'_, S> {
         if let Some(refusal) = grpc::flag_refusal(flag, stream.headers.encoding) {
             return self.refuse(id, &refusal);
         }
+        // gRPC's libraries do not compress an empty message, and mark it nevertheless.
+        if message.is_empty() {
+            return if method.is_raw() {
+                self.raw_message(id, Vec::new(), None);
+            } else {
+                self.scored_message(id, method, message);
+            };
+        }
         if !method.is_raw() {
             if let Some(refusal) = self.server.full() {
                 self.server.count_refusal("", &refusal);
@@ -68,7 +76,8 @@ impl<S: Service> StreamEvents<'_, S> {
         let until_ns = self.server.now_ns() + limits.body_ns_max;
         let until_ns = stream.deadline_ns.map_or(until_ns, |ns| ns.min(until_ns));
         let held = Held::new(&self.streams.budgets.inside);
-        match Inflation::new(message, limits.message_bound(Some(method)), until_ns, held) {
+        let bound = limits.message_bound(Some(method));
+        match Inflation::new(stream.headers.encoding, message, bound, until_ns, held) {
             Ok(inflation) => {
                 stream.inflation = Some(Box::new(inflation));
                 let (client, stream_ref) = (self.streams.client, self.stream_ref(id));

@@ -9,7 +9,7 @@ use crate::http2::bounds::budget::Budgets;
 use crate::http2::bounds::client::Client;
 use crate::http2::frame_limits::FrameLimits;
 use crate::http2::grpc;
-use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
+use crate::http2::stream::{HttpAnswer, Method, Phase, Stream, StreamEnd};
 use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{Fields, Session};
 
@@ -20,6 +20,8 @@ pub enum SessionAction {
     Respond(i32),
     /// Submit headers and trailers as one block, without a body.
     RespondWithoutBody(i32, &'static [u8], Fields),
+    /// Submit the headers of a text. It follows through `Events::read_body`.
+    RespondWithText(i32, &'static [u8]),
     /// Read a deferred body again: it has grown, or it ends.
     Resume(i32),
     /// Return so many bytes to the stream's flow-control window.
@@ -27,6 +29,9 @@ pub enum SessionAction {
     /// Send GOAWAY with this error code and debug data.
     GoAway(u32, &'static str),
 }
+
+/// Gaps between stream identifiers that are kept. A usual client leaves none.
+const SKIPPED_GAPS_MAX: usize = 16;
 
 /// A hasher for stream identifiers. They are distinct already, so one multiplication is enough.
 #[derive(Default)]
@@ -72,6 +77,13 @@ pub struct Streams {
     pub flooded: bool,
     /// GOAWAY was sent because the connection is to be closed. PredictStreams end when idle.
     pub going_away: bool,
+    /// The newest stream, and the monotonic time at which it began.
+    pub newest_stream: i32,
+    pub newest_stream_ns: i64,
+    /// Identifiers that the client skipped, as first and last of a gap. It may not use them later.
+    skipped: Vec<(i32, i32)>,
+    /// Closed streams for which a frame has come, to be told that they are closed.
+    pub late_resets: Vec<i32>,
     /// Streams of one message that began since the connection last looked at this list.
     pub new_streams: Vec<i32>,
     /// Streams that were ended here before the client sent END_STREAM.
@@ -80,7 +92,7 @@ pub struct Streams {
 
 impl Streams {
     /// The streams of a new connection.
-    pub fn new(token: u64, client: Client, budgets: Budgets) -> Streams {
+    pub fn new(token: u64, client: Client, budgets: Budgets, resets_s_max: i64) -> Streams {
         Streams {
             token,
             client,
@@ -88,14 +100,32 @@ impl Streams {
             caller: ConnCaller::default(),
             open: HashMap::default(),
             actions: Vec::new(),
-            frame_limits: FrameLimits::default(),
+            frame_limits: FrameLimits::new(resets_s_max),
             settings_received: false,
             ping_acked: false,
             flooded: false,
             going_away: false,
+            newest_stream: 0,
+            newest_stream_ns: 0,
+            skipped: Vec::new(),
+            late_resets: Vec::new(),
             new_streams: Vec::new(),
             half_closed_local: Vec::new(),
         }
+    }
+
+    /// Note that a stream begins.
+    pub fn begin_stream(&mut self, id: i32) {
+        let gap = (self.newest_stream + 1, id - 1);
+        if gap.1 - gap.0 > 1 && self.skipped.len() < SKIPPED_GAPS_MAX {
+            self.skipped.push(gap);
+        }
+        self.newest_stream = id;
+    }
+
+    /// Whether the client skipped this identifier.
+    pub fn was_skipped(&self, id: i32) -> bool {
+        self.skipped.iter().any(|(first, last)| (*first..=*last).contains(&id))
     }
 
     /// Carry out the actions that callbacks noted.
@@ -109,7 +139,12 @@ impl Streams {
                     session.respond(id, &std::mem::take(&mut stream.initial_metadata));
                 }
                 SessionAction::RespondWithoutBody(id, status, fields) => {
+                    self.frame_limits.sent();
                     session.respond_without_body(id, status, &fields);
+                }
+                SessionAction::RespondWithText(id, status) => {
+                    self.frame_limits.sent();
+                    session.respond_with_text(id, status);
                 }
                 SessionAction::Resume(id) => session.resume(id),
                 SessionAction::Consume(id, bytes) => session.consume(id, bytes),
@@ -185,13 +220,15 @@ impl Streams {
         }
     }
 
-    /// End a stream that is not gRPC with an HTTP status.
-    pub(super) fn end_http(&mut self, id: i32, status: &'static [u8]) {
+    /// End a stream that is not gRPC with an HTTP status and words for a person.
+    pub fn end_http(&mut self, id: i32, (status, words): HttpAnswer) {
         if let Some(stream) = self.open.get_mut(&id) {
             stream.phase = Phase::InputDone;
             stream.headers_submitted = true;
+            stream.outgoing = words.as_bytes().to_vec();
+            stream.end = Some(StreamEnd::Plain);
             self.half_closed_local.push(id);
-            self.actions.push(SessionAction::RespondWithoutBody(id, status, Vec::new()));
+            self.actions.push(SessionAction::RespondWithText(id, status));
         }
     }
 }

@@ -356,6 +356,12 @@ impl Io {
         let Some(stream) = conn.streams.open.get(&stream_ref.stream) else {
             return;
         };
+        if let (TimerKind::Message, Phase::Open, Some(answer)) =
+            (kind, stream.phase, stream.http_answer)
+        {
+            conn.streams.end_http(stream_ref.stream, answer);
+            return self.mark_dirty(stream_ref.token);
+        }
         let message = match kind {
             TimerKind::Message if stream.phase == Phase::Open && stream.raw_call == 0 => {
                 "the call's message did not arrive in time (message_ms_max)"

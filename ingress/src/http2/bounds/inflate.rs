@@ -1,14 +1,13 @@
-//! gzip: one member a message, within a ratio, inflated in slices.
+//! gzip and deflate: one member a message, within a ratio, inflated in slices.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, BufRead, ErrorKind, Read};
-
-use flate2::bufread::GzDecoder;
+use std::io::{ErrorKind, Read};
 
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::bounds::budget::Held;
 use crate::http2::bounds::client::Client;
-use crate::http2::grpc::MessageBound;
+use crate::http2::bounds::decoder::Decoder;
+use crate::http2::grpc::{Encoding, MessageBound};
 use crate::http2::service::StreamRef;
 
 /// A message may inflate to so many times its compressed bytes ...
@@ -24,39 +23,11 @@ const DECODER_BYTES: usize = 48 * 1024;
 /// Messages of one client that are inflated at one time. Its others wait as they came.
 const CLIENT_INFLATIONS_MAX: usize = 2;
 
-/// Compressed bytes of which a slice may read a part.
-struct SlicedBytes {
-    bytes: Vec<u8>,
-    read: usize,
-    readable: usize,
-}
-
-impl Read for SlicedBytes {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut rest = self.fill_buf()?;
-        let count = rest.read(into)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for SlicedBytes {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.read == self.readable && self.read < self.bytes.len() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Ok(&self.bytes[self.read..self.readable])
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.read += count;
-    }
-}
-
 /// A compressed message that is being inflated.
 pub struct Inflation {
     /// None until the first slice.
-    decoder: Option<GzDecoder<SlicedBytes>>,
+    decoder: Option<Decoder>,
+    encoding: Encoding,
     compressed: Vec<u8>,
     compressed_bytes: usize,
     inflated: Vec<u8>,
@@ -71,6 +42,7 @@ impl Inflation {
     /// A message to be inflated until `until_ns`, within `bound`. Its bytes are taken from the budget
     /// of `held`.
     pub fn new(
+        encoding: Encoding,
         message: &[u8],
         bound: MessageBound,
         until_ns: i64,
@@ -79,6 +51,7 @@ impl Inflation {
         held.resize(message.len())?;
         Ok(Inflation {
             decoder: None,
+            encoding,
             compressed: message.to_vec(),
             compressed_bytes: message.len(),
             inflated: Vec::new(),
@@ -95,13 +68,9 @@ impl Inflation {
         let inflated_max = ratio_bytes.min(self.bound.bytes_max);
         self.make_room(inflated_max + 1)?;
         let decoder = self.decoder.get_or_insert_with(|| {
-            GzDecoder::new(SlicedBytes {
-                bytes: std::mem::take(&mut self.compressed),
-                read: 0,
-                readable: 0,
-            })
+            Decoder::new(self.encoding, std::mem::take(&mut self.compressed))
         });
-        let source = decoder.get_mut();
+        let source = decoder.source();
         source.readable = (source.read + SLICE_BYTES_READ).min(source.bytes.len());
         let wanted = SLICE_BYTES_INFLATED.min(inflated_max + 1 - self.inflated.len());
         // Inflate. What a slice has inflated before it has to stop stays in the buffer.
@@ -109,12 +78,14 @@ impl Inflation {
         let done = match result {
             Ok(count) => count < wanted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(_) => return Err(not_gzip("the message is not the gzip it says it is")),
+            Err(_) => return Err(not_inflated("the message is not compressed as the call says")),
         };
         // Refuse what follows the first member, and what is too large.
-        let source = decoder.get_ref();
+        let source = decoder.source();
         if done && source.read < source.bytes.len() {
-            return Err(not_gzip("bytes follow the message's gzip; send one member a message"));
+            return Err(not_inflated(
+                "bytes follow the compressed message; send one member a message",
+            ));
         }
         if self.inflated.len() > inflated_max {
             return Err(self.too_large(inflated_max));
@@ -164,7 +135,7 @@ impl Inflation {
     }
 }
 
-fn not_gzip(message: &str) -> Refusal {
+fn not_inflated(message: &str) -> Refusal {
     Refusal::new(code::INTERNAL, message)
 }
 
@@ -219,7 +190,7 @@ impl InflationQueue {
 mod tests {
     use std::io::Write;
 
-    use flate2::write::GzEncoder;
+    use flate2::write::{GzEncoder, ZlibEncoder};
     use flate2::Compression;
 
     use super::*;
@@ -235,10 +206,19 @@ mod tests {
 
     /// Inflate a whole message. Returns the result, and how many slices that took.
     fn inflate(message: &[u8], inside_max: usize) -> (Result<Vec<u8>, Refusal>, usize) {
+        inflate_encoding(Encoding::Gzip, message, inside_max)
+    }
+
+    fn inflate_encoding(
+        encoding: Encoding,
+        message: &[u8],
+        inside_max: usize,
+    ) -> (Result<Vec<u8>, Refusal>, usize) {
         let budgets = Budgets::worker(inside_max, 0);
         let held = Held::new(&budgets.inside);
         let mut slices = 0;
         let result = Inflation::new(
+            encoding,
             message,
             MessageBound::of(None, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX),
             0,
@@ -266,6 +246,20 @@ mod tests {
         assert!(inflated.unwrap() == message);
         assert!(slices >= message.len() / SLICE_BYTES_INFLATED);
         assert_eq!(inflate(&gzip(b""), 1 << 30), (Ok(Vec::new()), 0));
+    }
+
+    #[test]
+    fn inflation_knows_zlib_by_the_name_deflate() {
+        let message: Vec<u8> =
+            (0..100_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&message).unwrap();
+        let zlib = encoder.finish().unwrap();
+        assert!(inflate_encoding(Encoding::Deflate, &zlib, 1 << 30).0.unwrap() == message);
+        for other in [&gzip(b"other")[..], &zlib[..zlib.len() - 1], &zlib.repeat(2)] {
+            let (refused, _) = inflate_encoding(Encoding::Deflate, other, 1 << 30);
+            assert_eq!(refused.unwrap_err().code, code::INTERNAL);
+        }
     }
 
     #[test]

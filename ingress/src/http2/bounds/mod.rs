@@ -2,4 +2,5 @@
 
 pub mod budget;
 pub mod client;
+pub mod decoder;
 pub mod inflate;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use libnghttp2_sys as ng;
 
-use super::{error_code, field, frame_type, BodyState, EventSink, Events, OWNED, STATIC};
+use super::{field, BodyState, EventSink, Events, OWNED, STATIC};
 
 struct CallbackTable(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
 // SAFETY: written once before the first read. nghttp2 only reads them.
@@ -25,11 +25,18 @@ pub(super) fn callback_table() -> (*const ng::nghttp2_session_callbacks, *const 
         unsafe {
             assert_eq!(ng::nghttp2_session_callbacks_new(&mut callbacks), 0);
             assert_eq!(ng::nghttp2_option_new(&mut option), 0);
+            ng::nghttp2_session_callbacks_set_on_begin_frame_callback(
+                callbacks,
+                Some(on_begin_frame),
+            );
             ng::nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, Some(on_begin));
             ng::nghttp2_session_callbacks_set_on_header_callback(callbacks, Some(on_header));
             ng::nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, Some(on_frame));
             ng::nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, Some(on_data));
             ng::nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, Some(on_close));
+            // http2/request_head.rs has the rules of requests: nghttp2 ends the connection, and
+            // that has the calls of others.
+            ng::nghttp2_option_set_no_http_messaging(option, 1);
             ng::nghttp2_option_set_no_auto_window_update(option, 1);
             ng::nghttp2_option_set_no_closed_streams(option, 1);
             ng::nghttp2_option_set_max_settings(option, 16);
@@ -48,6 +55,16 @@ pub(super) fn callback_table() -> (*const ng::nghttp2_session_callbacks, *const 
 /// Only within `Session::receive` and `Session::send`, which set the user data.
 unsafe fn events<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
     &mut **user_data.cast::<EventSink<'a>>()
+}
+
+unsafe extern "C" fn on_begin_frame(
+    _: *mut ng::nghttp2_session,
+    header: *const ng::nghttp2_frame_hd,
+    user_data: *mut c_void,
+) -> i32 {
+    // SAFETY: nghttp2 passes a valid header.
+    unsafe { events(user_data).begin_frame((*header).type_, (*header).stream_id) };
+    0
 }
 
 unsafe extern "C" fn on_begin(
@@ -75,40 +92,41 @@ unsafe extern "C" fn on_header(
     user_data: *mut c_void,
 ) -> i32 {
     // SAFETY: nghttp2 passes valid buffers of these lengths.
-    let accepted = unsafe {
+    let checked = unsafe {
         let name = slice::from_raw_parts(name, name_length);
         let value = slice::from_raw_parts(value, value_length);
         events(user_data).header((*frame).hd.stream_id, name, value)
     };
-    if accepted {
+    let Err(error_code) = checked else {
         return 0;
-    }
+    };
     // SAFETY: this callback may submit frames, and `frame` is valid.
     unsafe {
-        let stream = (*frame).hd.stream_id;
-        ng::nghttp2_submit_rst_stream(session, 0, stream, error_code::ENHANCE_YOUR_CALM);
+        ng::nghttp2_submit_rst_stream(session, 0, (*frame).hd.stream_id, error_code);
     }
     ng::NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
 }
 
 unsafe extern "C" fn on_frame(
-    _: *mut ng::nghttp2_session,
+    session: *mut ng::nghttp2_session,
     frame: *const ng::nghttp2_frame,
     user_data: *mut c_void,
 ) -> i32 {
     // SAFETY: nghttp2 passes a valid frame. Frames of every type begin with the frame header.
     let (header, events) = unsafe { ((*frame).hd, events(user_data)) };
     let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM != 0;
-    match u32::from(header.type_) {
+    let checked = match u32::from(header.type_) {
         kind if kind == ng::NGHTTP2_HEADERS => events.end_headers(header.stream_id, ended),
-        kind if kind == ng::NGHTTP2_DATA => {
-            if ended {
-                events.end_stream(header.stream_id);
-            } else if header.length == 0 {
-                events.control_frame(frame_type::DATA, header.flags, 0);
-            }
+        kind if kind == ng::NGHTTP2_DATA && ended => events.end_stream(header.stream_id),
+        kind if kind == ng::NGHTTP2_DATA && header.length > 0 => Ok(()),
+        _ => {
+            events.control_frame(header.type_, header.flags, header.length);
+            Ok(())
         }
-        _ => events.control_frame(header.type_, header.flags, header.length),
+    };
+    if let Err(error_code) = checked {
+        // SAFETY: this callback may submit frames.
+        unsafe { ng::nghttp2_submit_rst_stream(session, 0, header.stream_id, error_code) };
     }
     0
 }
@@ -125,8 +143,14 @@ unsafe extern "C" fn on_data(
     unsafe {
         let taken = events(user_data).data(stream, slice::from_raw_parts(bytes, length));
         ng::nghttp2_session_consume_connection(session, length);
-        if taken > 0 {
-            ng::nghttp2_session_consume_stream(session, stream, taken);
+        match taken {
+            Ok(0) => {}
+            Ok(taken) => {
+                ng::nghttp2_session_consume_stream(session, stream, taken);
+            }
+            Err(error_code) => {
+                ng::nghttp2_submit_rst_stream(session, 0, stream, error_code);
+            }
         }
     }
     0
@@ -171,6 +195,7 @@ pub(super) unsafe extern "C" fn on_body(
                 let status = [field(b"grpc-status", b"0", STATIC)];
                 ng::nghttp2_submit_trailer(session, stream, status.as_ptr(), 1);
             }
+            BodyState::Plain => *flags |= ng::NGHTTP2_DATA_FLAG_EOF,
             BodyState::Trailers(trailers) => {
                 *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let fields: Vec<_> =

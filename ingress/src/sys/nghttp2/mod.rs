@@ -14,6 +14,10 @@ use callbacks::{callback_table, on_body};
 pub mod error_code {
     /// A graceful end.
     pub const NO_ERROR: u32 = 0;
+    /// The peer has broken a rule of HTTP/2.
+    pub const PROTOCOL_ERROR: u32 = 1;
+    /// A frame has come for a stream that is closed.
+    pub const STREAM_CLOSED: u32 = 5;
     /// The stream is no longer needed.
     pub const CANCEL: u32 = 8;
     /// The peer generates excessive load.
@@ -23,6 +27,8 @@ pub mod error_code {
 /// HTTP/2 frame types (RFC 9113, section 6).
 pub mod frame_type {
     pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const PING: u8 = 6;
@@ -43,22 +49,26 @@ pub enum BodyState {
     Deferred,
     /// The end of the stream, with grpc-status 0.
     Ok,
+    /// The end of the stream, without trailers.
+    Plain,
     /// The end of the stream, with these trailers.
     Trailers(Fields),
 }
 
 /// What a session calls as it reads and writes. An implementation must not use the session.
 pub trait Events {
+    /// A frame begins. nghttp2 may ignore it, if its stream is closed.
+    fn begin_frame(&mut self, frame_type: u8, stream: i32);
     /// The header block of a new request begins.
     fn begin_headers(&mut self, stream: i32);
-    /// One header field. False: reset the stream.
-    fn header(&mut self, stream: i32, name: &[u8], value: &[u8]) -> bool;
+    /// One header field. An error is the code with which the stream is reset, here and below.
+    fn header(&mut self, stream: i32, name: &[u8], value: &[u8]) -> Result<(), u32>;
     /// A header block is complete. The client's trailers are one too.
-    fn end_headers(&mut self, stream: i32, end_of_stream: bool);
+    fn end_headers(&mut self, stream: i32, end_of_stream: bool) -> Result<(), u32>;
     /// Bytes of a DATA frame. Returns how many to return to the stream's flow-control window now.
-    fn data(&mut self, stream: i32, bytes: &[u8]) -> usize;
+    fn data(&mut self, stream: i32, bytes: &[u8]) -> Result<usize, u32>;
     /// The peer sent END_STREAM.
-    fn end_stream(&mut self, stream: i32);
+    fn end_stream(&mut self, stream: i32) -> Result<(), u32>;
     /// The stream is closed.
     fn stream_closed(&mut self, stream: i32, error_code: u32);
     /// A frame was received: any but HEADERS, and DATA only if it is empty.
@@ -215,6 +225,24 @@ impl Session {
         };
     }
 
+    /// Submit the headers of a text that comes from `Events::read_body`.
+    pub fn respond_with_text(&mut self, stream: i32, status: &'static [u8]) {
+        let fields = [
+            field(b":status", status, STATIC),
+            field(b"content-type", b"text/plain; charset=utf-8", STATIC),
+        ];
+        let provider = ng::nghttp2_data_provider2 {
+            source: ng::nghttp2_data_source {
+                ptr: ptr::null_mut(),
+            },
+            read_callback: Some(on_body),
+        };
+        // SAFETY: the fields are static, and nghttp2 copies the provider.
+        unsafe {
+            ng::nghttp2_submit_response2(self.session, stream, fields.as_ptr(), 2, &provider)
+        };
+    }
+
     /// Submit a response without a body: headers and trailers in one block, with END_STREAM.
     pub fn respond_without_body(
         &mut self,
@@ -303,6 +331,40 @@ impl Drop for Session {
         // SAFETY: the session is freed once, and no callback runs.
         unsafe { ng::nghttp2_session_del(self.session) };
     }
+}
+
+/// The bytes of a RST_STREAM frame. nghttp2 sends none for a closed stream.
+pub fn reset_frame(stream: i32, error_code: u32) -> [u8; 13] {
+    let mut frame = [0, 0, 4, frame_type::RST_STREAM, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame[5..9].copy_from_slice(&stream.to_be_bytes());
+    frame[9..].copy_from_slice(&error_code.to_be_bytes());
+    frame
+}
+
+/// Whether a name of a field has the right letters, of which none is in upper case.
+pub fn is_field_name(name: &[u8]) -> bool {
+    // SAFETY: only reads so many bytes.
+    unsafe { ng::nghttp2_check_header_name(name.as_ptr(), name.len()) != 0 }
+}
+
+/// Whether a field may have this value, which has no blanks at its ends.
+pub fn is_field_value(value: &[u8]) -> bool {
+    // SAFETY: as above.
+    unsafe { ng::nghttp2_check_header_value_rfc9113(value.as_ptr(), value.len()) != 0 }
+}
+
+/// Whether this is a host, or a host and port.
+pub fn is_authority(value: &[u8]) -> bool {
+    // SAFETY: as above.
+    let letters = unsafe { ng::nghttp2_check_authority(value.as_ptr(), value.len()) != 0 };
+    letters && !value.contains(&b'@') && !value.contains(&b'/')
+}
+
+/// Whether a path begins with a slash and has the right letters.
+pub fn is_path(value: &[u8]) -> bool {
+    // SAFETY: as above.
+    value.first() == Some(&b'/')
+        && unsafe { ng::nghttp2_check_path(value.as_ptr(), value.len()) != 0 }
 }
 
 fn content_type() -> ng::nghttp2_nv {
