@@ -33,6 +33,7 @@ fn server_state() -> ServerState {
         body_ns_max: 1,
         deadline_ns_max: 1_000,
         stream_calls_max: 4,
+        resets_s_max: 1_000,
         age_ns_max: 1_000,
         grace_ns: 1_000,
         names: NameLimits {
