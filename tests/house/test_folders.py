@@ -46,6 +46,21 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ),
         ("sandbox",),
     ),
+    "stats": (
+        (
+            "betting",
+            "departure",
+            "detector",
+            "figure",
+            "latency",
+            "rate",
+            "ratio",
+            "score_scale",
+            "tilt",
+        ),
+        ("accuracy",),
+        ("estimates", "fairness", "uplift"),
+    ),
     "features": (
         (
             "canonical",
