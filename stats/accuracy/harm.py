@@ -57,22 +57,35 @@ def calibration_evidence(
     Bins must be fine: a score may differ from its bin's by far less than *tolerance* in log-odds.
     """
     margins = logits(bins.scores if certified is None else certified)
-    above = _log_likelihood_ratio(bins.positives, bins.negatives, margins, tolerance)
+    shifts = [max(shift, tolerance + 0.1) for shift in SHIFTS]
     # Fewer outcomes are more of the absent outcome, whose log-odds have the other sign.
-    below = _log_likelihood_ratio(bins.negatives, bins.positives, -margins, tolerance)
-    return CalibrationEvidence(above, below)
+    return CalibrationEvidence(
+        _log_e_above(bins.positives, bins.negatives, margins, tolerance, shifts),
+        _log_e_above(bins.negatives, bins.positives, -margins, tolerance, shifts),
+    )
 
 
-def _log_likelihood_ratio(
-    positives: Floats, negatives: Floats, margins: Floats, tolerance: float
+def calibration_kept(bins: LabelledBins, tolerance: float = TOLERANCE) -> CalibrationEvidence:
+    """Return the evidence that scores are calibrated up to *tolerance*, on either side.
+
+    `log_e_above` is against "at least *tolerance* too many rows have the outcome", `log_e_below`
+    against "too few"; the bet is on no shift at all.
+    """
+    margins = logits(bins.scores)
+    return CalibrationEvidence(
+        _log_e_above(bins.negatives, bins.positives, -margins, -tolerance, [0.0]),
+        _log_e_above(bins.positives, bins.negatives, margins, -tolerance, [0.0]),
+    )
+
+
+def _log_e_above(
+    positives: Floats, negatives: Floats, margins: Floats, edge: float, shifts: Sequence[float]
 ) -> float:
-    """Return ln of the mean likelihood ratio of the shifts against the tolerated one."""
-    edge = margins + tolerance
+    """Return ln E against "the log-odds are at most *margins* + *edge*", betting on *shifts*."""
     logs = []
-    for shift in SHIFTS:
-        bet = margins + max(shift, tolerance + 0.1)
-        hits = _log_sigmoid(bet) - _log_sigmoid(edge)
-        misses = _log_sigmoid(-bet) - _log_sigmoid(-edge)
+    for shift in shifts:
+        hits = _log_sigmoid(margins + shift) - _log_sigmoid(margins + edge)
+        misses = _log_sigmoid(-margins - shift) - _log_sigmoid(-margins - edge)
         logs.append(float(positives @ hits + negatives @ misses))
     return log_sum(logs) - math.log(len(logs))
 

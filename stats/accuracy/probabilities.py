@@ -143,7 +143,7 @@ def calibration_line(bins: LabelledBins) -> CalibrationLine:
     bins = bins.filled()
     margins = logits(bins.scores)
     # The intercept: the shift of all log-odds under which the outcomes are the likeliest.
-    constant, error = fit_logistic(np.ones((len(margins), 1)), bins, margins)
+    constant, error = fit_logistic(np.ones((len(margins), 1)), bins.positives, bins.rows, margins)
     intercept = normal_figure(float(constant[0]), float(error[0]), bins.n)
     if len(margins) < 2:
         return CalibrationLine(
@@ -151,7 +151,7 @@ def calibration_line(bins: LabelledBins) -> CalibrationLine:
         )
     # The slope, with an intercept of its own.
     terms = np.column_stack([margins - margins.mean(), np.ones(len(margins))])
-    line, errors = fit_logistic(terms, bins, np.zeros(len(margins)))
+    line, errors = fit_logistic(terms, bins.positives, bins.rows, np.zeros(len(margins)))
     if abs(line[0]) > SLOPE_MAX or not np.isfinite(errors[0]):
         return CalibrationLine(
             no_figure(bins.n, "scores separate the classes, so no finite slope fits"), intercept
@@ -160,20 +160,20 @@ def calibration_line(bins: LabelledBins) -> CalibrationLine:
 
 
 def fit_logistic(
-    terms: Floats, bins: LabelledBins, offset: Floats, ridge: float = 1e-9
+    terms: Floats, positives: Floats, rows: Floats, offset: Floats, ridge: float = 1e-9
 ) -> tuple[Floats, Floats]:
     """Fit P(positive) = sigmoid(offset + terms @ b) by Newton's method; return b and its errors.
 
-    terms   (J, T) float64. offset  (J,) float64.
-    ridge   a small penalty of b, so that classes that are separated stop at a large b.
+    terms      (J, T) float64. offset  (J,) float64.
+    positives  (J,) of the *rows* (J,) that have each line of terms.
+    ridge      a small penalty of b, so that classes that are separated stop at a large b.
     """
     weights = np.zeros(terms.shape[1])
     penalty = ridge * np.eye(terms.shape[1])
-    rows = bins.rows
     information = penalty
     for _ in range(STEPS_MAX):
         fitted = sigmoid(offset + terms @ weights)
-        gradient = terms.T @ (bins.positives - rows * fitted) - ridge * weights
+        gradient = terms.T @ (positives - rows * fitted) - ridge * weights
         information = (terms * (rows * fitted * (1.0 - fitted))[:, np.newaxis]).T @ terms + penalty
         step = np.linalg.solve(information, gradient)
         # A long first step may overshoot where the curve is flat.
