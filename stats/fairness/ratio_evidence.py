@@ -199,6 +199,10 @@ def _block_gains(null: RatioNull, look: RateCounts, earlier: RateCounts) -> tupl
     gains = []
     for step in STEPS:
         bet = min(rest_rate * null.bound * math.exp(null.direction * step), RATE_MAX)
+        # A bet that was cut at 1 may be in the null hypothesis, where it is its own nearest rate.
+        if null.direction * (bet - rest_rate * null.bound) <= 0:
+            gains.append(0.0)
+            continue
         nearest = _nearest_rate(null.bound, look, bet, rest_rate)
         gains.append(
             _log_ratio(look.events, look.people, bet, min(null.bound * nearest, 1 - 1e-12))
@@ -212,7 +216,7 @@ def _nearest_rate(bound: float, look: RateCounts, bet: float, rest_rate: float) 
 
     It minimises n KL(bet, bound t) + m KL(rest_rate, t) for n people of the group and m others: the
     smaller root of bound (n + m) t^2 - (n (bound + bet) + m (1 + bound rest_rate)) t
-    + n bet + m rest_rate. If the bet itself is in the null hypothesis, it is the bet's own rate.
+    + n bet + m rest_rate.
     """
     n, m = look.people, look.rest_people
     square = bound * (n + m)
