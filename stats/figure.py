@@ -77,7 +77,7 @@ def normal_figure(
     return Figure(value, min(low, value), max(high, value), n)
 
 
-def share_figure(hits: float, n: float, *, needed: int = 1, of: str = "rows") -> Figure:
+def wilson_figure(hits: float, n: float, *, needed: int = 1, of: str = "rows") -> Figure:
     """Return the share *hits* / *n* with Wilson's interval (JASA 22, 1927).
 
     Counts may be expected counts, and so need not be whole. Raises ValueError unless

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stats.accuracy.labelled_bins import LabelledBins, sum_by
-from stats.figure import Figure, Z, no_figure, not_enough, share_figure
+from stats.figure import Figure, Z, no_figure, not_enough, wilson_figure
 
 Floats = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def _logit_interval(area: float, error: float, rows: float) -> tuple[float, floa
     rows  of the rarer class. Without an overlap the interval is Wilson's for that many rows.
     """
     if area in {0.0, 1.0}:
-        _, low, high = share_figure(area * rows, rows).bounds()
+        _, low, high = wilson_figure(area * rows, rows).bounds()
         return low, high
     half = Z * error / (area * (1.0 - area))
     middle = math.log(area / (1.0 - area))

@@ -11,7 +11,7 @@ import numpy as np
 
 from stats.accuracy.labelled_bins import LabelledBins
 from stats.accuracy.probabilities import ROWS_NEEDED
-from stats.figure import Figure, no_figure, normal_figure, not_enough, share_figure
+from stats.figure import Figure, no_figure, normal_figure, not_enough, wilson_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ def decision_figures(counts: DecisionCounts) -> dict[str, Figure]:
     """Return precision, recall, accuracy and selection rate with Wilson's intervals."""
     right = counts.true_positives + counts.true_negatives
     return {
-        "precision": share_figure(
+        "precision": wilson_figure(
             counts.true_positives, counts.selected, needed=ROWS_NEEDED, of="selected rows"
         ),
-        "recall": share_figure(
+        "recall": wilson_figure(
             counts.true_positives, counts.positives, needed=ROWS_NEEDED, of="positive rows"
         ),
-        "accuracy": share_figure(right, counts.n, needed=ROWS_NEEDED),
-        "selection_rate": share_figure(counts.selected, counts.n, needed=ROWS_NEEDED),
+        "accuracy": wilson_figure(right, counts.n, needed=ROWS_NEEDED),
+        "selection_rate": wilson_figure(counts.selected, counts.n, needed=ROWS_NEEDED),
     }
 
 

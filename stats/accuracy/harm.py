@@ -65,7 +65,7 @@ def calibration_evidence(
     )
 
 
-def calibration_kept(bins: LabelledBins, tolerance: float = TOLERANCE) -> CalibrationEvidence:
+def calibration_holds(bins: LabelledBins, tolerance: float = TOLERANCE) -> CalibrationEvidence:
     """Return the evidence that scores are calibrated up to *tolerance*, on either side.
 
     `log_e_above` is against "at least *tolerance* too many rows have the outcome", `log_e_below`

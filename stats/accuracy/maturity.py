@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stats.accuracy.labelled_bins import LabelledBins
-from stats.figure import Figure, no_figure, not_enough, share_figure
+from stats.figure import Figure, no_figure, not_enough, wilson_figure
 
 Floats = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class Delays:
         """Return the share of outcomes that is reported when a cohort has this age."""
         if lacking := not_enough(self.n, OUTCOMES_NEEDED, "outcomes of final cohorts"):
             return no_figure(self.n, lacking)
-        return share_figure(int(self.counts[: max(age_days + 1, 0)].sum()), self.n)
+        return wilson_figure(int(self.counts[: max(age_days + 1, 0)].sum()), self.n)
 
 
 def delay_days(predicted_ms: NDArray[np.int64], arrived_ms: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,7 +114,7 @@ def provisional_rate(seen: int, rows: int, delays: Delays, age_days: int) -> Fig
         return no_figure(
             rows, f"not enough data: {reported:.0%} of the outcomes are due, {PART_MIN:.0%} needed"
         )
-    share, share_low, share_high = share_figure(seen, rows).bounds() if rows else (0.0, 0.0, 0.0)
+    share, share_low, share_high = wilson_figure(seen, rows).bounds() if rows else (0.0, 0.0, 0.0)
     if not rows:
         return no_figure(0, not_enough(0, 1))
     return Figure(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stats.accuracy.probabilities import ROWS_NEEDED
-from stats.figure import Figure, no_figure, normal_figure, not_enough, share_figure
+from stats.figure import Figure, no_figure, normal_figure, not_enough, wilson_figure
 
 Floats = NDArray[np.float64]
 
@@ -83,4 +83,4 @@ def coverage_figure(below: int, n: int) -> Figure:
 
     For the quantile .9 a share of .9 is right.
     """
-    return share_figure(below, n, needed=ROWS_NEEDED)
+    return wilson_figure(below, n, needed=ROWS_NEEDED)

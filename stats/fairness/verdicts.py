@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from stats.accuracy.harm import calibration_evidence, calibration_kept
+from stats.accuracy.harm import calibration_evidence, calibration_holds
 from stats.accuracy.labelled_bins import LabelledBins
 from stats.accuracy.probabilities import calibration_line
 from stats.fairness.ratio_evidence import NULLS, RateCounts, RatioEvidence
-from stats.figure import Figure, Z, figure_difference, no_figure, not_enough, share_figure
+from stats.figure import Figure, Z, figure_difference, no_figure, not_enough, wilson_figure
 
 ALPHA = 0.01
 """Probability that a healthy version is ever called outside."""
@@ -85,8 +85,8 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     comparisons  groups x metrics that are looked at (`declared_comparisons`).
     """
     counts = evidence.counts
-    rate = share_figure(counts.events, counts.people, of="people")
-    rest = share_figure(counts.rest_events, counts.rest_people, of="people")
+    rate = wilson_figure(counts.events, counts.people, of="people")
+    rest = wilson_figure(counts.rest_events, counts.rest_people, of="people")
     outside = {name: evidence.log_e_max[name] for name in NULLS if name.startswith("outside")}
     side = max(outside, key=lambda name: outside[name])
     ratio, gap = ratio_figure(counts), figure_difference(rate, rest)
@@ -149,7 +149,7 @@ class CalibrationTally:
 
     def after(self, cohort: LabelledBins) -> "CalibrationTally":
         """Return the tally after the labelled rows of one more cohort."""
-        off, kept = calibration_evidence(cohort), calibration_kept(cohort)
+        off, kept = calibration_evidence(cohort), calibration_holds(cohort)
         above = self.outside_above + off.log_e_above
         below = self.outside_below + off.log_e_below
         return CalibrationTally(

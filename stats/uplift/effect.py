@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stats.accuracy.labelled_bins import sum_by
-from stats.figure import Figure, no_figure, normal_figure, not_enough, share_figure
+from stats.figure import Figure, no_figure, normal_figure, not_enough, wilson_figure
 
 Floats = NDArray[np.float64]
 
@@ -195,10 +195,10 @@ def conversion_figures(bins: HoldoutBins) -> dict[str, Figure]:
     if not is_conversion(bins):
         raise ValueError("a conversion is of outcomes that are 1 or 0, and these are values")
     return {
-        "treated": share_figure(
+        "treated": wilson_figure(
             float(bins.treated_sum.sum()), float(bins.treated.sum()), needed=CONTROLS_NEEDED
         ),
-        "holdout": share_figure(
+        "holdout": wilson_figure(
             float(bins.control_sum.sum()), float(bins.controls.sum()), needed=CONTROLS_NEEDED
         ),
     }

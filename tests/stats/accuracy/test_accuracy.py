@@ -27,7 +27,7 @@ from stats.accuracy.probabilities import (
     class_loss_figure,
     log_loss_figure,
 )
-from stats.figure import figure_difference, normal_figure, share_figure
+from stats.figure import figure_difference, normal_figure, wilson_figure
 from tests.property_examples import examples
 
 COUNTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=2, max_size=12)
@@ -253,14 +253,14 @@ def test_scores_that_separate_the_classes_have_no_slope() -> None:
 
 def test_difference_of_figures_has_the_interval_of_both() -> None:
     """It is that of Newcombe for two shares (Statistics in Medicine 17, 1998, method 10)."""
-    gap = figure_difference(share_figure(56, 70), share_figure(48, 80))
+    gap = figure_difference(wilson_figure(56, 70), wilson_figure(48, 80))
     assert gap.value == pytest.approx(0.2)
     assert (gap.low, gap.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-    missing = figure_difference(share_figure(1, 2, needed=30), share_figure(48, 80))
+    missing = figure_difference(wilson_figure(1, 2, needed=30), wilson_figure(48, 80))
     assert missing.lacking == "not enough data: 2 of 30 rows needed"
     with pytest.raises(ValueError, match="not enough data"):
         missing.bounds()
     with pytest.raises(ValueError, match="no estimate"):
         normal_figure(math.nan, 1.0, 3)
     with pytest.raises(ValueError, match="between none and all"):
-        share_figure(3, 2)
+        wilson_figure(3, 2)

@@ -57,7 +57,7 @@ def test_sigmoid_equals_that_of_scikit_learn() -> None:
     ],
 )
 def test_choice_is_the_simplest_calibrator_that_fits(kind: str, chances: object) -> None:
-    """Of calibrated scores nothing is changed, and a step needs the freest kind."""
+    """Calibrated scores stay as they are, and a step needs the freest kind."""
     generator = np.random.default_rng(2)
     scores = generator.beta(1, 2, 20_000)
     assert callable(chances)

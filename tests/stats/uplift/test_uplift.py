@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stats.figure import share_figure
+from stats.figure import wilson_figure
 from stats.uplift.effect import (
     EffectLook,
     HoldoutBins,
@@ -145,9 +145,9 @@ def test_money_follows_from_the_effect_and_its_ends() -> None:
     )
     loss = money_figure(effect, customers=10, value=-1.0, acts=0, cost=0.0)
     assert loss.bounds()[1] < loss.bounds()[2]
-    act = effect_of_an_act(effect, share_figure(300, 600))
+    act = effect_of_an_act(effect, wilson_figure(300, 600))
     assert act.value == pytest.approx(2 * value)
-    assert "nobody" in effect_of_an_act(effect, share_figure(0, 600)).lacking
+    assert "nobody" in effect_of_an_act(effect, wilson_figure(0, 600)).lacking
     with pytest.raises(ValueError, match="negative"):
         money_figure(effect, customers=-1, value=1.0, acts=0, cost=0.0)
 
