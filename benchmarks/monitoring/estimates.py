@@ -37,7 +37,7 @@ from stats.uplift.qini import qini_curve
 ROUNDS = 400
 QUICK_ROUNDS = 6
 ESTIMATE_PART = 8
-"""Of so many worlds of uplift and fairness there is one of accuracy, which takes longer."""
+"""One world of accuracy, which takes longer, for so many of uplift and fairness."""
 REFERENCE_ROWS, LIVE_ROWS, SAMPLE_ROWS = 12_000, 20_000, 6_000
 AREA_ERROR_MAX = 0.01
 COVER_MIN, UPLIFT_COVER_MIN = 0.90, 0.93

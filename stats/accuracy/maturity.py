@@ -67,15 +67,15 @@ class OutcomePolicy:
 class Delays:
     """How late outcomes of final cohorts were reported.
 
-    counts  (D,) int64 outcomes by `delay_days`.
+    counts  (D,) float64 outcomes by `delay_days`.
 
     Raises ValueError for negative counts.
     """
 
-    counts: NDArray[np.int64]
+    counts: Floats
 
     def __post_init__(self) -> None:
-        if self.counts.ndim != 1 or (self.counts < 0).any():
+        if self.counts.ndim != 1 or not (self.counts >= 0).all():
             raise ValueError("delays are counts by whole days, and none is negative")
 
     @property
@@ -87,7 +87,19 @@ class Delays:
         """Return the share of outcomes that is reported when a cohort has this age."""
         if lacking := not_enough(self.n, OUTCOMES_NEEDED, "outcomes of final cohorts"):
             return no_figure(self.n, lacking)
-        return wilson_figure(int(self.counts[: max(age_days + 1, 0)].sum()), self.n)
+        return wilson_figure(float(self.counts[: max(age_days + 1, 0)].sum()), self.counts.sum())
+
+
+def delays_of_elapsed(counts: NDArray[np.int64]) -> Delays:
+    """Return the delays of outcomes that are counted by whole days after their own prediction.
+
+    counts  (D,) int64 outcomes that came d to d + 1 days after their prediction.
+
+    Predictions and delays are spread over the day, so half of such outcomes are in their cohort at
+    an age of d days, and half at d + 1.
+    """
+    half = counts / 2.0
+    return Delays(np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half]))
 
 
 def delay_days(predicted_ms: NDArray[np.int64], arrived_ms: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,14 +140,22 @@ def provisional_bins(bins: LabelledBins, part_seen: float) -> LabelledBins:
     bins       rows that have and that have not been reported positive so far.
     part_seen  the share of outcomes that is reported by then, above 0.
 
-    Positives are scaled up by 1 / *part_seen* and taken from the negatives, within each bin. It
-    assumes that outcomes are equally late at every score. Raises ValueError for another share.
+    Positives are scaled up by 1 / *part_seen* and taken from the negatives. A bin that would have
+    more of them than rows by chance hands the rest to the next bin with room. It assumes that
+    outcomes are equally late at every score. Raises ValueError for another share.
     """
     if not 0.0 < part_seen <= 1.0:
         raise ValueError(f"a part of {part_seen}: above 0, and at most 1, of the outcomes is seen")
     rows = bins.rows
-    positives = np.minimum(bins.positives / part_seen, rows)
-    return LabelledBins(bins.scores, positives, rows - positives)
+    positives = bins.positives / part_seen
+    # From the highest scores down, and what is left at the lowest ones up again.
+    for order in (range(len(rows) - 1, -1, -1), range(len(rows))):
+        handed = 0.0
+        for position in order:
+            wanted = float(positives[position]) + handed
+            positives[position] = min(wanted, float(rows[position]))
+            handed = wanted - positives[position]
+    return LabelledBins(bins.scores, positives, np.maximum(rows - positives, 0.0))
 
 
 OUTCOME_KINDS = (

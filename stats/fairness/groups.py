@@ -1,13 +1,16 @@
 """Groups of people by declared attributes, and by pairs of them. Small groups are left out.
 
-A group with fewer than ten people is in no result: no name, no count. Where its counts would follow
-from those of its neighbours and their sum, the smallest neighbour is left out too (complementary
-suppression, as statistical offices do it).
+People without a value are a group of their own, because people of whom less is known may be treated
+worse for it. A group with fewer than ten people is in no result, neither its name nor a count, and
+no result counts its people, so nothing follows from sums and differences. Pairs of attributes with
+fewer than ten people are left out; where their counts would follow from those of their neighbours,
+the smallest neighbour is left out too (complementary suppression, as statistical offices do it).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,8 @@ from numpy.typing import NDArray
 PEOPLE_SHOWN_MIN = 10
 """People below which a group is never shown."""
 DEPTH_MAX = 2
+UNKNOWN = "unknown"
+"""The value of people of whom it is not known."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,8 +47,7 @@ class Group:
     """A group with ten people or more, and those whom it is compared with.
 
     name     such as "region=North" or "region=North, age=18-25".
-    members  (N,) bool. rest  (N,) bool: the people with other values of the same attributes, as far
-             as their groups are shown.
+    members  (N,) bool. rest  (N,) bool: all other people who are counted at all.
     """
 
     name: str
@@ -64,75 +68,71 @@ def shown_groups(attributes: Sequence[DeclaredAttribute], depth: int = DEPTH_MAX
         raise ValueError(f"depth {depth}: 1 or 2, and attributes are of the same people")
     if len({item.name for item in attributes}) < len(attributes):
         raise ValueError("two attributes have one name")
-    single = {item.name: shown_cells(_people(item)) for item in attributes}
-    groups = [
-        group for item in attributes for group in _groups_of((item,), single[item.name].ravel())
-    ]
-    if depth == DEPTH_MAX:
-        for first, second in combinations(attributes, 2):
-            # A pair has its sum in the groups of either value, so both of them must be shown.
-            allowed = single[first.name] & single[second.name].T
-            shown = shown_cells(_people(first, second), allowed)
-            groups += _groups_of((first, second), shown.ravel())
+    columns = [_column(item) for item in attributes]
+    counted = _counted(columns)
+    groups: list[Group] = []
+    for column in columns:
+        sizes = np.bincount(column.codes[counted], minlength=len(column.names))
+        groups += _groups_of(column, sizes >= PEOPLE_SHOWN_MIN, counted)
+    for first, second in combinations(columns, 2) if depth == DEPTH_MAX else ():
+        shape = (len(first.names), len(second.names))
+        codes = first.codes * shape[1] + second.codes
+        people = np.bincount(codes[counted], minlength=shape[0] * shape[1]).reshape(shape)
+        names = tuple(f"{one}, {other}" for one in first.names for other in second.names)
+        groups += _groups_of(_Column(codes, names), shown_cells(people).ravel(), counted)
     return groups
 
 
-def _people(first: DeclaredAttribute, second: DeclaredAttribute | None = None) -> NDArray[np.int64]:
-    """Return the (A, B) people of each combination of values; (A, 1) of one attribute."""
-    columns = len(second.values) if second else 1
-    known, codes = _combined(first, second)
-    counts = np.bincount(codes[known], minlength=len(first.values) * columns)
-    return counts.reshape(len(first.values), columns)
+class _Column(NamedTuple):
+    """The groups of one attribute or of a pair: the code of each person, and the names."""
+
+    codes: NDArray[np.int64]
+    names: tuple[str, ...]
 
 
-def _combined(
-    first: DeclaredAttribute, second: DeclaredAttribute | None
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return whose values are known, (N,) bool, and the position of each combination, (N,)."""
-    if second is None:
-        return first.codes >= 0, first.codes
-    known = (first.codes >= 0) & (second.codes >= 0)
-    return known, np.where(known, first.codes * len(second.values) + second.codes, -1)
+def _column(attribute: DeclaredAttribute) -> _Column:
+    """Return an attribute with a code of its own for people without a value."""
+    codes = np.where(attribute.codes < 0, len(attribute.values), attribute.codes)
+    names = (*attribute.values, UNKNOWN)
+    return _Column(codes, tuple(f"{attribute.name}={value}" for value in names))
+
+
+def _counted(columns: Sequence[_Column]) -> NDArray[np.bool_]:
+    """Return who is in no group of fewer than ten people, (N,) bool.
+
+    Who is left out makes another group smaller, so it is looked again until nobody is.
+    """
+    counted = np.ones(len(columns[0].codes) if columns else 0, dtype=np.bool_)
+    while True:
+        before = counted.copy()
+        for column in columns:
+            sizes = np.bincount(column.codes[counted], minlength=len(column.names))
+            counted &= sizes[column.codes] >= PEOPLE_SHOWN_MIN
+        if np.array_equal(before, counted):
+            return counted
 
 
 def _groups_of(
-    attributes: tuple[DeclaredAttribute, ...], shown: NDArray[np.bool_]
+    column: _Column, shown: NDArray[np.bool_], counted: NDArray[np.bool_]
 ) -> Iterator[Group]:
-    """Yield the *shown* groups, (A * B,) bool, of one attribute or of two."""
-    known, codes = _combined(attributes[0], attributes[1] if len(attributes) > 1 else None)
-    columns = len(attributes[-1].values) if len(attributes) > 1 else 1
-    everybody = known & shown[codes] if len(shown) else known
+    """Yield the *shown* groups of a column that have ten others to be compared with."""
     for code in np.flatnonzero(shown).tolist():
-        members = known & (codes == code)
-        rest = everybody & ~members
-        if int(rest.sum()) < PEOPLE_SHOWN_MIN:
-            continue
-        positions = (code // columns, code % columns)
-        names = [
-            f"{item.name}={item.values[position]}"
-            for item, position in zip(attributes, positions, strict=False)
-        ]
-        yield Group(", ".join(names), members, rest)
+        members = counted & (column.codes == code)
+        rest = counted & ~members
+        if int(rest.sum()) >= PEOPLE_SHOWN_MIN:
+            yield Group(column.names[code], members, rest)
 
 
-def shown_cells(
-    people: NDArray[np.int64], allowed: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def shown_cells(people: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which cells of an (A, B) table of people may be shown, (A, B) bool.
 
-    allowed  (A, B) bool, cells that may be shown at all; None: all of them.
-
-    A cell needs ten people. The hidden people of a row, of a column and of the whole table must be
-    none, or ten or more in two cells or more, because sums may be known: else the smallest shown
-    cell of that line is hidden too.
+    A cell needs ten people. The hidden people of a row, and of a column, must be none, or ten or
+    more in two cells or more, because their sums are known: else the smallest shown cell of that
+    line is hidden too.
     """
     shown = people >= PEOPLE_SHOWN_MIN
-    if allowed is not None:
-        shown &= allowed
-    lines = [(slice(None), slice(None))]
-    if min(people.shape) > 1:
-        lines += [(slice(row, row + 1), slice(None)) for row in range(people.shape[0])]
-        lines += [(slice(None), slice(column, column + 1)) for column in range(people.shape[1])]
+    lines = [(slice(row, row + 1), slice(None)) for row in range(people.shape[0])]
+    lines += [(slice(None), slice(column, column + 1)) for column in range(people.shape[1])]
     changed = True
     while changed:
         changed = False
@@ -150,9 +150,10 @@ def shown_cells(
 def declared_comparisons(values: Mapping[str, int], metrics: int, depth: int = DEPTH_MAX) -> int:
     """Return how many groups and metrics are looked at, among which an error rate is shared.
 
-    values  attribute -> number of its values.
+    values  attribute -> number of its values, without the unknown one.
     """
-    groups = sum(values.values())
+    sizes = [size + 1 for size in values.values()]
+    groups = sum(sizes)
     if depth == DEPTH_MAX:
-        groups += sum(first * second for first, second in combinations(values.values(), 2))
+        groups += sum(first * second for first, second in combinations(sizes, 2))
     return max(groups * metrics, 1)

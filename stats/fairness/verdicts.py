@@ -18,9 +18,9 @@ import numpy as np
 
 from stats.accuracy.harm import calibration_evidence, calibration_holds
 from stats.accuracy.labelled_bins import LabelledBins
-from stats.accuracy.probabilities import calibration_line
 from stats.fairness.ratio_evidence import NULLS, RateCounts, RatioEvidence
 from stats.figure import Figure, Z, figure_difference, no_figure, not_enough, wilson_figure
+from stats.tilt import log_add
 
 ALPHA = 0.01
 """Probability that a healthy version is ever called outside."""
@@ -46,7 +46,8 @@ class MetricVerdict:
 
     rate, rest_rate  of the group and of the others. ratio, gap  of both, with intervals for people;
                      the verdict does not rest on them.
-    log_e_outside    the largest ln E against "the ratio is within", on either side.
+    log_e_outside    the largest ln E against "within" so far, on either side. log_e_now  ln of the
+                     mean E of both sides after the last look, which is an e-value for e-BH.
     text             the verdict as a sentence, with n of N where there is not enough data.
     """
 
@@ -57,6 +58,7 @@ class MetricVerdict:
     ratio: Figure
     gap: Figure
     log_e_outside: float
+    log_e_now: float
     text: str
 
     def definition(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class MetricVerdict:
             "ratio": self.ratio.definition(),
             "gap": self.gap.definition(),
             "log_e_outside": self.log_e_outside,
+            "log_e_now": self.log_e_now,
             "text": self.text,
         }
 
@@ -91,7 +94,9 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     side = max(outside, key=lambda name: outside[name])
     ratio, gap = ratio_figure(counts), figure_difference(rate, rest)
     # "Outside" needs the error rate shared among all comparisons, "within" both sides rejected.
-    verdict, text = GroupVerdict.NOT_ENOUGH_DATA, _people_text(counts)
+    verdict = GroupVerdict.NOT_ENOUGH_DATA
+    rest_rate = counts.rest_events / counts.rest_people if counts.rest_people else 0.0
+    text = _n_of_needed(min(counts.people, counts.rest_people), rest_rate, "people")
     if outside[side] >= math.log(2 * comparisons / ALPHA):
         verdict = GroupVerdict.OUTSIDE
         text = f"outside: the ratio is {'below 0.8' if side.endswith('low') else 'above 1.25'}"
@@ -99,18 +104,8 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
         WITHIN_E
     ):
         verdict, text = GroupVerdict.WITHIN, "within: the ratio is between 0.8 and 1.25"
-    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], text)
-
-
-def _people_text(counts: RateCounts) -> str:
-    """Return how many people are there of those needed; more, where they turn out not to do."""
-    rest_rate = counts.rest_events / counts.rest_people if counts.rest_people else 0.0
-    needed = people_needed(rest_rate)
-    fewer = min(counts.people, counts.rest_people)
-    # A ratio near a bound needs more people than one of 1, and there is no end to how many.
-    while needed <= fewer:
-        needed *= 2
-    return not_enough(fewer, needed, "people")
+    now = log_add(*(evidence.log_e(name) for name in outside)) - math.log(2.0)
+    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], now, text)
 
 
 def ratio_figure(counts: RateCounts) -> Figure:
@@ -136,11 +131,14 @@ def ratio_figure(counts: RateCounts) -> Figure:
 class CalibrationTally:
     """ln E of a group's calibration so far; each cohort enters once, when it is final.
 
+    people, positives             people with outcomes, and those who had it.
     outside_above, outside_below  against "scores are calibrated up to the tolerance".
     inside_above, inside_below    against "they are off by more".
-    largest                       of the first two, over all looks.
+    largest                       of `outside_above` and `outside_below`, over all looks.
     """
 
+    people: int = 0
+    positives: int = 0
     outside_above: float = 0.0
     outside_below: float = 0.0
     inside_above: float = 0.0
@@ -149,49 +147,63 @@ class CalibrationTally:
 
     def after(self, cohort: LabelledBins) -> "CalibrationTally":
         """Return the tally after the labelled rows of one more cohort."""
-        off, kept = calibration_evidence(cohort), calibration_holds(cohort)
+        off, holds = calibration_evidence(cohort), calibration_holds(cohort)
         above = self.outside_above + off.log_e_above
         below = self.outside_below + off.log_e_below
         return CalibrationTally(
+            self.people + cohort.n,
+            self.positives + int(cohort.positive_rows),
             above,
             below,
-            self.inside_above + kept.log_e_above,
-            self.inside_below + kept.log_e_below,
+            self.inside_above + holds.log_e_above,
+            self.inside_below + holds.log_e_below,
             max(self.largest, above, below),
         )
 
 
 def calibration_verdict(
-    tally: CalibrationTally, group: LabelledBins, rest: LabelledBins, comparisons: int
+    tally: CalibrationTally, own: Figure, rest: Figure, comparisons: int
 ) -> MetricVerdict:
     """Return the verdict on the calibration of a group's scores.
 
-    group, rest  all labelled rows so far. The rates are intercepts of calibration, in log-odds.
+    own, rest  intercepts of calibration of the group and of the others, in log-odds, for people.
     """
-    own, other = calibration_line(group).intercept, calibration_line(rest).intercept
-    verdict, text = GroupVerdict.NOT_ENOUGH_DATA, ""
     if tally.largest >= math.log(2 * comparisons / ALPHA):
-        verdict = GroupVerdict.OUTSIDE
         many = "more" if tally.outside_above >= tally.outside_below else "fewer"
+        verdict = GroupVerdict.OUTSIDE
         text = f"outside: {many} people of the group have the outcome than scores say"
     elif min(tally.inside_above, tally.inside_below) >= math.log(WITHIN_E):
-        verdict, text = GroupVerdict.WITHIN, "within: scores say how many have the outcome"
+        verdict = GroupVerdict.WITHIN
+        text = "within: scores say how many of the group have the outcome"
     else:
-        rate = group.positive_rows / group.n if group.n else 0.0
-        needed = people_needed(rate)
-        while needed <= group.n:
-            needed *= 2
-        text = not_enough(group.n, needed, "people with outcomes")
-    gap = figure_difference(own, other)
-    ratio = no_figure(group.n, "calibration is compared by its gap in log-odds")
-    return MetricVerdict("calibration", verdict, own, other, ratio, gap, tally.largest, text)
+        verdict = GroupVerdict.NOT_ENOUGH_DATA
+        rate = tally.positives / tally.people if tally.people else 0.0
+        text = _n_of_needed(tally.people, rate, "people with outcomes")
+    gap = figure_difference(own, rest)
+    ratio = no_figure(tally.people, "calibration is compared by its gap in log-odds")
+    now = log_add(tally.outside_above, tally.outside_below) - math.log(2.0)
+    return MetricVerdict("calibration", verdict, own, rest, ratio, gap, tally.largest, now, text)
+
+
+def _n_of_needed(people: int, rate: float, of: str) -> str:
+    """Return how many people are there of those needed.
+
+    A ratio near a bound needs more people than a ratio of 1, so the number doubles until it is
+    above those who are there.
+    """
+    needed = people_needed(rate)
+    while needed <= people:
+        needed *= 2
+    return not_enough(people, needed, of)
 
 
 def false_discovery_choice(log_es: Sequence[float], level: float = FALSE_DISCOVERIES) -> list[int]:
     """Return the positions of the e-values that e-BH rejects (Wang and Ramdas, JRSS B 84, 2022).
 
+    log_es  ln of e-values at one look. The largest ones so far are none.
+
     Of what it rejects, a part of *level* at most is false on average, whatever the e-values have in
-    common. It opens one incident for all of them; a verdict "outside" needs more.
+    common. A verdict "outside" needs more, because it holds at all looks together.
     """
     if not 0.0 < level < 1.0 or any(math.isnan(log_e) for log_e in log_es):
         raise ValueError(f"a level of {level} and e-values that are numbers are needed")

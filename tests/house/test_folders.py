@@ -202,7 +202,6 @@ COMING: set[str] = {
     "monitoring/decisions",
     "monitoring/fold",
     "monitoring/explain",
-    "monitoring/jobs",
     "monitoring/api",
     "monitoring/__main__",
 }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stats.accuracy.labelled_bins import bins_of_rows, logits, sigmoid
+from stats.accuracy.probabilities import calibration_line
 from stats.fairness.ratio_evidence import RateCounts, RatioEvidence, add_look, start_ratio_evidence
 from stats.fairness.verdicts import (
     CalibrationTally,
@@ -77,12 +78,14 @@ def test_calibration_of_a_group_is_judged_by_its_outcomes() -> None:
             labels.append(positive)
             scores.append(drawn)
         group = bins_of_rows(np.concatenate(labels), np.concatenate(scores))
-        verdicts.append(calibration_verdict(tally, group, group, 40))
+        intercept = calibration_line(group).intercept
+        verdicts.append(calibration_verdict(tally, intercept, intercept, 40))
     assert verdicts[0].verdict is GroupVerdict.OUTSIDE
     assert verdicts[0].text.startswith("outside: more people")
     assert verdicts[1].verdict is GroupVerdict.WITHIN
     empty = bins_of_rows(np.zeros(0, dtype=np.bool_), np.zeros(0))
-    lacking = calibration_verdict(CalibrationTally(), empty, empty, 40)
+    nothing = calibration_line(empty).intercept
+    lacking = calibration_verdict(CalibrationTally().after(empty), nothing, nothing, 40)
     assert lacking.text.startswith("not enough data: 0 of")
 
 
