@@ -36,6 +36,7 @@ from stats.uplift.qini import qini_curve
 
 ROUNDS = 400
 QUICK_ROUNDS = 6
+CUSTOMERS_OF_THE_TRUTH = 1_000_000
 ESTIMATE_PART = 8
 """One world of accuracy, which takes longer, for so many of uplift and fairness."""
 REFERENCE_ROWS, LIVE_ROWS, SAMPLE_ROWS = 12_000, 20_000, 6_000
@@ -51,7 +52,7 @@ def main(options: MonitoringOptions) -> list[MeasuredBar]:
     bars: list[MeasuredBar] = []
     for number, shift in enumerate(SHIFTS):
         generator = np.random.default_rng((options.seed, 1, number))
-        bars += accuracy_bars(generator, max(rounds // ESTIMATE_PART, 4), shift)
+        bars += accuracy_bars(generator, max(rounds // ESTIMATE_PART, 2), shift)
     for number, world in enumerate(UPLIFT_WORLDS):
         generator = np.random.default_rng((options.seed, 2, number))
         bars += uplift_bars(generator, rounds, world)
@@ -151,7 +152,9 @@ def uplift_bars(
 
 def _true_area(generator: np.random.Generator, world: UpliftWorld) -> float:
     """Return the area of a world with so many customers that its error does not matter."""
-    large = UpliftWorld(world.name, 4_000_000, 0.5, world.base_rate, world.effect, knowing=True)
+    large = UpliftWorld(
+        world.name, CUSTOMERS_OF_THE_TRUTH, 0.5, world.base_rate, world.effect, knowing=True
+    )
     return qini_curve(draw_holdout(generator, large), seed=1).area.bounds()[0]
 
 
@@ -213,7 +216,7 @@ def _verdicts(generator: np.random.Generator, world: FairWorld, ratio: float) ->
 
 def found_bars(generator: np.random.Generator, rounds: int) -> Iterator[MeasuredBar]:
     """Yield, without a promise, how often an unfair group is found and a fair one is within."""
-    worlds = max(rounds // ESTIMATE_PART, 4)
+    worlds = max(rounds // ESTIMATE_PART, 2)
     for ratio in (0.5, 0.65, 1.0):
         world = FairWorld(f"ratio {ratio}", 0.10, ratio, 1_000)
         verdicts = [v for _ in range(worlds) for v in _verdicts(generator, world, ratio)]

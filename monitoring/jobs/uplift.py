@@ -125,6 +125,7 @@ def _segment_uplift(
     acted = no_figure(int(treated), "nobody reports on whom somebody acted")
     if customers.acted is not None:
         acted = wilson_figure(customers.acted, treated, of="customers")
+    # Money needs the value of an outcome.
     money = no_figure(effect.n, "the policy states no value of the outcome")
     if settings.value is not None:
         money = money_figure(

@@ -230,3 +230,9 @@ def outcome_kinds(
                 kinds[row] = OUTCOME_KINDS.index("corrected")
             standing[prediction] = value
     return kinds
+
+
+def count_kinds(kinds: NDArray[np.int64]) -> dict[str, int]:
+    """Return how many reports are of each kind; the counts add up to all reports."""
+    counts = np.bincount(kinds, minlength=len(OUTCOME_KINDS))
+    return dict(zip(OUTCOME_KINDS, counts.tolist(), strict=True))

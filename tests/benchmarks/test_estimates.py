@@ -14,7 +14,7 @@ pytestmark = pytest.mark.walk
 
 def test_quick_benchmark_has_every_bar_and_meets_it() -> None:
     """Few worlds, with fixed seeds: expected AUC, uplift, Qini and fairness."""
-    bars = estimates.main(MonitoringOptions(rounds=5, seed=1))
+    bars = estimates.main(MonitoringOptions(rounds=2, seed=1))
     promised = [bar for bar in bars if bar.promised]
     assert {bar.subject.split(":")[0] for bar in promised} == {
         "expected AUC, calibrated",
@@ -43,7 +43,7 @@ def test_estimate_that_is_wrong_misses_its_bar(monkeypatch: pytest.MonkeyPatch) 
     assert bar.passed is False
 
     def same_people_again(evidence: RatioEvidence, look: RateCounts) -> RatioEvidence:
-        for _ in range(40):
+        for _ in range(20):
             evidence = add_look(evidence, look)
         return evidence
 

@@ -106,7 +106,7 @@ def test_outcomes_that_are_not_known_leave_only_reported_rows() -> None:
     )
 
 
-def test_counts_that_do_not_fit_are_told() -> None:
+def test_counts_that_do_not_fit_have_a_note() -> None:
     """More outcomes than predictions, outcomes without a score, and nothing at all."""
     cohort = draw_cohort(4)
     odd = OutcomeCohort(GRID, cohort.scored // 9, cohort.positives, cohort.negatives, 40, 12)

@@ -10,7 +10,7 @@ from monitoring.jobs.uplift import BusinessSettings, SegmentCustomers, model_upl
 from stats.uplift.effect import HoldoutBins, bins_of_customers
 from stats.uplift.holdout import HoldoutCounts
 
-WHOLE = HoldoutCounts(controls=2_000, treated=18_000, share=0.1)
+INTACT = HoldoutCounts(controls=2_000, treated=18_000, share=0.1)
 
 
 def draw_segment(seed: int, n: int = 20_000, value: float = 1.0) -> HoldoutBins:
@@ -40,7 +40,7 @@ def test_segments_have_effect_money_and_curve() -> None:
     bins = draw_segment(1)
     customers = SegmentCustomers(bins, acts=5_000, acted=4_500)
     settings = BusinessSettings(value=50.0, cost=1.5)
-    found = model_uplift({"": customers, "north": customers}, WHOLE, settings, seed=1)
+    found = model_uplift({"": customers, "north": customers}, INTACT, settings, seed=1)
     total = found.segments[""]
     effect, low, high = total.effect.bounds()
     assert low <= 0.04 <= high
@@ -66,14 +66,14 @@ def test_broken_holdout_shows_no_number_at_all() -> None:
 def test_what_nobody_states_has_its_own_sentence() -> None:
     """Without a value there is no money, and without reports of acts no effect of one."""
     customers = SegmentCustomers(draw_segment(3))
-    total = model_uplift({"": customers}, WHOLE, BusinessSettings(), seed=1).segments[""]
+    total = model_uplift({"": customers}, INTACT, BusinessSettings(), seed=1).segments[""]
     assert total.money.lacking == "the policy states no value of the outcome"
     assert total.effect_of_an_act.lacking == "nobody reports on whom somebody acted"
     amounts = SegmentCustomers(draw_segment(4, value=30.0))
-    assert (
-        model_uplift({"": amounts}, WHOLE, BusinessSettings(), seed=1).segments[""].conversion == {}
-    )
+    values = model_uplift({"": amounts}, INTACT, BusinessSettings(), seed=1).segments[""]
+    assert values.effect.known
+    assert values.conversion == {}
     one = SegmentCustomers(draw_segment(5, n=1))
-    lacking = model_uplift({"": one}, WHOLE, BusinessSettings(value=1.0), seed=1).segments[""]
+    lacking = model_uplift({"": one}, INTACT, BusinessSettings(value=1.0), seed=1).segments[""]
     assert lacking.effect.value is None
     assert lacking.money.lacking == lacking.effect.lacking

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 
@@ -249,6 +250,15 @@ def test_scores_that_separate_the_classes_have_no_slope() -> None:
     assert line.slope.lacking == "scores separate the classes, so no finite slope fits"
     equal = LabelledBins(np.array([0.4]), np.array([50.0]), np.array([60.0]))
     assert calibration_line(equal).slope.lacking == "all scores are equal, so no line fits"
+
+
+@examples(60)
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_interval_of_a_share_is_that_of_scipy(hits: int, more: int) -> None:
+    """Wilson's interval without a correction for continuity."""
+    figure = wilson_figure(hits, hits + more)
+    oracle = binomtest(hits, hits + more).proportion_ci(method="wilson")
+    assert (figure.low, figure.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
 
 def test_difference_of_figures_has_the_interval_of_both() -> None:

@@ -11,6 +11,7 @@ from stats.accuracy.maturity import (
     Maturity,
     OutcomePolicy,
     OutcomeReports,
+    count_kinds,
     delay_days,
     delays_of_elapsed,
     outcome_kinds,
@@ -90,6 +91,9 @@ def test_each_report_is_counted_once_or_named() -> None:
     found = outcome_kinds(reports, POLICY)
     assert [OUTCOME_KINDS[kind] for kind in found] == list(kinds)
     assert set(kinds) == set(OUTCOME_KINDS)
+    counts = count_kinds(found)
+    assert sum(counts.values()) == len(table)
+    assert (counts["counted"], counts["duplicate"]) == (2, 3)
 
 
 def test_delay_is_the_age_of_the_cohort_that_has_the_outcome() -> None:
@@ -101,7 +105,7 @@ def test_delay_is_the_age_of_the_cohort_that_has_the_outcome() -> None:
 
 
 def test_delays_by_elapsed_time_become_those_of_cohorts() -> None:
-    """Of 200,000 outcomes both ways of counting give about the same shares."""
+    """Both ways of counting 200,000 outcomes give about the same shares."""
     generator = np.random.default_rng(3)
     predicted = 20_000 * DAY_MS + generator.integers(0, DAY_MS, 200_000)
     arrived = predicted + (generator.exponential(6.0, 200_000) * DAY_MS).astype(np.int64)
