@@ -95,21 +95,29 @@ def wilson_figure(hits: float, n: float, *, needed: int = 1, of: str = "rows") -
     return Figure(share, min(low, share), max(high, share), int(n))
 
 
-def figure_difference(figure: Figure, other: Figure) -> Figure:
-    """Return *figure* - *other*, two independent figures, with the interval of their intervals.
+Ends = tuple[float, float, float]
+"""A value with the low and the high end of its interval."""
 
-    The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008)
-    keeps intervals that are not symmetric. If one figure has no number, neither has this one.
+
+def ends_of_difference(ends: Ends, other: Ends) -> Ends:
+    """Return value, low and high of the difference of two independent estimates.
+
+    Each end takes the distances of both values to their ends, added as variances are (the method of
+    variance estimates recovery: Zou and Donner, Statistics in Medicine 27, 2008). Intervals need
+    not be symmetric.
     """
+    gap = ends[0] - other[0]
+    down = math.hypot(ends[0] - ends[1], other[2] - other[0])
+    up = math.hypot(ends[2] - ends[0], other[0] - other[1])
+    return gap, gap - down, gap + up
+
+
+def figure_difference(figure: Figure, other: Figure) -> Figure:
+    """Return *figure* - *other*, two independent figures.
+
+    If one of them has no number, neither has the difference, and it has the reason of that one.
+    """
+    n = min(figure.n, other.n)
     if not figure.known or not other.known:
-        lacking = figure.lacking or other.lacking
-        return no_figure(min(figure.n, other.n), lacking)
-    value, low, high = figure.bounds()
-    other_value, other_low, other_high = other.bounds()
-    gap = value - other_value
-    return Figure(
-        gap,
-        gap - math.hypot(value - low, other_high - other_value),
-        gap + math.hypot(high - value, other_value - other_low),
-        min(figure.n, other.n),
-    )
+        return no_figure(n, figure.lacking or other.lacking)
+    return Figure(*ends_of_difference(figure.bounds(), other.bounds()), n)
