@@ -37,7 +37,7 @@ from stats.uplift.qini import qini_curve
 ROUNDS = 400
 QUICK_ROUNDS = 6
 CUSTOMERS_OF_THE_TRUTH = 1_000_000
-ESTIMATE_PART = 8
+ESTIMATE_PART = 10
 """One world of accuracy, which takes longer, for so many of uplift and fairness."""
 REFERENCE_ROWS, LIVE_ROWS, SAMPLE_ROWS = 12_000, 20_000, 6_000
 AREA_ERROR_MAX = 0.01

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stats.accuracy.area import area_figure
-from stats.accuracy.labelled_bins import LabelledBins, bins_of_rows
+from stats.accuracy.labelled_bins import LabelledBins, check_probabilities, logits, sigmoid, sum_by
 from stats.accuracy.probabilities import calibration_line
 from stats.fairness.groups import (
     PEOPLE_SHOWN_MIN,
@@ -44,16 +44,17 @@ from stats.figure import Figure, no_figure
 
 RATES = METRICS[:3]
 """Selection rate, and rates of true and of false positives."""
+BIN_WIDTH = 0.01
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PeopleLook:
     """The people of one look, N of them, each once.
 
-    selected  (N,) bool, the decision. scores  (N,) float64, P(positive).
+    selected  (N,) bool, the decision. scores  (N,) float64, P(positive), 0 to 1.
     labelled  (N,) bool, whose outcome is final. positive  (N,) bool, that outcome.
 
-    Raises ValueError for columns of different lengths and for scores that are not finite.
+    Raises ValueError for columns of different lengths and for scores that are no probabilities.
     """
 
     selected: NDArray[np.bool_]
@@ -65,6 +66,7 @@ class PeopleLook:
         lengths = {len(self.selected), len(self.scores), len(self.labelled), len(self.positive)}
         if len(lengths) > 1 or not np.isfinite(self.scores).all():
             raise ValueError(f"columns of {sorted(lengths)} people: one length, and finite scores")
+        check_probabilities(self.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +147,41 @@ def look_at_groups(
     groups = {group.name: group for group in shown_groups(attributes)}
     # Count this look.
     after = dict(state)
+    binned = _BinnedPeople(people)
     for name, group in groups.items():
-        after[name] = _state_after(after.get(name), people, group)
+        after[name] = _state_after(after.get(name), binned, group)
     # Judge all groups that were ever counted.
     judged = tuple(
-        _group_fairness(name, after[name], people, groups.get(name), comparisons) for name in after
+        _group_fairness(name, after[name], binned, groups.get(name), comparisons) for name in after
     )
     return after, FairnessReport(judged, _incidents(judged, comparisons))
 
 
-def _state_after(before: GroupState | None, people: PeopleLook, group: Group) -> GroupState:
+class _BinnedPeople:
+    """The people of a look with the bin of each score, so that a group is a sum by bin.
+
+    Bins are BIN_WIDTH wide in log-odds, far less than a shift of calibration that would matter.
+    """
+
+    def __init__(self, people: PeopleLook) -> None:
+        self.people = people
+        steps = np.rint(logits(people.scores) / BIN_WIDTH)
+        levels, self._bin_of = np.unique(steps, return_inverse=True)
+        self._values = sigmoid(levels * BIN_WIDTH)
+
+    def labelled(self, rows: NDArray[np.bool_]) -> LabelledBins:
+        """Return the people of *rows* (N,) whose outcome is final, by bin of the score."""
+        chosen = rows & self.people.labelled
+        counts = [
+            sum_by(self._bin_of[part], np.ones(int(part.sum())), len(self._values))
+            for part in (chosen & self.people.positive, chosen & ~self.people.positive)
+        ]
+        return LabelledBins(self._values, counts[0], counts[1]).filled()
+
+
+def _state_after(before: GroupState | None, binned: _BinnedPeople, group: Group) -> GroupState:
     """Return the evidence on a group after a look."""
+    people = binned.people
     rates = before.rates if before else {name: start_ratio_evidence() for name in RATES}
     tally = before.calibration if before else CalibrationTally()
     labelled, positive = people.labelled, people.positive
@@ -170,7 +196,7 @@ def _state_after(before: GroupState | None, people: PeopleLook, group: Group) ->
         for name in RATES
     }
     if (group.members & labelled).sum() >= PEOPLE_SHOWN_MIN:
-        tally = tally.after(_labelled_bins(people, group.members))
+        tally = tally.after(binned.labelled(group.members))
     return GroupState(counted, tally)
 
 
@@ -189,15 +215,10 @@ def _rate_counts(
     )
 
 
-def _labelled_bins(people: PeopleLook, rows: NDArray[np.bool_]) -> LabelledBins:
-    chosen = rows & people.labelled
-    return bins_of_rows(people.positive[chosen], people.scores[chosen])
-
-
 def _group_fairness(
     name: str,
     state: GroupState,
-    people: PeopleLook,
+    binned: _BinnedPeople,
     group: Group | None,
     comparisons: int,
 ) -> GroupFairness:
@@ -205,10 +226,10 @@ def _group_fairness(
     metrics = [ratio_verdict_of(rate, state.rates[rate], comparisons) for rate in RATES]
     missing = no_figure(0, "not enough data: fewer than 10 people of the group in this look")
     own, rest, area = missing, missing, missing
-    if group is not None and (group.members & people.labelled).sum() >= PEOPLE_SHOWN_MIN:
-        bins = _labelled_bins(people, group.members)
+    if group is not None and (group.members & binned.people.labelled).sum() >= PEOPLE_SHOWN_MIN:
+        bins = binned.labelled(group.members)
         own, area = calibration_line(bins).intercept, area_figure(bins)
-        rest = calibration_line(_labelled_bins(people, group.rest)).intercept
+        rest = calibration_line(binned.labelled(group.rest)).intercept
     metrics.append(calibration_verdict(state.calibration, own, rest, comparisons))
     counted = state.rates["selection_rate"].counts.people
     return GroupFairness(name, counted, tuple(metrics), area)
