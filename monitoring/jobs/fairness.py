@@ -144,6 +144,10 @@ def look_at_groups(
     """
     declared = {item.name: len(item.values) for item in attributes}
     comparisons = declared_comparisons(declared, len(METRICS))
+    if any(len(item.codes) != len(people.scores) for item in attributes):
+        raise ValueError(
+            f"attributes are of other people than the {len(people.scores)} of the look"
+        )
     groups = {group.name: group for group in shown_groups(attributes)}
     # Count this look.
     after = dict(state)

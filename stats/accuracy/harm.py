@@ -47,47 +47,65 @@ class CalibrationEvidence:
     log_e_below: float
 
 
+def calibration_gains(
+    margins: Floats, *, above: bool, tolerance: float = TOLERANCE, shifts: Sequence[float] = SHIFTS
+) -> Floats:
+    """Return what a row adds to ln E of each bet, (G, 2J): positive rows by bin, then negative.
+
+    margins  (J,) log-odds of P(positive) of each bin, as approved.
+    above    against "at most *tolerance* too many rows have the outcome"; else too few.
+    shifts   the G bets, log-odds on the side that is tested; each beyond *tolerance*.
+
+    A detector of change multiplies these for each bet, and takes the mean of the bets afterwards.
+    """
+    if above:
+        return _shift_gains(margins, tolerance, shifts)
+    # Fewer outcomes are more of the absent outcome, whose log-odds have the other sign.
+    absent = _shift_gains(-margins, tolerance, shifts)
+    return np.roll(absent, len(margins), axis=1)
+
+
+def _shift_gains(margins: Floats, edge: float, shifts: Sequence[float]) -> Floats:
+    """Return the (G, 2J) log likelihood ratios of *shifts* against "at most *edge*"."""
+    bets = margins + np.array(shifts)[:, np.newaxis]
+    hits = _log_sigmoid(bets) - _log_sigmoid(margins + edge)
+    misses = _log_sigmoid(-bets) - _log_sigmoid(-margins - edge)
+    return np.concatenate([hits, misses], axis=1)
+
+
 def calibration_evidence(
-    bins: LabelledBins, certified: Floats | None = None, tolerance: float = TOLERANCE
+    bins: LabelledBins, certified: Floats | None = None
 ) -> CalibrationEvidence:
     """Return the evidence of the rows of one or more final cohorts.
 
     certified  (J,) P(positive) of each bin as approved; None: the scores themselves.
 
-    Bins must be fine: a score may differ from its bin's by far less than *tolerance* in log-odds.
+    Bins must be fine: a score may differ from its bin's by far less than TOLERANCE in log-odds.
     """
     margins = logits(bins.scores if certified is None else certified)
-    shifts = [max(shift, tolerance + 0.1) for shift in SHIFTS]
-    # Fewer outcomes are more of the absent outcome, whose log-odds have the other sign.
+    counts = np.concatenate([bins.positives, bins.negatives])
     return CalibrationEvidence(
-        _log_e_above(bins.positives, bins.negatives, margins, tolerance, shifts),
-        _log_e_above(bins.negatives, bins.positives, -margins, tolerance, shifts),
+        _mean_log_e(calibration_gains(margins, above=True), counts),
+        _mean_log_e(calibration_gains(margins, above=False), counts),
     )
 
 
-def calibration_holds(bins: LabelledBins, tolerance: float = TOLERANCE) -> CalibrationEvidence:
-    """Return the evidence that scores are calibrated up to *tolerance*, on either side.
+def calibration_holds(bins: LabelledBins) -> CalibrationEvidence:
+    """Return the evidence that scores are calibrated up to TOLERANCE, on either side.
 
-    `log_e_above` is against "at least *tolerance* too many rows have the outcome", `log_e_below`
+    `log_e_above` is against "at least TOLERANCE too many rows have the outcome", `log_e_below`
     against "too few"; the bet is on no shift at all.
     """
     margins = logits(bins.scores)
-    return CalibrationEvidence(
-        _log_e_above(bins.negatives, bins.positives, -margins, -tolerance, [0.0]),
-        _log_e_above(bins.positives, bins.negatives, margins, -tolerance, [0.0]),
-    )
+    counts = np.concatenate([bins.positives, bins.negatives])
+    fewer = calibration_gains(margins, above=False, tolerance=-TOLERANCE, shifts=(0.0,))
+    more = calibration_gains(margins, above=True, tolerance=-TOLERANCE, shifts=(0.0,))
+    return CalibrationEvidence(_mean_log_e(fewer, counts), _mean_log_e(more, counts))
 
 
-def _log_e_above(
-    positives: Floats, negatives: Floats, margins: Floats, edge: float, shifts: Sequence[float]
-) -> float:
-    """Return ln E against "the log-odds are at most *margins* + *edge*", betting on *shifts*."""
-    logs = []
-    for shift in shifts:
-        hits = _log_sigmoid(margins + shift) - _log_sigmoid(margins + edge)
-        misses = _log_sigmoid(-margins - shift) - _log_sigmoid(-margins - edge)
-        logs.append(float(positives @ hits + negatives @ misses))
-    return log_sum(logs) - math.log(len(logs))
+def _mean_log_e(gains: Floats, counts: Floats) -> float:
+    """Return ln of the mean over the G bets of their products over rows."""
+    return log_sum((gains @ counts).tolist()) - math.log(len(gains))
 
 
 def _log_sigmoid(margins: Floats) -> Floats:
@@ -99,25 +117,34 @@ def risk_allowed(approved: float) -> float:
     return approved + max(RISK_MARGIN, RISK_PART * approved)
 
 
-def risk_evidence(losses: Floats, rows: Floats, mean_max: float) -> float:
-    """Return ln E against "the mean loss is at most *mean_max*".
+def risk_gains(losses: Floats, mean_max: float) -> Floats:
+    """Return what a row with each loss adds to ln E of each stake, (4, L).
 
-    losses  (L,) float64, losses in 0 to 1. rows  (L,) float64, how many rows have each.
+    losses  (L,) float64, in 0 to 1. Against "the mean loss is at most *mean_max*".
 
     Raises ValueError for a loss outside of 0 to 1 and for a mean that is not between.
     """
     if not ((losses >= 0.0) & (losses <= 1.0)).all() or not 0.0 < mean_max < 1.0:
         raise ValueError(f"losses and the allowed mean {mean_max} lie between 0 and 1")
-    gains = [float(rows @ np.log1p(stake * (losses - mean_max))) for stake in STAKES]
-    return log_sum(gains) - math.log(len(STAKES))
+    return np.log1p(np.array(STAKES)[:, np.newaxis] * (losses - mean_max))
+
+
+def risk_evidence(losses: Floats, rows: Floats, mean_max: float) -> float:
+    """Return ln E against "the mean loss is at most *mean_max*"; *rows* (L,) have each loss."""
+    return _mean_log_e(risk_gains(losses, mean_max), rows)
+
+
+def brier_losses(scores: Floats) -> Floats:
+    """Return the (2J,) squared distances of scores and outcomes: positive rows, then negative."""
+    check_probabilities(scores)
+    clipped = np.clip(scores, 0.0, 1.0)
+    return np.concatenate([(1.0 - clipped) ** 2, clipped**2])
 
 
 def brier_evidence(bins: LabelledBins, mean_max: float) -> float:
     """Return ln E against "the Brier score is at most *mean_max*"."""
-    check_probabilities(bins.scores)
-    scores = np.clip(bins.scores, 0.0, 1.0)
-    losses = np.concatenate([(1.0 - scores) ** 2, scores**2])
-    return risk_evidence(losses, np.concatenate([bins.positives, bins.negatives]), mean_max)
+    rows = np.concatenate([bins.positives, bins.negatives])
+    return risk_evidence(brier_losses(bins.scores), rows, mean_max)
 
 
 def cost_evidence(

@@ -117,3 +117,5 @@ def test_labels_that_are_equal_and_people_who_are_none_have_no_verdict() -> None
     bad: NDArray[np.float64] = np.full(60, np.nan)
     with pytest.raises(ValueError, match="finite scores"):
         PeopleLook(yes, bad, yes, yes)
+    with pytest.raises(ValueError, match="of other people"):
+        look_at_groups({}, nobody, single)
