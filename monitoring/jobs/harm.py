@@ -70,6 +70,7 @@ def harm_streams(
     the Brier score is above the approved one by more than is allowed. "cost": so is the mean cost,
     where the settings state costs.
     """
+    # Calibration on both sides, and the Brier score, are of the same counts.
     counts = np.concatenate([bins.positives, bins.negatives])
     margins = logits(bins.scores)
     streams = {

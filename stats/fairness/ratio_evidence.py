@@ -17,10 +17,15 @@ Both hold for rates of any size and for people with different chances: a factor 
 1 + (p - q) a, at most e^((p - q) a), and the exponents add up to at most 0 under the null
 hypothesis. What they need is that each person is counted once: the same person at ten looks is one
 person, not ten.
+
+Evidence since the first look says whether a version was ever unfair. A version that was fair for a
+year has so little of it that a change shows late. So each bet has a Shiryaev-Roberts statistic too,
+M <- (1 + M) e, which starts again with every look (see stats.detector); T looks have T / A false
+alarms on average where an alarm is a mean M of A.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stats.tilt import Grid, TiltState, log_add, log_sum, start_tilt, step_tilt
@@ -56,6 +61,8 @@ NULLS = {
     "inside high": RatioNull(RATIO_MAX, -1),
 }
 GRIDS = {name: null.grid for name, null in NULLS.items()}
+OUTSIDE = tuple(name for name in NULLS if name.startswith("outside"))
+"""The null hypotheses that are true of a fair group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +100,18 @@ class RatioEvidence:
     counts  all people so far.
     tilts   null hypothesis -> state of its tilt. blocks  -> ln of the product of each bet's ratios.
     log_e_max  null hypothesis -> the largest ln E so far.
+    log_m   null hypothesis of OUTSIDE -> ln M of each bet of a look, the tilt's first.
     """
 
     counts: RateCounts
     tilts: dict[str, TiltState]
     blocks: dict[str, tuple[float, ...]]
     log_e_max: dict[str, float]
+    log_m: dict[str, tuple[float, ...]]
+
+    def log_change(self, name: str) -> float:
+        """Return ln of the mean M against *name* of OUTSIDE: a change that began at any look."""
+        return log_sum(self.log_m[name]) - math.log(len(self.log_m[name]))
 
     def log_e(self, name: str) -> float:
         """Return ln E against the null hypothesis *name*, after the last look."""
@@ -112,7 +125,7 @@ class RatioEvidence:
             "counts": [counts.people, counts.events, counts.rest_people, counts.rest_events],
             "nulls": {
                 name: {
-                    "log_s": [None if s == -math.inf else s for s in self.tilts[name].log_s],
+                    "log_s": _without_infinity(self.tilts[name].log_s),
                     "prior_spent": self.tilts[name].prior_spent,
                     "log_e": self.tilts[name].log_e,
                     "tilt_max": self.tilts[name].log_e_max,
@@ -122,6 +135,7 @@ class RatioEvidence:
                 }
                 for name in NULLS
             },
+            "log_m": {name: _without_infinity(self.log_m[name]) for name in OUTSIDE},
         }
 
 
@@ -132,7 +146,7 @@ def ratio_evidence_from(definition: dict[str, Any]) -> RatioEvidence:
         RateCounts(*definition["counts"]),
         {
             name: TiltState(
-                tuple(-math.inf if s is None else s for s in state["log_s"]),
+                _with_infinity(state["log_s"]),
                 state["prior_spent"],
                 state["log_e"],
                 state["tilt_max"],
@@ -142,7 +156,17 @@ def ratio_evidence_from(definition: dict[str, Any]) -> RatioEvidence:
         },
         {name: tuple(state["blocks"]) for name, state in nulls.items()},
         {name: state["log_e_max"] for name, state in nulls.items()},
+        {name: _with_infinity(definition["log_m"][name]) for name in OUTSIDE},
     )
+
+
+def _without_infinity(logs: tuple[float, ...]) -> list[float | None]:
+    """Return logarithms as JSON values; that of 0 is None."""
+    return [None if value == -math.inf else value for value in logs]
+
+
+def _with_infinity(logs: list[float | None]) -> tuple[float, ...]:
+    return tuple(-math.inf if value is None else value for value in logs)
 
 
 def start_ratio_evidence() -> RatioEvidence:
@@ -152,7 +176,14 @@ def start_ratio_evidence() -> RatioEvidence:
         {name: start_tilt(GRIDS[name]) for name in NULLS},
         dict.fromkeys(NULLS, (0.0,) * len(STEPS)),
         dict.fromkeys(NULLS, 0.0),
+        dict.fromkeys(OUTSIDE, (-math.inf,) * (2 * len(STEPS))),
     )
+
+
+def restart_change(evidence: RatioEvidence) -> RatioEvidence:
+    """Return the evidence after an alarm of change: M is 0 again, and all else stays."""
+    start = dict.fromkeys(OUTSIDE, (-math.inf,) * (2 * len(STEPS)))
+    return replace(evidence, log_m=start)
 
 
 def add_look(evidence: RatioEvidence, look: RateCounts) -> RatioEvidence:
@@ -173,22 +204,33 @@ def add_look(evidence: RatioEvidence, look: RateCounts) -> RatioEvidence:
         )
         for name, null in NULLS.items()
     }
-    after = RatioEvidence(evidence.counts + look, tilts, blocks, evidence.log_e_max)
+    log_m = {
+        name: tuple(
+            log_add(m, 0.0) + gain
+            for m, gain in zip(
+                evidence.log_m[name], look_gains(name, look, evidence.counts), strict=True
+            )
+        )
+        for name in OUTSIDE
+    }
+    after = RatioEvidence(evidence.counts + look, tilts, blocks, evidence.log_e_max, log_m)
     largest = {name: max(after.log_e(name), evidence.log_e_max[name]) for name in NULLS}
-    return RatioEvidence(after.counts, tilts, blocks, largest)
+    return replace(after, log_e_max=largest)
 
 
-def look_log_e(name: str, look: RateCounts, earlier: RateCounts) -> float:
-    """Return ln E of one look alone against the null hypothesis *name*, for a detector of change.
+def look_gains(name: str, look: RateCounts, earlier: RateCounts) -> tuple[float, ...]:
+    """Return ln e of one look for each bet against *name*: the tilt's bets, then the blocks'.
 
-    earlier  all people of the looks before, whose rates the bet is on.
+    earlier  all people of the looks before, whose rates the blocks bet on.
+
+    The mean of their exponentials is an e-value. A look without people on one side gives zeros.
     """
     if not look.people or not look.rest_people:
-        return 0.0
+        return (0.0,) * (2 * len(STEPS))
     share = look.people / (look.people + look.rest_people)
-    tilt = step_tilt(GRIDS[name], start_tilt(GRIDS[name]), look.events, look.rest_events, share)
-    blocks = log_sum(_block_gains(NULLS[name], look, earlier)) - math.log(len(STEPS))
-    return log_add(tilt.log_e, blocks) - math.log(2.0)
+    events = look.events + look.rest_events
+    tilt = (look.events * gain - events * cost for gain, cost in GRIDS[name].stakes(share))
+    return (*tilt, *_block_gains(NULLS[name], look, earlier))
 
 
 def _block_gains(null: RatioNull, look: RateCounts, earlier: RateCounts) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from stats.accuracy.harm import calibration_evidence, calibration_holds
 from stats.accuracy.labelled_bins import LabelledBins
-from stats.fairness.ratio_evidence import NULLS, RateCounts, RatioEvidence
+from stats.fairness.ratio_evidence import NULLS, OUTSIDE, RateCounts, RatioEvidence
 from stats.figure import Figure, Z, figure_difference, no_figure, not_enough, wilson_figure
 from stats.tilt import log_add
 
@@ -48,6 +48,7 @@ class MetricVerdict:
                      the verdict does not rest on them.
     log_e_outside    the largest ln E against "within" so far, on either side. log_e_now  ln of the
                      mean E of both sides after the last look, which is an e-value for e-BH.
+    log_change       ln M of the more suspicious side, for a detector of change; None: M is 0.
     text             the verdict as a sentence, with n of N where there is not enough data.
     """
 
@@ -59,6 +60,7 @@ class MetricVerdict:
     gap: Figure
     log_e_outside: float
     log_e_now: float
+    log_change: float | None
     text: str
 
     def definition(self) -> dict[str, Any]:
@@ -72,6 +74,7 @@ class MetricVerdict:
             "gap": self.gap.definition(),
             "log_e_outside": self.log_e_outside,
             "log_e_now": self.log_e_now,
+            "log_change": self.log_change,
             "text": self.text,
         }
 
@@ -90,7 +93,7 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     counts = evidence.counts
     rate = wilson_figure(counts.events, counts.people, of="people")
     rest = wilson_figure(counts.rest_events, counts.rest_people, of="people")
-    outside = {name: evidence.log_e_max[name] for name in NULLS if name.startswith("outside")}
+    outside = {name: evidence.log_e_max[name] for name in OUTSIDE}
     side = max(outside, key=lambda name: outside[name])
     ratio, gap = ratio_figure(counts), figure_difference(rate, rest)
     # "Outside" needs the error rate shared among all comparisons, "within" both sides rejected.
@@ -105,7 +108,9 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     ):
         verdict, text = GroupVerdict.WITHIN, "within: the ratio is between 0.8 and 1.25"
     now = log_add(*(evidence.log_e(name) for name in outside)) - math.log(2.0)
-    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], now, text)
+    largest = max(evidence.log_change(name) for name in OUTSIDE)
+    change = None if largest == -math.inf else largest
+    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], now, change, text)
 
 
 def ratio_figure(counts: RateCounts) -> Figure:
@@ -135,6 +140,7 @@ class CalibrationTally:
     outside_above, outside_below  against "scores are calibrated up to the tolerance".
     inside_above, inside_below    against "they are off by more".
     largest                       of `outside_above` and `outside_below`, over all looks.
+    change_above, change_below    ln M of a change on either side (see ratio_evidence); None: 0.
     """
 
     people: int = 0
@@ -144,6 +150,8 @@ class CalibrationTally:
     inside_above: float = 0.0
     inside_below: float = 0.0
     largest: float = 0.0
+    change_above: float | None = None
+    change_below: float | None = None
 
     def after(self, cohort: LabelledBins) -> "CalibrationTally":
         """Return the tally after the labelled rows of one more cohort."""
@@ -158,7 +166,14 @@ class CalibrationTally:
             self.inside_above + holds.log_e_above,
             self.inside_below + holds.log_e_below,
             max(self.largest, above, below),
+            _log_m_after(self.change_above, off.log_e_above),
+            _log_m_after(self.change_below, off.log_e_below),
         )
+
+
+def _log_m_after(log_m: float | None, log_e: float) -> float:
+    """Return ln((1 + M) e)."""
+    return log_e if log_m is None else log_add(log_m, 0.0) + log_e
 
 
 def calibration_verdict(
@@ -182,7 +197,12 @@ def calibration_verdict(
     gap = figure_difference(own, rest)
     ratio = no_figure(tally.people, "calibration is compared by its gap in log-odds")
     now = log_add(tally.outside_above, tally.outside_below) - math.log(2.0)
-    return MetricVerdict("calibration", verdict, own, rest, ratio, gap, tally.largest, now, text)
+    change = None
+    if tally.change_above is not None and tally.change_below is not None:
+        change = max(tally.change_above, tally.change_below)
+    return MetricVerdict(
+        "calibration", verdict, own, rest, ratio, gap, tally.largest, now, change, text
+    )
 
 
 def _n_of_needed(people: int, rate: float, of: str) -> str:

@@ -87,7 +87,7 @@ def test_harm_is_found_in_its_own_streams(shift: float, noise: float, harmed: se
         assert max(log_es.values()) < math.log(20)
 
 
-def test_area_falls_where_scores_tell_less() -> None:
+def test_area_falls_where_scores_say_less() -> None:
     """Eight noisy weeks are enough; weeks as approved, and a single week, are not."""
     quality = approved()
     noisy = look_at_area([draw_week(s, noise=3.0) for s in range(8)], quality, 0.01)

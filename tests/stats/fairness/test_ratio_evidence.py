@@ -13,8 +13,9 @@ from stats.fairness.ratio_evidence import (
     NULLS,
     RateCounts,
     add_look,
-    look_log_e,
+    look_gains,
     ratio_evidence_from,
+    restart_change,
     start_ratio_evidence,
 )
 from tests.property_examples import examples
@@ -49,7 +50,7 @@ def test_one_look_expects_no_gain_under_its_null(
     mean = sum(
         binomial(a, people, rate)
         * binomial(b, rest, rest_rate)
-        * math.exp(look_log_e(name, RateCounts(people, a, rest, b), before))
+        * np.exp(look_gains(name, RateCounts(people, a, rest, b), before)).mean()
         for a, b in itertools.product(range(people + 1), range(rest + 1))
     )
     assert mean <= 1.0 + 1e-9
@@ -114,10 +115,29 @@ def test_look_with_one_side_says_nothing_and_impossible_counts_raise() -> None:
     """An empty group leaves the evidence as it was."""
     start = start_ratio_evidence()
     assert add_look(start, RateCounts(0, 0, 50, 5)) == start
-    assert look_log_e("outside low", RateCounts(5, 1, 0, 0), RateCounts(0, 0, 0, 0)) == 0.0
+    assert not any(look_gains("outside low", RateCounts(5, 1, 0, 0), RateCounts(0, 0, 0, 0)))
     for counts in ((1, 2, 3, 1), (3, -1, 3, 1), (3, 1, 3, 4)):
         with pytest.raises(ValueError, match="between none and all"):
             RateCounts(*counts)
     for look in (RateCounts(50, 50, 50, 50), RateCounts(50, 0, 50, 0)):
         evidence = add_look(add_look(start, look), look)
         assert all(math.isfinite(evidence.log_e(name)) for name in NULLS)
+
+
+def test_change_after_a_fair_year_is_found_soon() -> None:
+    """Evidence since the first look is far below 1 then, and M exceeds 10,000 within five looks."""
+    generator = np.random.default_rng(3)
+    evidence = start_ratio_evidence()
+    for _ in range(52):
+        own, other = generator.binomial([300, 1_500], [0.2, 0.2]).tolist()
+        evidence = add_look(evidence, RateCounts(300, own, 1_500, other))
+    assert evidence.log_change("outside low") < math.log(100)
+    assert evidence.log_e("outside low") < math.log(1e-3)
+    for _ in range(5):
+        own, other = generator.binomial([300, 1_500], [0.1, 0.2]).tolist()
+        evidence = add_look(evidence, RateCounts(300, own, 1_500, other))
+    assert evidence.log_change("outside low") > math.log(10_000)
+    assert evidence.log_e_max["outside low"] < math.log(1_000)
+    restarted = restart_change(evidence)
+    assert restarted.log_change("outside low") == -math.inf
+    assert restarted.counts == evidence.counts

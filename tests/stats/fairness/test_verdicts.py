@@ -82,6 +82,8 @@ def test_calibration_of_a_group_is_judged_by_its_outcomes() -> None:
         verdicts.append(calibration_verdict(tally, intercept, intercept, 40))
     assert verdicts[0].verdict is GroupVerdict.OUTSIDE
     assert verdicts[0].text.startswith("outside: more people")
+    assert verdicts[0].log_change is not None
+    assert verdicts[0].log_change > math.log(1e4)
     assert verdicts[1].verdict is GroupVerdict.WITHIN
     empty = bins_of_rows(np.zeros(0, dtype=np.bool_), np.zeros(0))
     nothing = calibration_line(empty).intercept
