@@ -58,6 +58,27 @@ class OutcomeCohort:
     unplaced: int = 0
 
 
+def cohort_of_columns(
+    values: Floats, scored: Counts, positives: Counts, negatives: Counts, age_days: int
+) -> OutcomeCohort:
+    """Return the cohort of added-up cells.
+
+    values  (J,) float64, rising: the probability that stands for each bin.
+    scored, positives, negatives  columns of cells, whose first J entries are these bins. Shorter
+            ones have zeros at their end. Further entries are scores that are NaN or infinite, and
+            outcomes whose prediction has no score.
+    """
+    bins = len(values)
+    counts = []
+    for column in (scored, positives, negatives):
+        counted = np.zeros(bins, dtype=np.int64)
+        inside = column[:bins]
+        counted[: len(inside)] = inside
+        counts.append(counted)
+    unplaced = int(positives[bins:].sum() + negatives[bins:].sum())
+    return OutcomeCohort(values, counts[0], counts[1], counts[2], age_days, unplaced)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualitySettings:
     """What is asked of the figures of one outcome.

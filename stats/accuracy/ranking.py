@@ -62,7 +62,10 @@ def order_calls(
 
 def order_figures(order: CallOrder) -> dict[str, Figure]:
     """Return NDCG and the hit rate: the share of calls whose best offer has the largest score."""
-    return {"ndcg": _mean_of_calls(order.ndcg), "hit_rate": _mean_of_calls(order.hits)}
+    return {
+        "ndcg": _mean_of_calls(order.ndcg, highest=1.0),
+        "hit_rate": _mean_of_calls(order.hits, highest=1.0),
+    }
 
 
 def position_figures(
@@ -85,12 +88,12 @@ def position_figures(
     return tuple(_mean_of_calls(worth[positions == position]) for position in range(shown))
 
 
-def _mean_of_calls(values: Floats) -> Figure:
+def _mean_of_calls(values: Floats, highest: float = math.inf) -> Figure:
     n = len(values)
     if lacking := not_enough(n, ROWS_NEEDED, "calls"):
         return no_figure(n, lacking)
     error = float(values.std(ddof=1)) / math.sqrt(n)
-    return normal_figure(float(values.mean()), error, n, lowest=0.0, highest=float(values.max()))
+    return normal_figure(float(values.mean()), error, n, lowest=0.0, highest=highest)
 
 
 def _shared(

@@ -5,7 +5,7 @@ hosts, hours and segments.
 """
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 class ErrorSums:
     """Sums over rows: the number of rows, and errors e, |e|, e^2 and e^4.
 
+    fourths  None: they were not counted, and then the root mean squared error has no interval.
+
     Raises ValueError for a sum that is not finite or cannot be one of n rows.
     """
 
@@ -27,17 +29,24 @@ class ErrorSums:
     errors: float
     absolute: float
     squares: float
-    fourths: float
+    fourths: float | None = None
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(total) for total in astuple(self)):
+        sizes = (self.absolute, self.squares, self.fourths or 0.0)
+        if not all(math.isfinite(total) for total in (self.errors, *sizes)):
             raise ValueError(f"{self}: a NaN or an infinite error is no error; leave its row out")
-        if self.n < 0 or min(self.absolute, self.squares, self.fourths) < 0:
+        if self.n < 0 or min(sizes) < 0:
             raise ValueError(f"{self}: rows and sums of sizes are not negative")
 
     def __add__(self, other: "ErrorSums") -> "ErrorSums":
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return ErrorSums(*(own + more for own, more in pairs))
+        counted = self.fourths is not None and other.fourths is not None
+        return ErrorSums(
+            self.n + other.n,
+            self.errors + other.errors,
+            self.absolute + other.absolute,
+            self.squares + other.squares,
+            (self.fourths or 0.0) + (other.fourths or 0.0) if counted else None,
+        )
 
 
 def sum_errors(actual: Floats, predicted: Floats) -> ErrorSums:
@@ -67,13 +76,15 @@ def value_figures(sums: ErrorSums) -> dict[str, Figure]:
     # Each is a mean with a standard error of its own; that of a root follows from its square.
     mae_error = math.sqrt(max(square - mae * mae, 0.0) / (n - 1))
     bias_error = math.sqrt(max(square - bias * bias, 0.0) / (n - 1))
-    squares = normal_figure(
-        square, math.sqrt(max(sums.fourths / n - square * square, 0.0) / (n - 1)), n, lowest=0.0
-    )
-    root, low, high = (math.sqrt(end) for end in squares.bounds())
+    rmse = no_figure(n, "the sums have no fourth powers of errors, which its interval needs")
+    if sums.fourths is not None:
+        spread = max(sums.fourths / n - square * square, 0.0)
+        squares = normal_figure(square, math.sqrt(spread / (n - 1)), n, lowest=0.0)
+        root, low, high = (math.sqrt(end) for end in squares.bounds())
+        rmse = Figure(root, low, high, n)
     return {
         "mae": normal_figure(mae, mae_error, n, lowest=0.0),
-        "rmse": Figure(root, low, high, n),
+        "rmse": rmse,
         "bias": normal_figure(bias, bias_error, n),
     }
 

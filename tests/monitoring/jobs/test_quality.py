@@ -10,6 +10,7 @@ from monitoring.jobs.quality import (
     OutcomeCohort,
     QualitySettings,
     class_figures,
+    cohort_of_columns,
     cohort_quality,
     compare_quality,
     quality_on_holdout,
@@ -117,6 +118,21 @@ def test_counts_that_do_not_fit_have_a_note() -> None:
     empty = cohort_quality(OutcomeCohort(GRID, zeros, zeros, zeros, 40), SETTINGS)
     assert {figure.value for figure in empty.figures.values()} == {None}
     assert empty.coverage.lacking == "not enough data: 0 of 1 predictions needed"
+
+
+def test_columns_of_cells_become_a_cohort() -> None:
+    """Entries behind the bins are outcomes without a score, and short columns end with zeros."""
+    cohort = cohort_of_columns(
+        GRID[:4],
+        np.array([5, 6, 7, 8, 9, 0, 0]),
+        np.array([1, 2]),
+        np.array([0, 0, 1, 0, 0, 0, 0, 4]),
+        12,
+    )
+    assert cohort.scored.tolist() == [5, 6, 7, 8]
+    assert cohort.positives.tolist() == [1, 2, 0, 0]
+    assert cohort.negatives.tolist() == [0, 0, 1, 0]
+    assert (cohort.unplaced, cohort.age_days) == (4, 12)
 
 
 def test_versions_compare_by_the_difference_of_their_figures() -> None:

@@ -48,6 +48,9 @@ def test_values_that_are_no_numbers_are_refused() -> None:
         ErrorSums(-1, 0.0, 0.0, 0.0, 0.0)
     empty = value_figures(sum_errors(np.zeros(0), np.zeros(0)))
     assert {figure.lacking for figure in empty.values()} == {"not enough data: 0 of 30 rows needed"}
+    without = ErrorSums(90, 4.0, 60.0, 90.0) + sum_errors(np.zeros(9), np.ones(9))
+    assert value_figures(without)["rmse"].lacking.startswith("the sums have no fourth powers")
+    assert value_figures(without)["mae"].value == pytest.approx(69 / 99)
     assert coverage_figure(90, 100).value == 0.9
     assert coverage_figure(1, 2).lacking
 
