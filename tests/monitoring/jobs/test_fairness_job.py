@@ -80,6 +80,20 @@ def test_group_under_ten_is_in_no_field_text_or_json() -> None:
     assert people["age=young"] + people["age=old"] == 2 * (400 - 4)
 
 
+def test_rate_of_fewer_than_ten_people_is_not_counted() -> None:
+    """Nine of thirty people of the north have the outcome: no TPR, and a selection rate."""
+    codes = np.arange(90) % 3
+    positive = (codes > 0) | (np.arange(90) < 27)
+    scores, everybody = np.full(90, 0.6), np.ones(90, dtype=np.bool_)
+    look = PeopleLook(everybody, scores, everybody, positive)
+    state, report = look_at_groups({}, look, [DeclaredAttribute("region", codes, ("n", "s", "e"))])
+    assert int((positive & (codes == 0)).sum()) == 9
+    assert state["region=n"].rates["tpr"].counts.people == 0
+    assert state["region=n"].rates["selection_rate"].counts.people == 30
+    tpr = report.groups[0].metrics[1]
+    assert (tpr.metric, tpr.rate.value) == ("tpr", None)
+
+
 def test_state_resumes_exactly_from_json() -> None:
     """A look after a restart gives the same report."""
     generator = np.random.default_rng(2)
