@@ -46,6 +46,21 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ),
         ("sandbox",),
     ),
+    "stats": (
+        (
+            "betting",
+            "departure",
+            "detector",
+            "figure",
+            "latency",
+            "rate",
+            "ratio",
+            "score_scale",
+            "tilt",
+        ),
+        ("accuracy",),
+        ("estimates", "fairness", "uplift"),
+    ),
     "features": (
         (
             "canonical",
@@ -187,7 +202,6 @@ COMING: set[str] = {
     "monitoring/decisions",
     "monitoring/fold",
     "monitoring/explain",
-    "monitoring/jobs",
     "monitoring/api",
     "monitoring/__main__",
 }

@@ -7,7 +7,7 @@ does so almost perfectly. No gate on the whole model shows that.
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import placements
+from stats.accuracy.area import placements
 
 ROWS_MAX = 20_000
 """Most rows that are looked at, evenly spaced, and most positive rows among the others."""

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stats.accuracy.area import placements
+from stats.accuracy.probabilities import binary_losses
+
 RESAMPLES = 1_000
 GROUPS_MAX = 10_000
 CONFIDENCE_LEVEL = 0.95
@@ -126,9 +129,7 @@ def evaluate_scores(
     seed      of the bootstrap.
     """
     bootstrap = Bootstrap(len(scores), seed=seed)
-    # A float32 score may be exactly 0 or 1, and its loss would be infinite.
-    clipped = np.clip(scores, 1e-7, 1.0 - 1e-7)
-    losses = -np.where(positive, np.log(clipped), np.log1p(-clipped))
+    losses = np.where(positive, *binary_losses(scores))
     selected = scores >= threshold
     rows = np.ones(len(scores), dtype=np.bool_)
     return bootstrap.intervals(
@@ -180,23 +181,6 @@ def mean_gain(others: Floats, losses: Floats, *, seed: int) -> Estimate:
     bootstrap = Bootstrap(len(losses), seed=seed)
     rows = np.ones(len(losses), dtype=np.bool_)
     return bootstrap.intervals({"gain": bootstrap.ratio(others - losses, rows)})["gain"]
-
-
-def placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:
-    """Return the placement of each row among the rows of the other class, (N,) from 0 to 1.
-
-    That of a positive row is the share of negative rows with a lower score, and that of a negative
-    row the share of positive rows with a higher score. Ties count half. The mean of either class is
-    the area under the ROC curve.
-    """
-    _, ranks, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    positives = np.bincount(ranks, weights=positive, minlength=len(sizes))
-    negatives = sizes - positives
-    below = np.cumsum(negatives) - negatives
-    above = positives.sum() - np.cumsum(positives)
-    of_positive = (below + 0.5 * negatives) / negatives.sum()
-    of_negative = (above + 0.5 * positives) / positives.sum()
-    return np.asarray(np.where(positive, of_positive[ranks], of_negative[ranks]))
 
 
 def divide(numerator: Floats, denominator: Floats) -> Floats:

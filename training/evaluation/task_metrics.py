@@ -1,14 +1,16 @@
 """Metrics of classes, values, orders and anomaly scores, with 95 % bootstrap intervals.
 
-Functions of arrays, without I/O. Those of two classes are in training.evaluation.metrics.
+Functions of arrays, without I/O. Those of two classes are in training.evaluation.metrics. Losses
+and orders are those of stats.accuracy, by which versions in service are judged too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stats.accuracy.probabilities import class_losses
+from stats.accuracy.ranking import CallOrder
 from training.evaluation.metrics import (
     Bootstrap,
     Estimate,
@@ -18,17 +20,6 @@ from training.evaluation.metrics import (
     divide,
     mean_of,
 )
-
-PROBABILITY_MIN = 1e-7
-"""A float32 probability may be exactly 0, and its loss would be infinite."""
-OFFERS_SHOWN = 5
-"""Offers of a call that count for NDCG: a caller seldom shows more."""
-
-
-def class_losses(codes: NDArray[np.int64], probabilities: Floats) -> Floats:
-    """Return the log loss of each row, (N,): of the probability (N, K) of its class, *codes*."""
-    likely = np.take_along_axis(probabilities, codes[:, np.newaxis], axis=1)[:, 0]
-    return np.asarray(-np.log(np.clip(likely, PROBABILITY_MIN, 1.0)))
 
 
 def evaluate_classes(
@@ -84,61 +75,6 @@ def evaluate_values(actual: Floats, predicted: Floats, *, seed: int) -> dict[str
             "bias": bootstrap.ratio(errors, rows),
         }
     )
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class CallOrder:
-    """How well the offers of each call are ordered. C is the number of calls that are judged.
-
-    A call is judged if its offers differ: where all of them were worth the same, every order is as
-    good.
-
-    ndcg  (C,) the discounted gain of the first OFFERS_SHOWN offers, over the largest possible.
-    hits  (C,) whether the first offer was one of the best, 0 to 1.
-    """
-
-    ndcg: Floats
-    hits: Floats
-
-
-def order_calls(offsets: NDArray[np.int64], worth: Floats, scores: Floats) -> CallOrder:
-    """Return how well *scores* (N,) order the offers of each call by their *worth* (N,), from 0 on.
-
-    offsets  (calls + 1,) where the rows of each call begin.
-
-    Offers with equal scores come in any order, so each has the mean of their places. Equal scores
-    for all offers give what a random order gives on average.
-    """
-    sizes = np.diff(offsets)
-    call_of = np.repeat(np.arange(len(sizes)), sizes)
-    starts = offsets[:-1]
-    best = np.maximum.reduceat(worth, starts)
-    differ = best > np.minimum.reduceat(worth, starts)
-    # Discount each place, and share those of equal scores.
-    order = np.lexsort((-scores, call_of))
-    places = np.arange(len(scores)) - starts[call_of]
-    discounts = np.where(places < OFFERS_SHOWN, 1.0 / np.log2(places + 2.0), 0.0)
-    gained = _sums_of_calls(worth[order] * _shared(discounts, order, call_of, scores), starts)
-    ideal = _sums_of_calls(worth[np.lexsort((-worth, call_of))] * discounts, starts)
-    # The first place is shared in the same way.
-    first = _shared((places == 0).astype(np.float64), order, call_of, scores)
-    is_best = (worth == best[call_of])[order]
-    hits = _sums_of_calls(first * is_best, starts)
-    return CallOrder(divide(gained, ideal)[differ], hits[differ])
-
-
-def _shared(
-    weights: Floats, order: NDArray[np.int64], call_of: NDArray[np.int64], scores: Floats
-) -> Floats:
-    """Return the mean of *weights* (N,), by place, over the offers of a call with equal scores."""
-    ordered, calls = scores[order], call_of[order]
-    begins = np.r_[True, (ordered[1:] != ordered[:-1]) | (calls[1:] != calls[:-1])]
-    tie = np.cumsum(begins) - 1
-    return np.asarray((np.bincount(tie, weights=weights) / np.bincount(tie))[tie])
-
-
-def _sums_of_calls(values: Floats, starts: NDArray[np.int64]) -> Floats:
-    return np.asarray(np.add.reduceat(values, starts))
 
 
 def evaluate_order(order: CallOrder, *, seed: int) -> dict[str, Estimate]:

@@ -5,7 +5,6 @@ model has seen them. The newest WINDOW_ROWS of them count. What the champion was
 registered stands in its card. Both numbers have an interval, and so has their difference.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from registry import scoring
 from registry.bundle import Bundle
 from registry.types import ScoringError
+from stats.figure import ends_of_difference
 from training.errors import GateFailedError, JoinError, LabelsError
 from training.evaluation.metrics import Estimate
 from training.joined import RowSource, joined_rows
@@ -147,20 +147,13 @@ def judge_champion(
 
 
 def difference(now: Estimate, before: Estimate) -> Estimate:
-    """Return *now* - *before* of two independent samples, with its interval.
-
-    Each end takes the distances of both values to their ends, added as variances are (the method of
-    variance estimates recovery: Zou and Donner, Statistics in Medicine 27, 2008).
-    """
-    if now.value is None or before.value is None:
+    """Return *now* - *before* of two independent samples, with its interval."""
+    if now.value is None or now.low is None or now.high is None:
         return UNDEFINED
-    assert now.low is not None and now.high is not None  # noqa: PT018  they come with the value
-    if before.low is None or before.high is None:
+    if before.value is None or before.low is None or before.high is None:
         return UNDEFINED
-    change = now.value - before.value
-    down = math.hypot(now.value - now.low, before.high - before.value)
-    up = math.hypot(now.high - now.value, before.value - before.low)
-    return Estimate(change, change - down, change + up)
+    own = (now.value, now.low, now.high)
+    return Estimate(*ends_of_difference(own, (before.value, before.low, before.high)))
 
 
 def _shown(estimate: Estimate, sign: str = "") -> str:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stats.accuracy.probabilities import class_losses
 from training.errors import LabelsError
 from training.evaluation.fairness import Attribute, compare_decisions
 from training.evaluation.gate import GateCheck, skill_check
 from training.evaluation.metrics import Estimate, mean_gain
-from training.evaluation.task_metrics import class_losses, evaluate_classes
+from training.evaluation.task_metrics import evaluate_classes
 from training.learners.fitted import Targets
 from training.recipe import THRESHOLD, Recipe, class_key
 from training.tasks.outcomes import Events, Outcomes, Scores, listed, required_values

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stats.accuracy.ranking import CallOrder, order_calls
 from training.errors import LabelsError
 from training.evaluation.fairness import Attribute, compare_decisions
 from training.evaluation.gate import GateCheck, skill_check
 from training.evaluation.metrics import Estimate, mean_gain
-from training.evaluation.task_metrics import CallOrder, evaluate_order, order_calls
+from training.evaluation.task_metrics import evaluate_order
 from training.labelled_rows import LabelledRows
 from training.learners.fitted import Targets
 from training.recipe import Recipe

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stats.accuracy.area import placements
 from tests.property_examples import examples
 from training.evaluation.metrics import (
     RESAMPLES,
@@ -14,7 +15,6 @@ from training.evaluation.metrics import (
     Estimate,
     auc_gain,
     evaluate_scores,
-    placements,
 )
 
 

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stats.accuracy.ranking import OFFERS_SHOWN, order_calls
 from tests.property_examples import examples
 from tests.training.evaluation.test_metrics import distance_of_ends
 from training.evaluation.metrics import RESAMPLES, Bootstrap
 from training.evaluation.task_metrics import (
-    OFFERS_SHOWN,
     average_precision,
     evaluate_anomalies,
     evaluate_classes,
     evaluate_order,
     evaluate_values,
-    order_calls,
 )
 
 
