@@ -46,6 +46,20 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ),
         ("sandbox",),
     ),
+    "stats": (
+        (
+            "betting",
+            "departure",
+            "detector",
+            "latency",
+            "rate",
+            "ratio",
+            "score_scale",
+            "tilt",
+        ),
+        ("drift",),
+        ("alarms",),
+    ),
     "features": (
         (
             "canonical",
