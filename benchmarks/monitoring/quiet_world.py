@@ -32,6 +32,8 @@ DAYS = SETTLING_DAYS + 91
 WEEKS = DAYS // 7
 SEASONAL = 5
 """The first features have other values on weekends."""
+LAYERS = 4
+"""Bins of a customer on workdays and on weekends, without what is planted and with it."""
 DECILES = np.array([NormalDist().inv_cdf(share / 10) for share in range(1, 10)], dtype=np.float32)
 
 
@@ -54,6 +56,19 @@ class WorldSettings:
     """Standard deviations by which new customers differ, on the features of the trait."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantedShift:
+    """One feature is higher from some instant on, as after a changed unit or a new source."""
+
+    feature: int
+    shift: float
+    """Standard deviations."""
+    day: int
+    """The first day with it."""
+    first_part: float = 1.0
+    """Share of the first day's customers with it: 1.0 from midnight on, .5 from noon on."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ModelCounts:
     """The person-looks of one model."""
@@ -64,8 +79,13 @@ class ModelCounts:
     """(WEEKS, STREAMS, BINS)."""
 
 
-def simulate_model(rng: np.random.Generator, settings: WorldSettings) -> ModelCounts:
-    """Return the counts of one model of a quiet world."""
+def simulate_model(
+    rng: np.random.Generator,
+    settings: WorldSettings,
+    weeks: int = WEEKS,
+    planted: PlantedShift | None = None,
+) -> ModelCounts:
+    """Return the counts of one model over some *weeks*, quiet ones but for what is *planted*."""
     # How many customers there are, and how often each comes.
     low, high = np.log(settings.keys_a_day)
     keys = float(np.exp(rng.uniform(low, high)))
@@ -73,40 +93,51 @@ def simulate_model(rng: np.random.Generator, settings: WorldSettings) -> ModelCo
     heavy = rng.random(customers) < 0.2 * keys / customers
     rate = np.where(heavy, 0.8, (keys - 0.8 * heavy.sum()) / (customers - heavy.sum()))
     # What they are like. A trait says who comes on weekends and in campaigns.
-    drawn = _Features(rng)
+    features = _Features(rng, settings, planted)
     trait = np.empty(customers, dtype=np.float32)
-    bins = np.empty((2, customers, STREAMS), dtype=np.int64)
-    everybody = np.arange(customers)
-    drawn.draw_into(trait, bins, everybody, settings, shift=0.0)
+    bins = np.empty((LAYERS, customers, STREAMS), dtype=np.int64)
+    features.draw_into(trait, bins, np.arange(customers), shift=0.0)
     daily, weekly = [], []
-    for _ in range(WEEKS):
+    for week in range(weeks):
         # Some customers are replaced by others.
         renewed = np.flatnonzero(rng.random(customers) < settings.renewed_a_week)
-        drawn.draw_into(trait, bins, renewed, settings, shift=settings.renewal_shift)
+        features.draw_into(trait, bins, renewed, shift=settings.renewal_shift)
         # Who comes on each day of the week, Monday first, and who comes on any.
         present = _presence(rng, rate, trait, settings)
-        daily += [_count(bins[int(day >= 5)][present[day]]) for day in range(7)]
+        for day in range(7):
+            after = _planted_part(planted, 7 * week + day)
+            layer = (day >= 5) + 2 * (rng.random(int(present[day].sum())) < after)
+            daily.append(_count(bins[layer, np.flatnonzero(present[day])]))
         weekly.append(_count(bins[0][present.any(axis=0)]))
     return ModelCounts(np.array(daily), np.array(weekly))
+
+
+def _planted_part(planted: PlantedShift | None, day: int) -> float:
+    """Return the share of a day's customers with what is planted."""
+    if planted is None or day < planted.day:
+        return 0.0
+    return planted.first_part if day == planted.day else 1.0
 
 
 class _Features:
     """How the features of one model are distributed, and how they become bins."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def __init__(
+        self, rng: np.random.Generator, settings: WorldSettings, planted: PlantedShift | None
+    ) -> None:
+        self._rng, self._settings, self._planted = rng, settings, planted
         # Half of the features have nothing to do with the trait.
         loadings = rng.uniform(-0.7, 0.7, size=FEATURES) * (rng.random(FEATURES) < 0.5)
         self._loadings = loadings.astype(np.float32)
         self._weights = rng.dirichlet(np.ones(FEATURES)).astype(np.float32)
         self._shapes = rng.choice(3, size=FEATURES, p=[0.6, 0.2, 0.2])
+        if planted is not None:
+            self._shapes[planted.feature] = 0
         covariance = np.outer(loadings, loadings) + np.diag(1 - loadings**2)
         self._score_sd = float(np.sqrt(self._weights @ covariance @ self._weights))
 
-    def draw_into(
-        self, trait: Floats, bins: Counts, customers: Counts, settings: WorldSettings, shift: float
-    ) -> None:
-        """Draw new *customers*: their (K,) trait, and (2, K, STREAMS) bins on workdays, weekends.
+    def draw_into(self, trait: Floats, bins: Counts, customers: Counts, shift: float) -> None:
+        """Draw new *customers*: their (K,) trait and (LAYERS, K, STREAMS) bins.
 
         shift  standard deviations by which the features of the trait differ.
         """
@@ -115,9 +146,13 @@ class _Features:
         values = drawn[:, None] * self._loadings + own * np.sqrt(1 - self._loadings**2)
         values += shift * np.sign(self._loadings)
         trait[customers] = drawn
-        bins[0, customers] = self._bins(values)
-        values[:, :SEASONAL] += settings.weekend_shift
-        bins[1, customers] = self._bins(values)
+        on_weekend = values.copy()
+        on_weekend[:, :SEASONAL] += self._settings.weekend_shift
+        for layer, days in enumerate((values, on_weekend)):
+            bins[layer, customers] = self._bins(days)
+            if self._planted is not None:
+                days[:, self._planted.feature] += self._planted.shift
+                bins[layer + 2, customers] = self._bins(days)
 
     def _bins(self, values: Floats) -> Counts:
         """Return (K, STREAMS) bins of (K, FEATURES) values, counted on through all streams."""
