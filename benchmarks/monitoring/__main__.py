@@ -33,7 +33,19 @@ BENCHMARKS = {
     "explain": "time and exactness of explanations",
     "acts": "from a finding to traffic that moved",
 }
-"""Name of a module in this folder -> what it measures."""
+"""Name -> what is measured. Its module is in MODULES."""
+
+MODULES = {
+    "quiet": "benchmarks.monitoring.quiet",
+    "finds": "benchmarks.monitoring.finds",
+    "estimates": "benchmarks.monitoring.estimates",
+    "uplift": "benchmarks.monitoring.uplift",
+    "fairness": "benchmarks.monitoring.fairness",
+    "fold": "benchmarks.monitoring.fold",
+    "day": "benchmarks.monitoring.day",
+    "explain": "benchmarks.monitoring.explain",
+    "acts": "benchmarks.monitoring.acts",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,20 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a small version, for tests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every number there")
+    # What was asked for, and whether it can be.
     asked = parser.parse_args(arguments)
     if asked.rounds is not None and asked.rounds < 1:
         parser.error(f"--rounds {asked.rounds}: ask for one round or more")
-    # Without --only, every benchmark that this checkout has.
     names = [asked.only] if asked.only else [name for name in BENCHMARKS if _exists(name)]
     if asked.only and not _exists(asked.only):
         parser.error(
             f"--only {asked.only}: this checkout has no benchmarks/monitoring/{asked.only}.py"
         )
+    # Run each, and show its bars as soon as they are there.
     options = MonitoringOptions(rounds=asked.rounds, quick=asked.quick, seed=asked.seed)
     console = Console()
     results: dict[str, list[MeasuredBar]] = {}
     for name in names:
-        module = importlib.import_module(f"benchmarks.monitoring.{name}")
+        module = importlib.import_module(MODULES[name])
         results[name] = list(module.main(options))
         console.print(bars_as_table(f"{name}: {BENCHMARKS[name]}", results[name]), "")
     if asked.json is not None:
@@ -72,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exists(name: str) -> bool:
-    return find_spec(f"benchmarks.monitoring.{name}") is not None
+    return find_spec(MODULES[name]) is not None
 
 
 if __name__ == "__main__":

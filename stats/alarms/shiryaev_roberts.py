@@ -116,10 +116,12 @@ def look_at(
             f"counts of shape {counts.shape} from {counts.min() if counts.size else 0}: this "
             f"detector looks at {test.log_gains.shape[1]} bins, and counts are not negative"
         )
+    # A repeated look, and one without person-looks.
     if state.look is not None and look <= state.look:
         return state, None
     if not counts.any():
         return replace(state, look=look), None
+    # M after this look.
     log_m = advance(np.array(state.log_m), test.gains(counts))
     total = float(mean_evidence(log_m, test.log_weights))
     # The change is dated by the look since which M is above 1.

@@ -68,7 +68,7 @@ class NoFigures:
     """Rows of the smaller sample."""
     rows_needed: int
     moved: ShareFigure | None = None
-    """Of a constant reference: live rows in any other bin."""
+    """With a constant reference: the live rows in any other bin."""
 
     def __str__(self) -> str:
         """Return the reason, and what is known nevertheless."""
@@ -80,7 +80,7 @@ class NoFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class DriftEstimate:
     """A figure and its standard error, in the same unit. By chance it may be below 0."""
 
     value: float
@@ -91,12 +91,12 @@ class Estimate:
 class DriftFigures:
     """How far live rows are from a reference."""
 
-    psi: Estimate
-    jensen_shannon: Estimate
-    """In nats."""
-    rank_distance: Estimate
+    psi: DriftEstimate
+    jensen_shannon: DriftEstimate
+    """The divergence in nats, 0 to ln 2."""
+    rank_distance: DriftEstimate
     """W1 in ranks of the reference: .1 means that rows moved by a tenth of all rows on average."""
-    value_distance: Estimate | None
+    value_distance: DriftEstimate | None
     """W1 in the unit of the feature. None: no values of the bins were given."""
     reference_rows: int
     live_rows: int
@@ -216,7 +216,7 @@ def compare_counts(
     )
 
 
-def _psi(reference: Counts, live: Counts) -> Estimate:
+def _psi(reference: Counts, live: Counts) -> DriftEstimate:
     p, q = _smoothed(reference), _smoothed(live)
     log_ratio = np.log(p / q)
     chance = 1 / reference.sum() + 1 / live.sum()
@@ -224,10 +224,10 @@ def _psi(reference: Counts, live: Counts) -> Estimate:
         _variance(p, log_ratio - q / p) / reference.sum()
         + _variance(q, log_ratio + p / q) / live.sum()
     )
-    return Estimate(debiased_psi(live, reference), _standard_error(delta, chance, len(p)))
+    return DriftEstimate(debiased_psi(live, reference), _standard_error(delta, chance, len(p)))
 
 
-def _jensen_shannon(reference: Counts, live: Counts) -> Estimate:
+def _jensen_shannon(reference: Counts, live: Counts) -> DriftEstimate:
     p, q = _smoothed(reference), _smoothed(live)
     middle = (p + q) / 2
     to_p, to_q = np.log(p / middle) / 2, np.log(q / middle) / 2
@@ -235,7 +235,7 @@ def _jensen_shannon(reference: Counts, live: Counts) -> Estimate:
     delta = _variance(p, to_p) / reference.sum() + _variance(q, to_q) / live.sum()
     raw = float(p @ to_p + q @ to_q)
     corrected = raw - (len(p) - 1) * chance / 8
-    return Estimate(corrected, _standard_error(delta, chance / 8, len(p)))
+    return DriftEstimate(corrected, _standard_error(delta, chance / 8, len(p)))
 
 
 def _standard_error(delta: float, unit: float, bins: int) -> float:
@@ -247,7 +247,7 @@ def _standard_error(delta: float, unit: float, bins: int) -> float:
     return math.sqrt(max(delta - 2 * chance, 0.0) + chance)
 
 
-def wasserstein(reference: Counts, live: Counts, positions: Floats) -> Estimate:
+def wasserstein(reference: Counts, live: Counts, positions: Floats) -> DriftEstimate:
     """Return W1 between two (J,) counts at (J,) *positions*, corrected for chance.
 
     Each bin's difference D of cumulated shares has noise of standard deviation s. Where the shares
@@ -256,7 +256,7 @@ def wasserstein(reference: Counts, live: Counts, positions: Floats) -> Estimate:
     s/2; no correction is right everywhere, as |D| has a corner at 0. NaN without rows.
     """
     if not reference.any() or not live.any():
-        return Estimate(math.nan, math.nan)
+        return DriftEstimate(math.nan, math.nan)
     p, q = reference / reference.sum(), live / live.sum()
     gaps = np.diff(positions)
     both = np.cumsum(reference + live)[:-1] / (reference.sum() + live.sum())
@@ -270,7 +270,7 @@ def wasserstein(reference: Counts, live: Counts, positions: Floats) -> Estimate:
         for weights in (_row_weights(gaps * np.sign(difference)), _row_weights(gaps))
     )
     value = float(gaps @ (np.abs(difference) - by_chance))
-    return Estimate(value, math.sqrt(variance))
+    return DriftEstimate(value, math.sqrt(variance))
 
 
 def _row_weights(gap_weights: Floats) -> Floats:
