@@ -35,7 +35,7 @@ from benchmarks.monitoring.quiet_world import (
     simulate_model,
 )
 from stats.alarms.budget import DAYS_A_QUARTER, AlarmBudget, Cadence
-from stats.alarms.change_test import DAILY, REFERENCE_ERROR_SDS, location_scores
+from stats.alarms.change_test import DAILY, location_scores, shift_bound
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -182,7 +182,7 @@ def _edge_bar(rng: np.random.Generator, models: int, budget: AlarmBudget) -> Mea
 def _shares_at_the_edge(reference: Counts) -> Floats:
     """Return the (J,) shares whose mean normal score is just what is tolerated, by tilting."""
     scores = location_scores(reference)
-    target = DAILY.shift_sd + REFERENCE_ERROR_SDS / math.sqrt(reference.sum())
+    target = shift_bound(DAILY, int(reference.sum()))
     low, high = 0.0, 3.0
     for _ in range(60):
         tilt = (low + high) / 2

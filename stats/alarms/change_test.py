@@ -5,13 +5,14 @@ J is the number of bins, N_j the person-looks of a look in bin j, m the rows of 
 
     bins      share of bin j <= b_j = c U_j, U_j the upper end of the reference's share (Clopper and
               Pearson) at error .001 / J.   e = (a/b)^N_j ((1 - a)/(1 - b))^(n - N_j), a > b
-    location  mean of s <= b = tau + 3.09 / sqrt(m), s_j the normal score of bin j, standardised,
-              clipped to +-2.5 and centred.    e = prod (1 + l (s_j - b))^N_j, and its mirror
+    location  mean of s <= b = max(tau, 2 x 3.09 / sqrt(m)), s_j the normal score of bin j,
+              standardised, clipped to +-2.5, centred.  e = prod (1 + l (s_j - b))^N_j; mirrored
 
 Given the looks before, each person-look has a share <= b_j, or a mean <= b. Then each factor has
 a mean of at most 1, and so have e and the weighted mean of all alternatives. For shares up to their
 bounds e < 1 in every single look, whatever the rows have in common. U_j and 3.09 / sqrt(m) are
-there because the reference is a sample: with probability .998 the true one is within them.
+there because the reference is a sample. With probability .998 it is off by less, so that a true
+shift of half of b is tolerated however small the reference is.
 
 Person-looks with a common cause, such as a household or a batch, may move together. A *cluster* of
 size k takes each to the power 1/k: a product of k e-values to that power is no larger than their
@@ -131,7 +132,7 @@ def histogram_gains(references: Counts, tolerance: Tolerance) -> Floats:
         ]
         # The location, upwards and downwards.
         scores = location_scores(reference)
-        bound = tolerance.shift_sd + REFERENCE_ERROR_SDS / math.sqrt(rows[index])
+        bound = shift_bound(tolerance, int(rows[index]))
         for direction in (scores, -scores) if scores.any() else ():
             bets += [_bet_on_mean(direction - bound, stake) for stake in STAKES]
         log_gains[index, : len(bets)] = bets
@@ -180,6 +181,11 @@ def location_scores(reference: Counts) -> Floats:
     shares = reference / reference.sum()
     scores = np.clip(standardised(normal_scores(shares), shares), -SCORE_MAX, SCORE_MAX)
     return np.asarray(scores - scores @ shares) if np.count_nonzero(reference) > 1 else scores * 0
+
+
+def shift_bound(tolerance: Tolerance, rows: int) -> float:
+    """Return the tolerated mean of the scores, given the *rows* of the reference."""
+    return max(tolerance.shift_sd, 2 * REFERENCE_ERROR_SDS / math.sqrt(rows))
 
 
 def check_settings(share_ratio: float, shift_sd: float, cluster: int) -> None:
