@@ -62,8 +62,11 @@ def main(options: MonitoringOptions) -> list[MeasuredBar]:
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     rng = np.random.default_rng(options.seed)
     budget = version_budget(FEATURES, QUALITY_STREAMS)
-    bars = [_shift_bar(rng, rounds, budget, shift, part) for shift, part in SHIFTS]
-    bars += _other_rules(rng, min(rounds, 100))
+    fewer = -(-rounds // 4)
+    bars = [
+        _shift_bar(rng, rounds if case == SHIFTS[0] else fewer, budget, *case) for case in SHIFTS
+    ]
+    bars += _other_rules(rng, fewer)
     bars += [_share_bar(rng, rounds, budget, "missing values", MISSING, a) for a in CALLS_A_DAY]
     bars += [_share_bar(rng, rounds, budget, "unknown categories", UNKNOWN, BAR_CALLS_A_DAY)]
     bars.append(_silence_bar(rng, rounds, budget))
