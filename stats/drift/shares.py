@@ -12,6 +12,7 @@ continued fraction (Press et al., Numerical Recipes, 6.4), so that a control hos
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +27,8 @@ FRACTION_TOLERANCE = 1e-12
 TINY = 1e-300
 STEPS_MAX = 60
 SHARE_TOLERANCE = 1e-9
+LOG_DENSITY_MIN = -600.0
+"""Newton's step has no use where the density is smaller than its exponential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,73 +79,71 @@ def upper_share(hits: Counts, rows: Counts | int, error: float) -> Floats:
             "lie between 0 and the rows, of which there is one at least, and the error between 0 "
             "and .25"
         )
-    # Counts repeat, above all 0, and each costs some hundred microseconds.
-    pairs, index = np.unique(np.stack([hits, total]), axis=1, return_inverse=True)
-    k, n = pairs.astype(np.float64)
-    a, b = k + 1.0, np.maximum(n - k, 1.0)
-    # Newton's steps from the normal approximation, kept between two ends that close in.
-    low, high = k / n, np.ones(len(k))
-    sds = NormalDist().inv_cdf(1.0 - error)
-    share = np.clip(k / n + sds * np.sqrt((k + 1.0) * b / n) / n + sds**2 / n, low, 1.0 - 1e-9)
+    pairs = zip(hits.tolist(), total.tolist(), strict=True)
+    return np.array([_upper_end(count, of, error) for count, of in pairs])
+
+
+@lru_cache(maxsize=16_384)
+def _upper_end(hits: int, rows: int, error: float) -> float:
+    """Return one upper end. Counts repeat, above all 0, so results are cached."""
+    if hits == rows:
+        return 1.0
+    a, b = hits + 1.0, float(rows - hits)
     log_gammas = _log_gammas(a, b)
+    # Newton's steps from the normal approximation, between two ends that close in.
+    low, high = hits / rows, 1.0
+    sds = NormalDist().inv_cdf(1.0 - error)
+    share = low + sds * math.sqrt(a * b / rows) / rows + (sds**2 + 2.0) / (3.0 * rows)
+    share = min(max(share, low), 1.0 - 1e-9)
     for _ in range(STEPS_MAX):
         excess = regularised_beta(share, a, b) - (1.0 - error)
-        low, high = np.where(excess < 0.0, share, low), np.where(excess < 0.0, high, share)
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            log_density = log_gammas + (a - 1.0) * np.log(share) + (b - 1.0) * np.log1p(-share)
-            step = share - excess / np.exp(log_density)
-        inside = (step > low) & (step < high)
-        moved = np.where(inside, step, (low + high) / 2)
-        settled = bool(np.all(np.abs(moved - share) <= SHARE_TOLERANCE * moved))
+        low, high = (share, high) if excess < 0.0 else (low, share)
+        log_density = log_gammas + (a - 1.0) * math.log(share) + (b - 1.0) * math.log1p(-share)
+        step = share - excess / math.exp(log_density) if log_density > LOG_DENSITY_MIN else low
+        moved = step if low < step < high else (low + high) / 2
+        if abs(moved - share) <= SHARE_TOLERANCE * moved:
+            return moved
         share = moved
-        if settled:
-            break
-    return np.where(k == n, 1.0, share)[index.reshape(-1)].reshape(hits.shape)
+    return share
 
 
-def regularised_beta(x: Floats, a: Floats, b: Floats) -> Floats:
-    """Return the (J,) regularised incomplete beta function I_x(a, b), for a, b > 0.
-
-    x  (J,) between 0 and 1.
-    """
+def regularised_beta(x: float, a: float, b: float) -> float:
+    """Return the regularised incomplete beta function I_x(a, b), for 0 <= x <= 1 and a, b > 0."""
+    if x <= 0.0 or x >= 1.0:
+        return float(x >= 1.0)
     # The fraction converges fast below the mean; above it the mirrored one does.
     mirrored = x > (a + 1.0) / (a + b + 2.0)
-    u = np.where(mirrored, 1.0 - x, x)
-    p, q = np.where(mirrored, b, a), np.where(mirrored, a, b)
-    inside = (u > 0.0) & (u < 1.0)
-    safe = np.where(inside, u, 0.5)
-    front = np.exp(_log_gammas(p, q) + p * np.log(safe) + q * np.log1p(-safe)) / p
-    value = np.where(inside, front * _continued_fraction(safe, p, q), np.where(u >= 1.0, 1.0, 0.0))
-    return np.asarray(np.where(mirrored, 1.0 - value, value))
+    if mirrored:
+        x, a, b = 1.0 - x, b, a
+    front = math.exp(_log_gammas(a, b) + a * math.log(x) + b * math.log1p(-x)) / a
+    value = front * _continued_fraction(x, a, b)
+    return 1.0 - value if mirrored else value
 
 
-def _continued_fraction(x: Floats, a: Floats, b: Floats) -> Floats:
-    """Return the (J,) continued fraction of I_x(a, b) by Lentz's method."""
-    c = np.ones_like(x)
+def _continued_fraction(x: float, a: float, b: float) -> float:
+    """Return the continued fraction of I_x(a, b) by Lentz's method."""
+    c = 1.0
     d = 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
-    fraction = d.copy()
+    fraction = d
     for m in range(1, FRACTION_TERMS_MAX):
         # The even term, then the odd one.
         even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
+        d = 1.0 / _away_from_zero(1.0 + even * d)
+        c = _away_from_zero(1.0 + even / c)
+        fraction *= c * d
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
-        for term in (even, odd):
-            d = 1.0 / _away_from_zero(1.0 + term * d)
-            c = _away_from_zero(1.0 + term / c)
-            fraction *= c * d
-        if np.all(np.abs(c * d - 1.0) < FRACTION_TOLERANCE):
+        d = 1.0 / _away_from_zero(1.0 + odd * d)
+        c = _away_from_zero(1.0 + odd / c)
+        fraction *= c * d
+        if abs(c * d - 1.0) < FRACTION_TOLERANCE:
             break
     return fraction
 
 
-def _log_gammas(a: Floats, b: Floats) -> Floats:
-    """Return ln of gamma(a + b) / (gamma(a) gamma(b)), by element."""
-    return np.array(
-        [
-            math.lgamma(first + second) - math.lgamma(first) - math.lgamma(second)
-            for first, second in zip(a.tolist(), b.tolist(), strict=True)
-        ]
-    )
+def _log_gammas(a: float, b: float) -> float:
+    """Return ln of gamma(a + b) / (gamma(a) gamma(b))."""
+    return math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
 
 
-def _away_from_zero(values: Floats) -> Floats:
-    return np.where(np.abs(values) < TINY, TINY, values)
+def _away_from_zero(value: float) -> float:
+    return value if abs(value) > TINY else TINY

@@ -201,7 +201,6 @@ COMING: set[str] = {
     "monitoring/decisions",
     "monitoring/fold",
     "monitoring/explain",
-    "monitoring/jobs",
     "monitoring/api",
     "monitoring/__main__",
 }
