@@ -58,7 +58,7 @@ class OtherChange:
     """What happened elsewhere, from the history: a deployment, an edition of a view, a restart."""
 
     at: int
-    """Unix seconds."""
+    """Unix seconds of the change."""
     kind: str
     subject: str
     """The model, view or host that was changed."""

@@ -262,12 +262,14 @@ def quality_look(
     saved: Mapping[str, Any] = state.get(cadence.name, {})
     states, alarms, unwatched = {}, [], {}
     for share in version.shares:
+        # A share with a small reference has no detector.
         hits, rows = counts.get(share.name, (0, 0))
         try:
             test = share_test(share.reference_hits, share.reference_rows, cluster=share.cluster)
         except ReferenceTooSmallError as error:
             unwatched[share.name] = str(error)
             continue
+        # Look with the saved state, and date an alarm by its first look with evidence.
         detector = _resume(saved.get(share.name), test, share.reference_id)
         limit = budget.detectors[share.name, cadence].log_threshold
         looked = np.array([rows - hits, hits], dtype=np.int64)

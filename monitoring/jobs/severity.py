@@ -17,7 +17,7 @@ class Severity(IntEnum):
     WARNING = 2
     """Within a working day."""
     PAGE = 3
-    """At once."""
+    """At once, by day and night."""
 
 
 @dataclass(frozen=True, slots=True)

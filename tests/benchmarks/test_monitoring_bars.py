@@ -42,7 +42,7 @@ def test_benchmark_of_monitoring_prints_its_bars_and_json(
 
 @pytest.mark.walk
 def test_quiet_world_is_quiet_and_a_planted_shift_is_found() -> None:
-    """The same rule on the same customers: without the shift no alarm, with it that feature's."""
+    """One rule on equal customers: without the shift no alarm, with it that feature's."""
     settings = WorldSettings(keys_a_day=(2_000, 2_000))
     budget = version_budget(FEATURES, QUALITY_STREAMS)
     quiet = simulate_model(np.random.default_rng(3), settings, weeks=6)

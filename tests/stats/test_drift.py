@@ -72,7 +72,7 @@ def test_drift_figures_have_no_bias_where_nothing_moved(bins: int, n: int, m: in
 @pytest.mark.walk
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.3, 0.5, 1.0])
 def test_drift_standard_errors_cover_the_true_figure(shift: float) -> None:
-    """Of 95 % intervals at least 90 % cover, at 20,000 reference rows and 5,000 live ones."""
+    """At least 90 % of the 95 % intervals cover, at 20,000 reference rows and 5,000 live ones."""
     p, q = deciles(), deciles(shift)
     middle = (p + q) / 2
     truth = np.array(

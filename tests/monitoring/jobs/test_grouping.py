@@ -121,7 +121,7 @@ def test_models_that_alarm_on_one_day_have_the_day_as_their_cause() -> None:
 
 
 def test_alarms_weeks_apart_are_two_incidents() -> None:
-    """The same view, broken on Monday and again on day 20."""
+    """A view is broken on Monday and again on day 20."""
     groups = group_alarms(
         alarm(stream=stream, view="usage", kind="quality", day=day)
         for day in (0, 20)

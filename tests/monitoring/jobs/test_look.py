@@ -42,6 +42,7 @@ def draw(rng: np.random.Generator, rows: int, shift: float = 0.0) -> Counts:
 
 def watched(*, settled: bool) -> WatchedVersion:
     """Return a version with a score and two features of a view."""
+    # The score and the features, with their references of training and of production.
     rng = np.random.default_rng(1)
     weekdays = [day % 7 for day in range(SETTLING_DAYS)]
     values = [
@@ -58,6 +59,7 @@ def watched(*, settled: bool) -> WatchedVersion:
         )
         for name in ("p", "calls", "minutes")
     ]
+    # What is looked at every five minutes.
     shares = (
         WatchedShare(
             name="usage missing",
