@@ -84,9 +84,9 @@ class Expectation:
     def scores(self) -> Floats:
         """(G, J) float64: d_g s_gj of every alternative g."""
         marginal = self.counts.sum(axis=1) @ self.table / self.counts.sum()
-        location = _standardised(_normal_scores(marginal), marginal)
+        location = standardised(normal_scores(marginal), marginal)
         scale = np.clip(
-            _standardised(location * location, marginal), -SCALE_SCORE_MAX, SCALE_SCORE_MAX
+            standardised(location * location, marginal), -SCALE_SCORE_MAX, SCALE_SCORE_MAX
         )
         rows = [delta * location for delta in LOCATION]
         rows += [delta * scale for delta in SCALE]
@@ -255,14 +255,15 @@ def debiased_psi(canary: Counts, baseline: Counts) -> float:
     return raw - (bins - 1) * (1 / canary_n + 1 / baseline_n)
 
 
-def _normal_scores(marginal: Floats) -> Floats:
+def normal_scores(marginal: Floats) -> Floats:
     """Return the (J,) normal quantiles of the middle of each bin's ranks."""
     middle = np.cumsum(marginal) - marginal / 2
     inverse = NormalDist().inv_cdf
     return np.array([inverse(min(max(float(rank), 1e-6), 1 - 1e-6)) for rank in middle])
 
 
-def _standardised(scores: Floats, marginal: Floats) -> Floats:
+def standardised(scores: Floats, marginal: Floats) -> Floats:
+    """Return (J,) scores with mean 0 and variance 1 under the (J,) shares; 0 if all are equal."""
     mean = float(scores @ marginal)
     variance = float((scores - mean) ** 2 @ marginal)
     return (scores - mean) / math.sqrt(variance) if variance > 1e-12 else np.zeros_like(scores)

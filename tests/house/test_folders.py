@@ -58,8 +58,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "score_scale",
             "tilt",
         ),
-        ("accuracy",),
-        ("estimates", "fairness", "uplift"),
+        ("accuracy", "drift"),
+        ("alarms", "estimates", "fairness", "uplift"),
     ),
     "features": (
         (

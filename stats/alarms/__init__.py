@@ -1,0 +1,1 @@
+"""Alarms with a stated number of false ones: e-detectors of relevant changes, and their budget."""
