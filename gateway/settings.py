@@ -8,6 +8,7 @@ from pathlib import Path
 from features.online.store_url import StoreUrlError, parse_store_url, url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
+from journal.prediction_id import ROWS_MAX
 from journal.retention import Bounds
 from registry.types import UnknownActorError, read_token
 
@@ -223,6 +224,11 @@ class Settings:
             self.rows_call_max > self.rows_inside_max,
             f"rows_call_max={self.rows_call_max} is more than rows_inside_max="
             f"{self.rows_inside_max}; the largest call could never be admitted",
+        )
+        self._refuse_if(
+            self.rows_call_max > ROWS_MAX,
+            f"rows_call_max={self.rows_call_max} is more than {ROWS_MAX}, the largest number of "
+            "rows that a prediction id can name",
         )
         # Times: each must leave room for what happens within it.
         self._refuse_if(

@@ -15,6 +15,7 @@ from journal.person import Person
 from journal.prediction_id import hash_model_name, write_prediction_id
 from journal.reader import JournalReader
 from journal.retention import Bounds, delete_old_segments
+from journal.score_code import ScoreRule
 from journal.segment import JournalKind, list_segments
 from journal.writer import JournalAppender
 from protos.journal_pb2 import OutcomeRecord, ServedBatch
@@ -46,6 +47,9 @@ def prediction_id(number: int, customer: str = "C", *, sealed: bool = False) -> 
         at_ms=1,
         key_hash=HASHES[customer],
         boot_id=1,
+        rows=1,
+        score=0.25,
+        rule=ScoreRule(probability=True, threshold=0.5),
     )
 
 
