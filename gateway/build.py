@@ -102,7 +102,14 @@ def build_serving_parts(
     # The parts after a reply: the shadows, and the recorder that feeds them.
     waiting_max, limits = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
     shadows = shadow_type(
-        windows, clock, waiting_max, limits, around.on_guard, metrics, route_table.quarantined
+        windows,
+        clock,
+        waiting_max,
+        limits,
+        around.on_guard,
+        metrics,
+        route_table.quarantined,
+        around.served_journal,
     )
     recorder = Recorder(windows, metrics, shadows, around.served_journal, clock, around.on_guard)
 

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from journal.score_code import ScoreRule, decode_score, encode_score, encode_scores
+from journal.score_code import ScoreRule, code_of_score, codes_of_scores, score_of_code
 
 FORMAT = 3
 SEALED_FORMAT = 4
@@ -68,7 +68,7 @@ _UPPER = 48
 """The bit at which the score and the number of rows begin in their fields."""
 _LOWER_MASK = (1 << _UPPER) - 1
 _SCORELESS_BODY = Struct("<BBHIQ8sQqQQ")
-"""The same bytes in formats 1 and 2."""
+"""Formats 1 and 2 have these fields instead."""
 _MASK_BLOCK = Struct("<QQQ")
 _MASKS = Struct("<8I")
 _MASKS_BITS = 3
@@ -163,12 +163,14 @@ def write_prediction_id(
     About 3 us: packing and two BLAKE2s blocks, and a third for each eighth id. A sealed id takes
     4 us more.
     """
+    # The score and its two bits, and their mask.
     at_ms &= _LOWER_MASK
-    code, bfloat16 = encode_score(score, probability=rule.probability)
+    code, bfloat16 = code_of_score(score, probability=rule.probability)
     flags = int(bfloat16) | int(score >= rule.threshold) << 1
     mask = _masks(masking_key(key), boot_id, at_ms >> _MASK_TIME_BITS, sequence >> _MASKS_BITS)[
         sequence & ((1 << _MASKS_BITS) - 1)
     ]
+    # The body has the score above the revision, and the rows above the time.
     body = BODY.pack(
         SEALED_FORMAT if sealed else FORMAT,
         role | (flags ^ (mask >> 16 & 3)) << _FLAGS_SHIFT,
@@ -181,6 +183,7 @@ def write_prediction_id(
         key_hash,
         boot_id,
     )
+    # The MAC is of the masked score, and of the readable fields.
     mac = _mac(body, key)
     return (_xor_stream(body, mac, sealing_key(key)) if sealed else body) + mac
 
@@ -239,7 +242,7 @@ def write_prediction_ids(
     sequence = (first + np.arange(calls)) & 0xFFFF_FFFF
     # The score of each call's first row, masked.
     first_scores = scores[row_offsets[:-1], 0]
-    codes, bfloat16 = encode_scores(first_scores, probability=rule.probability)
+    codes, bfloat16 = codes_of_scores(first_scores, probability=rule.probability)
     positive = first_scores >= rule.threshold
     at = int.from_bytes(body[32:38], "little") >> _MASK_TIME_BITS
     boot_id = int.from_bytes(body[48:56], "little")
@@ -277,6 +280,7 @@ def read_prediction_id(prediction_id: bytes, key: bytes) -> PredictionId:
     Raises PredictionIdError for a wrong length, format or MAC. The message is the same for each, so
     that a forger learns nothing.
     """
+    # Unseal the body, and check its MAC.
     body, mac = prediction_id[: BODY.size], prediction_id[BODY.size :]
     is_id = len(prediction_id) == LENGTH
     if is_id and body[0] in (SEALED_FORMAT, SEALED_SCORELESS_FORMAT):
@@ -296,7 +300,7 @@ def read_prediction_id(prediction_id: bytes, key: bytes) -> PredictionId:
         masks = _masks(masking_key(key), boot_id, at_ms >> _MASK_TIME_BITS, sequence >> _MASKS_BITS)
         mask = masks[sequence & ((1 << _MASKS_BITS) - 1)]
         role ^= (mask >> 16 & 3) << _FLAGS_SHIFT
-        score = decode_score(code ^ mask & 0xFFFF, bfloat16=bool(role & BFLOAT16_BIT))
+        score = score_of_code(code ^ mask & 0xFFFF, bfloat16=bool(role & BFLOAT16_BIT))
         positive = bool(role & POSITIVE_BIT)
         role &= ~(BFLOAT16_BIT | POSITIVE_BIT)
     return PredictionId(

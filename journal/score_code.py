@@ -25,15 +25,15 @@ class ScoreRule(NamedTuple):
     """A score at or above it is a positive decision. A float32, as the scores are."""
 
 
-def encode_score(score: float, *, probability: bool) -> tuple[int, bool]:
+def code_of_score(score: float, *, probability: bool) -> tuple[int, bool]:
     """Return the 16 bits of a float32 *score*, and whether they are a bfloat16."""
     if probability and 0.0 <= score <= 1.0:
         return int(PROBABILITY_STEPS * score + 0.5), False
-    codes, _ = encode_scores(np.array([score], dtype=np.float32), probability=False)
+    codes, _ = codes_of_scores(np.array([score], dtype=np.float32), probability=False)
     return int(codes[0]), True
 
 
-def encode_scores(
+def codes_of_scores(
     scores: NDArray[np.float32], *, probability: bool
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Return (N,) codes and (N,) whether a code is a bfloat16, of (N,) scores."""
@@ -53,7 +53,7 @@ def encode_scores(
     return codes, ~within
 
 
-def decode_score(code: int, *, bfloat16: bool) -> float:
+def score_of_code(code: int, *, bfloat16: bool) -> float:
     """Return the score of 16 bits."""
     if bfloat16:
         return float(struct.unpack("<f", struct.pack("<I", code << 16))[0])

@@ -91,9 +91,11 @@ class PredictionIdWriter:
 
         score  the first output.
         """
+        # Take the next sequence number, which batches share.
         identity = self._identity
         sequence = self._sequence
         self._sequence += 1
+        # Write the id of a call of one row.
         return write_prediction_id(
             identity.prediction_id_key,
             sealed=routes.limits.hide_role,

@@ -58,6 +58,10 @@ class JournalWriter(Protocol):
         """Queue one record. Never blocks; a record that finds the queue full is dropped."""
         ...
 
+    def append_optional(self, payload: bytes) -> bool:
+        """Queue one record if there is room to spare, and return whether there was."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RecorderStatistics:

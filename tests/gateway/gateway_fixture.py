@@ -50,6 +50,12 @@ class MemoryJournal:
         """Append a record."""
         self.records.append(payload)
 
+    def append_optional(self, payload: bytes) -> bool:
+        """Append a record while the journal is healthy, which says that it has room to spare."""
+        if self.healthy:
+            self.records.append(payload)
+        return self.healthy
+
     async def append_durably(self, payload: bytes) -> None:
         """Append a record; memory needs no sync."""
         self.records.append(payload)

@@ -181,6 +181,7 @@ def test_write_ids_equals_ids_written_one_by_one(
     rule: ScoreRule,
 ) -> None:
     """Ids are written in groups and a rest; sequences wrap; some calls are in the holdout."""
+    # Write one id after the other.
     common: dict[str, Any] = {
         "slot": 7,
         "model_hash": 2**64 - 5,
@@ -207,6 +208,7 @@ def test_write_ids_equals_ids_written_one_by_one(
     row_offsets = np.cumsum([0, *(rows for _, _, rows, _ in calls)]).astype(np.uint32)
     scores = np.full((int(row_offsets[-1]), 2), 0.125, dtype=np.float32)
     scores[row_offsets[:-1], 0] = [score for *_, score in calls]
+    # Write all of them at once, with both implementations.
     arguments = (
         key,
         pack_body(role=2, **common),
@@ -239,6 +241,7 @@ def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObje
 
 def test_native_functions_refuse_columns_that_do_not_fit() -> None:
     """Keys past the buffer, columns of two lengths, and keys of a wrong size are refused."""
+    # Keys that do not lie in the buffer.
     ends = np.array([1, 9], dtype=np.uint32)
     starts = np.array([0, 1], dtype=np.uint32)
     for function in (hash_keys(native=True), encode_field(native=True)):
@@ -249,6 +252,7 @@ def test_native_functions_refuse_columns_that_do_not_fit() -> None:
             function(first, b"abc", starts[::-1].copy(), starts)
         with pytest.raises(ValueError, match="buffer"):
             function(first, b"abc", starts, starts[:1])
+    # One argument of an id is changed after the other.
     hashes, scores = np.zeros(1, dtype=np.uint64), np.zeros((1, 1), dtype=np.float32)
     fitting = (bytes(32), bytes(56), None, scores, [0, 1], bytes(32), None)
     for index, other, message in (

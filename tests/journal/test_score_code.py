@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journal.prediction_id import read_prediction_id, write_prediction_id
-from journal.score_code import PROBABILITY_STEPS, ScoreRule, decode_score, encode_score
+from journal.score_code import PROBABILITY_STEPS, ScoreRule, code_of_score, score_of_code
 from tests.property_examples import examples
 
 KEY = bytes(range(32))
@@ -24,19 +24,19 @@ def written(score: float, sequence: int = 0, **fields: Any) -> bytes:  # noqa: A
 
 @examples(200)
 @given(st.floats(0, 1, width=32))
-def test_encode_score_keeps_a_probability_to_half_a_step(score: float) -> None:
+def test_code_of_score_keeps_a_probability_to_half_a_step(score: float) -> None:
     """That is 7.7e-6, less than the tolerance that golden rows have."""
-    code, bfloat16 = encode_score(score, probability=True)
+    code, bfloat16 = code_of_score(score, probability=True)
     assert not bfloat16
-    assert abs(decode_score(code, bfloat16=False) - score) <= 0.5 / PROBABILITY_STEPS
+    assert abs(score_of_code(code, bfloat16=False) - score) <= 0.5 / PROBABILITY_STEPS
 
 
 @examples(200)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
-def test_encode_score_keeps_eight_bits_of_any_number(score: float) -> None:
+def test_code_of_score_keeps_eight_bits_of_any_number(score: float) -> None:
     """It stays finite and keeps its sign; numbers too small for a normal float32 lose more."""
-    code, bfloat16 = encode_score(score, probability=False)
-    decoded = decode_score(code, bfloat16=bfloat16)
+    code, bfloat16 = code_of_score(score, probability=False)
+    decoded = score_of_code(code, bfloat16=bfloat16)
     assert bfloat16
     assert np.isfinite(decoded)
     if abs(score) >= 2.0**-126:
@@ -44,13 +44,13 @@ def test_encode_score_keeps_eight_bits_of_any_number(score: float) -> None:
         assert np.sign(decoded) == np.sign(score)
 
 
-def test_encode_score_keeps_what_is_no_number() -> None:
+def test_code_of_score_keeps_what_is_no_number() -> None:
     """A reader then sees it, whatever the rule is."""
     for probability in (False, True):
-        code, bfloat16 = encode_score(float("nan"), probability=probability)
-        assert np.isnan(decode_score(code, bfloat16=bfloat16))
-        code, bfloat16 = encode_score(float("-inf"), probability=probability)
-        assert decode_score(code, bfloat16=bfloat16) == -np.inf
+        code, bfloat16 = code_of_score(float("nan"), probability=probability)
+        assert np.isnan(score_of_code(code, bfloat16=bfloat16))
+        code, bfloat16 = code_of_score(float("-inf"), probability=probability)
+        assert score_of_code(code, bfloat16=bfloat16) == -np.inf
 
 
 @examples(100)

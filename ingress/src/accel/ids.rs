@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::accel::score_code::{encode_score, ScoreRule};
+use crate::accel::score_code::{code_of_score, ScoreRule};
 use crate::sys::vectors::{self, Vectorized};
 
 /// Bytes of a prediction id before its MAC.
@@ -102,7 +102,7 @@ fn prediction_ids_by<const LANES: usize>(answer: AnswerIds) -> Vec<u8> {
         id[KEY_HASH_AT..KEY_HASH_AT + 8].copy_from_slice(&key_hash.to_le_bytes());
         // The score and its two bits, masked.
         let score = answer.scores[index];
-        let (code, bfloat16) = encode_score(score, answer.rule.probability);
+        let (code, bfloat16) = code_of_score(score, answer.rule.probability);
         let positive = f64::from(score) >= answer.rule.threshold;
         let mask = masks[index + (first & 7) as usize];
         id[SCORE_AT..SCORE_AT + 2].copy_from_slice(&(code ^ mask as u16).to_le_bytes());

@@ -16,7 +16,7 @@ pub struct ScoreRule {
 
 /// The 16 bits of a score, and whether they are a bfloat16.
 #[inline(always)]
-pub fn encode_score(score: f32, probability: bool) -> (u16, bool) {
+pub fn code_of_score(score: f32, probability: bool) -> (u16, bool) {
     if probability && (0.0..=1.0).contains(&score) {
         return ((f64::from(score) * PROBABILITY_STEPS + 0.5) as u16, false);
     }
@@ -36,19 +36,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encode_score_writes_probabilities_in_steps_and_others_as_bfloat16() {
-        assert_eq!(encode_score(0.0, true), (0, false));
-        assert_eq!(encode_score(1.0, true), (65_535, false));
-        assert_eq!(encode_score(0.5, true), (32_768, false));
-        assert_eq!(encode_score(1.5, true), (0x3fc0, true));
-        assert_eq!(encode_score(0.5, false), (0x3f00, true));
-        assert_eq!(encode_score(-2.0, false), (0xc000, true));
+    fn code_of_score_writes_probabilities_in_steps_and_others_as_bfloat16() {
+        assert_eq!(code_of_score(0.0, true), (0, false));
+        assert_eq!(code_of_score(1.0, true), (65_535, false));
+        assert_eq!(code_of_score(0.5, true), (32_768, false));
+        assert_eq!(code_of_score(1.5, true), (0x3fc0, true));
+        assert_eq!(code_of_score(0.5, false), (0x3f00, true));
+        assert_eq!(code_of_score(-2.0, false), (0xc000, true));
     }
 
     #[test]
-    fn encode_score_keeps_numbers_finite_and_others_as_they_are() {
-        assert_eq!(encode_score(f32::MAX, false), (0x7f7f, true));
-        assert_eq!(encode_score(f32::INFINITY, true), (INFINITE, true));
-        assert!(f32::from_bits(u32::from(encode_score(f32::NAN, true).0) << 16).is_nan());
+    fn code_of_score_keeps_numbers_finite_and_others_as_they_are() {
+        assert_eq!(code_of_score(f32::MAX, false), (0x7f7f, true));
+        assert_eq!(code_of_score(f32::INFINITY, true), (INFINITE, true));
+        assert!(f32::from_bits(u32::from(code_of_score(f32::NAN, true).0) << 16).is_nan());
     }
 }
