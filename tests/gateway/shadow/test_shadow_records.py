@@ -4,11 +4,16 @@ Calls come over real gRPC, and a real process scores the shadow's copies.
 """
 
 import asyncio
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from journal.reader import JournalReader
+from journal.segment import JournalKind, list_segments
+from journal.writer import JournalAppender
 from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
 from protos.predict_pb2 import CANARY, FALLBACK, PRODUCTION, PredictReply
 from tests.gateway.canary_at_half import (
@@ -17,7 +22,7 @@ from tests.gateway.canary_at_half import (
     canary_keys,
     predict_all_keys,
 )
-from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture
+from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture, predict_request
 from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 
@@ -30,6 +35,7 @@ VERSIONS = {
 }
 """Production, a canary with twice its scores that raises if the first input is 5 or more, and a
 shadow with half its scores."""
+VISIBLE_S_MAX = 5.0
 SHADOWED = replace(CANARY_AT_HALF, shadows=(("3", 10_000),))
 
 
@@ -97,5 +103,36 @@ def test_canary_records_have_the_score_of_production() -> None:
                 assert np.allclose(np.frombuffer(record.production_scores, "<f4") * 2, scores)
             assert {role for record in records["1"] for role in record.role} == {PRODUCTION}
             assert {record.production_scores for record in records["1"]} == {b""}
+
+    asyncio.run(walk())
+
+
+def test_reader_sees_answers_and_shadow_scores_within_seconds(tmp_path: Path) -> None:
+    """It reads the segment that the worker is writing, so nothing waits for the segment's end."""
+
+    async def walk() -> None:
+        writer = JournalAppender(tmp_path, JournalKind.SERVED)
+        async with gateway_fixture(VERSIONS, SHADOWED, served_journal=writer) as gateway:
+            # The first call starts the shadow's process, which takes as long as it takes.
+            await gateway.predict(predict_request(1, 2, 3))
+            reader, versions = JournalReader(tmp_path, JournalKind.SERVED), list[str]()
+
+            def read_versions() -> bool:
+                for payload, _ in reader:
+                    record = ServedBatch.FromString(payload)
+                    versions.extend([record.version] * (len(record.prediction_ids) // 64))
+                return "3" in versions
+
+            await wait_until(read_versions)
+            # From then on each call is visible within seconds, without any request for it.
+            for _ in range(3):
+                versions.clear()
+                called_s = time.monotonic()
+                await predict_all_keys(gateway)
+                await wait_until(lambda: read_versions() and len(versions) == 120)
+                assert time.monotonic() - called_s < VISIBLE_S_MAX
+                assert versions.count("3") == 60
+            assert len(list_segments(tmp_path, JournalKind.SERVED)) == 1
+        await asyncio.to_thread(writer.close)
 
     asyncio.run(walk())
