@@ -14,6 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROBABILITY_STEPS = 65_535
+INFINITE = 0x7F80
+"""The exponent of infinity in a bfloat16."""
+QUIET_NAN = 0x40
+"""The bit of a bfloat16 that keeps a NaN from becoming infinity."""
+_FLOAT32, _BITS = struct.Struct("<f"), struct.Struct("<I")
 
 
 class ScoreRule(NamedTuple):
@@ -29,8 +34,12 @@ def code_of_score(score: float, *, probability: bool) -> tuple[int, bool]:
     """Return the 16 bits of a float32 *score*, and whether they are a bfloat16."""
     if probability and 0.0 <= score <= 1.0:
         return int(PROBABILITY_STEPS * score + 0.5), False
-    codes, _ = codes_of_scores(np.array([score], dtype=np.float32), probability=False)
-    return int(codes[0]), True
+    (bits,) = _BITS.unpack(_FLOAT32.pack(score))
+    truncated: int = bits >> 16
+    if score != score:
+        return truncated | QUIET_NAN, True
+    rounded: int = bits + 0x7FFF + (truncated & 1) >> 16
+    return truncated if rounded & 0x7FFF == INFINITE else rounded, True
 
 
 def codes_of_scores(
@@ -41,9 +50,9 @@ def codes_of_scores(
     bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.uint32)
     rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
     truncated = bits >> 16
-    infinite = (rounded & 0x7FFF) == 0x7F80
+    infinite = (rounded & 0x7FFF) == INFINITE
     codes = np.where(infinite | ~np.isfinite(scores), truncated, rounded).astype(np.uint16)
-    codes[np.isnan(scores)] |= 0x40
+    codes[np.isnan(scores)] |= QUIET_NAN
     if not probability:
         return codes, np.ones(len(scores), dtype=np.bool_)
     # Probabilities in steps of their own.
@@ -56,5 +65,5 @@ def codes_of_scores(
 def score_of_code(code: int, *, bfloat16: bool) -> float:
     """Return the score of 16 bits."""
     if bfloat16:
-        return float(struct.unpack("<f", struct.pack("<I", code << 16))[0])
+        return float(_FLOAT32.unpack(_BITS.pack(code << 16))[0])
     return code / PROBABILITY_STEPS
