@@ -1,1 +1,1 @@
-"""Walks through monitoring with real processes."""
+"""Monitoring with a real gateway, control and readers."""
