@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gateway.columns import Calls, Pin, row_counts
 from gateway.key_column import KeyColumn
 from gateway.models.routes import LoadedVersion, Participant, Routes
+from journal.prediction_id import LENGTH
 
 Index = NDArray[np.intp] | slice
 ALL = slice(None)
@@ -131,6 +132,23 @@ class Batch:
     """Wall clock at which the age of the stored features was checked."""
     scoring_started_ns: int = 0
     """Monotonic time at which the versions were given the batch."""
+    _answer_ids: "NDArray[np.void] | None" = None
+
+    @property
+    def answer_ids(self) -> "NDArray[np.void]":
+        """(C,) the prediction id of each call's answer, 64 bytes; zeros until it is answered.
+
+        They are kept for shadows, so only `keep_answer_ids` fills them in.
+        """
+        if self._answer_ids is None:
+            self._answer_ids = np.zeros(self.calls.calls, dtype=f"V{LENGTH}")
+        return self._answer_ids
+
+    def keep_answer_ids(self, answer: "Answer") -> None:
+        """Keep the prediction ids of an answer for shadows, if the model has any."""
+        if self.routes.shadows:
+            ids = np.frombuffer(answer.prediction_ids, dtype=f"V{LENGTH}")
+            self.answer_ids[answer.batch_slice.call_indexes] = ids
 
     def all_calls(self) -> BatchSlice:
         """Return the slice of the whole batch."""
@@ -175,3 +193,5 @@ class Answer:
     """(rows,) turnout.v1.RowFlag bits."""
     prediction_ids: bytes = b""
     """64 bytes a call, filled in when the answer is sent."""
+    production_scores: NDArray[np.float32] | None = None
+    """(rows, K) what production scored the rows of a canary's answer; None for other answers."""

@@ -100,10 +100,7 @@ def build_serving_parts(
     metrics, route_table = Metrics(), RouteTable()
     windows, outcome_windows = Windows(), OutcomeWindows()
     # The parts after a reply: the shadows, and the recorder that feeds them.
-    waiting_max, limits = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
-    shadows = shadow_type(
-        windows, clock, waiting_max, limits, around.on_guard, metrics, route_table.quarantined
-    )
+    shadows = _build_shadows(shadow_type, around, windows, metrics, route_table)
     recorder = Recorder(windows, metrics, shadows, around.served_journal, clock, around.on_guard)
 
     def on_refused(model: str, refusal: Refusal, calls: int) -> None:
@@ -171,6 +168,26 @@ def create_server(
             library, settings, clock, error_log, on_refused, methods, callers=callers
         )
     return GrpcioServer(settings, clock, error_log, on_refused, methods, callers)
+
+
+def _build_shadows(
+    shadow_type: type[Shadows],
+    around: Surroundings,
+    windows: Windows,
+    metrics: Metrics,
+    route_table: RouteTable,
+) -> Shadows:
+    settings = around.settings
+    return shadow_type(
+        windows,
+        around.clock,
+        settings.shadow_rows_waiting_max,
+        shadow_limits_of(settings),
+        around.on_guard,
+        metrics,
+        route_table.quarantined,
+        around.served_journal,
+    )
 
 
 def _unary_methods(

@@ -9,6 +9,7 @@ from features.online.store_url import StoreUrlError, parse_store_url, url_with_c
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
 from host.addresses import is_loopback
+from journal.prediction_id import ROWS_MAX
 from journal.retention import Bounds
 from registry.types import UnknownActorError, read_token
 
@@ -214,12 +215,12 @@ class Settings:
     """Segments of the host's journal, of both kinds. Beyond it the oldest are deleted; 0: none."""
 
     def __post_init__(self) -> None:
+        self._check_rows()
         self._check_bounds()
         self._check_choices()
         self._check_shares()
 
-    def _check_bounds(self) -> None:
-        # Rows: bounds that contain each other.
+    def _check_rows(self) -> None:
         self._refuse_if(
             self.rows_inside_max < 2 * self.batch_rows_max,
             f"rows_inside_max={self.rows_inside_max} is less than two batches of batch_rows_max="
@@ -235,6 +236,13 @@ class Settings:
             f"rows_call_max={self.rows_call_max} is more than rows_inside_max="
             f"{self.rows_inside_max}; the largest call could never be admitted",
         )
+        self._refuse_if(
+            self.rows_call_max > ROWS_MAX,
+            f"rows_call_max={self.rows_call_max} is more than {ROWS_MAX}, the largest number of "
+            "rows that a prediction id can name",
+        )
+
+    def _check_bounds(self) -> None:
         # Times: each must leave room for what happens within it.
         self._refuse_if(
             self.heartbeat_timeout_ms < 5 * self.heartbeat_ms,

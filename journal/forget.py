@@ -48,6 +48,8 @@ class ForgottenJournals:
     calls: int = 0
     rows: int = 0
     """The rows of these calls, other people's among them."""
+    shadow_calls: int = 0
+    """Records of shadows about such calls; one for each shadow that scored the call."""
     outcomes: int = 0
     segments: int = 0
     """Segments that were rewritten, or deleted because nothing was left."""
@@ -101,8 +103,11 @@ class _Removal:
 
     def without_calls(self, payload: bytes) -> bytes | None:
         part = take_served(payload, self.person)
-        self.removed.calls += len(part.prediction_ids)
-        self.removed.rows += part.rows
+        if part.shadow:
+            self.removed.shadow_calls += len(part.prediction_ids)
+        else:
+            self.removed.calls += len(part.prediction_ids)
+            self.removed.rows += part.rows
         return part.rest
 
     def is_outcome(self, payload: bytes) -> bool:

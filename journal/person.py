@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from journal.prediction_id import LENGTH, PredictionIdError, hash_model_name, read_prediction_id
+from journal.served import is_shadow_record
 from protos.journal_pb2 import OutcomeRecord, ServedBatch
 
 
@@ -63,6 +64,8 @@ class ServedPart(NamedTuple):
     prediction_ids: tuple[bytes, ...] = ()
     rows: int = 0
     """The rows of these calls."""
+    shadow: bool = False
+    """Whether a shadow scored them, and another record has their answers."""
     unknown: bool = False
     """Whether the record has the id, and its contract is unknown."""
 
@@ -93,7 +96,8 @@ def take_served(payload: bytes, person: Person) -> ServedPart:
     # What is left has every column of the other calls.
     ids = [batch.prediction_ids[LENGTH * call :][:LENGTH] for call in np.flatnonzero(taken)]
     rest = None if taken.all() else _selected(batch, ~taken, ~taken[call_of_row])
-    return ServedPart(rest, tuple(ids), int(row_count[taken].sum()))
+    rows = int(row_count[taken].sum())
+    return ServedPart(rest, tuple(ids), rows, shadow=is_shadow_record(batch))
 
 
 def is_outcome_of(payload: bytes, person: Person, prediction_ids: Collection[bytes]) -> bool:
@@ -146,7 +150,7 @@ def _selected(batch: ServedBatch, calls: NDArray[np.bool_], rows: NDArray[np.boo
     rest.CopyFrom(batch)
     for name in ("at_unix_ns", "role", "row_count", "prediction_ids", "key_hash"):
         setattr(rest, name, _kept(getattr(batch, name), calls))
-    for name in ("row_flags", "vectors", "scores"):
+    for name in ("row_flags", "vectors", "scores", "production_scores"):
         setattr(rest, name, _kept(getattr(batch, name), rows))
     if batch.entity_ids:
         ids = np.array(batch.entity_ids, dtype=object).reshape(len(rows), -1)

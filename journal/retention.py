@@ -1,7 +1,8 @@
 """Deletes whole segments, oldest first, so that a journal keeps its bounds of age and size.
 
 The supervisor of a gateway calls it once a minute, so no call waits for it. A segment that is being
-written is locked by its writer, and the folder by each reader: neither loses anything.
+written is locked by its writer, and the folder by each reader: neither loses anything. What a
+reader has not read so far (journal/progress.py) stays beyond the bounds, while the disk has space.
 """
 
 import contextlib
@@ -10,15 +11,18 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from host.files import folder_lock, fsync_folder
+from journal.progress import ReaderProgress, read_progress
 from journal.segment import HEADER, JournalKind, SegmentName, list_segments
 
 DAY_S = 86_400
+DISK_FREE_SHARE_MIN = 0.05
+"""With a smaller share of the disk free, segments beyond the bounds are deleted unread."""
 PACE_S_MIN = 60
 """A journal that began less than a minute ago counts as a minute old, so that its first records are
 no pace."""
@@ -36,9 +40,12 @@ class JournalUse:
     """What a journal takes after its old segments were deleted."""
 
     deleted: Mapping[tuple[str, str], int]
-    """(kind, "age" or "size") -> segments deleted this time."""
+    """(kind, "age", "size" or "unread") -> segments deleted this time. Unread ones were beyond a
+    bound and not read by every reader, and the disk was nearly full."""
     kind_bytes: Mapping[str, int]
     """kind -> bytes of its segments."""
+    unread_bytes: int
+    """Bytes of segments that are beyond a bound, and wait for a reader."""
     days_left: float
     """Days until the bound of bytes, or the end of the disk, is reached at the last day's pace. The
     days kept, where age deletes before that. Infinity when nothing is written or deleted."""
@@ -60,16 +67,18 @@ def delete_old_segments(folder: Path, bounds: Bounds, now_s: float) -> JournalUs
     now_s  the present, Unix seconds.
     """
     deleted: Counter[tuple[str, str]] = Counter()
-    kept = _segments(folder)
+    kept, unread_bytes = _segments(folder), 0
     if kept:
+        readers = read_progress(folder, now_s)
         with folder_lock(folder, wait=False) as held:
             if held:
-                kept = _delete(folder, kept, bounds, now_s, deleted)
+                kept, unread_bytes = _delete(folder, kept, bounds, now_s, readers, deleted)
     kind_bytes = {kind.name.lower(): 0 for kind in JournalKind}
     for segment in kept:
         kind_bytes[_kind(segment)] += segment.size
     disk_free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-    return JournalUse(deleted, kind_bytes, _days_left(kept, bounds, now_s, disk_free))
+    days_left = _days_left(kept, bounds, now_s, disk_free)
+    return JournalUse(deleted, kind_bytes, unread_bytes, days_left)
 
 
 def _segments(folder: Path) -> list[_Segment]:
@@ -87,24 +96,48 @@ def _delete(
     segments: list[_Segment],
     bounds: Bounds,
     now_s: float,
+    readers: Sequence[ReaderProgress],
     deleted: Counter[tuple[str, str]],
-) -> list[_Segment]:
-    """Delete what is beyond the bounds, count it in *deleted* and return the rest."""
-    total = sum(segment.size for segment in segments)
+) -> tuple[list[_Segment], int]:
+    """Delete what is beyond the bounds, and count it in *deleted*.
+
+    Returns the rest, and how many bytes of it wait for a reader.
+    """
+    total, unread_bytes = sum(segment.size for segment in segments), 0
+    disk = shutil.disk_usage(folder)
+    free = disk.free
     kept = []
     for segment in segments:
+        # Leave what is within the bounds.
         too_old = bounds.days_max and now_s - segment.written_s > bounds.days_max * DAY_S
         # A worker creates a file and locks it a moment later, still without a record.
         has_records = segment.size > HEADER.size
         too_much = bounds.bytes_max and total > bounds.bytes_max and has_records
-        if (too_old or too_much) and _delete_unless_written(folder / str(segment.name)):
-            deleted[_kind(segment), "age" if too_old else "size"] += 1
+        if not (too_old or too_much):
+            kept.append(segment)
+            continue
+        # Leave what a reader has not read, unless the disk is nearly full.
+        unread = _is_unread(segment, readers)
+        if unread and free >= DISK_FREE_SHARE_MIN * disk.total:
+            unread_bytes += segment.size
+            kept.append(segment)
+        elif _delete_unless_written(folder / str(segment.name)):
+            cause = "unread" if unread else "age" if too_old else "size"
+            deleted[_kind(segment), cause] += 1
             total -= segment.size
+            free += segment.size
         else:
             kept.append(segment)
     if deleted:
         fsync_folder(folder)
-    return kept
+    return kept, unread_bytes
+
+
+def _is_unread(segment: _Segment, readers: Sequence[ReaderProgress]) -> bool:
+    """Whether a reader has records of the segment to read."""
+    if segment.size <= HEADER.size:
+        return False
+    return any(reader.offsets.get(str(segment.name), 0) < segment.size for reader in readers)
 
 
 def _delete_unless_written(path: Path) -> bool:

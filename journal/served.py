@@ -5,7 +5,9 @@ from pathlib import Path
 
 from journal.reader import JournalReader
 from journal.segment import JournalKind
-from protos.journal_pb2 import OutcomeRecord, ServedBatch
+from protos.journal_pb2 import UNSEEN_SHADOW, OutcomeRecord, ServedBatch
+
+SHADOW_ROLE = bytes([UNSEEN_SHADOW])
 
 
 def journals_below(folder: Path) -> list[Path]:
@@ -13,11 +15,21 @@ def journals_below(folder: Path) -> list[Path]:
     return sorted({folder, *folder.rglob("journal")})
 
 
+def is_shadow_record(batch: ServedBatch) -> bool:
+    """Whether a shadow scored the calls of *batch*, and another version answered them."""
+    return batch.role[:1] == SHADOW_ROLE
+
+
 def read_served_batches(folder: Path) -> Iterator[ServedBatch]:
-    """Yield the served batches of every journal in *folder* and below it."""
+    """Yield what callers were answered, from every journal in *folder* and below it.
+
+    Records of shadows are left out: their calls have a record of the version that answered.
+    """
     for journal in journals_below(folder):
         for payload, _ in JournalReader(journal, JournalKind.SERVED):
-            yield ServedBatch.FromString(payload)
+            batch = ServedBatch.FromString(payload)
+            if not is_shadow_record(batch):
+                yield batch
 
 
 def read_outcomes(folder: Path) -> Iterator[OutcomeRecord]:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from journal.errors import JournalRefusedError
-from journal.segment import JournalKind, check_payload, frame_record
+from journal.segment import RECORD_BYTES_MAX, JournalKind, check_payload, frame_record
 from journal.tape import SEGMENT_MS_MAX, SegmentWriter, SyncFailedError
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class JournalAppender:
         self._closing = False
         self.dropped = 0
         """Records that were not stored, exactly: queue full, disk refused, or sync failed."""
+        self.dropped_optional = 0
+        """Records that `append_optional` did not queue. They are not in `dropped`."""
         self.written = 0
         """Records that are on disk and synced."""
         self._unsynced: list[Future[None] | None] = []
@@ -92,6 +94,19 @@ class JournalAppender:
         Raises RecordSizeError for an empty or oversized payload.
         """
         self._queue(payload, None)
+
+    def append_optional(self, payload: bytes) -> bool:
+        """Queue *payload* if at most half of the queue is taken and the disk takes records.
+
+        So these records are dropped before any other. Returns whether it was queued; if not, it is
+        counted in `dropped_optional`. A larger payload than a record may be is not queued either.
+        """
+        fits = self._bytes_waiting + len(payload) <= self._bytes_waiting_max // 2
+        if self.healthy and fits and len(payload) <= RECORD_BYTES_MAX:
+            self._queue(payload, None)
+            return True
+        self.dropped_optional += 1
+        return False
 
     async def append_durably(self, payload: bytes) -> None:
         """Return when *payload* is on disk and synced. Raises JournalRefusedError if it is not."""

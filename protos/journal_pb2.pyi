@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable
@@ -6,8 +7,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class UnseenRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNSEEN_ROLE_UNSPECIFIED: _ClassVar[UnseenRole]
+    UNSEEN_SHADOW: _ClassVar[UnseenRole]
+UNSEEN_ROLE_UNSPECIFIED: UnseenRole
+UNSEEN_SHADOW: UnseenRole
+
 class ServedBatch(_message.Message):
-    __slots__ = ("model", "version", "version_digest", "revision", "at_unix_ns", "role", "row_count", "prediction_ids", "key_hash", "row_flags", "width", "vectors", "outputs", "scores", "entity_ids", "model_contract")
+    __slots__ = ("model", "version", "version_digest", "revision", "at_unix_ns", "role", "row_count", "prediction_ids", "key_hash", "row_flags", "width", "vectors", "outputs", "scores", "entity_ids", "model_contract", "production_scores")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +32,7 @@ class ServedBatch(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     ENTITY_IDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTION_SCORES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     version_digest: int
@@ -40,7 +49,8 @@ class ServedBatch(_message.Message):
     scores: bytes
     entity_ids: _containers.RepeatedScalarFieldContainer[str]
     model_contract: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., revision: _Optional[int] = ..., at_unix_ns: _Optional[bytes] = ..., role: _Optional[bytes] = ..., row_count: _Optional[bytes] = ..., prediction_ids: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., row_flags: _Optional[bytes] = ..., width: _Optional[int] = ..., vectors: _Optional[bytes] = ..., outputs: _Optional[int] = ..., scores: _Optional[bytes] = ..., entity_ids: _Optional[_Iterable[str]] = ..., model_contract: _Optional[str] = ...) -> None: ...
+    production_scores: bytes
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., revision: _Optional[int] = ..., at_unix_ns: _Optional[bytes] = ..., role: _Optional[bytes] = ..., row_count: _Optional[bytes] = ..., prediction_ids: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., row_flags: _Optional[bytes] = ..., width: _Optional[int] = ..., vectors: _Optional[bytes] = ..., outputs: _Optional[int] = ..., scores: _Optional[bytes] = ..., entity_ids: _Optional[_Iterable[str]] = ..., model_contract: _Optional[str] = ..., production_scores: _Optional[bytes] = ...) -> None: ...
 
 class OutcomeRecord(_message.Message):
     __slots__ = ("prediction_id", "model", "keys", "row", "name", "value", "event_time_ms", "idempotency_key", "received_unix_ns", "caller")

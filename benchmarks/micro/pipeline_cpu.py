@@ -72,6 +72,10 @@ class NullParts:
     def append(self, payload: bytes) -> None:
         """Discard a journal record."""
 
+    def append_optional(self, payload: bytes) -> bool:
+        """Discard a journal record."""
+        return bool(payload)
+
     async def append_durably(self, payload: bytes) -> None:
         """Discard a journal record."""
 

@@ -184,6 +184,11 @@ class ReportOutcomeService:
                 "names model and customer already, so leave them out"
             )
         prediction = self._read_prediction_id(request.prediction_id)
+        if prediction.rows is not None and request.row >= prediction.rows:
+            raise invalid_argument(
+                f"row {request.row} is not a row of this prediction: its call had "
+                f"{prediction.rows} {'row' if prediction.rows == 1 else 'rows'}, counted from 0"
+            )
         if request.event_time_ms and request.event_time_ms < prediction.at_ms - SKEW_MS:
             raise invalid_argument(
                 f"event_time_ms is {prediction.at_ms - request.event_time_ms} ms before the "

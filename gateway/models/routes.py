@@ -16,9 +16,10 @@ from gateway.columns import ModelShape
 from gateway.models.executor import CanaryBreaker, ModelExecutor
 from gateway.models.view_reads import ViewRead, load_native_rows
 from gateway.settings import Settings
+from journal.score_code import ScoreRule
 from registry.bundle import Bundle
 from registry.types import Deployment
-from stats.score_scale import ScoreScale
+from stats.score_scale import CLASS_TASKS, ScoreScale
 
 QuarantineCauses = Mapping[str, tuple[str, int]]
 """Version id (hex) of a quarantined version -> (reason, Unix ns of the first death)."""
@@ -46,6 +47,13 @@ class LoadedVersion:
     def digest8(self) -> int:
         """The first 8 bytes of the id as a little-endian integer, used in windows and journals."""
         return int.from_bytes(self.id[:8], "little")
+
+    @cached_property
+    def score_rule(self) -> ScoreRule:
+        """How prediction ids carry its scores: with the threshold that the version states."""
+        reference = self.bundle.reference
+        threshold = float(np.float32(reference.decision_threshold))
+        return ScoreRule(reference.task in CLASS_TASKS, threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,16 @@ class Routes:
     def model(self) -> str:
         """The name of the model."""
         return self.deployment.model
+
+    def score_rule(self, version: LoadedVersion) -> ScoreRule:
+        """Return how prediction ids carry the scores of *version*.
+
+        A decision is that of the serving policy's threshold or, if it has none, of the version's.
+        """
+        threshold = self.deployment.policy.decision_threshold
+        if not threshold:
+            return version.score_rule
+        return ScoreRule(version.score_rule.probability, float(np.float32(threshold)))
 
     def resolve_pin(self, name: str, *, any_version: bool = False) -> Participant | None:
         """Return the version that a pin names by label, role or alias; None if it has no answer.

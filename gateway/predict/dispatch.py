@@ -118,8 +118,11 @@ class Dispatcher:
             await self._answer_standby(batch, standby_slice, await standby_run.wait())
         for participant in {id(pin): pin for pin in assignment.pins.values()}.values():
             await self._answer_pinned(batch, participant)
-        if len(both):
-            self._recorder.offer_shadow_copies(batch, both, scored)
+        # Shadows copy calls that are answered.
+        if len(production_calls):
+            rows = int(production_slice.row_offsets[-1])
+            own_scored = scored.first_calls(len(production_slice), rows)
+            self._recorder.offer_shadow_copies(batch, production_slice, own_scored)
         if not len(canary_calls):
             return None
         production_scored = scored.last_calls(len(canary_slice), int(canary_slice.row_offsets[-1]))
@@ -269,6 +272,13 @@ class Dispatcher:
 
     async def answer_canary(self, calls: CanaryCalls) -> None:
         """Answer the canary's calls: with its score, or with production's in the same call."""
+        try:
+            await self._answer_canary(calls)
+        finally:
+            batch, batch_slice, production_scored, _ = calls
+            self._recorder.offer_shadow_copies(batch, batch_slice, production_scored)
+
+    async def _answer_canary(self, calls: CanaryCalls) -> None:
         batch, batch_slice, production_scored, _ = calls
         routes, canary = batch.routes, batch.routes.canary
         assert canary is not None
@@ -276,7 +286,8 @@ class Dispatcher:
         scored, had_full_budget = await self._wait_for_canary(calls)
         # The usual case: the canary answered every call.
         if scored.faultless and breaker_closed:
-            self._send(batch, batch_slice, canary, CANARY, scored.scores)
+            paired = production_scored.scores
+            self._send(batch, batch_slice, canary, CANARY, scored.scores, paired)
             self._observe(
                 batch, canary, ARM_CANARY, batch_slice, scored, production_scored, fallbacks=0
             )
@@ -284,7 +295,15 @@ class Dispatcher:
             return
         # Else each call gets the canary's score, production's, the standby's or an error.
         answered, covered = scored.answered, production_scored.answered
-        self._send_subset(batch, batch_slice, scored, np.flatnonzero(answered), canary, CANARY)
+        self._send_subset(
+            batch,
+            batch_slice,
+            scored,
+            np.flatnonzero(answered),
+            canary,
+            CANARY,
+            production_scored.scores,
+        )
         fallbacks = np.flatnonzero(~answered & covered)
         self._send_subset(
             batch, batch_slice, production_scored, fallbacks, routes.production, FALLBACK
@@ -406,15 +425,18 @@ class Dispatcher:
         calls: NDArray[np.intp],
         participant: Participant,
         role: int,
+        production_scores: NDArray[np.float32] | None = None,
     ) -> None:
         """Answer some calls of a slice, by their indexes within it."""
         if not len(calls):
             return
         if len(calls) == len(batch_slice):
-            self._send(batch, batch_slice, participant, role, scored.scores)
+            self._send(batch, batch_slice, participant, role, scored.scores, production_scores)
             return
         rows = BatchSlice.from_calls(calls, batch_slice.row_offsets).row_indexes
-        self._send(batch, batch_slice.subset(calls), participant, role, scored.scores[rows])
+        paired = None if production_scores is None else production_scores[rows]
+        part = batch_slice.subset(calls)
+        self._send(batch, part, participant, role, scored.scores[rows], paired)
 
     def _send(
         self,
@@ -423,8 +445,13 @@ class Dispatcher:
         participant: Participant,
         role: int,
         scores: NDArray[np.float32],
+        production_scores: NDArray[np.float32] | None = None,
     ) -> None:
-        """Answer the calls of a slice and leave a record for the journal."""
+        """Answer the calls of a slice and leave a record for the journal.
+
+        production_scores  what production scored the same rows, if another version answers them.
+        """
+        # A number that is not finite has become the default score, where a policy says so.
         flags = batch.flags(batch_slice)
         unusable = ~np.isfinite(scores)
         if unusable.any():
@@ -432,9 +459,12 @@ class Dispatcher:
             scores[unusable] = batch.routes.limits.default_score
             flags[unusable.any(axis=1)] |= np.uint32(DEFAULTED)
         answer = Answer(batch_slice, participant.version, role, scores, flags)
+        answer.production_scores = production_scores
+        # Send the replies; the rest is for the journal and the shadows.
         unix_ns = self._clock.unix_ns()
         answer.prediction_ids = self._id_writer.write(batch, answer, unix_ns // 1_000_000)
         self._server.send_replies(_replies(batch, answer))
+        batch.keep_answer_ids(answer)
         vectors = batch.inputs(batch_slice, participant)
         served = sample_served(batch, answer, vectors, unix_ns)
         if served is not None:

@@ -78,7 +78,6 @@ class StartedCall(NamedTuple):
     """The evidence key."""
     holdout: bool
     sticky: bool
-    prediction_id: bytes
 
     @property
     def request_row(self) -> SingleRow | None:
@@ -235,16 +234,7 @@ class SingleCallPath:
         read_unix_ns = self._clock.unix_ns()
         read = self._start_read(routes, call, left_ns)
         key_hash, holdout, sticky = _assign(routes, call)
-        prediction_id = self._id_writer.write_single(
-            routes,
-            routes.production.version,
-            key_hash,
-            holdout=holdout,
-            at_unix_ms=read_unix_ns // 1_000_000,
-        )
-        return StartedCall(
-            routes, queued, read, read_unix_ns, key_hash, holdout, sticky, prediction_id
-        )
+        return StartedCall(routes, queued, read, read_unix_ns, key_hash, holdout, sticky)
 
     async def read_row(self, started: StartedCall) -> SingleRow:
         """Wait for the read and join the stored features with the call's inputs.
@@ -283,6 +273,15 @@ class SingleCallPath:
             return None
         if not all(map(math.isfinite, scores)):
             return None
+        # The id carries the score.
+        prediction_id = self._id_writer.write_single(
+            routes,
+            version,
+            started.key_hash,
+            scores[0],
+            holdout=started.holdout,
+            at_unix_ms=started.read_unix_ns // 1_000_000,
+        )
         # Leave a record for the recorder, and return the reply.
         flags = row.flags if started.sticky else row.flags | NOT_STICKY
         self._recorder.record(
@@ -297,7 +296,7 @@ class SingleCallPath:
                 scores=scores,
                 flags=flags,
                 row=row,
-                prediction_id=started.prediction_id,
+                prediction_id=prediction_id,
                 ids=call.ids,
                 vector=vector,
             )
@@ -309,7 +308,7 @@ class SingleCallPath:
             model=call.model,
             version="" if hidden else version.label,
             role=ROLE_UNSPECIFIED if hidden else PRODUCTION,
-            prediction_id=started.prediction_id,
+            prediction_id=prediction_id,
             holdout=started.holdout,
             scores=scores,
             outputs=len(scores),

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.shadow.shadow_process import ShadowExecutor, ShadowLimits
+from gateway.telemetry.journal_records import encode_shadow_scores
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observations import Observations
+from gateway.telemetry.recorder import JournalWriter
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 from host.clock import Clock
@@ -31,6 +33,7 @@ class Shadows:
 
     on_guard     is called once if a version's process died twice while it scored copies.
     quarantined  RouteTable.quarantined. Its versions get no copy; that version is added to it.
+    journal      takes what shadows scored, while it has room to spare.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class Shadows:
         on_guard: Callable[[window_pb2.HardGuard], None],
         metrics: Metrics,
         quarantined: dict[str, tuple[str, int]],
+        journal: JournalWriter,
     ) -> None:
+        self._journal = journal
         self._quarantined = quarantined
         self._windows = windows
         self._clock = clock
@@ -149,6 +154,7 @@ class Shadows:
                 self._report_quarantine(copies.routes, executor, copies.version)
             return
         self._compare(copies, scored, started_ns)
+        self._keep_scores(copies, scored)
 
     def _report_quarantine(
         self, routes: Routes, executor: ShadowExecutor, version: LoadedVersion
@@ -187,6 +193,16 @@ class Shadows:
         self._windows.add_shadow_pairs(
             copies.routes, copies.version, observations, self._clock.unix_ns()
         )
+
+    def _keep_scores(self, copies: ShadowCopies, scored: Scored) -> None:
+        """Write what the shadow scored to the journal, or count the calls that are not kept."""
+        record = encode_shadow_scores(copies, scored)
+        if record is None:
+            return
+        payload, calls = record
+        outcome = "journaled" if self._journal.append_optional(payload) else "dropped"
+        model, label = copies.routes.model, copies.version.label
+        self._metrics.count_shadow_record(model, label, outcome, calls)
 
     def _executor(self, version: LoadedVersion) -> ShadowExecutor:
         executor = self._executors.get(version.id)

@@ -45,6 +45,9 @@ SUPERVISOR_FAMILIES: dict[str, Family] = {
 HOST_FAMILIES: dict[str, Family] = {
     "turnout_workers": Family("gauge", ("state",), "Workers by state."),
     "turnout_journal_bytes": Family("gauge", ("kind",), "Bytes of the journal's segments."),
+    "turnout_journal_unread_bytes": Family(
+        "gauge", (), "Bytes of segments beyond a bound that wait for a reader of the journal."
+    ),
     "turnout_journal_days_left": Family(
         "gauge",
         (),
@@ -52,7 +55,9 @@ HOST_FAMILIES: dict[str, Family] = {
         "of the last day; the days kept, where age deletes before that.",
     ),
     "turnout_journal_segments_deleted": Family(
-        "counter", ("kind", "cause"), "Segments of the journal that were deleted, by age or size."
+        "counter",
+        ("kind", "cause"),
+        "Segments of the journal that were deleted, by age or size, or unread for a full disk.",
     ),
 }
 """Families of the host, without the label `worker`."""
@@ -167,7 +172,7 @@ class Exposition(Collector):
 
     @staticmethod
     def _host_metrics(report: Report) -> Iterable[Metric]:
-        workers, size, days_left, deleted = (
+        workers, size, unread, days_left, deleted = (
             _metric(name, family) for name, family in HOST_FAMILIES.items()
         )
         states: dict[str, int] = dict.fromkeys(("starting", "spare", "serving", "draining"), 0)
@@ -178,10 +183,11 @@ class Exposition(Collector):
         if report.journal is not None:
             for kind, total in report.journal.kind_bytes.items():
                 size.add_metric([kind], total)
+            unread.add_metric([], report.journal.unread_bytes)
             days_left.add_metric([], report.journal.days_left)
         for (kind, cause), count in report.segments_deleted.items():
             deleted.add_metric([kind, cause], count)
-        return [workers, size, days_left, deleted]
+        return [workers, size, unread, days_left, deleted]
 
 
 def _metric(name: str, family: Family) -> Any:  # noqa: ANN401  no add_metric in common

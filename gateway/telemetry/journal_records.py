@@ -10,11 +10,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Answer, Batch, BatchSlice, Index
+from gateway.batch import Answer, Batch, BatchSlice
 from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
+from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.telemetry.folding import FoldedReplies
-from protos.journal_pb2 import ServedBatch
+from gateway.telemetry.shadow_copies import ShadowCopies, select_entity_ids
+from journal.prediction_id import LENGTH
+from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
+
+NO_ANSWER_ID = np.zeros((), dtype=f"V{LENGTH}")
+"""Stands for the prediction id of a call that got no answer."""
 
 
 @dataclass(slots=True)
@@ -41,6 +47,8 @@ class ServedColumns:
     """(R, K) scores of the version."""
     entity_ids: bytes
     """The encoded field ServedBatch.entity_ids (KeyColumn.to_entity_ids_field)."""
+    production_scores: NDArray[np.float32] | None = None
+    """(R, K) what production scored the same rows; None where no other version scored them."""
 
 
 def served_batch_header(
@@ -73,6 +81,8 @@ def encode_served_batch(served: ServedColumns) -> bytes:
     batch.row_flags = served.row_flags.astype("<u4", copy=False).tobytes()
     batch.vectors = served.vectors.astype("<f4", copy=False).tobytes()
     batch.scores = served.scores.astype("<f4", copy=False).tobytes()
+    if served.production_scores is not None:
+        batch.production_scores = served.production_scores.astype("<f4", copy=False).tobytes()
     return b"".join([batch.SerializeToString(), served.entity_ids])
 
 
@@ -91,9 +101,9 @@ class ServedAnswer(NamedTuple):
         return self.batch.routes
 
     @property
-    def group(self) -> str:
-        """Answers of one version are kept together."""
-        return self.answer.version.label
+    def group(self) -> tuple[str, bool]:
+        """Answers of one version are kept together, those with production's scores apart."""
+        return self.answer.version.label, self.answer.production_scores is not None
 
     @property
     def rows(self) -> int:
@@ -106,6 +116,8 @@ class ServedAnswer(NamedTuple):
         first = records[0]
         calls = [len(record.answer.batch_slice) for record in records]
         slices = [record.answer.batch_slice for record in records]
+        paired = [record.answer.production_scores for record in records]
+        production_scores = [scores for scores in paired if scores is not None]
         served = ServedColumns(
             routes=first.routes,
             version=first.answer.version,
@@ -118,6 +130,7 @@ class ServedAnswer(NamedTuple):
             vectors=np.concatenate([record.vectors for record in records]),
             scores=np.concatenate([record.answer.scores for record in records]),
             entity_ids=b"".join([_entity_ids(record) for record in records]),
+            production_scores=np.concatenate(production_scores) if production_scores else None,
         )
         return FoldedReplies(journal_records=[encode_served_batch(served)])
 
@@ -142,8 +155,43 @@ def sample_served(
         answer.scores[rows],
         answer.flags[rows],
         np.frombuffer(answer.prediction_ids, dtype="V64")[calls].tobytes(),
+        None if answer.production_scores is None else answer.production_scores[rows],
     )
     return ServedAnswer(batch, kept, vectors[rows], at_unix_ns)
+
+
+def encode_shadow_scores(copies: ShadowCopies, scored: Scored) -> tuple[bytes, int] | None:
+    """Return the ServedBatch of what a shadow scored, and its number of calls. None: no call.
+
+    It has the calls of keys in the journal's sample that the shadow scored with finite numbers and
+    whose caller got an answer, with the prediction ids of these answers.
+
+    scored  the shadow's result for *copies*.
+    """
+    # The calls that are kept, and their rows.
+    ids = np.frombuffer(copies.prediction_ids, dtype=f"V{LENGTH}")
+    sampled = in_key_sample(copies.key_hash, copies.routes.limits.journal_sampled)
+    calls = np.flatnonzero(sampled & scored.answered & (ids != NO_ANSWER_ID))
+    if not len(calls):
+        return None
+    kept = BatchSlice.from_calls(calls, copies.row_offsets)
+    rows = kept.row_indexes
+    # As columns, with the role that no caller sees.
+    served = ServedColumns(
+        routes=copies.routes,
+        version=copies.version,
+        read_unix_ns=copies.read_unix_ns[calls],
+        role=np.full(len(calls), UNSEEN_SHADOW, dtype=np.uint8),
+        row_count=kept.rows_per_call,
+        prediction_ids=ids[calls].tobytes(),
+        key_hash=copies.key_hash[calls],
+        row_flags=copies.flags[rows],
+        vectors=copies.matrix[rows],
+        scores=scored.scores[rows],
+        entity_ids=select_entity_ids(copies.entity_ids, copies.routes, rows).to_entity_ids_field(),
+        production_scores=copies.production_scores[rows],
+    )
+    return encode_served_batch(served), len(calls)
 
 
 def _key_hashes(record: ServedAnswer) -> NDArray[np.uint64]:
@@ -154,11 +202,3 @@ def _entity_ids(record: ServedAnswer) -> bytes:
     ids = KeyColumn.from_entity_ids(record.batch.calls)
     rows = record.answer.batch_slice.row_indexes
     return select_entity_ids(ids, record.routes, rows).to_entity_ids_field()
-
-
-def select_entity_ids(ids: KeyColumn, routes: Routes, rows: Index) -> KeyColumn:
-    """Return every entity id of *rows*, row by row, from the ids of the whole batch."""
-    if isinstance(rows, slice):
-        return ids
-    entities = routes.shape.entities
-    return ids.select((rows[:, None] * entities + np.arange(entities)).ravel())

@@ -63,6 +63,11 @@ FAMILIES: dict[str, Family] = {
     "turnout_shadow": Family(
         "counter", ("model", "version", "outcome"), "Shadow copies by outcome."
     ),
+    "turnout_shadow_records": Family(
+        "counter",
+        ("model", "version", "outcome"),
+        "Calls that a shadow scored: in the journal, or dropped because the journal was busy.",
+    ),
     "turnout_shadow_ends": Family(
         "counter", ("model", "version", "cause"), "Shadow processes that ended, by cause."
     ),
@@ -208,6 +213,10 @@ class Metrics:
     def count_shadow(self, model: str, version: str, outcome: str, n: int) -> None:
         """Add *n* copies for a shadow; *outcome* is scored, faulty or dropped."""
         self._add_count("turnout_shadow", (self._model_label(model), version, outcome), n)
+
+    def count_shadow_record(self, model: str, version: str, outcome: str, n: int) -> None:
+        """Add *n* scored calls of a shadow; *outcome* is journaled or dropped."""
+        self._add_count("turnout_shadow_records", (self._model_label(model), version, outcome), n)
 
     def count_outcome(self, model: str, kind: str) -> None:
         """Count one acknowledged outcome report; *kind* is one of ReportOutcomeService.KINDS."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Batch
+from gateway.key_column import KeyColumn
 from gateway.models.executor import Fault, Scored
 from gateway.models.routes import LoadedVersion, Participant, Routes
 from gateway.native_library import load_native_library
@@ -52,7 +53,10 @@ class NativeBatches(Protocol):
     def copies(
         self, prefix: bytes, sample_bp: int, columns: list[int] | None
     ) -> tuple[bytes, ...] | None:
-        """Return what a shadow copies: matrix, row offsets, key hashes, scores and flags."""
+        """Return what a shadow copies, as the columns of ShadowCopies.
+
+        The entity ids are two of them: their bytes, and where each begins and the last ends.
+        """
         ...
 
 
@@ -165,7 +169,8 @@ class _Batches:
             copied = self._native.copies(prefix, sample_bp, columns)
             if copied is None:
                 continue
-            matrix, row_offsets, key_hash, scores, flags = copied
+            matrix, row_offsets, key_hash, scores, flags, read_ns, ids, entities, ends = copied
+            entity_offsets = np.frombuffer(ends, np.uint32)
             width = self._width if columns is None else len(columns)
             yield ShadowCopies(
                 routes=self._routes,
@@ -175,6 +180,9 @@ class _Batches:
                 key_hash=np.frombuffer(key_hash, np.uint64),
                 production_scores=np.frombuffer(scores, np.float32).reshape(-1, self._outputs),
                 flags=np.frombuffer(flags, np.uint32),
+                read_unix_ns=np.frombuffer(read_ns, np.int64),
+                prediction_ids=ids,
+                entity_ids=KeyColumn(entities, entity_offsets[:-1], entity_offsets[1:]),
             )
 
     def _arms(self) -> Iterator[tuple[Participant, int, int]]:
@@ -239,7 +247,6 @@ def native_columns(record: FaultFreeBatch) -> tuple[Any, ...]:
         ),
         (
             record.flags.tobytes(),
-            features.flags.tobytes(),
             features.matrix.tobytes(),
             batch.read_unix_ns,
         ),

@@ -6,6 +6,7 @@ batch does not pay for counting and encoding.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,8 @@ from gateway.telemetry.observations import ObservationCounts
 from gateway.telemetry.shadow_copies import CopySink, copies_of_slice
 from gateway.telemetry.windows import Windows
 from host.clock import NS_PER_SECOND, Clock
+from journal.errors import RecordSizeError
+from journal.segment import RECORD_BYTES_MAX
 from protos import predict_pb2, window_pb2
 
 FOLD_S = 0.02
@@ -35,6 +38,8 @@ FOLD_AGE_NS_MAX = 250_000_000
 """If the oldest record waits longer than this, one turn folds all records."""
 FOLD_ROWS = 4_096
 """A group of records with so many rows is folded at once."""
+FOLD_VECTOR_BYTES = RECORD_BYTES_MAX // 4
+"""So is a group whose input vectors have so many bytes, because a journal record has a bound."""
 
 FEATURE_FLAGS = [
     (name.lower(), predict_pb2.RowFlag.Value(name))
@@ -44,6 +49,9 @@ FEATURE_FLAGS = [
 
 ROLE_BY_ARM = {arm: name.removeprefix("ARM_").lower() for name, arm in window_pb2.Arm.items()}
 CALL_OUTCOMES = ["answered", *(fault.name.lower() for fault in list(Fault)[1:])]
+
+
+log = logging.getLogger(__name__)
 
 
 class JournalWriter(Protocol):
@@ -56,6 +64,10 @@ class JournalWriter(Protocol):
 
     def append(self, payload: bytes) -> None:
         """Queue one record. Never blocks; a record that finds the queue full is dropped."""
+        ...
+
+    def append_optional(self, payload: bytes) -> bool:
+        """Queue one record if there is room to spare, and return whether there was."""
         ...
 
 
@@ -78,6 +90,8 @@ class _Group:
     records: list[ReplyRecord]
     since_ns: int
     """Monotonic time of the first record."""
+    rows_max: int
+    """With so many rows the group is folded at once."""
     rows: int = 0
 
 
@@ -133,11 +147,12 @@ class Recorder:
         key = (type(record), id(record.routes), record.group, second)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group([], self._clock.now_ns())
+            rows_max = min(FOLD_ROWS, FOLD_VECTOR_BYTES // (4 * _widest(record.routes)))
+            group = self._groups[key] = _Group([], self._clock.now_ns(), rows_max)
             self._fold_soon()
         group.records.append(record)
         group.rows += record.rows
-        if group.rows >= FOLD_ROWS:
+        if group.rows >= group.rows_max:
             self.fold()
 
     def offer_shadow_copies(self, batch: Batch, batch_slice: BatchSlice, scored: Scored) -> None:
@@ -257,9 +272,17 @@ class Recorder:
         for flags, broken, read_failure in folded.single_reads:
             self.record_single_read(first.routes, flags, broken, read_failure)
         for payload in folded.journal_records:
-            self._served_journal.append(payload)
+            self._append(payload)
         for copies in folded.shadow_copies:
             self._copy_sink.offer(copies)
+
+    def _append(self, payload: bytes) -> None:
+        """Write a journal record, or count it as dropped if one batch alone is too large for it."""
+        try:
+            self._served_journal.append(payload)
+        except RecordSizeError as error:
+            log.warning("journal_dropped kind=served reason=%s", error)
+            self._metrics.count_journal_dropped("served", 1)
 
     def _add_counts(
         self,
@@ -278,3 +301,10 @@ class Recorder:
         metrics.count_latency(routes.model, version.label, role, counts.latency)
         bins = counts.all_scores[: routes.scale.size + 3]
         metrics.count_scores(routes.model, version.label, role, bins)
+
+
+def _widest(routes: Routes) -> int:
+    """Return the largest number of inputs of a version that answers calls, at least 1."""
+    answering = (routes.production, routes.standby, routes.canary)
+    widths = [part.version.bundle.contract.width for part in answering if part is not None]
+    return max(1, *widths)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Batch, BatchSlice
+from gateway.batch import Batch, BatchSlice, Index
 from gateway.columns import row_counts
 from gateway.key_column import KeyColumn
 from gateway.models.executor import Scored
@@ -31,6 +31,12 @@ class ShadowCopies:
     """(R, K) production's scores, always finite."""
     flags: NDArray[np.uint32]
     """(R,) turnout.v1.RowFlag bits."""
+    read_unix_ns: NDArray[np.int64]
+    """(C,) when the age of the call's features was judged."""
+    prediction_ids: bytes
+    """64 bytes a call: the id of the answer that its caller got. Zeros if it got none."""
+    entity_ids: KeyColumn
+    """(R x E,) entity ids, row by row."""
 
     @staticmethod
     def concatenated(offered: "Sequence[ShadowCopies]") -> "ShadowCopies":
@@ -46,6 +52,9 @@ class ShadowCopies:
             key_hash=np.concatenate([copies.key_hash for copies in offered]),
             production_scores=np.concatenate([copies.production_scores for copies in offered]),
             flags=np.concatenate([copies.flags for copies in offered]),
+            read_unix_ns=np.concatenate([copies.read_unix_ns for copies in offered]),
+            prediction_ids=b"".join([copies.prediction_ids for copies in offered]),
+            entity_ids=KeyColumn.concatenated([copies.entity_ids for copies in offered]),
         )
 
 
@@ -66,9 +75,13 @@ def copies_of_slice(
 ) -> Iterator[ShadowCopies]:
     """Yield what each shadow copies of the calls that production scored without a fault.
 
+    The calls are answered already, so that they have prediction ids.
+
     scored  production's result for *batch_slice*.
     """
+    ids = KeyColumn.from_entity_ids(batch.calls)
     for participant, sample_bp in batch.routes.shadows:
+        # The calls of sampled keys, and their rows.
         answered = np.flatnonzero(scored.answered)
         keys = batch.assignment.keys.select(batch_slice.call_index_array()[answered])
         sampled = answered[sample_keys(keys, batch.routes, participant, sample_bp)]
@@ -78,15 +91,28 @@ def copies_of_slice(
         rows = within.row_indexes
         if not isinstance(batch_slice.row_indexes, slice):
             rows = batch_slice.row_indexes[rows]
+        # Copy the rows and what names them.
+        calls = batch_slice.call_index_array()[sampled]
         yield ShadowCopies(
             routes=batch.routes,
             version=participant.version,
             matrix=participant.matrix(batch.features.matrix)[rows],
             row_offsets=within.row_offsets,
-            key_hash=batch.assignment.key_hash[batch_slice.call_index_array()[sampled]],
+            key_hash=batch.assignment.key_hash[calls],
             production_scores=scored.scores[within.row_indexes],
-            flags=batch.features.flags[rows],
+            flags=batch.flags(batch.all_calls())[rows],
+            read_unix_ns=np.full(len(calls), batch.read_unix_ns, dtype=np.int64),
+            prediction_ids=batch.answer_ids[calls].tobytes(),
+            entity_ids=select_entity_ids(ids, batch.routes, rows),
         )
+
+
+def select_entity_ids(ids: KeyColumn, routes: Routes, rows: Index) -> KeyColumn:
+    """Return every entity id of *rows*, row by row, from the ids of the whole batch."""
+    if isinstance(rows, slice):
+        return ids
+    entities = routes.shape.entities
+    return ids.select((rows[:, None] * entities + np.arange(entities)).ravel())
 
 
 def sample_keys(

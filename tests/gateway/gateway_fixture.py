@@ -23,7 +23,7 @@ from gateway.predict.feature_lookup import OnlineStore
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_windows import OutcomeWindows
-from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.recorder import JournalWriter, Recorder
 from gateway.telemetry.windows import Windows
 from gateway.transport.server import IngressServer
 from gateway.worker_identity import WorkerIdentity
@@ -49,6 +49,12 @@ class MemoryJournal:
     def append(self, payload: bytes) -> None:
         """Append a record."""
         self.records.append(payload)
+
+    def append_optional(self, payload: bytes) -> bool:
+        """Append a record while the journal is healthy, which says that it has room to spare."""
+        if self.healthy:
+            self.records.append(payload)
+        return self.healthy
 
     async def append_durably(self, payload: bytes) -> None:
         """Append a record; memory needs no sync."""
@@ -159,12 +165,14 @@ async def gateway_fixture(
     others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
     single_calls: bool = True,
     unix: str = "",
+    served_journal: JournalWriter | None = None,
 ) -> AsyncIterator[GatewayFixture]:
     """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
     others        versions and deployment of each further model.
     single_calls  False makes batches of single calls, too.
     unix          path of a Unix socket, on which the server listens as well.
+    served_journal  takes the served calls in place of a journal in memory.
     """
     # The surroundings of the parts, with journals in memory.
     settings = replace(settings or Settings(), ingress=DEFAULT_INGRESS)
@@ -176,7 +184,7 @@ async def gateway_fixture(
         clock=SystemClock(),
         error_log=RecordedFaults(faults),
         store=store,
-        served_journal=served,
+        served_journal=served if served_journal is None else served_journal,
         outcome_journal=outcomes,
         idempotency_keys=IdempotencyKeys(Path("nowhere"), 7, settings.outcome_keys_max),
         on_guard=guards.append,

@@ -14,15 +14,15 @@ from gateway.key_column import ENTITY_IDS, EncodeField, HashKeys, KeyColumn
 from gateway.native_library import load_native_library
 from gateway.predict import prediction_ids
 from journal.prediction_id import (
-    BODY,
-    FORMAT,
     HOLDOUT_BIT,
-    SEALED_FORMAT,
     hash_model_name,
+    masking_key,
+    pack_body,
     sealing_key,
     write_prediction_id,
     write_prediction_ids,
 )
+from journal.score_code import ScoreRule
 from protos.journal_pb2 import ServedBatch
 from registry.types import (
     ALL_BP,
@@ -131,61 +131,96 @@ def test_write_ids_returns_the_committed_ids(native: bool, sealed: bool) -> None
     vector = vectors("prediction_id")
     key = bytes.fromhex(vector["key"])
     for case in vector["cases"]:
-        body = BODY.pack(
-            SEALED_FORMAT if sealed else FORMAT,
-            case["role"],
-            case["slot"],
-            0,
-            hash_model_name(case["model"]),
-            bytes.fromhex(case["version"]),
-            int(case["revision"]),
-            int(case["at_ms"]),
-            0,
-            int(case["boot_id"], 16),
+        body = pack_body(
+            sealed=sealed,
+            role=case["role"],
+            slot=case["slot"],
+            model_hash=hash_model_name(case["model"]),
+            version=bytes.fromhex(case["version"]),
+            revision=int(case["revision"]),
+            at_ms=int(case["at_ms"]),
+            boot_id=int(case["boot_id"], 16),
         )
-        hashes = np.array([int(case["key_hash"], 16)], dtype=np.uint64)
-        holdout = b"\1" if case["holdout"] else None
-        seal_with = sealing_key(key) if sealed else None
-        written = write_ids(native=native)(key, body, case["sequence"], hashes, holdout, seal_with)
+        written = write_ids(native=native)(
+            key,
+            body,
+            case["sequence"],
+            np.array([int(case["key_hash"], 16)], dtype=np.uint64),
+            b"\1" if case["holdout"] else None,
+            np.full((case["rows"], 2), case["score"], dtype=np.float32),
+            np.array([0, case["rows"]], dtype=np.uint32),
+            ScoreRule(case["probability"], case["threshold"]),
+            masking_key(key),
+            sealing_key(key) if sealed else None,
+        )
         assert written.hex() == case["sealed" if sealed else "id"]
+
+
+FLOATS = st.floats(width=32) | st.floats(0, 1, width=32)
 
 
 @examples(100)
 @given(
     st.binary(min_size=32, max_size=32),
-    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans()), max_size=21),
+    st.lists(
+        st.tuples(st.integers(0, 2**64 - 1), st.booleans(), st.integers(1, 3), FLOATS), max_size=21
+    ),
     st.integers(0, 2**32 - 1),
-    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 2**48 - 1),
     st.booleans(),
     st.booleans(),
+    st.builds(ScoreRule, st.booleans(), FLOATS),
 )
 def test_write_ids_equals_ids_written_one_by_one(
     key: bytes,
-    calls: list[tuple[int, bool]],
+    calls: list[tuple[int, bool, int, float]],
     first_sequence: int,
     at_ms: int,
     has_holdout: bool,
     sealed: bool,
+    rule: ScoreRule,
 ) -> None:
     """Ids are written in groups and a rest; sequences wrap; some calls are in the holdout."""
-    common = {"slot": 7, "model_hash": 2**64 - 5, "revision": 3, "at_ms": at_ms, "boot_id": 2**63}
+    # Write one id after the other.
+    common: dict[str, Any] = {
+        "slot": 7,
+        "model_hash": 2**64 - 5,
+        "version": b"abcdefgh",
+        "revision": 3,
+        "at_ms": at_ms,
+        "boot_id": 2**63 + 1,
+        "sealed": sealed,
+    }
     expected = b"".join(
         write_prediction_id(
             key,
-            sealed=sealed,
             role=2 | (HOLDOUT_BIT if in_holdout and has_holdout else 0),
             sequence=(first_sequence + index) & 0xFFFF_FFFF,
-            version=b"abcdefgh",
             key_hash=key_hash,
+            rows=rows,
+            score=score,
+            rule=rule,
             **common,
         )
-        for index, (key_hash, in_holdout) in enumerate(calls)
+        for index, (key_hash, in_holdout, rows, score) in enumerate(calls)
     )
-    id_format, seal_with = (SEALED_FORMAT, sealing_key(key)) if sealed else (FORMAT, None)
-    body = BODY.pack(id_format, 2, 7, 0, 2**64 - 5, b"abcdefgh", 3, at_ms, 0, 2**63)
-    hashes = np.array([key_hash for key_hash, _ in calls], dtype=np.uint64)
-    holdout = bytes(in_holdout for _, in_holdout in calls) if has_holdout else None
-    arguments = (key, body, first_sequence, hashes, holdout, seal_with)
+    # The first row of each call has its score; the other rows and outputs are others.
+    row_offsets = np.cumsum([0, *(rows for _, _, rows, _ in calls)]).astype(np.uint32)
+    scores = np.full((int(row_offsets[-1]), 2), 0.125, dtype=np.float32)
+    scores[row_offsets[:-1], 0] = [score for *_, score in calls]
+    # Write all of them at once, with both implementations.
+    arguments = (
+        key,
+        pack_body(role=2, **common),
+        first_sequence,
+        np.array([key_hash for key_hash, *_ in calls], dtype=np.uint64),
+        bytes(call[1] for call in calls) if has_holdout else None,
+        scores,
+        row_offsets,
+        rule,
+        masking_key(key),
+        sealing_key(key) if sealed else None,
+    )
     assert write_ids(native=False)(*arguments) == expected
     assert write_ids(native=True)(*arguments) == expected
 
@@ -206,6 +241,7 @@ def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObje
 
 def test_native_functions_refuse_columns_that_do_not_fit() -> None:
     """Keys past the buffer, columns of two lengths, and keys of a wrong size are refused."""
+    # Keys that do not lie in the buffer.
     ends = np.array([1, 9], dtype=np.uint32)
     starts = np.array([0, 1], dtype=np.uint32)
     for function in (hash_keys(native=True), encode_field(native=True)):
@@ -216,12 +252,27 @@ def test_native_functions_refuse_columns_that_do_not_fit() -> None:
             function(first, b"abc", starts[::-1].copy(), starts)
         with pytest.raises(ValueError, match="buffer"):
             function(first, b"abc", starts, starts[:1])
-    hashes = np.zeros(1, dtype=np.uint64)
-    for key, body, holdout, seal_with in (
-        (b"short", bytes(56), None, None),
-        (bytes(32), bytes(55), None, None),
-        (bytes(32), bytes(56), bytes(2), None),
-        (bytes(32), bytes(56), None, b"short"),
+    # One argument of an id is changed after the other.
+    hashes, scores = np.zeros(1, dtype=np.uint64), np.zeros((1, 1), dtype=np.float32)
+    fitting = (bytes(32), bytes(56), None, scores, [0, 1], bytes(32), None)
+    for index, other, message in (
+        (0, b"short", "32 and 56"),
+        (1, bytes(55), "32 and 56"),
+        (2, bytes(2), "holdout column"),
+        (3, scores[:0], "rows of a call"),
+        (3, scores[0], "rows of a call"),
+        (4, [0, 0], "rows of a call"),
+        (4, [1, 0], "rows of a call"),
+        (4, [0, 65_536], "rows of a call"),
+        (4, [0], "rows of a call"),
+        (5, b"short", "masking key"),
+        (6, b"short", "sealing key"),
     ):
-        with pytest.raises(ValueError, match=r"32 and 56|holdout column|sealing key"):
-            native_function("prediction_ids")(key, body, 0, hashes, holdout, seal_with)
+        changed: list[Any] = list(fitting)
+        changed[index] = other
+        key, body, holdout, rows_scores, offsets, mask_with, seal_with = changed
+        row_offsets, rule = np.array(offsets, dtype=np.uint32), ScoreRule(True, 0.5)
+        with pytest.raises(ValueError, match=message):
+            native_function("prediction_ids")(
+                key, body, 0, hashes, holdout, rows_scores, row_offsets, rule, mask_with, seal_with
+            )

@@ -15,9 +15,11 @@ from journal.person import Person
 from journal.prediction_id import hash_model_name, write_prediction_id
 from journal.reader import JournalReader
 from journal.retention import Bounds, delete_old_segments
+from journal.score_code import ScoreRule
 from journal.segment import JournalKind, list_segments
+from journal.served import read_served_batches
 from journal.writer import JournalAppender
-from protos.journal_pb2 import OutcomeRecord, ServedBatch
+from protos.journal_pb2 import UNSEEN_SHADOW, OutcomeRecord, ServedBatch
 from tests.journal.test_writer import poll_until
 
 KEY = bytes(32)
@@ -46,6 +48,9 @@ def prediction_id(number: int, customer: str = "C", *, sealed: bool = False) -> 
         at_ms=1,
         key_hash=HASHES[customer],
         boot_id=1,
+        rows=1,
+        score=0.25,
+        rule=ScoreRule(probability=True, threshold=0.5),
     )
 
 
@@ -94,6 +99,38 @@ def read(folder: Path, kind: JournalKind) -> list[bytes]:
 def forget(folder: Path, *, dry_run: bool = False, person: Person = PERSON) -> ForgottenJournals:
     """Forget the person in one folder."""
     return forget_in_journals([folder], person, dry_run=dry_run)
+
+
+def as_shadow(payload: bytes) -> bytes:
+    """Return a record of a shadow about the same calls; production's scores are its own times 2."""
+    record = ServedBatch.FromString(payload)
+    record.version = "3"
+    record.role = bytes([UNSEEN_SHADOW]) * len(record.role)
+    scores = np.frombuffer(record.scores, "<f4") * np.float32(2)
+    record.production_scores = scores.tobytes()
+    return record.SerializeToString()
+
+
+def test_records_of_shadows_lose_the_person_and_are_counted_apart(tmp_path: Path) -> None:
+    """A call counts once, however many shadows scored it, and all columns lose its rows."""
+    answered = served((1, "B"), (2, "BAC"), (3, "CB"))
+    write(tmp_path, JournalKind.SERVED, answered, as_shadow(answered), as_shadow(answered))
+    done = forget(tmp_path)
+    assert (done.calls, done.rows, done.shadow_calls) == (1, 3, 2)
+    for payload in read(tmp_path, JournalKind.SERVED)[1:]:
+        left = ServedBatch.FromString(payload)
+        assert left.entity_ids == ["B", "C", "B"]
+        assert np.frombuffer(left.scores, "<f4").tolist() == [0, 4, 5]
+        assert np.frombuffer(left.production_scores, "<f4").tolist() == [0, 8, 10]
+
+
+def test_read_served_batches_leaves_out_records_of_shadows(tmp_path: Path) -> None:
+    """Each answer is read once: labels, replays and certificates count what callers got."""
+    answered = served((1, "B"), (2, "A"))
+    write(tmp_path / "journal", JournalKind.SERVED, as_shadow(answered), answered)
+    assert [batch.SerializeToString() for batch in read_served_batches(tmp_path)] == [
+        ServedBatch.FromString(answered).SerializeToString()
+    ]
 
 
 def test_calls_with_a_row_of_the_person_leave_their_record(tmp_path: Path) -> None:

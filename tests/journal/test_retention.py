@@ -4,9 +4,12 @@ import fcntl
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from journal import retention
+from journal.progress import READER_DAYS_MAX, forget_reader, note_progress, read_progress
 from journal.reader import JournalReader
 from journal.retention import DAY_S, Bounds, delete_old_segments
 from journal.segment import JournalKind, SegmentName, frame_record, list_segments, segment_header
@@ -126,3 +129,78 @@ def test_worker_ends_a_segment_when_it_is_old(tmp_path: Path) -> None:
         writer.append(b"one")
         poll_until(lambda: len(list_segments(tmp_path, JournalKind.SERVED)) == 2)
     assert [payload for payload, _ in JournalReader(tmp_path, JournalKind.SERVED)] == [b"one"]
+
+
+def note(folder: Path, reader: str, offsets: dict[str, int], days_ago: float = 0) -> None:
+    """Note the progress of a reader so long before NOW_S."""
+    note_progress(folder, reader, offsets)
+    noted_s = NOW_S - days_ago * DAY_S
+    os.utime(folder / f"{reader}.progress.json", (noted_s, noted_s))
+
+
+def segments(folder: Path) -> set[Path]:
+    """Return the segments of a folder."""
+    return {path for path in folder.iterdir() if path.suffix == ".trnj"}
+
+
+@pytest.mark.parametrize("bounds", [Bounds(days_max=1), Bounds(bytes_max=1)], ids=["age", "size"])
+def test_segments_stay_until_every_reader_has_read_them(tmp_path: Path, bounds: Bounds) -> None:
+    """A segment that is half read, and one that a reader does not name, wait for it."""
+    read, half, unknown = (add_segment(tmp_path, days) for days in (4, 3, 2))
+    offsets = {read.name: SIZE, half.name: SIZE // 2}
+    note(tmp_path, "monitoring", offsets)
+    note(tmp_path, "archive", {path.name: SIZE for path in (read, half, unknown)})
+
+    use = delete_old_segments(tmp_path, bounds, NOW_S)
+    assert segments(tmp_path) == {half, unknown}
+    assert use.unread_bytes == 2 * SIZE
+    assert [count for (_, cause), count in use.deleted.items() if cause != "unread"] == [1]
+
+    # They go when it has read them, or will not come back.
+    note(tmp_path, "monitoring", {**offsets, half.name: SIZE})
+    assert delete_old_segments(tmp_path, bounds, NOW_S).unread_bytes == SIZE
+    assert segments(tmp_path) == {unknown}
+    forget_reader(tmp_path, "monitoring")
+    assert delete_old_segments(tmp_path, bounds, NOW_S).unread_bytes == 0
+    assert segments(tmp_path) == set()
+
+
+def test_unread_segments_are_deleted_oldest_first_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted apart, and no more are deleted than the disk needs."""
+    for days in (4, 3, 2):
+        add_segment(tmp_path, days)
+    note(tmp_path, "monitoring", {})
+    usage = SimpleNamespace(total=100 * SIZE, free=4 * SIZE)
+    monkeypatch.setattr(retention, "shutil", SimpleNamespace(disk_usage=lambda _: usage))
+
+    use = delete_old_segments(tmp_path, Bounds(days_max=1), NOW_S)
+    assert use.deleted == {("served", "unread"): 1}
+    assert use.unread_bytes == 2 * SIZE
+    assert len(segments(tmp_path)) == 2
+
+
+def test_reader_that_is_gone_keeps_nothing(tmp_path: Path) -> None:
+    """After a week without a word the bounds hold, since they are promises about people's data."""
+    add_segment(tmp_path, 9)
+    note(tmp_path, "monitoring", {}, days_ago=READER_DAYS_MAX + 0.1)
+    assert read_progress(tmp_path, NOW_S) == []
+    assert delete_old_segments(tmp_path, Bounds(days_max=1), NOW_S).deleted == {
+        ("served", "age"): 1
+    }
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"offsets": 3}', '{"offsets": {"a": "9"}}'])
+def test_progress_that_cannot_be_read_counts_as_nothing_read(tmp_path: Path, content: str) -> None:
+    """A reader cannot lose its records by a damaged file."""
+    (tmp_path / "monitoring.progress.json").write_text(content)
+    (progress,) = read_progress(tmp_path, 0)
+    assert (progress.reader, progress.offsets) == ("monitoring", {})
+
+
+def test_note_progress_refuses_a_name_that_is_a_path(tmp_path: Path) -> None:
+    """The name is part of a file's name."""
+    for name in ("", "../other", "a/b", "A", "x" * 65):
+        with pytest.raises(ValueError, match="a reader is named by"):
+            note_progress(tmp_path, name, {})

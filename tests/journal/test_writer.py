@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -10,7 +11,7 @@ import pytest
 
 from journal.errors import JournalRefusedError
 from journal.reader import JournalReader
-from journal.segment import JournalKind, list_segments
+from journal.segment import RECORD_BYTES_MAX, JournalKind, list_segments
 from journal.writer import JournalAppender
 
 BOOT = 7
@@ -77,7 +78,7 @@ def test_appender_counts_records_that_a_full_queue_drops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stuck disk costs records and never a wait."""
-    release = __import__("threading").Event()
+    release = threading.Event()
     genuine = os.write
     monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
     with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=100) as writer:
@@ -91,6 +92,30 @@ def test_appender_counts_records_that_a_full_queue_drops(
     assert writer.dropped == 21
     assert writer.written == 10
     assert len(read_served_payloads(tmp_path)) == 10
+
+
+def test_append_optional_leaves_half_of_the_queue_to_other_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stuck disk optional records are dropped first, and counted apart."""
+    release = threading.Event()
+    genuine = os.write
+    monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
+    with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=100) as writer:
+        optional = [writer.append_optional(b"0123456789") for _ in range(8)]
+        for _ in range(8):
+            writer.append(b"9876543210")
+        release.set()
+    assert optional == [True] * 5 + [False] * 3
+    assert (writer.dropped_optional, writer.dropped, writer.written) == (3, 3, 10)
+    assert read_served_payloads(tmp_path) == [b"0123456789"] * 5 + [b"9876543210"] * 5
+
+
+def test_append_optional_drops_what_is_larger_than_a_record(tmp_path: Path) -> None:
+    """Nothing is raised, because nothing waits for such a record."""
+    with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=1 << 40) as writer:
+        assert not writer.append_optional(bytes(RECORD_BYTES_MAX + 1))
+    assert (writer.dropped_optional, writer.dropped) == (1, 0)
 
 
 def test_appender_stops_after_a_failed_sync(

@@ -7,6 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from journal import prediction_id
+from journal.score_code import ScoreRule
 from protos import registry_pb2 as pb
 from registry.bundle import seal_files, sign_manifest
 from registry.history.chain import entry_digest, verify_chain
@@ -49,14 +50,36 @@ def test_prediction_ids_have_the_bytes_of_the_vectors() -> None:
             "at_ms": int(case["at_ms"]),
             "key_hash": int(case["key_hash"], 16),
             "boot_id": int(case["boot_id"], 16),
+            "rows": case["rows"],
         }
+        rule = ScoreRule(case["probability"], case["threshold"])
         for name, sealed in (("id", False), ("sealed", True)):
-            written = prediction_id.write_prediction_id(key, sealed=sealed, **fields)
+            written = prediction_id.write_prediction_id(
+                key, sealed=sealed, score=case["score"], rule=rule, **fields
+            )
             assert written.hex() == case[name]
             parsed = prediction_id.read_prediction_id(bytes.fromhex(case[name]), key)
             assert (parsed.role, parsed.holdout) == (case["role"], case["holdout"])
-            assert parsed.revision == int(case["revision"])
-            assert parsed.boot_id == int(case["boot_id"], 16)
+            assert (parsed.score, parsed.positive) == (case["read_score"], case["positive"])
+            for field in fields.keys() - {"role"}:
+                assert getattr(parsed, field) == fields[field]
+
+
+def test_prediction_ids_of_older_releases_are_read_for_ever() -> None:
+    """An outcome may come a year after its prediction; such an id says nothing of the score."""
+    stored = read_vectors("prediction_id")
+    key = bytes.fromhex(stored["key"])
+    for case in stored["scoreless"]:
+        for name in ("id", "sealed"):
+            parsed = prediction_id.read_prediction_id(bytes.fromhex(case[name]), key)
+            assert (parsed.role, parsed.holdout) == (case["role"], case["holdout"])
+            assert (parsed.rows, parsed.score, parsed.positive) == (None, None, None)
+            assert parsed.model_hash == prediction_id.hash_model_name(case["model"])
+            assert parsed.version.hex() == case["version"]
+            assert (parsed.slot, parsed.sequence) == (case["slot"], case["sequence"])
+            assert (parsed.revision, parsed.at_ms) == (int(case["revision"]), int(case["at_ms"]))
+            assert f"{parsed.key_hash:016x}" == case["key_hash"]
+            assert f"{parsed.boot_id:016x}" == case["boot_id"]
 
 
 def test_manifest_and_signature_have_the_bytes_of_the_vectors() -> None:

@@ -5,6 +5,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::accel::score_code::{code_of_score, ScoreRule};
 use crate::sys::vectors::{self, Vectorized};
 
 /// Bytes of a prediction id before its MAC.
@@ -12,33 +13,50 @@ pub const BODY_BYTES: usize = 56;
 /// Bytes of a prediction id.
 pub const ID_BYTES: usize = 64;
 /// Offsets of the fields that differ from call to call.
-const SEQUENCE_AT: usize = 4;
-const KEY_HASH_AT: usize = 40;
 const ROLE_AT: usize = 1;
+const SEQUENCE_AT: usize = 4;
+const SCORE_AT: usize = 30;
+const ROWS_AT: usize = 38;
+const KEY_HASH_AT: usize = 40;
+/// Offsets of the fields that masks are made of.
+const TIME_AT: usize = 32;
+const BOOT_ID_AT: usize = 48;
+/// Bits of the role's byte.
+const BFLOAT16_BIT: u8 = 0x20;
+const POSITIVE_BIT: u8 = 0x40;
 const HOLDOUT_BIT: u8 = 0x80;
+/// Ids in a group that shares a stream of masks, and the unit of their time, as powers of two.
+const GROUP_BITS: u32 = 3;
+const TIME_BITS: u32 = 20;
+
+/// What the ids of one answer are made of.
+pub struct AnswerIds<'a> {
+    /// The cluster's key.
+    pub key: &'a [u8; 32],
+    /// An id without its MAC, with the fields that all calls share.
+    pub body: &'a [u8; BODY_BYTES],
+    /// The sequence number of the first call.
+    pub first: u32,
+    /// The evidence key of each call.
+    pub key_hashes: &'a [u64],
+    /// A byte for each call, not 0 if the call is in the holdout. Empty if no call is.
+    pub held_out: &'a [u8],
+    /// The first score of each call.
+    pub scores: &'a [f32],
+    /// The number of rows of each call.
+    pub rows: &'a [u16],
+    /// How the scores are written.
+    pub rule: ScoreRule,
+    /// Masks the scores.
+    pub masking_key: &'a [u8; 32],
+}
 
 /// The prediction ids of a batch's calls, one after the other, made with the widest vectors that this
 /// processor has.
 ///
-/// `body` is an id without its MAC, with the fields that all calls share. `first` is the sequence of
-/// the first call. `key_hashes` has the evidence key of each call. `held_out` has a byte for each call,
-/// not 0 if the call is in the holdout, or it is empty if no call is. With `sealing_key` nobody else can
-/// read the ids' fields.
-pub fn prediction_ids(
-    key: &[u8; 32],
-    body: &[u8; BODY_BYTES],
-    first: u32,
-    key_hashes: &[u64],
-    held_out: &[u8],
-    sealing_key: Option<&[u8; 32]>,
-) -> Vec<u8> {
-    let mut ids = vectors::run(PredictionIds {
-        key,
-        body,
-        first,
-        key_hashes,
-        held_out,
-    });
+/// With `sealing_key` nobody else can read the ids' fields.
+pub fn prediction_ids(answer: AnswerIds, sealing_key: Option<&[u8; 32]>) -> Vec<u8> {
+    let mut ids = vectors::run(answer);
     // Sealing is a pass of its own, so that the code of other ids stays small.
     if let Some(key) = sealing_key {
         vectors::run(Sealing {
@@ -49,16 +67,7 @@ pub fn prediction_ids(
     ids
 }
 
-/// The arguments of `prediction_ids`.
-struct PredictionIds<'a> {
-    key: &'a [u8; 32],
-    body: &'a [u8; BODY_BYTES],
-    first: u32,
-    key_hashes: &'a [u64],
-    held_out: &'a [u8],
-}
-
-impl Vectorized for PredictionIds<'_> {
+impl Vectorized for AnswerIds<'_> {
     type Output = Vec<u8>;
 
     fn run_portable(self) -> Vec<u8> {
@@ -73,25 +82,35 @@ impl Vectorized for PredictionIds<'_> {
 
 /// `prediction_ids`, with the MACs of LANES ids computed together: as many as fit a vector.
 #[inline(always)]
-fn prediction_ids_by<const LANES: usize>(arguments: PredictionIds) -> Vec<u8> {
-    let PredictionIds {
+fn prediction_ids_by<const LANES: usize>(answer: AnswerIds) -> Vec<u8> {
+    let AnswerIds {
         key,
         body,
         first,
-        key_hashes,
-        held_out,
-    } = arguments;
+        ..
+    } = answer;
     let keyed = KeyedBlake2s::new(key, MAC_BYTES);
+    let masks = score_masks::<LANES>(&answer);
     // Write the bodies.
-    let mut ids = vec![0; key_hashes.len() * ID_BYTES];
-    for (index, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
+    let mut ids = vec![0; answer.key_hashes.len() * ID_BYTES];
+    for (index, id) in ids.chunks_exact_mut(ID_BYTES).enumerate() {
         id[..BODY_BYTES].copy_from_slice(body);
-        if held_out.get(index).is_some_and(|out| *out != 0) {
-            id[ROLE_AT] |= HOLDOUT_BIT;
-        }
         let sequence = first.wrapping_add(index as u32);
         id[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_le_bytes());
+        id[ROWS_AT..ROWS_AT + 2].copy_from_slice(&answer.rows[index].to_le_bytes());
+        let key_hash = answer.key_hashes[index];
         id[KEY_HASH_AT..KEY_HASH_AT + 8].copy_from_slice(&key_hash.to_le_bytes());
+        // The score and its two bits, masked.
+        let score = answer.scores[index];
+        let (code, bfloat16) = code_of_score(score, answer.rule.probability);
+        let positive = f64::from(score) >= answer.rule.threshold;
+        let mask = masks[index + (first & 7) as usize];
+        id[SCORE_AT..SCORE_AT + 2].copy_from_slice(&(code ^ mask as u16).to_le_bytes());
+        let bits = u8::from(bfloat16) * BFLOAT16_BIT | u8::from(positive) * POSITIVE_BIT;
+        id[ROLE_AT] |= bits ^ (mask >> 16 & 3) as u8 * BFLOAT16_BIT;
+        if answer.held_out.get(index).is_some_and(|out| *out != 0) {
+            id[ROLE_AT] |= HOLDOUT_BIT;
+        }
     }
     // Append the MACs, LANES at a time and the rest one by one.
     let mut groups = ids.chunks_exact_mut(ID_BYTES * LANES);
@@ -102,6 +121,37 @@ fn prediction_ids_by<const LANES: usize>(arguments: PredictionIds) -> Vec<u8> {
         keyed.append_macs::<1>(id);
     }
     ids
+}
+
+/// The masks of whole groups of ids, from the group of the first id on.
+#[inline(always)]
+fn score_masks<const LANES: usize>(answer: &AnswerIds) -> Vec<u32> {
+    let field = |at: usize, bytes: usize| {
+        let mut value = [0; 8];
+        value[..bytes].copy_from_slice(&answer.body[at..at + bytes]);
+        u64::from_le_bytes(value)
+    };
+    let (boot_id, time) = (field(BOOT_ID_AT, 8), field(TIME_AT, 6) >> TIME_BITS);
+    let keyed = KeyedBlake2s::new(answer.masking_key, STREAM_BYTES);
+    let first = answer.first >> GROUP_BITS;
+    let last = (answer.first & 7) as usize + answer.key_hashes.len();
+    let count = last.div_ceil(1 << GROUP_BITS);
+    let mut masks = Vec::with_capacity(count << GROUP_BITS);
+    // Groups wrap together with the sequence.
+    let group = |index: usize| first.wrapping_add(index as u32) & (u32::MAX >> GROUP_BITS);
+    let whole = count / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        keyed.append_masks::<LANES>(
+            boot_id,
+            time,
+            std::array::from_fn(|n| group(start + n)),
+            &mut masks,
+        );
+    }
+    for index in whole..count {
+        keyed.append_masks::<1>(boot_id, time, [group(index)], &mut masks);
+    }
+    masks
 }
 
 /// Ids that are sealed in place.
@@ -210,6 +260,29 @@ impl KeyedBlake2s {
         for (lane, id) in ids.chunks_exact_mut(ID_BYTES).enumerate() {
             id[BODY_BYTES..BODY_BYTES + 4].copy_from_slice(&state[0][lane].to_le_bytes());
             id[BODY_BYTES + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
+        }
+    }
+
+    /// Append the eight masks of each of N groups of ids.
+    #[inline(always)]
+    pub fn append_masks<const N: usize>(
+        &self,
+        boot_id: u64,
+        time: u64,
+        groups: [u32; N],
+        masks: &mut Vec<u32>,
+    ) {
+        // The message is three numbers of eight bytes.
+        let mut words = [[0; N]; 16];
+        for (word, number) in [boot_id, time].into_iter().enumerate() {
+            words[2 * word] = [number as u32; N];
+            words[2 * word + 1] = [(number >> 32) as u32; N];
+        }
+        words[4] = groups;
+        let mut state = self.0.map(|word| [word; N]);
+        compress(&mut state, &words, (BLOCK_BYTES + 24) as u32, true);
+        for lane in 0..N {
+            masks.extend(state.iter().map(|word| word[lane]));
         }
     }
 

@@ -6,5 +6,6 @@ pub mod leaf_words;
 pub mod observations;
 pub mod onnx_trees;
 pub mod rows;
+pub mod score_code;
 pub mod split;
 pub mod trees;

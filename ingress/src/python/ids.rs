@@ -5,12 +5,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::accel::ids;
+use crate::accel::ids::{self, AnswerIds};
+use crate::accel::score_code::ScoreRule;
 use crate::calls::proto::put_bytes;
 
 /// The prediction ids of the calls of one answer, 64 bytes each.
+///
+/// `scores` has the K scores of each row, and `row_offsets` the first row of each call. `rule` is
+/// (whether the first output is a probability, the threshold of decisions).
 #[pyfunction]
-#[pyo3(signature = (key, body, first, key_hashes, held_out, sealing_key))]
+#[pyo3(signature = (key, body, first, key_hashes, held_out, scores, row_offsets, rule, masking_key, sealing_key))]
+#[allow(clippy::too_many_arguments)]
 fn prediction_ids<'py>(
     py: Python<'py>,
     key: &[u8],
@@ -18,6 +23,10 @@ fn prediction_ids<'py>(
     first: u32,
     key_hashes: PyBuffer<u64>,
     held_out: Option<&[u8]>,
+    scores: PyBuffer<f32>,
+    row_offsets: PyBuffer<u32>,
+    rule: (bool, f64),
+    masking_key: &[u8],
     sealing_key: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let (Ok(key), Ok(body)) = (key.try_into(), body.try_into()) else {
@@ -28,8 +37,10 @@ fn prediction_ids<'py>(
             ids::BODY_BYTES
         )));
     };
-    let Ok(sealing_key) = sealing_key.map(TryInto::try_into).transpose() else {
-        return Err(PyValueError::new_err("a sealing key has 32 bytes"));
+    let (Ok(masking_key), Ok(sealing_key)) =
+        (masking_key.try_into(), sealing_key.map(TryInto::try_into).transpose())
+    else {
+        return Err(PyValueError::new_err("a masking key and a sealing key have 32 bytes"));
     };
     let key_hashes = key_hashes.to_vec(py)?;
     let held_out = held_out.unwrap_or_default();
@@ -38,8 +49,45 @@ fn prediction_ids<'py>(
             "the holdout column needs one byte for each call, or no bytes at all",
         ));
     }
-    let ids = ids::prediction_ids(key, body, first, &key_hashes, held_out, sealing_key);
-    Ok(PyBytes::new(py, &ids))
+    let (first_scores, rows) = first_rows(py, &scores, &row_offsets, key_hashes.len())
+        .ok_or_else(|| PyValueError::new_err("the rows of a call are not among the scores"))?;
+    let answer = AnswerIds {
+        key,
+        body,
+        first,
+        key_hashes: &key_hashes,
+        held_out,
+        scores: &first_scores,
+        rows: &rows,
+        rule: ScoreRule {
+            probability: rule.0,
+            threshold: rule.1,
+        },
+        masking_key,
+    };
+    Ok(PyBytes::new(py, &ids::prediction_ids(answer, sealing_key)))
+}
+
+/// The first score and the number of rows of each call. None: a call has no row, or too many, or they
+/// are not in `scores`, which are (R, K).
+fn first_rows(
+    py: Python<'_>,
+    scores: &PyBuffer<f32>,
+    row_offsets: &PyBuffer<u32>,
+    calls: usize,
+) -> Option<(Vec<f32>, Vec<u16>)> {
+    let [_, outputs] = *scores.shape() else {
+        return None;
+    };
+    let (scores, offsets) = (scores.to_vec(py).ok()?, row_offsets.to_vec(py).ok()?);
+    if offsets.len() != calls + 1 {
+        return None;
+    }
+    let call = |ends: &[u32]| {
+        let rows = u16::try_from(ends[1].checked_sub(ends[0])?).ok().filter(|rows| *rows > 0)?;
+        Some((*scores.get(ends[0] as usize * outputs)?, rows))
+    };
+    offsets.windows(2).map(call).collect()
 }
 
 /// xxh3_64 of `before` and each item of `buffer`: uint64, as bytes. Item i is

@@ -65,8 +65,8 @@ type OwnedBytes = Py<PyBytes>;
 type ResultTuple = (OwnedBytes, i64, i64, bool, OwnedBytes);
 /// (arms, key_hash, arrived_ns, row_offsets, held_out).
 type CallsTuple = (Option<OwnedBytes>, OwnedBytes, OwnedBytes, OwnedBytes, Option<OwnedBytes>);
-/// (flags, lookup flags, matrix, read_unix_ns).
-type RowsTuple = (OwnedBytes, OwnedBytes, OwnedBytes, i64);
+/// (flags, matrix, read_unix_ns).
+type RowsTuple = (OwnedBytes, OwnedBytes, i64);
 /// (buffer, starts, ends).
 type SlicesTuple = (OwnedBytes, OwnedBytes, OwnedBytes);
 /// One batch: calls, rows, entity ids, sticky keys, production's result, the canary's result.
@@ -96,7 +96,7 @@ fn slices<'a>(py: Python<'a>, given: &'a SlicesTuple) -> Slices<'a> {
 fn batch<'a>(py: Python<'a>, given: &'a BatchTuple) -> Batch<'a> {
     let (calls, rows, entities, keys, production, canary) = given;
     let (arms, key_hash, arrived_ns, row_offsets, held_out) = calls;
-    let (flags, lookup_flags, matrix, read_unix_ns) = rows;
+    let (flags, matrix, read_unix_ns) = rows;
     Batch {
         arms: arms.as_ref().map(|arms| arms.as_bytes(py)),
         key_hash: Column::new(key_hash.as_bytes(py)),
@@ -104,7 +104,6 @@ fn batch<'a>(py: Python<'a>, given: &'a BatchTuple) -> Batch<'a> {
         row_offsets: Column::new(row_offsets.as_bytes(py)),
         held_out: held_out.as_ref().map(|out| out.as_bytes(py)),
         flags: Column::new(flags.as_bytes(py)),
-        lookup_flags: Column::new(lookup_flags.as_bytes(py)),
         matrix: Column::new(matrix.as_bytes(py)),
         read_unix_ns: *read_unix_ns,
         entities: slices(py, entities),
@@ -116,8 +115,8 @@ fn batch<'a>(py: Python<'a>, given: &'a BatchTuple) -> Batch<'a> {
 
 /// (calls, held_out, rows, flags, latency, scores, evidence of (scores, latencies, timeouts)).
 type CountsTuple<'py> = (u64, u64, u64, [u64; 4], Bytes<'py>, Bytes<'py>, [Bytes<'py>; 3]);
-/// (matrix, row_offsets, key_hash, expected, flags).
-type CopiesTuple<'py> = [Bytes<'py>; 5];
+/// The columns of `Copies`, in order.
+type CopiesTuple<'py> = [Bytes<'py>; 9];
 
 /// Several batches of one model at one revision. It keeps their columns alive.
 #[pyclass(frozen, name = "FaultFreeBatches")]
@@ -235,8 +234,18 @@ fn counts_tuple<'py>(py: Python<'py>, counts: &ObservationCounts) -> CountsTuple
 }
 
 fn copies_tuple<'py>(py: Python<'py>, copies: &Copies) -> CopiesTuple<'py> {
-    [&copies.matrix, &copies.row_offsets, &copies.key_hash, &copies.expected, &copies.flags]
-        .map(|column| PyBytes::new(py, column))
+    [
+        &copies.matrix,
+        &copies.row_offsets,
+        &copies.key_hash,
+        &copies.expected,
+        &copies.flags,
+        &copies.read_unix_ns,
+        &copies.prediction_ids,
+        &copies.entity_ids,
+        &copies.entity_offsets,
+    ]
+    .map(|column| PyBytes::new(py, column))
 }
 
 fn bytes_of<'py, const N: usize>(

@@ -89,7 +89,7 @@ def test_idempotency_key_of_another_swallows_nothing(stranger: Stranger) -> None
     assert not stranger.report(**order).duplicate
     assert stranger.report(**order).duplicate
     # Nobody is told OK for another content.
-    assert stranger.refusal(**order, row=1) == grpc.StatusCode.ALREADY_EXISTS
+    assert stranger.refusal(**order, value=0.5) == grpc.StatusCode.ALREADY_EXISTS
 
 
 @pytest.mark.attack("F16")
@@ -102,6 +102,7 @@ def test_report_beyond_every_bound_is_refused(stranger: Stranger) -> None:
         {"event_time_ms": -(2**62)},
         {"event_time_ms": int(time.time() * 1e3) - 86_400_000},
         {"row": 4_294_967_295},
+        {"row": 1},  # the call had one row
         {"model": "\x1b[31m"},
         {"keys": ["k"] * 100},
         {"name": "\x1b[31m"},

@@ -18,6 +18,7 @@ from journal.prediction_id import (
     read_prediction_id,
     write_prediction_id,
 )
+from journal.score_code import ScoreRule
 from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
 from registry.types import Deployment
@@ -45,7 +46,9 @@ async def report(gateway: GatewayFixture, **fields: object) -> OutcomeReply:
     return OutcomeReply.FromString(raw)
 
 
-def written_id(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
+def written_id(
+    model: str, days_ago: float, boot_id: int = 99, role: int = 1, rows: int = 1
+) -> bytes:
     """Return a prediction id that a worker of this cluster has written."""
     return write_prediction_id(
         KEY,
@@ -58,11 +61,14 @@ def written_id(model: str, days_ago: float, boot_id: int = 99, role: int = 1) ->
         at_ms=int(time.time() * 1e3 - days_ago * DAY_MS),
         key_hash=1,
         boot_id=boot_id,
+        rows=rows,
+        score=0.25,
+        rule=ScoreRule(probability=True, threshold=0.5),
     )
 
 
 NOW_MS = int(time.time() * 1e3)
-PREDICTION = written_id("churn", 1)
+PREDICTION = written_id("churn", 1, rows=2)
 
 
 def test_report_outcome_writes_and_counts_each_kind() -> None:
@@ -163,6 +169,8 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
         ({"value": float("nan")}, "NaN"),
         ({"value": 1e308}, "at most 1e.15"),
         ({"row": 4_294_967_295}, "a call has at most 1024 rows"),
+        ({"row": 1}, "its call had 1 row, counted from 0"),
+        ({"prediction_id": written_id("churn", 1, rows=2), "row": 2}, "its call had 2 rows"),
         ({"event_time_ms": 2**62}, "in the future"),
         ({"event_time_ms": -(2**62)}, "before the prediction"),
         ({"event_time_ms": 1}, "before the prediction"),

@@ -51,6 +51,8 @@ def roles_in_ids(replies: Sequence[PredictReply]) -> list[int]:
         assert (len(reply.prediction_id), reply.prediction_id[0]) == (64, SEALED_FORMAT)
         prediction = read_prediction_id(reply.prediction_id, KEY)
         assert prediction.model_hash == hash_model_name("churn")
+        assert prediction.score == pytest.approx(reply.scores[0], rel=1 / 256)
+        assert (prediction.rows, prediction.positive) == (1, reply.scores[0] >= 0.5)
         roles.append(prediction.role)
     return roles
 

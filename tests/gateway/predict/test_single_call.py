@@ -102,7 +102,11 @@ def reply_text(reply: PredictReply) -> str:
         prediction.version,
         prediction.revision,
         prediction.key_hash,
+        prediction.rows,
+        prediction.score,
+        prediction.positive,
     )
+    assert prediction.score == pytest.approx(reply.scores[0], rel=1 / 256)
     reply.prediction_id = b""
     return f"{reply} {stable_parts}"
 

@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.executor import Scored
+from gateway.key_column import KeyColumn
+from gateway.models.executor import Fault, Scored
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
 from gateway.shadow.shadows import ROWS_PER_SEND, Shadows
@@ -15,10 +16,17 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 from host.clock import SystemClock
+from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
 from stats.score_scale import OutputReference, ScoreScale
+from tests.gateway.gateway_fixture import MemoryJournal
 
 VERSION: Any = SimpleNamespace(
-    id=bytes(32), digest8=1, label="3", bundle=SimpleNamespace(digest="ab" * 32, model="churn")
+    id=bytes(32),
+    digest8=1,
+    label="3",
+    bundle=SimpleNamespace(
+        digest="ab" * 32, model="churn", contract=SimpleNamespace(model_contract="c0")
+    ),
 )
 ROUTES: Any = SimpleNamespace(
     model="churn",
@@ -26,7 +34,8 @@ ROUTES: Any = SimpleNamespace(
     deployment=SimpleNamespace(
         revision=1, model="churn", policy=SimpleNamespace(decision_threshold=0.5)
     ),
-    limits=SimpleNamespace(evidence_sampled=65_536),
+    limits=SimpleNamespace(evidence_sampled=65_536, journal_sampled=32_768),
+    shape=SimpleNamespace(entities=2),
     scale=ScoreScale(
         [OutputReference("score", np.array([0.5], dtype=np.float32), spread=1.0)], "binary", 0.5
     ),
@@ -67,6 +76,9 @@ def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> Sha
         key_hash=np.arange(len(rows_per_call), dtype=np.uint64),
         production_scores=numbers[:, np.newaxis],
         flags=np.zeros(rows, dtype=np.uint32),
+        read_unix_ns=np.full(len(rows_per_call), 7, dtype=np.int64),
+        prediction_ids=b"".join([bytes([9, first + n]) * 32 for n in range(len(rows_per_call))]),
+        entity_ids=KeyColumn.from_list([b"%d" % n for n in range(2 * first, 2 * (first + rows))]),
     )
 
 
@@ -74,6 +86,7 @@ def shadows_with(
     executor: FakeShadowExecutor,
     rows_waiting_max: int = 10_000,
     quarantined: dict[str, tuple[str, int]] | None = None,
+    journal: MemoryJournal | None = None,
 ) -> tuple[Shadows, Windows]:
     """Return shadows whose only executor is *executor*, and their windows."""
     windows = Windows()
@@ -86,6 +99,7 @@ def shadows_with(
         lambda _: None,
         Metrics(),
         {} if quarantined is None else quarantined,
+        MemoryJournal() if journal is None else journal,
     )
     shadows._executors[VERSION.id] = executor
     return shadows, windows
@@ -198,3 +212,49 @@ def test_shadows_drop_and_count_copies() -> None:
         assert window.calls.dropped == 1 + 2 + 1 + 1
 
     asyncio.run(walk())
+
+
+def test_shadows_journal_what_they_scored_of_sampled_keys() -> None:
+    """A record has the calls of sampled keys that the shadow scored and whose caller got an answer.
+
+    It has the prediction id of that answer and production's score, so an outcome finds both.
+    """
+    journal = MemoryJournal()
+    executor = FakeShadowExecutor()
+    shadows, _ = shadows_with(executor, journal=journal)
+    offered = copies(10, [1, 2, 1, 1, 1])
+    # Key 2 is outside the sample, call 3 got no answer, and the shadow fails on call 4.
+    offered.key_hash = np.array([32_767, 5, 32_768, 1, 0], dtype=np.uint64)
+    offered.prediction_ids = offered.prediction_ids[: 3 * 64] + bytes(64) + b"i" * 64
+    scored = Scored(
+        offered.production_scores * 2,
+        np.array([Fault.NONE] * 4 + [Fault.NOT_FINITE], dtype=np.uint8),
+    )
+    shadows._keep_scores(offered, scored)
+    (payload,) = journal.records
+    record = ServedBatch.FromString(payload)
+    assert (record.model, record.version, record.model_contract) == ("churn", "3", "c0")
+    assert list(record.role) == [UNSEEN_SHADOW] * 2
+    assert record.prediction_ids == offered.prediction_ids[: 2 * 64]
+    assert np.frombuffer(record.row_count, "<u4").tolist() == [1, 2]
+    assert np.frombuffer(record.key_hash, "<u8").tolist() == [32_767, 5]
+    assert np.frombuffer(record.at_unix_ns, "<i8").tolist() == [7, 7]
+    assert np.frombuffer(record.vectors, "<f4").tolist() == [10, 10, 11, 11, 12, 12]
+    assert np.frombuffer(record.scores, "<f4").tolist() == [20, 22, 24]
+    assert np.frombuffer(record.production_scores, "<f4").tolist() == [10, 11, 12]
+    assert record.entity_ids == [str(n) for n in range(20, 26)]
+
+
+def test_shadows_count_the_calls_that_a_busy_journal_does_not_take() -> None:
+    """Nothing waits for the journal, and each scored call of a sampled key is counted once."""
+    journal = MemoryJournal()
+    shadows, _ = shadows_with(FakeShadowExecutor(), journal=journal)
+    for healthy, first in ((True, 1), (False, 5), (True, 7)):
+        journal.healthy = healthy
+        offered = copies(first, [1, 1])
+        shadows._keep_scores(offered, Scored(offered.production_scores, np.zeros(2, np.uint8)))
+    assert len(journal.records) == 2
+    assert shadows._metrics.snapshot()["turnout_shadow_records"] == [
+        [["churn", "3", "journaled"], 4],
+        [["churn", "3", "dropped"], 2],
+    ]

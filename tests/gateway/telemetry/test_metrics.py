@@ -75,6 +75,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_feature_rows("churn", "stale", 4)
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)
+    metrics.count_shadow_record("churn", "8", "journaled", 8)
     metrics.count_shadow_end("churn", "8", "crashed")
     metrics.count_journal_dropped("served", 3)
     metrics.count_outcome("churn", "on_time")

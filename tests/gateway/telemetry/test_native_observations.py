@@ -24,6 +24,7 @@ from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 from gateway.worker_identity import WorkerIdentity
+from journal.prediction_id import read_prediction_id
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import STALE
 from protos.registry_pb2 import ServingPolicy
@@ -88,6 +89,11 @@ class MemoryParts:
     def append(self, payload: bytes) -> None:
         """Append a journal record."""
         self.records.append(payload)
+
+    def append_optional(self, payload: bytes) -> bool:
+        """Append a journal record."""
+        self.records.append(payload)
+        return True
 
     def offer(self, copies: ShadowCopies) -> None:
         """Append the copies."""
@@ -220,7 +226,18 @@ def copied_calls(copies: ShadowCopies) -> list[tuple[Any, ...]]:
     for call, key in enumerate(copies.key_hash.tolist()):
         rows = slice(*copies.row_offsets[call : call + 2].tolist())
         columns = (copies.matrix, copies.production_scores, copies.flags)
-        calls.append((key, *(column[rows].tobytes() for column in columns)))
+        entities = copies.entity_ids.select(rows).to_list()  # a row has one
+        read_unix_ns = int(copies.read_unix_ns[call])
+        prediction = read_prediction_id(copies.prediction_ids[64 * call :][:64], bytes(32))
+        calls.append(
+            (
+                key,
+                *(column[rows].tobytes() for column in columns),
+                entities,
+                read_unix_ns,
+                repr(replace(prediction, sequence=0)),
+            )
+        )
     return sorted(calls)
 
 

@@ -2,16 +2,34 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from gateway.telemetry.folding import FoldedReplies
-from gateway.telemetry.recorder import FOLD_AGE_NS_MAX, FOLD_ROWS, FOLD_TIME_BUDGET_NS, Recorder
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recorder import (
+    FOLD_AGE_NS_MAX,
+    FOLD_ROWS,
+    FOLD_TIME_BUDGET_NS,
+    FOLD_VECTOR_BYTES,
+    Recorder,
+)
+from journal.errors import RecordSizeError
 from tests.poll import wait_until
 
 COST_NS = 500_000
 """Time that folding one version's records takes."""
+
+
+def routes_with_inputs(width: int) -> Any:  # noqa: ANN401  stands for Routes
+    """Return the routes of a model whose production has *width* inputs and answers all calls."""
+    bundle = SimpleNamespace(contract=SimpleNamespace(width=width))
+    production = SimpleNamespace(version=SimpleNamespace(bundle=bundle))
+    return SimpleNamespace(production=production, standby=None, canary=None)
+
+
+NARROW = routes_with_inputs(3)
 
 
 class ScriptedClock:
@@ -36,7 +54,7 @@ class CostlyRecord:
     group: int
     clock: ScriptedClock
     folded: list[int]
-    routes: Any = None
+    routes: Any = field(default_factory=lambda: NARROW)
     at_unix_ns: int = 0
     rows: int = 1
 
@@ -121,3 +139,46 @@ def test_recorder_statistics_count_what_waits() -> None:
         assert recorder.statistics().rows == 0
 
     asyncio.run(recorded(clock, 2, check))
+
+
+def test_recorder_folds_wide_rows_before_they_are_too_many_for_a_record() -> None:
+    """A model may have thousands of inputs, and a journal record has a bound in bytes."""
+    wide = routes_with_inputs(4_096)
+    rows_max = FOLD_VECTOR_BYTES // (4 * 4_096)
+
+    async def check(recorder: Recorder, folded: list[int]) -> None:
+        clock = ScriptedClock()
+        recorder.record(CostlyRecord(7, clock, folded, wide, rows=rows_max - 1))
+        assert folded == []
+        recorder.record(CostlyRecord(7, clock, folded, wide))
+        assert folded == [7]
+
+    asyncio.run(recorded(ScriptedClock(), 0, check))
+
+
+def test_recorder_counts_a_record_that_is_too_large_and_goes_on() -> None:
+    """One batch of wide rows may be above the bound alone; its loss stops nothing else."""
+    metrics, appended = Metrics(), list[bytes]()
+
+    def append(payload: bytes) -> None:
+        if len(payload) > 5:
+            raise RecordSizeError("the record is too large")
+        appended.append(payload)
+
+    @dataclass(frozen=True, slots=True)
+    class ServedRecord(CostlyRecord):
+        @staticmethod
+        def fold(records: "Sequence[CostlyRecord]") -> FoldedReplies:
+            return FoldedReplies(journal_records=[b"larger", b"small"] * len(records))
+
+    async def walk() -> None:
+        unused: Any = None
+        copy_sink: Any = SimpleNamespace(send_pending=lambda: None)
+        journal: Any = SimpleNamespace(healthy=True, append=append)
+        recorder = Recorder(unused, metrics, copy_sink, journal, ScriptedClock(), unused)
+        recorder.record(ServedRecord(1, ScriptedClock(), []))
+        recorder.fold()
+
+    asyncio.run(walk())
+    assert appended == [b"small"]
+    assert metrics.snapshot()["turnout_journal_dropped"] == [[["served"], 1]]

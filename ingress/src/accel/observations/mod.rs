@@ -79,8 +79,6 @@ pub struct Batch<'a> {
     pub held_out: Option<&'a [u8]>,
     /// (R,) turnout.v1.RowFlag bits.
     pub flags: Column<'a, u32>,
-    /// (R,) the bits that the feature lookup set.
-    pub lookup_flags: Column<'a, u32>,
     /// (R, W) float32.
     pub matrix: Column<'a, f32>,
     /// Unix time at which the features were read.
@@ -93,6 +91,19 @@ pub struct Batch<'a> {
     pub production: ParticipantResult<'a>,
     /// The canary's result. None: it has no calls in this batch.
     pub canary: Option<ParticipantResult<'a>>,
+}
+
+impl<'a> Batch<'a> {
+    /// The prediction id of each call in order, from the version that answered it.
+    fn ids_by_call(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (arms, calls) = (self.arms, self.key_hash.len());
+        let mut production = self.production.ids.chunks_exact(ID_BYTES);
+        let mut canary = self.canary.map_or(&[][..], |canary| canary.ids).chunks_exact(ID_BYTES);
+        (0..calls).map_while(move |call| {
+            let is_canary = arms.is_some_and(|arms| arms[call] == ARM_CANARY);
+            if is_canary { &mut canary } else { &mut production }.next()
+        })
+    }
 }
 
 /// One call, by indexes into its batch.
@@ -152,7 +163,6 @@ impl<'a> FaultFreeBatches<'a> {
                     .zip(batch.row_offsets.iter().skip(1))
                     .all(|(a, b)| a < b)
                 && batch.row_offsets.at(calls) as usize == rows
-                && batch.lookup_flags.len() == rows
                 && batch.matrix.len() == rows * self.width
                 && batch.entities.consistent(rows * self.entities)
                 && batch.keys.consistent(calls)

@@ -12,8 +12,8 @@ use crate::calls::proto::{put_bytes, put_varint};
 /// All buckets, in basis points.
 const ALL_BP: u64 = 10_000;
 
-/// What a shadow is to score, each column as its bytes: gateway.shadow.copies.Copies. C calls with R
-/// rows.
+/// What a shadow is to score, each column as its bytes: gateway.telemetry.shadow_copies.ShadowCopies.
+/// C calls with R rows of E entity ids.
 #[derive(Default)]
 pub struct Copies {
     /// (R, F) float32, with the columns that the shadow takes.
@@ -24,8 +24,16 @@ pub struct Copies {
     pub key_hash: Vec<u8>,
     /// (R, K) float32, the scores of production.
     pub expected: Vec<u8>,
-    /// (R,) uint32, the flags of the feature lookup.
+    /// (R,) uint32, turnout.v1.RowFlag bits.
     pub flags: Vec<u8>,
+    /// (C,) int64, the Unix time at which the features were read.
+    pub read_unix_ns: Vec<u8>,
+    /// 64 bytes a call, the prediction id of its answer.
+    pub prediction_ids: Vec<u8>,
+    /// The entity ids of all rows, one behind the other.
+    pub entity_ids: Vec<u8>,
+    /// (R x E + 1,) uint32, where each entity id begins.
+    pub entity_offsets: Vec<u8>,
 }
 
 impl FaultFreeBatches<'_> {
@@ -54,7 +62,7 @@ impl FaultFreeBatches<'_> {
         let (outputs, width) = (self.outputs, self.width);
         let row_bytes = 4 * columns.map_or(width, <[usize]>::len);
         let batch = |call: &CallRef| &self.batches[call.batch as usize];
-        let column_bytes = 85 * count + (8 + row_bytes + 4 * outputs + 24 * self.entities) * rows;
+        let column_bytes = 85 * count + (8 + row_bytes + 8 * outputs + 24 * self.entities) * rows;
         let mut record = RecordWriter {
             out: Vec::with_capacity(head.len() + 64 + column_bytes),
             calls: &calls,
@@ -85,6 +93,12 @@ impl FaultFreeBatches<'_> {
             let scored = first..first + call.rows as usize * outputs;
             out.extend_from_slice(self.result(call, participant).scores.bytes(scored));
         });
+        // Production scored the rows of the canary, too.
+        if participant == Participant::Canary {
+            record.put(17, 4 * outputs * rows, |call, out| {
+                out.extend_from_slice(batch(call).production.scores.bytes(span(call, outputs)));
+            });
+        }
         for call in &calls {
             for entity in span(call, self.entities) {
                 put_bytes(&mut record.out, 15, batch(call).entities.at(entity));
@@ -107,8 +121,11 @@ impl FaultFreeBatches<'_> {
         let mut copies = Copies::default();
         let (mut key, mut copied_rows) = (prefix.to_vec(), 0);
         copies.row_offsets.extend_from_slice(&u32::to_le_bytes(copied_rows));
+        copies.entity_offsets.extend_from_slice(&u32::to_le_bytes(0));
         for batch in &self.batches {
+            let mut ids = batch.ids_by_call();
             for call in 0..batch.key_hash.len() {
+                let prediction_id = ids.next().unwrap_or(&[0; ID_BYTES]);
                 // Skip calls outside the sample.
                 key.truncate(prefix.len());
                 key.extend_from_slice(batch.keys.at(call));
@@ -122,10 +139,18 @@ impl FaultFreeBatches<'_> {
                 put_columns(&mut copies.matrix, matrix, width, columns);
                 let scored = rows.start * self.outputs..rows.end * self.outputs;
                 copies.expected.extend_from_slice(batch.production.scores.bytes(scored));
+                for entity in rows.start * self.entities..rows.end * self.entities {
+                    copies.entity_ids.extend_from_slice(batch.entities.at(entity));
+                    let end = copies.entity_ids.len() as u32;
+                    copies.entity_offsets.extend_from_slice(&end.to_le_bytes());
+                }
                 copied_rows += rows.len() as u32;
-                copies.flags.extend_from_slice(batch.lookup_flags.bytes(rows));
+                copies.flags.extend_from_slice(batch.flags.bytes(rows));
                 copies.row_offsets.extend_from_slice(&copied_rows.to_le_bytes());
+                // Copy what names the call.
                 copies.key_hash.extend_from_slice(batch.key_hash.bytes(call..call + 1));
+                copies.read_unix_ns.extend_from_slice(&batch.read_unix_ns.to_le_bytes());
+                copies.prediction_ids.extend_from_slice(prediction_id);
             }
         }
         (copied_rows > 0).then_some(copies)
