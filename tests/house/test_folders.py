@@ -181,8 +181,6 @@ UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
 COMING: set[str] = {
-    "monitoring/errors",
-    "monitoring/cells",
     "monitoring/store",
     "monitoring/decisions",
     "monitoring/fold",
