@@ -15,16 +15,18 @@ class JournalName(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., journal: _Optional[str] = ...) -> None: ...
 
 class SegmentPosition(_message.Message):
-    __slots__ = ("segment", "offset", "check", "complete")
+    __slots__ = ("segment", "offset", "check", "complete", "gone")
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     CHECK_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     segment: str
     offset: int
     check: int
     complete: bool
-    def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., check: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
+    gone: bool
+    def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., check: _Optional[int] = ..., complete: _Optional[bool] = ..., gone: _Optional[bool] = ...) -> None: ...
 
 class ReaderState(_message.Message):
     __slots__ = ("sequence", "positions", "decisions_of_65536", "decisions_by_model")

@@ -146,7 +146,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     "monitoring": (
         ("errors",),
         ("cells",),
-        ("store", "decisions"),
+        ("store", "store/migrations", "store/migrations/versions", "decisions"),
         ("fold", "explain"),
         ("jobs",),
         ("api",),
@@ -181,7 +181,6 @@ UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
 COMING: set[str] = {
-    "monitoring/store",
     "monitoring/decisions",
     "monitoring/fold",
     "monitoring/explain",
