@@ -36,6 +36,8 @@ from journal.segment import (
 QUIET_S = 5.0
 """A segment without a writer is complete when nothing came for this long: a worker that has just
 made it may not have locked it so far."""
+SLACK_BYTES = 1 << 20
+"""What is read beyond a slice, so that its last record is not cut."""
 FORGET_BOOT_MS = 60 * 86_400_000
 """A boot whose newest segment is older than this and gone is forgotten."""
 
@@ -192,10 +194,18 @@ class JournalTail:
             if left <= 0:
                 found.backlog_bytes += status.st_size - position.offset
                 return 0
-            # Read the rest, and take records as far as the slice has room.
+            # Take records as far as the slice has room. What is no record in a part of the rest
+            # may be cut or damaged; all of the rest tells.
             file.seek(position.offset)
-            content = file.read()
-            now, remaining = self._take_records(segment, position, content, growing, left, found)
+            content = file.read(left + SLACK_BYTES)
+            cut = position.offset + len(content) < status.st_size
+            if cut and next(intact_records(content, 0), None) is None:
+                content, cut = content + file.read(), False
+            rest = status.st_size - position.offset - len(content) if cut else 0
+            now, remaining = self._take_records(
+                segment, position, content, growing or cut, left, found
+            )
+            remaining = status.st_size - now.offset if rest else remaining
             quiet = self._monotonic_s() - seen.since_s >= QUIET_S
             if remaining == 0 and (not growing or (quiet and _has_no_writer(file.fileno()))):
                 now = TailPosition(now.offset, now.check, complete=True)

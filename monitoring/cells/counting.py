@@ -104,9 +104,9 @@ def check_served_batch(batch: ServedBatch) -> tuple[int, int]:
         "vectors": (len(batch.vectors), 4 * rows * batch.width),
         "scores": (len(batch.scores), 4 * rows * batch.outputs),
     }
-    wrong = [
-        f"{name} {has} bytes, not {size}" for name, (has, size) in sizes.items() if has != size
-    ]
+    if rows and len(batch.entity_ids) % rows:
+        sizes["entity_ids"] = len(batch.entity_ids), rows
+    wrong = [f"{name} {has}, not {size}" for name, (has, size) in sizes.items() if has != size]
     if wrong or not batch.model:
         raise BadRecordError(
             f"a served batch of model {batch.model!r} with {calls} calls and {rows} rows has "

@@ -169,7 +169,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("adoption", "forgetting", "pushing", "training_runs"),
+        ("adoption", "forgetting", "monitoring", "pushing", "training_runs"),
         ("retraining",),
         ("commands", "commands/projects"),
         ("demo",),
@@ -182,11 +182,8 @@ UPWARD: dict[tuple[str, str], str] = {}
 
 COMING: set[str] = {
     "monitoring/decisions",
-    "monitoring/fold",
     "monitoring/explain",
     "monitoring/jobs",
-    "monitoring/api",
-    "monitoring/__main__",
 }
 """Files in the table that are not written yet."""
 

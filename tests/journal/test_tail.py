@@ -69,11 +69,24 @@ def damages(slices: list[TailSlice]) -> list[tuple[DamageKind, int, int]]:
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30),
     bytes_max=st.integers(1, 900),
     restarts=st.integers(0, 3),
+    slack=st.integers(0, 500),
 )
 def test_tail_gives_each_record_once(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], bytes_max: int, restarts: int
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int],
+    bytes_max: int,
+    restarts: int,
+    slack: int,
 ) -> None:
     """Whatever the size of slices and segments, and wherever it is started again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("journal.tail.SLACK_BYTES", slack)
+        _check_each_record_once(tmp_path_factory, sizes, bytes_max, restarts)
+
+
+def _check_each_record_once(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], bytes_max: int, restarts: int
+) -> None:
     folder = tmp_path_factory.mktemp("journal")
     writer = Writer(folder, bytes_max=1_000)
     payloads = [bytes([number % 251]) * size for number, size in enumerate(sizes)]

@@ -1,0 +1,1 @@
+"""Monitoring with a real gateway, control and readers."""
