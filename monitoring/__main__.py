@@ -13,8 +13,9 @@ from host.addresses import is_loopback
 from host.files import keep_files_private
 from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
+from monitoring.api.decision_policy import DecisionPolicy
 from monitoring.api.server import serve_monitoring
-from monitoring.errors import MonitoringStoreError
+from monitoring.errors import MonitoringError
 from registry.types import read_token
 
 log = logging.getLogger("monitoring")
@@ -36,6 +37,7 @@ async def run_server(
         actor=options.actor,
         token=token,
         certificate=options.registry_certificate,
+        decisions=DecisionPolicy(options.decisions),
     )
     server = await serve_monitoring(
         component, options.listen, certificate=own, identities=options.identities
@@ -66,6 +68,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for the database and files")
     parser.add_argument("--store", default="", help="URL of the database; default: SQLite there")
     parser.add_argument("--registry", required=True, help="host:port of the registry")
+    parser.add_argument(
+        "--decisions",
+        type=int,
+        default=0,
+        help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+    )
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
     parser.add_argument("--as", dest="actor", default="monitoring", help="its name at the registry")
     parser.add_argument("--token-file", type=Path, help="file with its token [TURNOUT_TOKEN]")
@@ -85,7 +93,7 @@ def main() -> None:
     token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
     try:
         asyncio.run(run_server(options, token, server_certificate(options, token)))
-    except (PeerError, MonitoringStoreError) as error:
+    except (PeerError, MonitoringError) as error:
         sys.exit(f"monitoring: {error}")
 
 

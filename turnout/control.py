@@ -61,9 +61,7 @@ async def serve_control(
     certificate  how this process proves itself to gateways and people.
     """
     # One server for all parts. Its interceptor lets calls in.
-    stop_requested = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
+    stop_requested = _event_at_end()
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(
         options=tuple(options.items()), interceptors=(access_interceptor(identities),)
@@ -96,6 +94,7 @@ async def serve_control(
             certificate.certificate,
             certificate_end(certificate.certificate).isoformat(),
         )
+        # What calls another part stops before it.
         await stop_requested.wait()
         watching.cancel()
         await rollouts.stop()
@@ -105,6 +104,14 @@ async def serve_control(
         keeping_connections.cancel()
     finally:
         registry.close()
+
+
+def _event_at_end() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    event = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, event.set)
+    return event
 
 
 async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:

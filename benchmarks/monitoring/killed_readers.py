@@ -255,6 +255,7 @@ def journal_records(
     # Some inputs are missing.
     vectors = rng.standard_normal((calls, width)).astype("<f4")
     vectors[rng.random((calls, width)) < 0.05] = np.nan
+    # The batch as a gateway writes it.
     batch = ServedBatch(
         model="churn",
         version="7",
@@ -271,6 +272,7 @@ def journal_records(
         scores=rng.random(calls).astype("<f4").tobytes(),
         entity_ids=[f"customer-{calls * number + call}" for call in range(calls)],
     )
+    # The report about its first call.
     outcome = OutcomeRecord(
         prediction_id=ids[0],
         name="churned",

@@ -7,13 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
 
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
+from monitoring.api.decision_policy import DecisionPolicy, day_of_id
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
+from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringStoreError
 from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
@@ -30,6 +33,9 @@ in the numbers of their batches."""
 WINDOW_BATCHES_MAX = 20_000
 """Batches that wait for the database; beyond it the oldest are dropped, which shows as a gap."""
 ROLL_UP_S = 600.0
+COMPACT_S = 30.0
+"""Time between two looks at decisions that are in no file yet."""
+DAY_NS = 86_400 * 10**9
 HOUR_S = 3_600
 NS_PER_S = 10**9
 
@@ -47,6 +53,8 @@ class MonitoringComponent:
     folder       for the database and the files of decisions. It is made if need be.
     url          of the database; empty: SQLite in *folder*.
     registry     host:port of the registry, from which versions are read.
+    retention    how long cells and outcomes are kept.
+    decisions    of which keys rows are kept; None: of none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
     Raises MonitoringStoreError when the database cannot be opened.
@@ -62,11 +70,21 @@ class MonitoringComponent:
         token: str | None = None,
         certificate: Path | None = None,
         retention: Retention | None = None,
+        decisions: DecisionPolicy | None = None,
     ) -> None:
         make_private_folder(folder)
         self._retention = retention or Retention()
+        self._policy = decisions or DecisionPolicy()
+        if self._policy.keeps_any and find_spec("duckdb") is None:
+            raise MonitoringStoreError(
+                "decisions are Parquet files, which need DuckDB: install turnout[training] beside "
+                "turnout[control], or keep no decisions"
+            )
+        # The decisions are stored in the transaction of their batch.
+        database = MonitoringDatabase(database_url(folder, url))
+        self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
         self.store = MonitoringStore(
-            MonitoringDatabase(database_url(folder, url)), lambda: time.time_ns() // 1_000_000
+            database, lambda: time.time_ns() // 1_000_000, self.decisions.add_batch
         )
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         self._bins = BinsCache(self._registry, self.store)
@@ -80,8 +98,8 @@ class MonitoringComponent:
 
         The server needs an AccessInterceptor, which gives each call its identity.
         """
-        sink = CellSinkService(self.store, self._bins, self._thread)
-        status = MonitoringService(self.store, self._thread)
+        sink = CellSinkService(self.store, self._bins, self._policy, self._thread)
+        status = MonitoringService(self.store, self.decisions.rows, self._thread)
         server.add_generic_rpc_handlers(
             (service_handler("CellSink", sink), service_handler("Monitoring", status))
         )
@@ -113,9 +131,11 @@ class MonitoringComponent:
     async def start(self) -> None:
         """Open the connection to the registry, and begin what is done by the clock."""
         await self._registry.__aenter__()
+        await self._in_thread(self.decisions.delete_unnamed_files)
         self._tasks = [
             asyncio.ensure_future(self._every(WINDOWS_S, self._write_windows)),
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
+            asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
         ]
 
     async def stop(self) -> None:
@@ -150,6 +170,11 @@ class MonitoringComponent:
         if waiting:
             self.store.add_windows(waiting)
             del self._windows[: len(waiting)]
+
+    def _compact(self) -> None:
+        if self.decisions.compact():
+            day = time.time_ns() // DAY_NS
+            self.decisions.delete_before(day - self._policy.days)
 
     def _roll_up(self) -> None:
         rolled = self.store.roll_up(int(time.time()) // HOUR_S, self._retention)

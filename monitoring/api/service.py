@@ -24,8 +24,10 @@ from access.identities import ForbiddenError
 from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
+from monitoring.api.decision_policy import DecisionPolicy
 from monitoring.errors import (
     BadCellError,
+    BadDecisionsError,
     MonitoringStoreError,
     SequenceError,
 )
@@ -42,6 +44,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     SequenceError: grpc.StatusCode.ABORTED,
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
@@ -58,10 +61,12 @@ class CellSinkService:
         self,
         store: MonitoringStore,
         bins: BinsCache,
+        policy: DecisionPolicy,
         thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._bins = bins
+        self._policy = policy
         self._thread = thread
 
     async def OpenReader(self, request: pb.JournalName, context: Context) -> pb.ReaderState:
@@ -91,7 +96,11 @@ class CellSinkService:
         return self._state(await self._run(lambda: self._store.push(request)))
 
     def _state(self, sequence: int) -> pb.ReaderState:
-        return pb.ReaderState(sequence=sequence)
+        return pb.ReaderState(
+            sequence=sequence,
+            decisions_of_65536=self._policy.sampled_of_65536,
+            decisions_by_model=self._policy.by_model,
+        )
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -100,8 +109,11 @@ class CellSinkService:
 class MonitoringService:
     """Says what monitoring has seen."""
 
-    def __init__(self, store: MonitoringStore, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, store: MonitoringStore, decision_rows: Callable[[], int], thread: ThreadPoolExecutor
+    ) -> None:
         self._store = store
+        self._decision_rows = decision_rows
         self._thread = thread
 
     async def GetStatus(
@@ -131,6 +143,7 @@ class MonitoringService:
             readers=self._store.reader_statuses(),
             store=self._store.kind,
             at_unix_ms=time.time_ns() // 1_000_000,
+            decision_rows=self._decision_rows(),
         )
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -100,6 +101,27 @@ outcomes = Table(
     Column("received_unix_ms", BigInteger, nullable=False),
     Column("key_hash", String(16), nullable=False),
     Index("outcomes_by_time", "predicted_unix_ms"),
+)
+
+decision_blocks = Table(
+    "decision_blocks",
+    schema,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(128), nullable=False),
+    Column("day", BigInteger, nullable=False),  # Unix day
+    Column("rows", BigInteger, nullable=False),
+    Column("block", LargeBinary, nullable=False),  # turnout.v1.DecisionBlock
+    Index("decision_blocks_by_day", "model", "day"),
+)
+
+decision_files = Table(
+    "decision_files",
+    schema,
+    Column("name", String(256), primary_key=True),  # below the folder of decisions
+    Column("model", String(128), nullable=False),
+    Column("day", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Index("decision_files_by_day", "day", "model"),
 )
 
 window_rows = Table(

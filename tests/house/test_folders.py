@@ -146,7 +146,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     "monitoring": (
         ("errors",),
         ("cells",),
-        ("store", "store/migrations", "store/migrations/versions", "decisions"),
+        ("store", "store/migrations", "store/migrations/versions"),
+        ("decisions",),
         ("fold", "explain"),
         ("jobs",),
         ("api",),
@@ -181,7 +182,6 @@ UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
 COMING: set[str] = {
-    "monitoring/decisions",
     "monitoring/explain",
     "monitoring/jobs",
 }

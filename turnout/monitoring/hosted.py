@@ -13,7 +13,8 @@ import grpc
 
 from access.peer_tls import ServerCertificate
 from monitoring.api.component import MonitoringComponent
-from monitoring.errors import MonitoringStoreError
+from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.errors import MonitoringError
 from rollout.api.window_sink import OnWindowBatch
 
 log = logging.getLogger("control")
@@ -25,11 +26,13 @@ class MonitoringSettings:
 
     folder  of its database and files.
     store   URL of the database; empty: SQLite in the folder.
+    decisions  keys of 65,536 of which scored rows are kept.
     off     monitoring is not served here, because it runs as a process of its own or not at all.
     """
 
     folder: Path
     store: str = ""
+    decisions: int = 0
     off: bool = False
 
 
@@ -44,6 +47,12 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
         "--monitoring-store", default="", help="URL of its database; default: SQLite in the folder"
     )
     parser.add_argument(
+        "--decisions",
+        type=int,
+        default=0,
+        help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+    )
+    parser.add_argument(
         "--no-monitoring",
         action="store_true",
         help="it runs as a process of its own, or not at all",
@@ -55,6 +64,7 @@ def monitoring_settings(options: argparse.Namespace) -> MonitoringSettings:
     return MonitoringSettings(
         options.monitoring or options.folder.absolute().parent / "monitoring",
         options.monitoring_store,
+        options.decisions,
         off=options.no_monitoring,
     )
 
@@ -84,8 +94,9 @@ class HostedMonitoring:
                 address,
                 token=token,
                 certificate=certificate.certificate,
+                decisions=DecisionPolicy(settings.decisions),
             )
-        except (MonitoringStoreError, OSError) as error:
+        except (MonitoringError, OSError) as error:
             log.error("monitoring is not served, and journals wait: %s", error)  # noqa: TRY400
             return
         self._component.add_to(server)

@@ -6,6 +6,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Integer,
     LargeBinary,
     SmallInteger,
     String,
@@ -66,6 +67,7 @@ def upgrade() -> None:
         Column("found_unix_ms", BigInteger, nullable=False),
     )
     _versions_and_outcomes(name)
+    _decisions(name)
     _windows(name)
 
 
@@ -96,6 +98,26 @@ def _versions_and_outcomes(name: String) -> None:
         Column("key_hash", String(16), nullable=False),
     )
     op.create_index("outcomes_by_time", "outcomes", ["predicted_unix_ms"])
+
+
+def _decisions(name: String) -> None:
+    op.create_table(
+        "decision_blocks",
+        Column("id", Integer, primary_key=True, autoincrement=True),
+        Column("model", name, nullable=False),
+        Column("day", BigInteger, nullable=False),
+        Column("rows", BigInteger, nullable=False),
+        Column("block", LargeBinary, nullable=False),
+    )
+    op.create_index("decision_blocks_by_day", "decision_blocks", ["model", "day"])
+    op.create_table(
+        "decision_files",
+        Column("name", String(256), primary_key=True),
+        Column("model", name, nullable=False),
+        Column("day", BigInteger, nullable=False),
+        Column("rows", BigInteger, nullable=False),
+    )
+    op.create_index("decision_files_by_day", "decision_files", ["day", "model"])
 
 
 def _windows(name: String) -> None:
