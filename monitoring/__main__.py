@@ -64,6 +64,7 @@ def server_certificate(options: argparse.Namespace, token: str | None) -> Server
 
 def main() -> None:
     """Parse the command line and serve until a signal."""
+    # Where things are, and how monitoring and its callers prove themselves.
     parser = argparse.ArgumentParser(prog="python -m monitoring", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for the database and files")
     parser.add_argument("--store", default="", help="URL of the database; default: SQLite there")
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--registry-certificate", type=Path, help="PEM file, for its identity")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file of this server's own")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
+    # What it writes is for this user only.
     options = parser.parse_args()
     keep_files_private()
     log_to_stderr("%(asctime)s %(name)s %(message)s")

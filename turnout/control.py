@@ -54,9 +54,8 @@ async def serve_control(
 ) -> None:
     """Serve the registry in *folder*, the rollouts and monitoring until SIGTERM or SIGINT.
 
-    address      host:port to listen on; port 0 takes a free one, which is logged. The rollout
-                 controller calls the registry over this port too, so both could run as two
-                 processes without a change.
+    address      host:port to listen on; port 0 takes a free one, which is logged. The parts call
+                 the registry over this port too, so each could run as a process of its own.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
     """
@@ -81,7 +80,7 @@ async def serve_control(
             beside=(_ask_for_due_runs,),
             on_windows=hosted.on_windows,
         )
-        # The controller calls the registry, so the server starts first and stops last.
+        # Parts call the registry, so the server starts first.
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()

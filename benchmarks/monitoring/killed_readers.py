@@ -7,6 +7,7 @@ after milliseconds of work and not in the middle of imports.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -45,6 +46,11 @@ DIGEST8 = int.from_bytes(b"version7", "little")
 START_MS = 1_790_000_000_000
 WIDTH = 20
 LIVE_S_MAX = 0.5
+PUSHING_SHARE = 0.7
+"""So many of the kills come while the reader pushes."""
+PUSH_S_MAX = 0.03
+PUSH_WAIT_S_MAX = 5.0
+SERVER_SHARE = 0.2
 """A process is killed at a random moment up to this long after its start."""
 FOREVER = 10**9
 FINISH_S_MAX = 120.0
@@ -77,6 +83,7 @@ class KillHarness:
 
     def __init__(self, folder: Path, port: int, seed: int) -> None:
         # What the processes share.
+        self._pushing = os.pipe()
         self._journal = folder / "journal"
         self._data = folder / "monitoring"
         self._data.mkdir(parents=True)
@@ -97,6 +104,16 @@ class KillHarness:
                 writer.roll()
         self._with_store(lambda store: store.save_version(journal_bins()))
 
+    def _wait_for_push(self) -> None:
+        """Return when a reader is about to push, or after a while."""
+        os.set_blocking(self._pushing[0], False)
+        until_s = time.monotonic() + PUSH_WAIT_S_MAX
+        while time.monotonic() < until_s:
+            with contextlib.suppress(BlockingIOError):
+                if os.read(self._pushing[0], 1_024):
+                    return
+            time.sleep(0.001)
+
     def write(self, records: int) -> None:
         """Append served batches with their outcomes, and count them for the comparison."""
         for _ in range(records):
@@ -114,25 +131,30 @@ class KillHarness:
     def run(self, kills: int, records_between: int) -> KilledRun:
         """Kill *kills* processes, one of five of them monitoring, then let both finish."""
         self.write(records_between)
-        server, server_kills = self._start_server(), 0
+        server, server_kills, reader_kills = self._start_server(), 0, 0
         for _ in range(kills):
+            # A reader works, and is about to push or anywhere.
             self.write(records_between)
-            if self._random.random() < 0.2:
+            reader = self._start_reader(once=False)
+            if self._random.random() < PUSHING_SHARE:
+                self._wait_for_push()
+                time.sleep(self._random.uniform(0, PUSH_S_MAX))
+            else:
+                time.sleep(self._random.uniform(0, LIVE_S_MAX))
+            # Either it is killed, or monitoring is while it pushes.
+            if self._random.random() < SERVER_SHARE:
                 _kill(server)
                 server, server_kills = self._start_server(), server_kills + 1
             else:
-                reader = self._start_reader(once=False)
-                time.sleep(self._random.uniform(0, LIVE_S_MAX))
-                _kill(reader)
+                reader_kills += 1
+            _kill(reader)
         # Whatever was left undone is done now.
         for writers in self._writers:
             for writer in writers:
                 writer.close()
         _wait(self._start_reader(once=True))
         _kill(server)
-        return self._with_store(
-            lambda store: self._compare(store, kills - server_kills, server_kills)
-        )
+        return self._with_store(lambda store: self._compare(store, reader_kills, server_kills))
 
     def _compare(self, store: MonitoringStore, reader_kills: int, server_kills: int) -> KilledRun:
         stored = store.read_cells(-FOREVER, FOREVER)
@@ -172,10 +194,23 @@ class KillHarness:
         return _fork(lambda: asyncio.run(self._read(once=once)))
 
     async def _read(self, *, once: bool) -> None:
-        client = CellSinkClient(self._address, pb.JournalName(gateway=GATEWAY), None, None)
+        client = _NotingClient(self._address, self._pushing[1])
         loop = JournalReaderLoop(self._journal, client, self._id_fields)
         await loop.run(asyncio.Event(), once=once)
         await client.close()
+
+
+class _NotingClient(CellSinkClient):
+    """Says over a pipe that it is about to push, so that the kill can meet the push."""
+
+    def __init__(self, address: str, pipe: int) -> None:
+        super().__init__(address, pb.JournalName(gateway=GATEWAY), None, None)
+        self._pipe = pipe
+
+    async def push(self, batch: pb.CellBatch) -> pb.ReaderState:
+        """Push as the client does."""
+        os.write(self._pipe, b"p")
+        return await super().push(batch)
 
 
 def _without_outcomes(counts: CellCounts) -> CellCounts:

@@ -1,4 +1,4 @@
-"""Of which keys the scored rows are kept as decisions, and for how long."""
+"""Says of which keys scored rows are kept as decisions, and for how long."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -104,7 +104,7 @@ def check_served_batch(batch: ServedBatch) -> tuple[int, int]:
         "vectors": (len(batch.vectors), 4 * rows * batch.width),
         "scores": (len(batch.scores), 4 * rows * batch.outputs),
     }
-    if rows and len(batch.entity_ids) % rows:
+    if rows > 0 and len(batch.entity_ids) % rows:
         sizes["entity_ids"] = len(batch.entity_ids), rows
     wrong = [f"{name} {has}, not {size}" for name, (has, size) in sizes.items() if has != size]
     if wrong or not batch.model:
@@ -134,9 +134,13 @@ class CellCounter:
         self._segment_of = segment_of
         self._groups: dict[_Group, _Columns] = {}
 
-    def add(self, batch: ServedBatch) -> int:
-        """Take one batch and return its number of rows. Raises BadRecordError, and adds nothing."""
-        _, rows = check_served_batch(batch)
+    def add(self, batch: ServedBatch, *, checked: bool = False) -> None:
+        """Take one batch. Raises BadRecordError, and adds nothing.
+
+        checked  `check_served_batch` has passed it.
+        """
+        if not checked:
+            check_served_batch(batch)
         group = _Group(batch.model, batch.version, batch.version_digest, batch.width, batch.outputs)
         columns = self._groups.get(group)
         if columns is None:
@@ -148,7 +152,6 @@ class CellCounter:
         columns.row_flags.append(batch.row_flags)
         columns.vectors.append(batch.vectors)
         columns.scores.append(batch.scores)
-        return rows
 
     def take_cells(self) -> dict[CellKey, CellCounts]:
         """Return the counts of all batches that were added since the last time."""
@@ -198,19 +201,26 @@ class CellCounter:
         if one_segment and len(calls) and (calls == calls[0]).all():
             yield _Rows(_key(group, int(calls[0]), segments.names[0]), len(calls), slice(None))
             return
-        index = np.zeros(len(vectors), np.intp) if one_segment else segments.of_row
-        first_rows = np.cumsum(row_count, dtype=np.int64) - row_count
-        with_rows = row_count > 0
-        rows = np.repeat(calls, row_count)
-        codes, cell_of = np.unique(
-            np.stack([rows, index.astype(np.int64)]), axis=1, return_inverse=True
-        )
+        # Hour, role, control group and segment of each row as one number.
+        rows = np.repeat(calls, row_count) * len(segments.names)
+        if not one_segment:
+            rows += segments.of_row
         # A call counts once, in the segment of its first row.
-        calls_of = np.bincount(cell_of.ravel()[first_rows[with_rows]], minlength=codes.shape[1])
-        for cell in range(codes.shape[1]):
-            code, segment = codes[:, cell].tolist()
+        first_rows = np.cumsum(row_count, dtype=np.int64) - row_count
+        calls = rows[first_rows[row_count > 0]]
+        for cell in _distinct(rows):
+            code, segment = divmod(cell, len(segments.names))
             key = _key(group, code, segments.names[segment])
-            yield _Rows(key, int(calls_of[cell]), np.flatnonzero(cell_of.ravel() == cell))
+            yield _Rows(key, int(np.count_nonzero(calls == cell)), np.flatnonzero(rows == cell))
+
+
+def _distinct(values: NDArray[np.int64]) -> list[int]:
+    """Return the distinct values. There are few, so passes over all are faster than sorting."""
+    found = []
+    while len(values):
+        found.append(int(values[0]))
+        values = values[values != values[0]]
+    return found
 
 
 def _key(group: _Group, code: int, segment: str) -> CellKey:

@@ -157,6 +157,8 @@ class DecisionStore:
 
             self._reader = duckdb.connect()
             self._reader.execute("SET parquet_metadata_cache = true")
+            # A look-up reads one row group, for which a second thread is a detour.
+            self._reader.execute("SET threads = 1")
         return self._reader
 
     def _write_file(self, model: str, day: int) -> int:

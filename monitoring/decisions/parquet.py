@@ -16,7 +16,7 @@ from host.files import fsync_folder, replacing_file
 from monitoring.cells.decision_rows import DecisionRows, unpack_decisions
 from protos import monitoring_pb2 as pb
 
-ROW_GROUP_ROWS = 20_480
+ROW_GROUP_ROWS = 8_192
 SHADOW_ROLE = 5
 """The journal's role of shadows, whose rows have the ids of the answers that they shadow."""
 COLUMNS = (

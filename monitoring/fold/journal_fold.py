@@ -136,7 +136,7 @@ class JournalFold:
             self._segment_of,
         )
         for served in content.served:
-            counter.add(served)
+            counter.add(served, checked=True)
         # Rows of sampled keys, one block for each version and day.
         decisions: list[pb.DecisionBlock] = []
         sampled = [item for item in content.served if self._sample_of(item.model)]
