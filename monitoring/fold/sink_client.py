@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 CALL_S = 60.0
 IDLE_S = 1.0
 """Time between two looks at a journal in which nothing is new."""
+PAUSE_S = 3.0
+"""Time after a batch that had all there was: a row is counted about this long after its call."""
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 OPTIONS: Sequence[tuple[str, Any]] = (
@@ -123,8 +125,9 @@ class JournalReaderLoop:
                 self._note_success()
             elif once:
                 return True
-            if not content.rows and not content.outcomes:
-                await _sleep(IDLE_S, stop)
+            # Few large batches cost less than many small ones. What is behind goes on at once.
+            if not once and not content.backlog_bytes:
+                await _sleep(PAUSE_S if content else IDLE_S, stop)
         return True
 
     async def _count(self, fold: JournalFold, content: BatchContent) -> pb.CellBatch:
