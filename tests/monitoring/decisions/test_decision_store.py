@@ -193,4 +193,4 @@ def test_policy_outside_of_its_bounds_is_refused() -> None:
     """More keys than there are, and no day."""
     for bad in ({"sampled_of_65536": 65_537}, {"by_model": {"churn": -1}}, {"days": 0}):
         with pytest.raises(MonitoringError, match="give 0 to 65536"):
-            DecisionPolicy(**bad)  # type: ignore[arg-type]
+            DecisionPolicy(**bad)
