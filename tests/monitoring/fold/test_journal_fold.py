@@ -75,7 +75,7 @@ def test_decisions_are_those_of_sampled_keys(tmp_path: Path) -> None:
     assert len(unpack_decisions(block)) == block.rows == rows
 
 
-def test_sealed_ids_tell_the_control_group_to_the_key_only() -> None:
+def test_sealed_ids_show_the_control_group_to_the_key_only() -> None:
     """Without the key a sealed id counts as no control group."""
     keys, holdout = np.arange(4, dtype=np.uint64), np.array([True, False, True, False])
     for sealed, key, expected in (
