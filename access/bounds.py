@@ -67,6 +67,8 @@ TEXT_BYTES_MAX = {
     "VersionChunk.content": CHUNK_BYTES_MAX,
     "MessageChunk.content": CHUNK_BYTES_MAX,
     "Checkpoint.state": CHECKPOINT_BYTES_MAX,
+    "CountColumn.name": 512,
+    "DecisionBlock.content": MESSAGE_BYTES_MAX,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""

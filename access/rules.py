@@ -127,6 +127,13 @@ RULES: dict[str, AccessRule] = {
         ModelInfer=_role(CALLER),
     ),
     **_service("turnout.v1.Features", Push=_role(PUSHER)),
+    **_service(
+        "turnout.v1.CellSink",
+        OpenReader=_role(GATEWAY),
+        GetVersionBins=_role(GATEWAY),
+        PushCells=_role(GATEWAY),  # for the caller's own gateway (monitoring/api)
+    ),
+    **_service("turnout.v1.Monitoring", GetStatus=READ),
     **_service("turnout.v1.Explainer", Explain=READ),
     **_service("grpc.health.v1.Health", Check=OPEN, Watch=OPEN),
     **_service("grpc.reflection.v1.ServerReflection", ServerReflectionInfo=_role(CALLER)),

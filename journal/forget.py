@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from host.files import folder_lock, fsync_folder, replacing_file
+from journal.moves import note_rewrite
 from journal.person import Person, is_outcome_of, take_served
 from journal.segment import (
     FRAME_HEADER,
@@ -76,6 +77,8 @@ class _Content:
 
     payloads: list[bytes] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """Offsets of the ends of the frames."""
     damaged: int = 0
     """Bytes between intact records that are none."""
     torn: int = 0
@@ -202,6 +205,7 @@ def _read(segment: _Segment) -> _Content:
         end = start
         for record in intact_records(content, start):
             found.payloads.append(record.payload)
+            found.ends.append(record.end)
             found.frames.append(
                 content[record.end - len(record.payload) - FRAME_HEADER.size : record.end]
             )
@@ -240,9 +244,10 @@ def _rewrite(segment: _Segment, edit: Edit, removal: _Removal) -> None:
     """
     content = _read(segment)
     unreadable = content.damaged + content.torn
-    kept = []
+    kept, rests = [], []
     for payload, frame in zip(content.payloads, content.frames, strict=True):
         rest = edit(payload)
+        rests.append(rest)
         if rest is not None:
             kept.append(frame if rest is payload else frame_record(rest))
     if kept == content.frames and not unreadable:
@@ -251,6 +256,8 @@ def _rewrite(segment: _Segment, edit: Edit, removal: _Removal) -> None:
     removal.removed.unreadable_bytes += unreadable
     if removal.dry_run:
         return
+    # A reader that has read a part of the segment finds its position again.
+    note_rewrite(segment.path, content.payloads, content.ends, rests)
     if not kept:
         segment.path.unlink()
         fsync_folder(segment.folder)

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from host.files import folder_lock, fsync_folder
+from journal.moves import moves_file
 from journal.progress import ReaderProgress, read_progress
 from journal.segment import HEADER, JournalKind, SegmentName, list_segments
 
 DAY_S = 86_400
 DISK_FREE_SHARE_MIN = 0.05
 """With a smaller share of the disk free, segments beyond the bounds are deleted unread."""
+MOVES_DAYS = 60
+"""How long the moves of a removed segment stay, for readers that were away."""
 PACE_S_MIN = 60
 """A journal that began less than a minute ago counts as a minute old, so that its first records are
 no pace."""
@@ -73,6 +76,7 @@ def delete_old_segments(folder: Path, bounds: Bounds, now_s: float) -> JournalUs
         with folder_lock(folder, wait=False) as held:
             if held:
                 kept, unread_bytes = _delete(folder, kept, bounds, now_s, readers, deleted)
+                _delete_old_moves(folder, now_s)
     kind_bytes = {kind.name.lower(): 0 for kind in JournalKind}
     for segment in kept:
         kind_bytes[_kind(segment)] += segment.size
@@ -140,6 +144,15 @@ def _is_unread(segment: _Segment, readers: Sequence[ReaderProgress]) -> bool:
     return any(reader.offsets.get(str(segment.name), 0) < segment.size for reader in readers)
 
 
+def _delete_old_moves(folder: Path, now_s: float) -> None:
+    """Delete moves of segments that are gone, once every reader has seen that they are gone."""
+    for path in folder.glob(".*.moves"):
+        segment = path.with_name(path.name[1 : -len(".moves")])
+        with contextlib.suppress(FileNotFoundError):
+            if not segment.exists() and now_s - path.stat().st_mtime > MOVES_DAYS * DAY_S:
+                path.unlink()
+
+
 def _delete_unless_written(path: Path) -> bool:
     """Delete a segment; False if a worker is writing it, or is about to recover its tail."""
     try:
@@ -149,6 +162,7 @@ def _delete_unless_written(path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
+        moves_file(path).unlink(missing_ok=True)
     except BlockingIOError:
         return False
     finally:

@@ -32,6 +32,7 @@ from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
+from turnout.monitoring import command as monitor
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -135,7 +136,10 @@ app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(runs.app, name="runs")
 app.add_typer(retraining.run_app, name="run")
+retraining.run_app.command("monitoring")(monitor.run_monitoring)
+retraining.run_app.command("journal-reader")(monitor.run_journal_reader)
 app.add_typer(retraining.schedules_app, name="schedules")
+app.add_typer(monitor.app, name="monitor")
 app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)

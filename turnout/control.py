@@ -1,4 +1,4 @@
-"""`python -m turnout.control`: the registry and the rollout controller on one gRPC server."""
+"""`python -m turnout.control`: registry, rollout controller and monitoring on one gRPC server."""
 
 import argparse
 import asyncio
@@ -25,6 +25,12 @@ from registry.types import RegistryError, read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
+from turnout.monitoring.hosted import (
+    HostedMonitoring,
+    MonitoringSettings,
+    add_monitoring_options,
+    monitoring_settings,
+)
 from turnout.retraining.scheduler import Scheduler
 
 log = logging.getLogger("control")
@@ -44,19 +50,17 @@ async def serve_control(
     token: str | None,
     certificate: ServerCertificate,
     policies: Mapping[str, Policy],
+    monitoring: MonitoringSettings,
 ) -> None:
-    """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
+    """Serve the registry in *folder*, the rollouts and monitoring until SIGTERM or SIGINT.
 
-    address      host:port to listen on; port 0 takes a free one, which is logged. The rollout
-                 controller calls the registry over this port too, so both could run as two
-                 processes without a change.
+    address      host:port to listen on; port 0 takes a free one, which is logged. The parts call
+                 the registry over this port too, so each could run as a process of its own.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
     """
-    # One server for the registry and the rollouts. Its interceptor lets calls in.
-    stop_requested = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
+    # One server for all parts. Its interceptor lets calls in.
+    stop_requested = _event_at_end()
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(
         options=tuple(options.items()), interceptors=(access_interceptor(identities),)
@@ -66,6 +70,7 @@ async def serve_control(
     try:
         port = add_port(server, address, certificate)
         address = f"{address.rpartition(':')[0]}:{port}"
+        hosted = HostedMonitoring(server, monitoring, address, token, certificate)
         rollouts = rollout_server.add_rollout_to(
             server,
             address,
@@ -73,11 +78,13 @@ async def serve_control(
             certificate=certificate.certificate,
             policies=policies,
             beside=(_ask_for_due_runs,),
+            on_windows=hosted.on_windows,
         )
-        # The controller calls the registry, so the server starts first and stops last.
+        # Parts call the registry, so the server starts first.
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()
+        await hosted.start()
         watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
         log.info(
             "listening address=%s version_public_key=%s certificate=%s ends=%s",
@@ -86,14 +93,24 @@ async def serve_control(
             certificate.certificate,
             certificate_end(certificate.certificate).isoformat(),
         )
+        # What calls another part stops before it.
         await stop_requested.wait()
         watching.cancel()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
+        await hosted.stop()
         keeping_connections.cancel()
     finally:
         registry.close()
+
+
+def _event_at_end() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    event = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, event.set)
+    return event
 
 
 async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:
@@ -118,6 +135,7 @@ def main() -> None:
         "--token-file", type=Path, help="file with the rollout controller's own token"
     )
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
+    add_monitoring_options(parser)
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
@@ -137,7 +155,13 @@ def main() -> None:
         assert certificate is not None  # only a server without tokens may do without it
         uvloop.run(
             serve_control(
-                options.folder, options.listen, options.identities, token, certificate, policies
+                options.folder,
+                options.listen,
+                options.identities,
+                token,
+                certificate,
+                policies,
+                monitoring_settings(options),
             )
         )
     except (PeerError, RegistryError) as error:

@@ -19,7 +19,7 @@ from host.clock import SystemClock
 from registry.client import RegistryClient
 from rollout.api.commands import RolloutCommands
 from rollout.api.service import RolloutsService, rollouts_handlers
-from rollout.api.window_sink import WindowSinkService
+from rollout.api.window_sink import OnWindowBatch, WindowSinkService
 from rollout.controller.controller import Controller
 from rollout.controller.leader import LeaderLoop, run_leader
 from rollout.lifecycle.clock import ControllerClock
@@ -47,6 +47,7 @@ class RolloutComponent:
     certificate        file of the registry's certificate; None: plain text.
     policies           the policies by name.
     beside             what else runs while this controller leads, such as schedules.
+    on_windows         gets each batch of windows, for monitoring.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class RolloutComponent:
         certificate: Path | None = None,
         policies: Mapping[str, Policy] = POLICIES,
         beside: Sequence[LeaderLoop] = (),
+        on_windows: OnWindowBatch | None = None,
     ) -> None:
         self._beside = beside
+        self._on_windows = on_windows
         self._clock = ControllerClock(SystemClock())
         self._registry = RegistryClient(registry_address, actor, token, certificate=certificate)
         self.controller = Controller(self._registry, self._clock, policies)
@@ -73,7 +76,7 @@ class RolloutComponent:
         commands = RolloutCommands(self.controller, self._registry, self._clock)
         rollouts = RolloutsService(self.controller, commands)
         server.add_generic_rpc_handlers((rollouts_handlers(rollouts),))
-        WindowSinkService(self.controller).add_to(server)
+        WindowSinkService(self.controller, self._on_windows).add_to(server)
 
     async def start(self) -> None:
         """Start to try for the lease, and to lead when the controller has it."""
@@ -112,6 +115,7 @@ def add_rollout_to(
     certificate: Path | None = None,
     policies: Mapping[str, Policy] = POLICIES,
     beside: Sequence[LeaderLoop] = (),
+    on_windows: OnWindowBatch | None = None,
 ) -> RolloutComponent:
     """Add rollout to *server*. Call its `start` after the server's start, and `stop` before it."""
     component = RolloutComponent(
@@ -121,6 +125,7 @@ def add_rollout_to(
         certificate=certificate,
         policies=policies,
         beside=beside,
+        on_windows=on_windows,
     )
     component.add_to(server)
     return component

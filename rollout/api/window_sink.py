@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -68,16 +68,21 @@ class DroppedLog:
 
 
 Context = Any  # grpc.aio.ServicerContext, which is generic in the messages of each RPC
+OnWindowBatch = Callable[[window_pb2.WindowBatch], None]
+"""Takes a batch and returns at once; it never raises."""
 
 
 class WindowSinkService:
     """The service turnout.v1.WindowSink of one controller.
 
     It parses messages itself, in the turn of their gateway.
+
+    on_batch  gets each batch without its malformed windows, also those that are not judged.
     """
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, on_batch: OnWindowBatch | None = None) -> None:
         self._controller = controller
+        self._on_batch = on_batch
         self._dropped_log = DroppedLog()
         self._streams = OpenStreams()
         self._turns = SenderTurns()
@@ -201,6 +206,8 @@ class WindowSinkService:
             )
         # What is malformed or refused is dropped and counted.
         dropped = drop_malformed(batch, controller.deployed)
+        if self._on_batch is not None:
+            self._on_batch(batch)
         if why:
             controller.refuse_sender(source, why)
             dropped += drop_all_windows(batch, controller.deployed)

@@ -8,9 +8,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from access import bounds
-from protos import features_pb2, registry_pb2, rollout_pb2, window_pb2
+from protos import features_pb2, monitoring_pb2, registry_pb2, rollout_pb2, window_pb2
 
 SERVICES = [
+    *monitoring_pb2.DESCRIPTOR.services_by_name.values(),
     *registry_pb2.DESCRIPTOR.services_by_name.values(),
     *rollout_pb2.DESCRIPTOR.services_by_name.values(),
     *window_pb2.DESCRIPTOR.services_by_name.values(),

@@ -161,7 +161,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     "monitoring": (
         ("errors",),
         ("cells",),
-        ("store", "decisions"),
+        ("store", "store/migrations", "store/migrations/versions"),
+        ("decisions",),
         ("fold", "explain"),
         ("jobs",),
         ("api",),
@@ -184,7 +185,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("adoption", "forgetting", "pushing", "training_runs"),
+        ("adoption", "forgetting", "monitoring", "pushing", "training_runs"),
         ("retraining",),
         ("commands", "commands/projects"),
         ("demo",),
@@ -196,14 +197,7 @@ UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
 COMING: set[str] = {
-    "monitoring/errors",
-    "monitoring/cells",
-    "monitoring/store",
-    "monitoring/decisions",
-    "monitoring/fold",
     "monitoring/explain",
-    "monitoring/api",
-    "monitoring/__main__",
 }
 """Files in the table that are not written yet."""
 

@@ -15,8 +15,8 @@ from tests.house.sources import (
 )
 from tests.house.test_pages import PAGES
 
-ALWAYS_USED = re.compile(r"^(test_\w+|conftest|__init__|__main__)$")
-"""pytest collects these files, or Python runs them."""
+ALWAYS_USED = re.compile(r"^(test_\w+|conftest|__init__|__main__|env|r\d{4}_\w+)$")
+"""pytest collects these files, or Python runs them, or Alembic runs them as migrations."""
 
 FIRST_PAGES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
 """Pages that a newcomer finds in the listing of the repository."""

@@ -1,4 +1,4 @@
-"""`turnout up`: runs store, control, gateway and features on this machine until Ctrl-C."""
+"""`turnout up`: runs the parts of a system on this machine until Ctrl-C."""
 
 import asyncio
 import signal
@@ -45,7 +45,7 @@ def up(
         typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
     ] = None,
 ) -> None:
-    """Run store, control, gateway and the server of pushed rows here until Ctrl-C.
+    """Run store, control, gateway, pushed rows and the journal's reader here until Ctrl-C.
 
     Each one that ends is started again.
 
@@ -82,7 +82,7 @@ async def _run_until_signal(plan: SystemPlan, screen: Terminal) -> None:
 
 async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
     with screen.progress() as progress:
-        parts = 3 if plan.store_url else 4
+        parts = 4 if plan.store_url else 5
         bar = progress.add_task("starting", total=parts, note="")
         async with run_system(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
             progress.stop()

@@ -1,4 +1,4 @@
-"""The system on this machine: the processes of store, control, gateway and features."""
+"""The system on this machine: store, control, gateway, features and the journal's reader."""
 
 import asyncio
 import hashlib
@@ -86,7 +86,7 @@ class SystemPlan:
 
 
 class LocalSystem:
-    """The processes of one local system: store, control, gateway and features, in this order.
+    """The processes of one local system: store, control, gateway, features, journal-reader.
 
     report  gets a line of text when a process ends or is back.
     """
@@ -105,10 +105,11 @@ class LocalSystem:
             if plan.identities is None
             else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
-        # Made here and not by control, because the gateway needs it at the same time.
+        # Made here and not by control, because the gateway needs it at once.
         self._certificate: Path = _make_certificate(plan.folder.absolute() / "registry" / "keys")
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process(), self._features_process()]
+        specs.append(self._reader_process())
         self.processes = [ManagedProcess(spec, report) for spec in specs]
 
     @property
@@ -161,6 +162,7 @@ class LocalSystem:
     def _control_process(self) -> ProcessSpec:
         folder = self._plan.folder / "registry"
         command = [sys.executable, "-P", "-m", "turnout.control", "--listen", self._control]
+        command += ["--monitoring", str(self._plan.folder / "monitoring")]
         if self._tokens is not None:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
@@ -216,6 +218,23 @@ class LocalSystem:
             grace_s=10.0,
         )
 
+    def _reader_process(self) -> ProcessSpec:
+        """Return the reader of the gateway's journal. It waits for monitoring by itself."""
+        gateway = self._plan.folder / "gateway"
+        command = [sys.executable, "-P", "-m", "monitoring.fold", "--gateway", GATEWAY_NAME]
+        command += ["--journal", str(gateway / "journal"), "--keys", str(gateway / "keys.pb")]
+        command += ["--monitoring", self._control, "--certificate", str(self._certificate)]
+        if self._tokens is not None:
+            command += ["--token-file", str(self._tokens.files["gateway"])]
+        return ProcessSpec(
+            name="journal-reader",
+            command=command,
+            log=self._plan.log("journal-reader"),
+            ready=_at_once,
+            ready_s_max=30.0,
+            grace_s=5.0,
+        )
+
     def on_restart(self, child: ManagedProcess) -> None:
         """Record the new process of *child*, which has been restarted."""
         self.write_system_file()
@@ -269,6 +288,11 @@ class LocalSystem:
         replace_file(
             self._plan.folder / "gateway.json", json.dumps(settings, indent=1), durable=False
         )
+
+
+async def _at_once() -> bool:
+    """Return True: nothing waits for this process, and it listens on no port."""
+    return True
 
 
 def _private_socket(folder: Path) -> Path:

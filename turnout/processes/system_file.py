@@ -40,7 +40,7 @@ class SystemAddresses:
     observe_token_file: str = ""
     """File with the bearer token that the page needs; empty: it needs none."""
     children: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """For store, control, gateway and features: (pid, start in ticks) of the newest process."""
+    """For each part, such as store and gateway: (pid, start in ticks) of the newest process."""
 
     @property
     def certificate(self) -> Path:

@@ -22,7 +22,7 @@ def test_up_stops_every_process_on_sigterm_and_removes_system_json(tmp_path: Pat
     with turnout_up(tmp_path / "state") as system:
         pids = [pid for pid, _ in system.addresses.children.values()]
         pids += [row["pid"] for row in system.workers()]
-        assert len(pids) == 7
+        assert len(pids) == 8
         second = subprocess.run(
             [*TURNOUT, "up", "--folder", str(system.folder)], capture_output=True, text=True
         )
@@ -53,7 +53,12 @@ def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
     """No store is started, and the given one still answers afterwards."""
     with redis_server() as store:
         with turnout_up(tmp_path / "state", "--store", store.url) as system:
-            assert sorted(system.addresses.children) == ["control", "features", "gateway"]
+            assert sorted(system.addresses.children) == [
+                "control",
+                "features",
+                "gateway",
+                "journal-reader",
+            ]
             assert system.addresses.store == store.url
         assert ping(parse_store_url(store.url), 1.0) == "PONG"
 

@@ -1,0 +1,1 @@
+"""The services of monitoring, in control or on a server of their own."""

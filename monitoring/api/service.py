@@ -1,0 +1,186 @@
+"""The services turnout.v1.CellSink and turnout.v1.Monitoring.
+
+What blocks, which is the database, runs in one thread, so that the event loop of the control
+process is free for rollouts.
+"""
+
+# ruff: noqa: ARG002, N802  the names and parameters are monitoring.proto's
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from access.bounds import BoundError
+from access.identities import ForbiddenError
+from access.interceptor import caller_identity
+from access.requests import parse_request
+from monitoring.api.bins_cache import BinsCache
+from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.errors import (
+    BadCellError,
+    BadDecisionsError,
+    MonitoringStoreError,
+    SequenceError,
+)
+from monitoring.store.monitoring_store import MonitoringStore
+from protos import monitoring_pb2 as pb
+from registry.types import RegistryError
+
+log = logging.getLogger(__name__)
+
+Context = Any  # grpc.aio.ServicerContext, which is generic in the messages of each RPC
+Result = TypeVar("Result")
+
+STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
+    ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    SequenceError: grpc.StatusCode.ABORTED,
+    BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
+    BoundError: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
+    MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
+    RegistryError: grpc.StatusCode.UNAVAILABLE,
+}
+HOUR_S = 3_600
+DAY_HOURS = 24
+
+
+class CellSinkService:
+    """Takes what readers of journals counted."""
+
+    def __init__(
+        self,
+        store: MonitoringStore,
+        bins: BinsCache,
+        policy: DecisionPolicy,
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self._store = store
+        self._bins = bins
+        self._policy = policy
+        self._thread = thread
+
+    async def OpenReader(self, request: pb.JournalName, context: Context) -> pb.ReaderState:
+        """Return from where a reader goes on."""
+        caller_identity().check_speaks_for(request.gateway)
+        opened = await self._run(lambda: self._store.open_reader(request))
+        state = self._state(opened.sequence)
+        for segment, position in sorted(opened.positions.items()):
+            state.positions.add(
+                segment=segment,
+                offset=position.offset,
+                check=position.check,
+                complete=position.complete,
+            )
+        return state
+
+    async def GetVersionBins(
+        self, request: pb.VersionBinsRequest, context: Context
+    ) -> pb.VersionBins:
+        """Return by which bins a version is counted."""
+        found = await self._bins.find(request.model, request.version, request.version_digest)
+        return found.to_proto()
+
+    async def PushCells(self, request: pb.CellBatch, context: Context) -> pb.ReaderState:
+        """Store a batch, and return its sequence number."""
+        caller_identity().check_speaks_for(request.journal.gateway)
+        return self._state(await self._run(lambda: self._store.push(request)))
+
+    def _state(self, sequence: int) -> pb.ReaderState:
+        return pb.ReaderState(
+            sequence=sequence,
+            decisions_of_65536=self._policy.sampled_of_65536,
+            decisions_by_model=self._policy.by_model,
+        )
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+class MonitoringService:
+    """Says what monitoring has seen."""
+
+    def __init__(
+        self, store: MonitoringStore, decision_rows: Callable[[], int], thread: ThreadPoolExecutor
+    ) -> None:
+        self._store = store
+        self._decision_rows = decision_rows
+        self._thread = thread
+
+    async def GetStatus(
+        self, request: pb.MonitoringStatusRequest, context: Context
+    ) -> pb.MonitoringStatus:
+        """Return coverage by version, and every reader. Without hours: of the last 24 hours."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: self._status(request))
+
+    def _status(self, request: pb.MonitoringStatusRequest) -> pb.MonitoringStatus:
+        until = request.until_hour or int(time.time()) // HOUR_S + 1
+        since = request.since_hour or until - DAY_HOURS
+        incomplete = self._store.lost_window_batches(since, until) > 0
+        return pb.MonitoringStatus(
+            versions=[
+                pb.VersionCoverage(
+                    model=item.model,
+                    version=item.version,
+                    rows=item.rows,
+                    window_rows=item.window_rows,
+                    outcomes=item.outcomes,
+                    newest_hour=item.newest_hour,
+                    windows_incomplete=incomplete,
+                )
+                for item in self._store.coverage(since, until)
+            ],
+            readers=self._store.reader_statuses(),
+            store=self._store.kind,
+            at_unix_ms=time.time_ns() // 1_000_000,
+            decision_rows=self._decision_rows(),
+        )
+
+
+def service_handler(name: str, service: object) -> grpc.GenericRpcHandler:
+    """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.*name*."""
+    descriptor = pb.DESCRIPTOR.services_by_name[name]
+    return grpc.method_handlers_generic_handler(
+        descriptor.full_name,
+        {method.name: _method_handler(method, service) for method in descriptor.methods},
+    )
+
+
+def _method_handler(method: MethodDescriptor, service: object) -> Any:  # noqa: ANN401  of grpc
+    """Wrap an RPC: its request is checked, and every error becomes a status of STATUS_BY_ERROR."""
+    request_type: type[Message] = GetMessageClass(method.input_type)
+    behaviour: Any = getattr(service, method.name)
+
+    async def reply_once(content: bytes, context: Context) -> Message:
+        try:
+            reply: Message = await behaviour(parse_request(request_type, content), context)
+        except Exception as error:  # noqa: BLE001  the one place that turns errors into statuses
+            await _abort(context, error)
+        return reply
+
+    # Requests are parsed above: with a request_deserializer grpcio would parse them unchecked.
+    return grpc.unary_unary_rpc_method_handler(
+        reply_once, response_serializer=lambda reply: reply.SerializeToString()
+    )
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    code = next((code for kind, code in STATUS_BY_ERROR.items() if isinstance(error, kind)), None)
+    if code is None:
+        error_id = secrets.token_hex(4)
+        log.error("monitoring: error %s", error_id, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"error {error_id}; our log has its cause")
+    await context.abort(code, str(error))
+    raise AssertionError("abort always raises")

@@ -1,0 +1,218 @@
+"""Keeps the decisions that readers push, each once, and finds one by its prediction id.
+
+A pushed block is a row of the database, stored in the transaction of its batch. Later its rows
+become a Parquet file, and one transaction replaces the blocks by the name of the file. A kill
+before leaves a file that no row names, which is written again; so each row is there once.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from host.files import make_private_folder
+from monitoring.cells.decision_rows import unpack_decisions
+from monitoring.decisions.parquet import (
+    Decision,
+    decisions_of_rows,
+    find_in_blocks,
+    find_in_files,
+    merge_decisions,
+    write_decisions,
+)
+from monitoring.errors import BadDecisionsError
+from monitoring.store.database import MonitoringDatabase
+from monitoring.store.tables import decision_blocks, decision_files
+from protos import monitoring_pb2 as pb
+from registry.types import MODEL_NAME
+
+log = logging.getLogger(__name__)
+
+FILE_ROWS = 500_000
+"""A file has the blocks of about so many rows."""
+MERGE_FILES = 8
+"""A day's files of one model become one when there are so many."""
+
+DayOf = Callable[[bytes], int | None]
+"""Returns the Unix day of a prediction id; None: it is sealed, and there is no key."""
+
+
+class DecisionStore:
+    """The decisions in one folder.
+
+    folder    for the files. It is made if need be.
+    database  that of the store, so that blocks come with their batch.
+    day_of    reads the day from a prediction id.
+    """
+
+    def __init__(self, folder: Path, database: MonitoringDatabase, day_of: DayOf) -> None:
+        make_private_folder(folder)
+        self._folder = folder
+        self._database = database
+        self._day_of = day_of
+        self._reader: Any = None
+        self._lock = Lock()
+        """A file is deleted while no look-up reads it."""
+
+    def add_batch(self, connection: Connection, batch: pb.CellBatch) -> None:
+        """Store the blocks of a batch in its transaction. Raises BadDecisionsError."""
+        for block in batch.decisions:
+            # The model's name becomes a folder.
+            if not MODEL_NAME.fullmatch(block.model) or len(unpack_decisions(block)) != block.rows:
+                raise BadDecisionsError(
+                    f"a block of decisions names the model {block.model!r} and {block.rows} rows; "
+                    "one of both cannot be"
+                )
+            connection.execute(
+                insert(decision_blocks).values(
+                    model=block.model,
+                    day=block.day,
+                    rows=block.rows,
+                    block=block.SerializeToString(),
+                )
+            )
+
+    def rows(self) -> int:
+        """Return how many rows are kept."""
+        with self._database.read_transaction() as connection:
+            counts = [
+                connection.execute(select(func.sum(table.c.rows))).scalar_one() or 0
+                for table in (decision_blocks, decision_files)
+            ]
+            return int(sum(counts))
+
+    def compact(self) -> int:
+        """Write the waiting blocks to files, and merge many files of a day; return the rows."""
+        written = 0
+        while True:
+            with self._database.read_transaction() as connection:
+                found = connection.execute(
+                    select(decision_blocks.c.model, decision_blocks.c.day)
+                    .order_by(decision_blocks.c.id)
+                    .limit(1)
+                ).first()
+            if found is None:
+                break
+            written += self._write_file(found.model, found.day)
+        self._merge()
+        return written
+
+    def delete_before(self, day: int) -> int:
+        """Delete the files of days before *day*; return how many."""
+        with self._database.write_transaction() as connection:
+            names = connection.execute(
+                select(decision_files.c.name).where(decision_files.c.day < day)
+            ).scalars()
+            expired = list(names)
+            connection.execute(delete(decision_files).where(decision_files.c.day < day))
+        self._unlink(expired)
+        return len(expired)
+
+    def delete_unnamed_files(self) -> None:
+        """Delete files that a killed process left and no row names. For the start only."""
+        with self._database.read_transaction() as connection:
+            named = set(connection.execute(select(decision_files.c.name)).scalars())
+        for path in self._folder.rglob("part-*.parquet"):
+            if path.relative_to(self._folder).as_posix() not in named:
+                path.unlink()
+
+    def find_decisions(self, prediction_id: bytes) -> list[Decision]:
+        """Return what was scored under a prediction id: the answer, then shadows.
+
+        Empty if the id's key is not in the sample, or its day is over. A sealed id without the
+        cluster's key is looked for in every day.
+        """
+        day = self._day_of(prediction_id)
+        where_file = [] if day is None else [decision_files.c.day.in_((day - 1, day, day + 1))]
+        where_block = [] if day is None else [decision_blocks.c.day.in_((day - 1, day, day + 1))]
+        with self._lock:
+            with self._database.read_transaction() as connection:
+                files = connection.execute(select(decision_files).where(*where_file)).all()
+                blocks = connection.execute(
+                    select(decision_blocks.c.block).where(*where_block)
+                ).scalars()
+                waiting = [pb.DecisionBlock.FromString(block) for block in blocks]
+            # A prediction id is of one model, so the first model that has it is the one.
+            for model in sorted({row.model for row in files} | {item.model for item in waiting}):
+                paths = [self._folder / row.name for row in files if row.model == model]
+                found = find_in_files(self._connection(), paths, prediction_id)
+                of_model = [block for block in waiting if block.model == model]
+                found += find_in_blocks(of_model, prediction_id)
+                if found:
+                    return decisions_of_rows(model, prediction_id, found)
+        return []
+
+    def find_decision(self, prediction_id: bytes) -> Decision | None:
+        """Return the answer that the caller got; None: it is not kept."""
+        return next(iter(self.find_decisions(prediction_id)), None)
+
+    def _connection(self) -> Any:  # noqa: ANN401  duckdb has no types
+        """Return the connection of look-ups, which remembers the footers of files."""
+        if self._reader is None:
+            import duckdb
+
+            self._reader = duckdb.connect()
+            self._reader.execute("SET parquet_metadata_cache = true")
+            # A look-up reads one row group, for which a second thread is a detour.
+            self._reader.execute("SET threads = 1")
+        return self._reader
+
+    def _write_file(self, model: str, day: int) -> int:
+        """Write the oldest blocks of one model and day to a file; return the rows."""
+        with self._database.read_transaction() as connection:
+            waiting = connection.execute(
+                select(decision_blocks)
+                .where(decision_blocks.c.model == model, decision_blocks.c.day == day)
+                .order_by(decision_blocks.c.id)
+            )
+            ids, blocks, rows = [], [], 0
+            for row in waiting:
+                if rows >= FILE_ROWS:
+                    break
+                ids.append(row.id)
+                blocks.append(pb.DecisionBlock.FromString(row.block))
+                rows += row.rows
+        name = _new_name(model, day)
+        rows = write_decisions(self._folder / name, blocks)
+        # From here on the file counts, and its blocks do not.
+        with self._database.write_transaction() as connection:
+            connection.execute(
+                insert(decision_files).values(name=name, model=model, day=day, rows=rows)
+            )
+            connection.execute(delete(decision_blocks).where(decision_blocks.c.id.in_(ids)))
+        return rows
+
+    def _merge(self) -> None:
+        with self._database.read_transaction() as connection:
+            many = connection.execute(
+                select(decision_files.c.model, decision_files.c.day)
+                .group_by(decision_files.c.model, decision_files.c.day)
+                .having(func.count() >= MERGE_FILES)
+            ).all()
+        for model, day in many:
+            with self._database.read_transaction() as connection:
+                same = (decision_files.c.model == model, decision_files.c.day == day)
+                parts = connection.execute(select(decision_files).where(*same)).all()
+            name = _new_name(model, day)
+            merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
+            names = [part.name for part in parts]
+            rows = sum(part.rows for part in parts)
+            with self._database.write_transaction() as connection:
+                connection.execute(delete(decision_files).where(decision_files.c.name.in_(names)))
+                connection.execute(
+                    insert(decision_files).values(name=name, model=model, day=day, rows=rows)
+                )
+            self._unlink(names)
+
+    def _unlink(self, names: list[str]) -> None:
+        with self._lock:
+            for name in names:
+                (self._folder / name).unlink(missing_ok=True)
+
+
+def _new_name(model: str, day: int) -> str:
+    return f"{model}/{day}/part-{secrets.token_hex(8)}.parquet"

@@ -1,0 +1,1 @@
+"""The database of monitoring: cells, positions of readers, outcomes, windows."""

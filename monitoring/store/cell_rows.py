@@ -1,0 +1,180 @@
+"""Cells in the database: adding to them, reading them, and rolling old ones up.
+
+Every function works in a transaction of its caller. A cell is one row with its columns as a
+message, because a cell of 20 inputs has some hundred counts, and a row for each would make a push
+of a hundred cells a hundred times as long.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
+
+from monitoring.cells.cell import CellCounts, CellKey
+from monitoring.store.tables import DAY, GRAIN_HOURS, HOUR, WEEK, cells, outcomes, window_rows
+
+DAY_HOURS = 24
+WEEK_HOURS = 168
+MONDAY_HOURS = 3 * DAY_HOURS
+"""Unix day 0 was a Thursday, so a week begins this many hours before a multiple of seven days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long each grain is kept, in days."""
+
+    hour_days: int = 35
+    day_days: int = 400
+    week_days: int = 1_826
+    outcome_days: int = 400
+    """Reported outcomes: later a second report of one is counted as a first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCell:
+    """A cell as it was read."""
+
+    grain: str
+    key: CellKey
+    """Its hour is that at which the grain begins."""
+    counts: CellCounts
+
+
+def start_of(grain: str, hour: int) -> int:
+    """Return the Unix hour at which the day or week (from Monday, UTC) of *hour* begins."""
+    if grain == WEEK:
+        return (hour + MONDAY_HOURS) // WEEK_HOURS * WEEK_HOURS - MONDAY_HOURS
+    return hour // GRAIN_HOURS[grain] * GRAIN_HOURS[grain]
+
+
+def digest_text(digest: int) -> str:
+    """Return 8 bytes as 16 hex digits: databases have no unsigned numbers."""
+    return f"{digest:016x}"
+
+
+def add_to_cell(connection: Connection, grain: str, key: CellKey, counts: CellCounts) -> None:
+    """Add counts to a cell, which is made if there is none."""
+    values = _key_values(grain, key)
+    where = and_(*(cells.c[name] == value for name, value in values.items()))
+    stored = connection.execute(select(cells.c.columns).where(where)).scalar_one_or_none()
+    total = CellCounts() if stored is None else CellCounts.from_bytes(stored)
+    total.add_cell(counts)
+    content = {"calls": total.calls, "rows": total.rows, "columns": total.to_bytes()}
+    if stored is None:
+        connection.execute(insert(cells).values(**values, **content))
+    else:
+        connection.execute(update(cells).where(where).values(**content))
+
+
+def read_cells(
+    connection: Connection,
+    since_hour: int,
+    until_hour: int,
+    *,
+    model: str | None = None,
+    version: str | None = None,
+    role: int | None = None,
+) -> list[StoredCell]:
+    """Return the cells of all grains that begin in [since_hour, until_hour), oldest first.
+
+    A rolled-up cell replaces those of its hours, so the sum counts each row once.
+    """
+    chosen = {"model": model, "version": version, "role": role}
+    where: list[ColumnElement[bool]] = [
+        cells.c[name] == value for name, value in chosen.items() if value is not None
+    ]
+    where += [cells.c.start_hour >= since_hour, cells.c.start_hour < until_hour]
+    rows = connection.execute(select(cells).where(*where).order_by(cells.c.start_hour))
+    return [_stored_cell(row._mapping) for row in rows]
+
+
+def sum_of_cells(stored: Iterable[StoredCell]) -> CellCounts:
+    """Return the sum of the counts of cells."""
+    total = CellCounts()
+    for cell in stored:
+        total.add_cell(cell.counts)
+    return total
+
+
+def next_roll_up(
+    connection: Connection, now_hour: int, retention: Retention
+) -> tuple[str, str, int, str] | None:
+    """Return (grain, coarser grain, start of the coarser, model) that is due; None: nothing is.
+
+    A day or week is due when all of it is older than its grain is kept.
+    """
+    for grain, coarser, days in ((HOUR, DAY, retention.hour_days), (DAY, WEEK, retention.day_days)):
+        before = start_of(coarser, now_hour - days * DAY_HOURS)
+        found = connection.execute(
+            select(cells.c.start_hour, cells.c.model)
+            .where(cells.c.grain == grain, cells.c.start_hour < before)
+            .order_by(cells.c.start_hour)
+            .limit(1)
+        ).first()
+        if found is not None:
+            return grain, coarser, start_of(coarser, found.start_hour), found.model
+    return None
+
+
+def roll_up(connection: Connection, grain: str, coarser: str, start_hour: int, model: str) -> int:
+    """Add one model's cells of a day or week up to cells of the coarser grain; return how many.
+
+    The cells that were added are deleted in the same transaction, so a kill changes nothing. Cells
+    that come later are added the same way.
+    """
+    due = and_(
+        cells.c.grain == grain,
+        cells.c.model == model,
+        cells.c.start_hour >= start_hour,
+        cells.c.start_hour < start_hour + GRAIN_HOURS[coarser],
+    )
+    sums: dict[CellKey, CellCounts] = {}
+    number = 0
+    for row in connection.execute(select(cells).where(due)):
+        cell = _stored_cell(row._mapping)
+        key = cell.key._replace(hour=start_hour)
+        sums.setdefault(key, CellCounts()).add_cell(cell.counts)
+        number += 1
+    for key, counts in sums.items():
+        add_to_cell(connection, coarser, key, counts)
+    connection.execute(delete(cells).where(due))
+    return number
+
+
+def delete_expired(connection: Connection, now_hour: int, retention: Retention) -> None:
+    """Delete weeks, outcomes and windows that are older than they are kept."""
+    weeks_before = now_hour - retention.week_days * DAY_HOURS
+    connection.execute(
+        delete(cells).where(cells.c.grain == WEEK, cells.c.start_hour < weeks_before - WEEK_HOURS)
+    )
+    outcomes_before_ms = (now_hour - retention.outcome_days * DAY_HOURS) * 3_600_000
+    connection.execute(delete(outcomes).where(outcomes.c.predicted_unix_ms < outcomes_before_ms))
+    windows_before = now_hour - retention.day_days * DAY_HOURS
+    connection.execute(delete(window_rows).where(window_rows.c.hour < windows_before))
+
+
+def _key_values(grain: str, key: CellKey) -> dict[str, Any]:
+    return {
+        "grain": grain,
+        "start_hour": key.hour,
+        "model": key.model,
+        "version": key.version,
+        "digest8": digest_text(key.digest8),
+        "role": key.role,
+        "holdout": key.holdout,
+        "segment": key.segment,
+    }
+
+
+def _stored_cell(row: Any) -> StoredCell:  # noqa: ANN401  a row's mapping, which is untyped
+    key = CellKey(
+        row["model"],
+        row["version"],
+        int(row["digest8"], 16),
+        row["role"],
+        row["holdout"],
+        row["segment"],
+        row["start_hour"],
+    )
+    return StoredCell(row["grain"], key, CellCounts.from_bytes(row["columns"]))

@@ -1,0 +1,117 @@
+"""Opens the database of monitoring: SQLite or PostgreSQL, migrated to the tables of this release.
+
+One transaction writes at a time. In SQLite the database says so, and in PostgreSQL a lock that
+every writer takes; so no other writer comes between a read and a write of one transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from monitoring.errors import MonitoringStoreError
+
+BUSY_MS = 10_000
+"""Time that a writer waits for another process before it fails, in milliseconds."""
+WRITER_LOCK = 0x7475_726E
+"""Key of the advisory lock that a writer of PostgreSQL takes."""
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class MonitoringDatabase:
+    """The open database. Any thread may use it.
+
+    url  of SQLAlchemy: "sqlite:///FILE", or "postgresql://..." with the extra `postgres`.
+
+    Raises MonitoringStoreError when it cannot be opened or migrated.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._lock = Lock()
+        try:
+            self._engine = _engine(url)
+            self.kind = self._engine.dialect.name
+            """sqlite or postgresql."""
+            with self.write_transaction() as connection:
+                config = Config(attributes={"connection": connection})
+                config.set_main_option("script_location", str(MIGRATIONS))
+                command.upgrade(config, "head")
+        except (
+            DBAPIError,
+            ArgumentError,
+            ImportError,
+            MonitoringStoreError,
+            sqlite3.Error,
+        ) as error:
+            raise MonitoringStoreError(
+                f"the database of monitoring cannot be opened: {error}; give sqlite:///FILE, or "
+                "postgresql://USER@HOST/NAME with turnout[postgres] installed"
+            ) from error
+
+    @contextmanager
+    def read_transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose queries see one state of the database."""
+        with self._errors(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write_transaction(self) -> Iterator[Connection]:
+        """Yield a connection for one change, which is durable when the block ends.
+
+        An error in the block undoes the change. Raises MonitoringStoreError when the disk is full,
+        or another process keeps the database locked.
+        """
+        with self._lock, self._errors(), self._engine.connect() as connection:
+            writer = connection.execution_options(writes=True)
+            with writer.begin():
+                if self._engine.dialect.name == "postgresql":
+                    writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+                yield writer
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise MonitoringStoreError(
+                f"the database of monitoring refuses: {error.orig}; nothing of this change was "
+                "written, and it is tried again"
+            ) from error
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql" and "+" not in parsed.drivername:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(parsed)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name != "postgresql":
+        raise MonitoringStoreError(
+            f"the database of monitoring is {engine.dialect.name}; it must be sqlite or postgresql"
+        )
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Without this, Python's sqlite3 would begin transactions by itself.
+    connection.isolation_level = None
+    for setting in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}"):
+        connection.execute(f"PRAGMA {setting}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # With IMMEDIATE a writer waits for the lock before it reads, so it never reads stale rows.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

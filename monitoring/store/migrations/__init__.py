@@ -1,0 +1,1 @@
+"""Migrations of monitoring's database, which Alembic runs when it is opened."""

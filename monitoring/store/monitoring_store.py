@@ -1,0 +1,198 @@
+"""The store of monitoring: what readers push, what gateways say they scored, and what is read.
+
+Exactly once: a push stores its cells, outcomes, damages and positions in one transaction. A kill
+leaves all of it or nothing, and the reader goes on from the positions that are there.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, insert, select, update
+
+from journal.prediction_id import hash_model_name
+from journal.tail import TailPosition
+from monitoring.cells.cell import cell_from_proto
+from monitoring.cells.version_bins import VersionBins
+from monitoring.errors import SequenceError
+from monitoring.store import cell_rows, outcome_rows, window_counts
+from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
+from monitoring.store.database import MonitoringDatabase
+from monitoring.store.reader_rows import is_journal, reader_status, save_damages, save_positions
+from monitoring.store.tables import (
+    HOUR,
+    positions,
+    readers,
+)
+from monitoring.store.window_counts import Coverage, WindowBatchRows
+from protos import monitoring_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+OnBatch = Callable[[Connection, pb.CellBatch], None]
+"""Stores the decisions of a batch, in its transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderPositions:
+    """Where a journal's reader goes on."""
+
+    sequence: int
+    """Number of the last stored batch; 0: none."""
+    positions: dict[str, TailPosition] = field(default_factory=dict)
+
+
+class MonitoringStore:
+    """Cells, readers, outcomes and windows in one database.
+
+    now_ms    clock, Unix milliseconds.
+    on_batch  is called in the transaction of each batch that is stored.
+    """
+
+    def __init__(
+        self,
+        database: MonitoringDatabase,
+        now_ms: Callable[[], int],
+        on_batch: OnBatch | None = None,
+    ) -> None:
+        self._database = database
+        self._now_ms = now_ms
+        self._on_batch = on_batch
+
+    @property
+    def kind(self) -> str:
+        """The database: sqlite or postgresql."""
+        return self._database.kind
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    # Readers
+
+    def open_reader(self, name: pb.JournalName) -> ReaderPositions:
+        """Return from where the reader of a journal goes on."""
+        with self._database.read_transaction() as connection:
+            sequence = connection.execute(
+                select(readers.c.sequence).where(is_journal(readers, name))
+            ).scalar_one_or_none()
+            rows = connection.execute(select(positions).where(is_journal(positions, name)))
+            return ReaderPositions(
+                sequence or 0,
+                {row.segment: TailPosition(row.offset, row.check, row.complete) for row in rows},
+            )
+
+    def push(self, batch: pb.CellBatch) -> int:
+        """Store a batch with its positions, and return its sequence number.
+
+        The batch that was stored last is recognised, and changes nothing. Raises SequenceError for
+        another number and for another batch of the same number, BadCellError for bad counts.
+        """
+        # Check the counts first: what cannot be added is refused before anything is written.
+        counted = [cell_from_proto(cell) for cell in batch.cells]
+        digest = hashlib.blake2b(
+            batch.SerializeToString(deterministic=True), digest_size=16
+        ).digest()
+        with self._database.write_transaction() as connection:
+            # Is it the batch that follows?
+            where = is_journal(readers, batch.journal)
+            known = connection.execute(select(readers).where(where)).first()
+            sequence = 0 if known is None else known.sequence
+            if known is not None and (sequence, known.batch_digest) == (batch.sequence, digest):
+                return int(sequence)
+            if batch.sequence != sequence + 1:
+                raise SequenceError(
+                    f"batch {batch.sequence} of {batch.journal.gateway!r} does not follow the "
+                    f"stored batch {sequence}; open the reader again, and count from there"
+                )
+            # All of it, or nothing.
+            for key, counts in counted:
+                add_to_cell(connection, HOUR, key, counts)
+            for event in batch.outcomes:
+                outcome_rows.add_outcome(connection, event)
+            save_damages(connection, batch, self._now_ms())
+            if self._on_batch is not None:
+                self._on_batch(connection, batch)
+            save_positions(connection, batch)
+            values = {
+                "sequence": batch.sequence,
+                "batch_digest": digest,
+                "pushed_unix_ms": self._now_ms(),
+                "backlog_bytes": batch.backlog_bytes,
+                "newest_unix_ns": batch.newest_unix_ns or (known.newest_unix_ns if known else 0),
+            }
+            if known is None:
+                name = {"gateway": batch.journal.gateway, "journal": batch.journal.journal}
+                connection.execute(insert(readers).values(**name, **values))
+            else:
+                connection.execute(update(readers).where(where).values(**values))
+        return int(batch.sequence)
+
+    def reader_statuses(self) -> list[pb.ReaderStatus]:
+        """Return every journal that was pushed, with its newest damages."""
+        with self._database.read_transaction() as connection:
+            order = (readers.c.gateway, readers.c.journal)
+            rows = connection.execute(select(readers).order_by(*order)).all()
+            return [reader_status(connection, row) for row in rows]
+
+    # Versions and figures
+
+    def save_version(self, bins: VersionBins) -> None:
+        """Note the bins of a version. Only then its outcomes are no orphans."""
+        with self._database.write_transaction() as connection:
+            outcome_rows.save_version(connection, bins, hash_model_name(bins.model))
+
+    def find_version(self, model: str, digest8: int) -> VersionBins | None:
+        """Return the bins of a version; None: it was not saved."""
+        with self._database.read_transaction() as connection:
+            return outcome_rows.find_version_bins(connection, digest8, hash_model_name(model))
+
+    def read_cells(
+        self,
+        since_hour: int,
+        until_hour: int,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        role: int | None = None,
+    ) -> list[StoredCell]:
+        """Return the cells of all grains that begin in [since_hour, until_hour), oldest first."""
+        with self._database.read_transaction() as connection:
+            return cell_rows.read_cells(
+                connection, since_hour, until_hour, model=model, version=version, role=role
+            )
+
+    # Windows and coverage
+
+    def add_windows(self, batches: Sequence[WindowBatchRows]) -> None:
+        """Add what batches of windows say; a batch that was added before changes nothing."""
+        with self._database.write_transaction() as connection:
+            window_counts.add_windows(connection, batches, self._now_ms())
+
+    def coverage(self, since_hour: int, until_hour: int) -> list[Coverage]:
+        """Return the coverage of every version that was scored in [since_hour, until_hour)."""
+        with self._database.read_transaction() as connection:
+            return window_counts.read_coverage(connection, since_hour, until_hour)
+
+    def lost_window_batches(self, since_hour: int, until_hour: int) -> int:
+        """Return how many batches of windows were lost in [since_hour, until_hour)."""
+        with self._database.read_transaction() as connection:
+            return window_counts.lost_batches(connection, since_hour, until_hour)
+
+    # Retention
+
+    def roll_up(self, now_hour: int, retention: Retention) -> int:
+        """Roll up all that is due and delete what is expired; return the cells rolled up.
+
+        One transaction for each model and day or week, so that pushes come in between.
+        """
+        number = 0
+        while True:
+            with self._database.write_transaction() as connection:
+                due = cell_rows.next_roll_up(connection, now_hour, retention)
+                if due is None:
+                    cell_rows.delete_expired(connection, now_hour, retention)
+                    window_counts.delete_old_sources(connection, self._now_ms())
+                    return number
+                number += cell_rows.roll_up(connection, *due)

@@ -1,0 +1,282 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JournalName(_message.Message):
+    __slots__ = ("gateway", "journal")
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    journal: str
+    def __init__(self, gateway: _Optional[str] = ..., journal: _Optional[str] = ...) -> None: ...
+
+class SegmentPosition(_message.Message):
+    __slots__ = ("segment", "offset", "check", "complete", "gone")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    segment: str
+    offset: int
+    check: int
+    complete: bool
+    gone: bool
+    def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., check: _Optional[int] = ..., complete: _Optional[bool] = ..., gone: _Optional[bool] = ...) -> None: ...
+
+class ReaderState(_message.Message):
+    __slots__ = ("sequence", "positions", "decisions_of_65536", "decisions_by_model")
+    class DecisionsByModelEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_BY_MODEL_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    positions: _containers.RepeatedCompositeFieldContainer[SegmentPosition]
+    decisions_of_65536: int
+    decisions_by_model: _containers.ScalarMap[str, int]
+    def __init__(self, sequence: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[SegmentPosition, _Mapping]]] = ..., decisions_of_65536: _Optional[int] = ..., decisions_by_model: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class VersionBinsRequest(_message.Message):
+    __slots__ = ("model", "version", "version_digest")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    version_digest: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ...) -> None: ...
+
+class VersionBins(_message.Message):
+    __slots__ = ("model", "version", "version_digest", "problem", "outputs", "features")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    version_digest: int
+    problem: str
+    outputs: _containers.RepeatedCompositeFieldContainer[OutputBins]
+    features: _containers.RepeatedCompositeFieldContainer[FeatureBins]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., problem: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[OutputBins, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureBins, _Mapping]]] = ...) -> None: ...
+
+class OutputBins(_message.Message):
+    __slots__ = ("name", "probability", "edges")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    probability: bool
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., probability: _Optional[bool] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class FeatureBins(_message.Message):
+    __slots__ = ("name", "edges", "categories")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    categories: int
+    def __init__(self, name: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., categories: _Optional[int] = ...) -> None: ...
+
+class Cell(_message.Message):
+    __slots__ = ("model", "version", "version_digest", "role", "holdout", "segment", "hour", "columns")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    version_digest: int
+    role: int
+    holdout: bool
+    segment: str
+    hour: int
+    columns: _containers.RepeatedCompositeFieldContainer[CountColumn]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., segment: _Optional[str] = ..., hour: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[CountColumn, _Mapping]]] = ...) -> None: ...
+
+class CountColumn(_message.Message):
+    __slots__ = ("name", "index", "count", "sum")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    index: _containers.RepeatedScalarFieldContainer[int]
+    count: _containers.RepeatedScalarFieldContainer[int]
+    sum: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., index: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ..., sum: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class CellColumns(_message.Message):
+    __slots__ = ("columns",)
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedCompositeFieldContainer[CountColumn]
+    def __init__(self, columns: _Optional[_Iterable[_Union[CountColumn, _Mapping]]] = ...) -> None: ...
+
+class JournalDamage(_message.Message):
+    __slots__ = ("segment", "offset", "next_offset", "kind")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    segment: str
+    offset: int
+    next_offset: int
+    kind: str
+    def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
+
+class OutcomeEvent(_message.Message):
+    __slots__ = ("id_digest", "model_hash", "version_digest", "role", "holdout", "predicted_unix_ms", "key_hash", "score", "row", "name", "value", "event_unix_ms", "received_unix_ms", "model", "forged")
+    ID_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    KEY_HASH_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FORGED_FIELD_NUMBER: _ClassVar[int]
+    id_digest: bytes
+    model_hash: int
+    version_digest: int
+    role: int
+    holdout: bool
+    predicted_unix_ms: int
+    key_hash: int
+    score: float
+    row: int
+    name: str
+    value: float
+    event_unix_ms: int
+    received_unix_ms: int
+    model: str
+    forged: bool
+    def __init__(self, id_digest: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., predicted_unix_ms: _Optional[int] = ..., key_hash: _Optional[int] = ..., score: _Optional[float] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_unix_ms: _Optional[int] = ..., received_unix_ms: _Optional[int] = ..., model: _Optional[str] = ..., forged: _Optional[bool] = ...) -> None: ...
+
+class DecisionBlock(_message.Message):
+    __slots__ = ("model", "version", "version_digest", "day", "rows", "width", "outputs", "entities", "content")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    version_digest: int
+    day: int
+    rows: int
+    width: int
+    outputs: int
+    entities: int
+    content: bytes
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., day: _Optional[int] = ..., rows: _Optional[int] = ..., width: _Optional[int] = ..., outputs: _Optional[int] = ..., entities: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class CellBatch(_message.Message):
+    __slots__ = ("journal", "sequence", "positions", "cells", "damages", "outcomes", "decisions", "backlog_bytes", "newest_unix_ns")
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGES_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    journal: JournalName
+    sequence: int
+    positions: _containers.RepeatedCompositeFieldContainer[SegmentPosition]
+    cells: _containers.RepeatedCompositeFieldContainer[Cell]
+    damages: _containers.RepeatedCompositeFieldContainer[JournalDamage]
+    outcomes: _containers.RepeatedCompositeFieldContainer[OutcomeEvent]
+    decisions: _containers.RepeatedCompositeFieldContainer[DecisionBlock]
+    backlog_bytes: int
+    newest_unix_ns: int
+    def __init__(self, journal: _Optional[_Union[JournalName, _Mapping]] = ..., sequence: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[SegmentPosition, _Mapping]]] = ..., cells: _Optional[_Iterable[_Union[Cell, _Mapping]]] = ..., damages: _Optional[_Iterable[_Union[JournalDamage, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeEvent, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[DecisionBlock, _Mapping]]] = ..., backlog_bytes: _Optional[int] = ..., newest_unix_ns: _Optional[int] = ...) -> None: ...
+
+class MonitoringStatusRequest(_message.Message):
+    __slots__ = ("since_hour", "until_hour")
+    SINCE_HOUR_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_HOUR_FIELD_NUMBER: _ClassVar[int]
+    since_hour: int
+    until_hour: int
+    def __init__(self, since_hour: _Optional[int] = ..., until_hour: _Optional[int] = ...) -> None: ...
+
+class MonitoringStatus(_message.Message):
+    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[VersionCoverage]
+    readers: _containers.RepeatedCompositeFieldContainer[ReaderStatus]
+    store: str
+    at_unix_ms: int
+    decision_rows: int
+    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ...) -> None: ...
+
+class VersionCoverage(_message.Message):
+    __slots__ = ("model", "version", "rows", "window_rows", "outcomes", "newest_hour", "windows_incomplete")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_INCOMPLETE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    rows: int
+    window_rows: int
+    outcomes: int
+    newest_hour: int
+    windows_incomplete: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., outcomes: _Optional[int] = ..., newest_hour: _Optional[int] = ..., windows_incomplete: _Optional[bool] = ...) -> None: ...
+
+class ReaderStatus(_message.Message):
+    __slots__ = ("journal", "pushed_unix_ms", "sequence", "backlog_bytes", "newest_unix_ns", "damages", "lost_bytes", "newest_damages")
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    PUSHED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGES_FIELD_NUMBER: _ClassVar[int]
+    LOST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_DAMAGES_FIELD_NUMBER: _ClassVar[int]
+    journal: JournalName
+    pushed_unix_ms: int
+    sequence: int
+    backlog_bytes: int
+    newest_unix_ns: int
+    damages: int
+    lost_bytes: int
+    newest_damages: _containers.RepeatedCompositeFieldContainer[JournalDamage]
+    def __init__(self, journal: _Optional[_Union[JournalName, _Mapping]] = ..., pushed_unix_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., backlog_bytes: _Optional[int] = ..., newest_unix_ns: _Optional[int] = ..., damages: _Optional[int] = ..., lost_bytes: _Optional[int] = ..., newest_damages: _Optional[_Iterable[_Union[JournalDamage, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Monitoring as control hosts it, and the commands about it."""

@@ -1,0 +1,222 @@
+"""`turnout monitor`: what monitoring has seen. `turnout run monitoring | journal-reader`."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from turnout.cli.context import CommandContext
+from turnout.views.terminal import terminal, text_table
+
+if TYPE_CHECKING:
+    from protos import monitoring_pb2 as pb
+
+app = typer.Typer(help="Show what monitoring has seen.", no_args_is_help=True)
+
+HOUR_S = 3_600
+CALL_S = 30.0
+
+
+@app.callback()
+def _monitor() -> None:
+    """Show what monitoring has seen."""
+
+
+@app.command("status")
+def status(
+    ctx: typer.Context,
+    hours: Annotated[int, typer.Option(min=1, help="Hours up to now.")] = 24,
+) -> None:
+    """Show what was counted of each version, which share of its traffic that is, and how late.
+
+    rows are those that were counted from journals, and scored those that gateways say they scored.
+    A gateway journals the keys that its settings name, so the share may be small on purpose.
+    """
+    context: CommandContext = ctx.obj
+    until = int(time.time()) // HOUR_S + 1
+    found = asyncio.run(_read_status(context, until - hours, until))
+    screen = terminal(context.json)
+    screen.result(status_json(found), _tables(found))
+    for reader in found.readers:
+        for damage in reader.newest_damages:
+            screen.hint(
+                f"{reader.journal.gateway}: {damage.segment} is {damage.kind} from "
+                f"{damage.offset} to {damage.next_offset}; what it had is not counted"
+            )
+    if any(version.windows_incomplete for version in found.versions):
+        screen.hint("Some windows of gateways were lost, so scored rows are more than shown.")
+
+
+async def _read_status(
+    context: CommandContext, since_hour: int, until_hour: int
+) -> "pb.MonitoringStatus":
+    from access.peer_tls import open_channel
+    from protos import monitoring_pb2 as pb
+    from protos.monitoring_pb2_grpc import MonitoringStub
+    from registry.client import call_metadata
+
+    token = context.bearer_token()
+    async with open_channel(context.registry_address(), context.certificate(), token) as channel:
+        stub: Any = MonitoringStub(channel)  # type: ignore[no-untyped-call]
+        reply: pb.MonitoringStatus = await stub.GetStatus(
+            pb.MonitoringStatusRequest(since_hour=since_hour, until_hour=until_hour),
+            metadata=call_metadata(context.actor, token),
+            timeout=CALL_S,
+        )
+    return reply
+
+
+def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:
+    """Return the status as JSON values; a share is null where gateways have said nothing."""
+    # A number has its JSON name here and its column in `_tables`.
+    return {
+        "store": found.store,
+        "at_unix_ms": found.at_unix_ms,
+        "decision_rows": found.decision_rows,
+        "versions": [
+            {
+                "model": item.model,
+                "version": item.version,
+                "rows": item.rows,
+                "scored_rows": item.window_rows,
+                "share": item.rows / item.window_rows if item.window_rows else None,
+                "outcomes": item.outcomes,
+                "windows_incomplete": item.windows_incomplete,
+            }
+            for item in found.versions
+        ],
+        # A reader that was never there has no row.
+        "readers": [
+            {
+                "gateway": item.journal.gateway,
+                "journal": item.journal.journal,
+                "batches": item.sequence,
+                "pushed_unix_ms": item.pushed_unix_ms,
+                "lag_s": _lag_s(found, item),
+                "backlog_bytes": item.backlog_bytes,
+                "damages": item.damages,
+                "lost_bytes": item.lost_bytes,
+            }
+            for item in found.readers
+        ],
+    }
+
+
+def _lag_s(found: "pb.MonitoringStatus", reader: "pb.ReaderStatus") -> float:
+    """Return the seconds since the newest batch was stored."""
+    return (found.at_unix_ms - reader.pushed_unix_ms) / 1e3
+
+
+def _tables(found: "pb.MonitoringStatus") -> Any:  # noqa: ANN401  a rich renderable
+    from rich.console import Group
+
+    # One row for each version.
+    versions = text_table(
+        ("model", "version", "rows", "scored", "share", "outcomes"),
+        [
+            (
+                item.model,
+                item.version,
+                f"{item.rows:,}",
+                f"{item.window_rows:,}",
+                f"{item.rows / item.window_rows:.1%}" if item.window_rows else "-",
+                f"{item.outcomes:,}",
+            )
+            for item in found.versions
+        ],
+    )
+    # One row for each journal.
+    readers = text_table(
+        ("gateway", "batches", "last batch", "to read", "damages"),
+        [
+            (
+                item.journal.gateway,
+                f"{item.sequence:,}",
+                f"{_lag_s(found, item):,.0f} s ago",
+                f"{item.backlog_bytes:,} bytes",
+                str(item.damages),
+            )
+            for item in found.readers
+        ],
+    )
+    return Group(versions, "", readers)
+
+
+def run_monitoring(
+    ctx: typer.Context,
+    listen: Annotated[str, typer.Option(help="host:port to listen on.")],
+    folder: Annotated[
+        Path, typer.Option("--data", help="Folder of its database and files.")
+    ] = Path("monitoring"),
+    database: Annotated[
+        str, typer.Option("--database", help="URL of its database. Default: SQLite there.")
+    ] = "",
+    identities: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file of its own.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the key.")] = None,
+) -> None:
+    """Run monitoring as a process of its own, until Ctrl-C.
+
+    Start control with --no-monitoring then, and name this address in `window_sinks` of gateways.
+    """
+    context: CommandContext = ctx.obj
+    # This process becomes the server, so that signals reach it.
+    options: dict[str, object] = {
+        "--folder": folder,
+        "--listen": listen,
+        "--registry": context.registry_address(),
+        "--as": context.actor,
+        "--registry-certificate": context.certificate(),
+        "--store": database,
+        "--identities": identities,
+        "--tls-certificate": tls_certificate,
+        "--tls-key": tls_key,
+    }
+    # What is empty is left out.
+    _become("monitoring", options, context.bearer_token())
+
+
+def run_journal_reader(
+    ctx: typer.Context,
+    gateway: Annotated[str, typer.Option("--name", help="Name of the gateway in its settings.")],
+    folder: Annotated[
+        Path, typer.Option("--gateway-folder", help="Folder of the gateway in its settings.")
+    ],
+    monitoring: Annotated[
+        str, typer.Option(help="host:port of monitoring. Default: that of the registry.")
+    ] = "",
+    gateway_token_file: Annotated[
+        Path | None, typer.Option(exists=True, help="File with the gateway's token.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is new.")] = False,
+) -> None:
+    """Read a gateway host's journal at the lowest priority and push counts, until Ctrl-C."""
+    context: CommandContext = ctx.obj
+    options: dict[str, object] = {
+        "--journal": folder / "journal",
+        "--keys": folder / "keys.pb",
+        "--gateway": gateway,
+        "--monitoring": monitoring or context.registry_address(),
+        "--certificate": context.certificate(),
+        "--token-file": gateway_token_file,
+    }
+    _become("monitoring.fold", options, None, flags=("--once",) if once else ())
+
+
+def _become(
+    module: str, options: dict[str, object], token: str | None, flags: Sequence[str] = ()
+) -> NoReturn:
+    """Replace this process by a program; a token goes through its environment."""
+    arguments = [sys.executable, "-P", "-m", module, *flags]
+    for name, value in options.items():
+        if value:
+            arguments += [name, str(value)]
+    environment = os.environ | ({"TURNOUT_TOKEN": token} if token else {})
+    os.execve(sys.executable, arguments, environment)  # noqa: S606  no shell is wanted

@@ -1,0 +1,117 @@
+"""Monitoring as the control process hosts it: its options, and its start and end.
+
+Rollouts do not need it. When its database cannot be opened they go on without it, and the log says
+why it is not there; the journals of gateways wait.
+"""
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from access.peer_tls import ServerCertificate
+from monitoring.api.component import MonitoringComponent
+from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.errors import MonitoringError
+from rollout.api.window_sink import OnWindowBatch
+
+log = logging.getLogger("control")
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringSettings:
+    """Where monitoring keeps what it counts.
+
+    folder  of its database and files.
+    store   URL of the database; empty: SQLite in the folder.
+    decisions  keys of 65,536 of which scored rows are kept.
+    off     monitoring is not served here, because it runs as a process of its own or not at all.
+    """
+
+    folder: Path
+    store: str = ""
+    decisions: int = 0
+    off: bool = False
+
+
+def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where monitoring keeps what it counts."""
+    parser.add_argument(
+        "--monitoring",
+        type=Path,
+        help="folder of monitoring (docs/monitoring.md); default: monitoring beside the registry's",
+    )
+    parser.add_argument(
+        "--monitoring-store", default="", help="URL of its database; default: SQLite in the folder"
+    )
+    parser.add_argument(
+        "--decisions",
+        type=int,
+        default=0,
+        help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+    )
+    parser.add_argument(
+        "--no-monitoring",
+        action="store_true",
+        help="it runs as a process of its own, or not at all",
+    )
+
+
+def monitoring_settings(options: argparse.Namespace) -> MonitoringSettings:
+    """Return what the command line says. `options.folder` is the registry's."""
+    return MonitoringSettings(
+        options.monitoring or options.folder.absolute().parent / "monitoring",
+        options.monitoring_store,
+        options.decisions,
+        off=options.no_monitoring,
+    )
+
+
+class HostedMonitoring:
+    """Monitoring on the server of the control process, or nothing.
+
+    server   has not started yet.
+    address  host:port of the registry on the same server.
+    """
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        settings: MonitoringSettings,
+        address: str,
+        token: str | None,
+        certificate: ServerCertificate,
+    ) -> None:
+        self._component: MonitoringComponent | None = None
+        if settings.off:
+            return
+        try:
+            self._component = MonitoringComponent(
+                settings.folder,
+                settings.store,
+                address,
+                token=token,
+                certificate=certificate.certificate,
+                decisions=DecisionPolicy(settings.decisions),
+            )
+        except (MonitoringError, OSError) as error:
+            log.error("monitoring is not served, and journals wait: %s", error)  # noqa: TRY400
+            return
+        self._component.add_to(server)
+
+    @property
+    def on_windows(self) -> OnWindowBatch | None:
+        """What takes the windows that gateways push; None: nothing does."""
+        return None if self._component is None else self._component.note_windows
+
+    async def start(self) -> None:
+        """Begin, once the server has started."""
+        if self._component is not None:
+            await self._component.start()
+
+    async def stop(self) -> None:
+        """End, once the server has stopped."""
+        if self._component is not None:
+            await self._component.stop()
