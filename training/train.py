@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
 from registry.bundle import Bundle
+from registry.explanation.background import BACKGROUND
+from registry.explanation.reasons import REASONS
 from training.artifacts import card, golden_rows, reference
+from training.artifacts.explanations import explanation_facts
 from training.audit import fairness_report
 from training.errors import GateFailedError
 from training.evaluation import gate
@@ -49,7 +52,8 @@ Progress = Callable[[str], None]
 class TrainedVersion:
     """A version that passed its gate: its files, and the numbers that they were made from.
 
-    files     model.onnx, contract.json, golden.npz, reference.json, card.json.
+    files     model.onnx, contract.json, golden.npz, background.npz, reference.json, card.json, and
+              reasons.toml if the recipe has reasons.
     model     the fitted learner; None if an interrupted training had fitted it.
     rows      (N, F) float32, the model inputs of all labelled rows. Those of a call are beside
               each other.
@@ -140,6 +144,7 @@ def train_version(
     evidence = {
         **_data_facts(store, outcomes, split, joined),
         **_evaluation_facts(recipe, fitted, found, champion_now),
+        "explanation": explanation_facts(recipe.model, files, rows[split.held_out]),
         SECTION: built,
     }
     checks = _pass_gate(recipe, files, fitted, found, evidence)
@@ -311,7 +316,12 @@ def _files(recipe: Recipe, fitted: CertifiedFit) -> dict[str, bytes]:
     model, edges = OnnxModel(fitted.onnx), fitted.edges
     finite = np.isfinite(model.scores(edges)).all(axis=1)
     inputs = golden_rows.choose_golden_rows(fitted.rows[fitted.held_out], edges[finite])
+    # Explanations compare a score with rows that the version was fitted on.
+    background = golden_rows.choose_background_rows(fitted.rows[fitted.split.fitted], recipe.seed)
+    reasons = {} if recipe.reasons is None else {REASONS: recipe.reasons.to_toml()}
     return {
+        BACKGROUND: golden_rows.write_golden(background, model.scores(background)),
+        **reasons,
         "model.onnx": fitted.onnx,
         "contract.json": canonical_json(recipe.contract.definition()),
         "golden.npz": golden_rows.write_golden(inputs, model.scores(inputs)),

@@ -81,7 +81,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "types",
             "version_proof",
         ),
-        ("history", "schedules"),
+        ("explanation", "history", "schedules"),
         ("client", "rules"),
         ("storage",),
         ("runs",),
