@@ -16,6 +16,7 @@ from turnout.cli.exit_codes import exit_message
 from turnout.commands import (
     audit,
     debug,
+    explain,
     features,
     models,
     predict,
@@ -137,6 +138,7 @@ app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
+app.command("explain")(explain.explain)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
 app.command("restart")(restart)

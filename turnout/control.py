@@ -1,4 +1,4 @@
-"""`python -m turnout.control`: the registry and the rollout controller on one gRPC server."""
+"""`python -m turnout.control`: registry, rollout controller and explainer on one gRPC server."""
 
 import argparse
 import asyncio
@@ -19,6 +19,8 @@ from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_
 from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.text import log_to_stderr
+from monitoring.explain.served_rows import JournalDecisions
+from monitoring.explain.service import ExplainerComponent
 from registry.api import server as registry_server
 from registry.client import RegistryClient
 from registry.types import read_token
@@ -44,6 +46,7 @@ async def serve_control(
     token: str | None,
     certificate: ServerCertificate,
     policies: Mapping[str, Policy],
+    journal: Path | None = None,
 ) -> None:
     """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
@@ -52,6 +55,7 @@ async def serve_control(
                  processes without a change.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
+    journal      folder of gateways whose predictions are explained by their ids; None: none is.
     """
     # One server for the registry and the rollouts. Its interceptor lets calls in.
     stop_requested = asyncio.Event()
@@ -74,10 +78,18 @@ async def serve_control(
             policies=policies,
             beside=(_ask_for_due_runs,),
         )
+        explainer = ExplainerComponent(
+            address,
+            None if journal is None else JournalDecisions(journal),
+            token=token,
+            certificate=certificate.certificate,
+        )
+        explainer.add_to(server)
         # The controller calls the registry, so the server starts first and stops last.
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()
+        await explainer.start()
         watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
         log.info(
             "listening address=%s version_public_key=%s certificate=%s ends=%s",
@@ -88,6 +100,7 @@ async def serve_control(
         )
         await stop_requested.wait()
         watching.cancel()
+        await explainer.stop()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
@@ -118,6 +131,11 @@ def main() -> None:
         "--token-file", type=Path, help="file with the rollout controller's own token"
     )
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        help="folder of gateways on this host, whose predictions are explained by their ids",
+    )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
@@ -137,7 +155,13 @@ def main() -> None:
         assert certificate is not None  # only a server without tokens may do without it
         uvloop.run(
             serve_control(
-                options.folder, options.listen, options.identities, token, certificate, policies
+                options.folder,
+                options.listen,
+                options.identities,
+                token,
+                certificate,
+                policies,
+                options.journal,
             )
         )
     except PeerError as error:

@@ -5,7 +5,7 @@ moved the score from there to the adverse side. They are told in the words of th
 reasons.toml. The smallest change is searched among the groups that the person can change.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from registry.explanation.background import reference_medians
 from registry.explanation.changes import ChangeableInput, DecidingChange, smallest_change
 from registry.explanation.errors import NotExplainedError
 from registry.explanation.explainer import VersionExplainer
+from registry.explanation.inputs import InputKind, input_kinds
 from registry.explanation.reasons import (
     REASONS,
     REASONS_MAX,
-    ReasonGroup,
     Reasons,
     ReasonsError,
     ReasonShare,
@@ -112,18 +112,18 @@ class DecisionTeller:
         """Return the inputs that a person can change, with where and how far."""
         contract, reference = self.explainer.bundle.contract, self.explainer.bundle.reference
         rows, plain = self.explainer.background.rows, self.explainer.plain_columns()
-        described = _described_inputs(self.explainer)
+        kinds = input_kinds(contract)
         found = []
         for group in self.reasons.groups:
             for name in group.features if group.changeable else ():
                 position = contract.names.index(name)
-                words, bounds = described[name]
+                kind = kinds.get(name, InputKind())
                 edges = reference.feature_edges[name].astype(np.float64)
                 seen = rows[:, position][np.isfinite(rows[:, position])].astype(np.float64)
                 seen = np.concatenate([seen, edges])
                 if not len(seen):
                     continue
-                low, high = max(seen.min(), bounds[0]), min(seen.max(), bounds[1])
+                low, high = max(seen.min(), kind.low), min(seen.max(), kind.high)
                 spread = float(edges[-1] - edges[0]) if len(edges) > 1 else 0.0
                 found.append(
                     ChangeableInput(
@@ -134,7 +134,7 @@ class DecisionTeller:
                         high=float(high),
                         unit=spread or 1.0,
                         whole=bool(np.all(seen == np.floor(seen))),
-                        words=words,
+                        words=len(kind.words),
                     )
                 )
         return found
@@ -215,25 +215,3 @@ def reason_fidelity(teller: DecisionTeller, rows: NDArray[np.float32]) -> dict[s
         "moved_share": moved / told,
         "flipped_share": flipped / told,
     }
-
-
-def told_words(group: ReasonGroup, language: str) -> str:
-    """Return the group's words in a language; "" if it has none."""
-    return group.words.get(language, "")
-
-
-def _described_inputs(
-    explainer: VersionExplainer,
-) -> dict[str, tuple[int, tuple[float, float]]]:
-    """Return input -> the number of its words, and the bounds of its values."""
-    contract = explainer.bundle.contract
-    described: dict[str, tuple[int, tuple[float, float]]] = {
-        item.name: (len(item.dictionary), (-np.inf, np.inf)) for item in contract.inputs
-    }
-    for use in contract.views:
-        for index in use.columns:
-            feature = use.view.features[index]
-            bounds: Sequence[float] = feature.bounds or (-np.inf, np.inf)
-            name = f"{use.view.name}:{feature.name}"
-            described[name] = (len(feature.dictionary), (float(bounds[0]), float(bounds[1])))
-    return described

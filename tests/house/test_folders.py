@@ -186,7 +186,6 @@ COMING: set[str] = {
     "monitoring/store",
     "monitoring/decisions",
     "monitoring/fold",
-    "monitoring/explain",
     "monitoring/jobs",
     "monitoring/api",
     "monitoring/__main__",
