@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from features.canonical import sha256_hex
 from registry.bundle import Bundle
+from registry.explanation.errors import NotExplainedError
 from registry.golden import read_golden
 from registry.types import VersionRefusedError
 
@@ -45,9 +46,15 @@ def read_background(bundle: Bundle, files: Mapping[str, bytes]) -> Background:
     files  the version's files, whose digests are checked.
 
     A version from before there was a background is compared with the medians of its reference.
-    Raises VersionRefusedError when background.npz is malformed or too large.
+    Raises VersionRefusedError when background.npz is malformed or too large, and NotExplainedError
+    when the reference has no counts.
     """
     if BACKGROUND not in files:
+        if not all("counts" in item for item in bundle.reference.definition["features"]):
+            raise NotExplainedError(
+                f"the version has no {BACKGROUND}, and its reference.json has no counts of which "
+                "medians could be taken; train it again, or register a version with that file"
+            )
         digest = sha256_hex(files["reference.json"])
         return Background(reference_medians(bundle), FROM_MEDIANS, digest)
     contract = bundle.contract

@@ -106,6 +106,12 @@ def smallest_change(
 
     None: none of the candidates decides otherwise.
     """
+
+    def alone(rows: NDArray[np.float32]) -> tuple[float, bool]:
+        # Sums round otherwise in a batch, so what is found is scored by itself as well.
+        own = score(rows)[:, 0]
+        return float(own[0]), bool(decides_otherwise(own)[0])
+
     # One input alone; then pairs that are nearer than what was found.
     best: DecidingChange | None = None
     tried = 0
@@ -120,17 +126,30 @@ def smallest_change(
             rows[:, positions] = part
             scores = score(rows)[:, 0]
             tried += len(rows)
-            hits = np.flatnonzero(decides_otherwise(scores))
-            if len(hits):
-                hit = int(hits[0])
+            hit = _first_proven(rows, np.flatnonzero(decides_otherwise(scores)), alone)
+            if hit is not None:
+                at, own = hit
                 before = [float(row[position]) for position in positions]
                 best = DecidingChange(
-                    tuple(zip(positions, before, map(float, part[hit]), strict=True)),
-                    float(distances[start + hit]),
-                    float(scores[hit]),
+                    tuple(zip(positions, before, map(float, part[at]), strict=True)),
+                    float(distances[start + at]),
+                    own,
                 )
                 break
     return best, tried
+
+
+def _first_proven(
+    rows: NDArray[np.float32],
+    hits: NDArray[np.int64],
+    alone: Callable[[NDArray[np.float32]], tuple[float, bool]],
+) -> tuple[int, float] | None:
+    """Return the first of *hits* that decides otherwise by itself too, and its score."""
+    for hit in hits.tolist():
+        own, proven = alone(rows[hit : hit + 1])
+        if proven:
+            return hit, own
+    return None
 
 
 def _grids(

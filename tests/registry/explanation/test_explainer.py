@@ -1,5 +1,6 @@
 """Explanations of trees and linear models add up to the score, whatever stands around the sum."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import chain, combinations
@@ -39,6 +40,8 @@ def small_files(
     missing: bool = False,
     negatives_share: float = 1.0,
     background: int = 100,
+    threshold: float = 0.5,
+    more: Mapping[str, bytes] | None = None,
 ) -> tuple[dict[str, bytes], NDArray[np.float32]]:
     """The files of a small version, and all rows."""
     learners = {**BOOSTED, "forest": FOREST, "logistic": LOGISTIC, "ridge": RIDGE}
@@ -47,7 +50,15 @@ def small_files(
     contract = replace(ALL_COLUMNS, outputs=outputs)
     rows = rows_of(missing=missing)
     named = with_contract(graph, contract)
-    files = version_files(named, rows[:TRAINED], contract, task=task, background=background)
+    files = version_files(
+        named,
+        rows[:TRAINED],
+        contract,
+        task=task,
+        background=background,
+        threshold=threshold,
+        more=more,
+    )
     return files, rows
 
 
