@@ -112,20 +112,20 @@ class Contribution(_message.Message):
     def __init__(self, feature: _Optional[str] = ..., value: _Optional[float] = ..., contribution: _Optional[float] = ..., inputs: _Optional[_Iterable[str]] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("group", "inputs", "contribution", "share", "words", "problem")
+    __slots__ = ("group", "inputs", "contribution", "share", "text", "problem")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
-    WORDS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     group: str
     inputs: _containers.RepeatedScalarFieldContainer[str]
     contribution: float
     share: float
-    words: str
+    text: str
     problem: str
-    def __init__(self, group: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., contribution: _Optional[float] = ..., share: _Optional[float] = ..., words: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+    def __init__(self, group: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., contribution: _Optional[float] = ..., share: _Optional[float] = ..., text: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ChangedInput(_message.Message):
     __slots__ = ("feature", "before", "after")

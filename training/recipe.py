@@ -524,14 +524,15 @@ class Recipe:
                     name: tuple(edges) for name, edges in definition.get("audit_bands", {}).items()
                 },
                 "classes": _classes_of(definition.get("classes", ())),
-                "reasons": (
-                    Reasons.from_definition(definition["reasons"])
+                # Reasons have no empty form.
+                **(
+                    {"reasons": Reasons.from_definition(definition["reasons"])}
                     if "reasons" in definition
-                    else None
+                    else {}
                 ),
                 **{name: definition[name] for name in LATER_FIELDS if name in definition},
             }
-            # The rest is in every definition.
+            # The rest is in every definition, whatever its release.
             return Recipe(
                 model=definition["model"],
                 setting=definition["setting"],

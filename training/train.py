@@ -118,7 +118,7 @@ def train_version(
 ) -> TrainedVersion:
     """Make a version of the recipe's model, and compare it with *champion*.
 
-    champion      the version to compare with, of any recipe; None for a model's first version.
+    champion      the version to compare with, of any recipe; None for a first version.
     champion_now  what the champion is worth on the newest labels, for the card.
     commit        git commit of the code, for the card (`host.git.commit_of`).
     steps         has the finished steps of an interrupted training, which are not repeated.
@@ -143,8 +143,7 @@ def train_version(
     progress("gate")
     evidence = {
         **_data_facts(store, outcomes, split, joined),
-        **_evaluation_facts(recipe, fitted, found, champion_now),
-        "explanation": explanation_facts(recipe.model, files, rows[split.held_out]),
+        **_evaluation_facts(recipe, fitted, found, champion_now, files),
         SECTION: built,
     }
     checks = _pass_gate(recipe, files, fitted, found, evidence)
@@ -260,9 +259,13 @@ def _data_facts(
 
 
 def _evaluation_facts(
-    recipe: Recipe, fitted: CertifiedFit, found: _Evaluation, champion_now: ChampionNow | None
+    recipe: Recipe,
+    fitted: CertifiedFit,
+    found: _Evaluation,
+    champion_now: ChampionNow | None,
+    files: dict[str, bytes],
 ) -> dict[str, Any]:
-    """Return the card's facts about metrics and their intervals, fairness, parity and champion."""
+    """Return the card's facts about metrics, fairness, parity, champion and explanations."""
     gain = found.gain
     return {
         **({} if champion_now is None else {"champion": champion_now.definition()}),
@@ -272,6 +275,7 @@ def _evaluation_facts(
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
         "native": fitted.native,
+        **explanation_facts(recipe.model, files, fitted.rows[fitted.held_out]),
     }
 
 

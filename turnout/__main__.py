@@ -16,7 +16,6 @@ from turnout.cli.exit_codes import exit_message
 from turnout.commands import (
     audit,
     debug,
-    explain,
     features,
     models,
     predict,
@@ -31,6 +30,7 @@ from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
+from turnout.explaining.command import explain
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -138,7 +138,7 @@ app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
-app.command("explain")(explain.explain)
+app.command("explain")(explain)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
 app.command("restart")(restart)

@@ -78,26 +78,15 @@ async def serve_control(
             policies=policies,
             beside=(_ask_for_due_runs,),
         )
-        explainer = ExplainerComponent(
-            address,
-            None if journal is None else JournalDecisions(journal),
-            token=token,
-            certificate=certificate.certificate,
-        )
-        explainer.add_to(server)
+        explainer = _add_explainer_to(server, address, token, certificate, journal)
         # The controller calls the registry, so the server starts first and stops last.
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()
         await explainer.start()
         watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
-        log.info(
-            "listening address=%s version_public_key=%s certificate=%s ends=%s",
-            address,
-            registry.version_public_key.hex(),
-            certificate.certificate,
-            certificate_end(certificate.certificate).isoformat(),
-        )
+        _log_listening(address, registry.version_public_key, certificate)
+        # Everything runs until it is asked to stop.
         await stop_requested.wait()
         watching.cancel()
         await explainer.stop()
@@ -107,6 +96,32 @@ async def serve_control(
         keeping_connections.cancel()
     finally:
         registry.close()
+
+
+def _log_listening(address: str, version_key: bytes, certificate: ServerCertificate) -> None:
+    log.info(
+        "listening address=%s version_public_key=%s certificate=%s ends=%s",
+        address,
+        version_key.hex(),
+        certificate.certificate,
+        certificate_end(certificate.certificate).isoformat(),
+    )
+
+
+def _add_explainer_to(
+    server: grpc.aio.Server,
+    address: str,
+    token: str | None,
+    certificate: ServerCertificate,
+    journal: Path | None,
+) -> ExplainerComponent:
+    """Serve explanations on *server*. The arguments are those of `serve_control`."""
+    decisions = None if journal is None else JournalDecisions(journal)
+    explainer = ExplainerComponent(
+        address, decisions, token=token, certificate=certificate.certificate
+    )
+    explainer.add_to(server)
+    return explainer
 
 
 async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:

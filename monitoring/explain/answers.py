@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.bundle import Bundle, verify_bundle
-from registry.explanation.decided import DecisionTeller, ToldDecision, read_teller
+from registry.explanation.decided import (
+    DecisionExplainer,
+    DecisionExplanation,
+    read_decision_explainer,
+)
 from registry.explanation.errors import NotExplainedError
 from registry.explanation.explainer import Explained, VersionExplainer
 from registry.explanation.inputs import input_kinds
@@ -26,10 +30,10 @@ class VersionAnswers:
         self._explainer = VersionExplainer(self._bundle, files)
         self._kinds = input_kinds(self._bundle.contract)
         # A version whose reasons cannot be used is explained without them, and says why.
-        self._teller: DecisionTeller | None = None
+        self._decisions: DecisionExplainer | None = None
         self._reasons_note = NO_REASONS
         try:
-            self._teller = read_teller(self._explainer, files)
+            self._decisions = read_decision_explainer(self._explainer, files)
         except NotExplainedError as error:
             self._reasons_note = str(error)
 
@@ -56,6 +60,7 @@ class VersionAnswers:
                 f"{len(served)} scores were recorded for {len(contract.outputs)} outputs"
             )
         score = None if served is None else float(served[output])
+        # Contributions, with values in words.
         explained = self._explainer.explain(row, output, score)
         return {
             **self._scored(explained),
@@ -106,20 +111,22 @@ class VersionAnswers:
         self, request: Mapping[str, Any], row: NDArray[np.float32], score: float | None
     ) -> dict[str, Any]:
         """Return decision, reasons and change, or why there are none."""
-        teller = self._teller
+        # A version without reasons says so.
+        decisions = self._decisions
         none: dict[str, Any] = {"decision": "NOT_KNOWN", "reasons": [], "change": []}
-        if teller is None:
+        if decisions is None:
             return {**none, "reasons_note": self._reasons_note, "change_note": self._reasons_note}
-        languages = teller.reasons.languages
+        languages = decisions.reasons.languages
         language = request["language"] or (languages[0] if languages else "")
         if language and language not in languages:
             raise NotExplainedError(
-                f"the version has no words in {language!r}; it has {', '.join(languages)}"
+                f"the version has no reasons in {language!r}; it has {', '.join(languages)}"
             )
-        told = teller.tell(
+        # What the person may be told, and what would have helped.
+        found = decisions.explain(
             row, score, most=request["reasons_max"] or REASONS_MAX, with_change=request["change"]
         )
-        if not told.adverse:
+        if not found.adverse:
             note = "the decision is favourable; reasons are given for adverse ones"
             return {**none, "decision": "FAVOURABLE", "reasons_note": note, "change_note": note}
         return {
@@ -131,21 +138,21 @@ class VersionAnswers:
                     "contribution": reason.contribution,
                     "share": reason.share,
                     "problem": reason.problem,
-                    "words": (
+                    "text": (
                         ""
                         if reason.problem or reason.group is None
-                        else reason.group.words.get(language, "")
+                        else reason.group.texts.get(language, "")
                     ),
                 }
-                for reason in told.reasons
+                for reason in found.reasons
             ],
-            "reasons_note": "" if told.reasons else "no input moved the score to the adverse side",
-            **self._change(told, asked=request["change"]),
+            "reasons_note": "" if found.reasons else "no input moved the score to the adverse side",
+            **self._change(found, asked=request["change"]),
         }
 
-    def _change(self, told: ToldDecision, *, asked: bool) -> dict[str, Any]:
+    def _change(self, found: DecisionExplanation, *, asked: bool) -> dict[str, Any]:
         names = self._bundle.contract.names
-        if told.change is not None:
+        if found.change is not None:
             return {
                 "change": [
                     {
@@ -153,17 +160,17 @@ class VersionAnswers:
                         "before": self._text(names[position], before),
                         "after": self._text(names[position], after),
                     }
-                    for position, before, after in told.change.changes
+                    for position, before, after in found.change.changes
                 ],
-                "changed_score": told.change.score,
+                "changed_score": found.change.score,
                 "change_note": "",
             }
         note = "it was not asked for"
         if asked:
             note = (
-                f"none within the person's power: of {told.tried} changes of one or two inputs "
+                f"none within the person's power: of {found.tried} changes of one or two inputs "
                 "that can be changed, none decides otherwise"
-                if told.tried
+                if found.tried
                 else "the version names no input that the person can change"
             )
         return {"change": [], "change_note": note}
@@ -172,7 +179,7 @@ class VersionAnswers:
         """Return a value of an input in words."""
         if math.isnan(value):
             return "missing"
-        words = self._kinds[name].words if name in self._kinds else ()
+        words = self._kinds[name].dictionary if name in self._kinds else ()
         if words and value == int(value) and 0 <= value <= len(words):
             return words[int(value)] if value < len(words) else "unknown"
         return f"{value:.7g}"

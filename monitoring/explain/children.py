@@ -106,6 +106,7 @@ class ExplainerChildren:
     async def _child(self, digest: str, fetch: FetchFiles) -> _VersionChild:
         """Return the child of a version; start one, in place of the one used longest ago."""
         async with self._starting.setdefault(digest, asyncio.Lock()):
+            # Who waited for the lock finds the child that another request started.
             child = self._children.get(digest)
             if child is not None and not child.process.exited.done():
                 self._children.move_to_end(digest)
@@ -128,6 +129,7 @@ class ExplainerChildren:
                 raise NotExplainedError(self._refused[digest])
             self._children[digest] = started
             self._starting.pop(digest, None)
+        # The child that was used longest ago makes room.
         while len(self._children) > self._most:
             oldest, child = next(iter(self._children.items()))
             del self._children[oldest]
@@ -179,7 +181,9 @@ async def _read_line(child: _VersionChild) -> dict[str, Any]:
     """Return one message of a child. Raises NotExplainedError if it ended or wrote no message."""
     try:
         line = await child.reader.readline()
-    except (ValueError, ConnectionError) as error:
+    except ConnectionError:
+        line = b""
+    except ValueError as error:
         raise NotExplainedError("its process wrote no explanation") from error
     if not line.endswith(b"\n"):
         code = await child.process.exited

@@ -204,6 +204,7 @@ def _reply(answer: Mapping[str, Any]) -> pb.ExplainReply:
     Raises NotExplainedError for an answer that our code would not write: the version may have
     written it.
     """
+    # Types of fields are checked by the message itself.
     try:
         reply = pb.ExplainReply(
             score=answer["score"],

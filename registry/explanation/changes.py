@@ -37,8 +37,8 @@ class ChangeableInput:
                 boosted trees is the same.
     low, high   the range within which a change lies.
     unit        a change of so much counts as 1.
-    whole       whether its values are whole numbers.
-    words       number of words of a category; 0 for a number.
+    integral    whether its values are whole numbers.
+    categories  number of words of a category; 0 for a number.
     """
 
     position: int
@@ -47,13 +47,13 @@ class ChangeableInput:
     low: float
     high: float
     unit: float
-    whole: bool
-    words: int
+    integral: bool
+    categories: int
 
     def values(self, now: float) -> NDArray[np.float32]:
         """Return the values that are tried, the nearest to *now* first."""
-        words = np.arange(self.words, dtype=np.float32)
-        tried = words if self.words else self._beside_thresholds()
+        words = np.arange(self.categories, dtype=np.float32)
+        tried = words if self.categories else self._beside_thresholds()
         tried = tried[(tried != now) & np.isfinite(tried)]
         if self.direction != "any" and np.isfinite(now):
             tried = tried[tried > now] if self.direction == "up" else tried[tried < now]
@@ -63,7 +63,7 @@ class ChangeableInput:
 
     def distances(self, values: NDArray[np.float32], now: float) -> NDArray[np.float64]:
         """Return how far values are from *now*, in units; every other word is 1 away."""
-        if self.words or not np.isfinite(now):
+        if self.categories or not np.isfinite(now):
             return np.ones(len(values))
         found: NDArray[np.float64] = np.abs(values.astype(np.float64) - now) / self.unit
         return found
@@ -71,7 +71,7 @@ class ChangeableInput:
     def _beside_thresholds(self) -> NDArray[np.float32]:
         """Return the values at each threshold and next to it, within the range."""
         cuts = self.thresholds[(self.thresholds >= self.low) & (self.thresholds <= self.high)]
-        if self.whole:
+        if self.integral:
             tried = np.concatenate([np.floor(cuts), np.floor(cuts) + 1, np.ceil(cuts) - 1])
             tried = tried.astype(np.float32)
         else:

@@ -33,7 +33,7 @@ FIDELITY_ROWS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
-class ToldDecision:
+class DecisionExplanation:
     """What the person is told.
 
     adverse  whether the decision is adverse.
@@ -48,7 +48,7 @@ class ToldDecision:
     tried: int
 
 
-class DecisionTeller:
+class DecisionExplainer:
     """Tells decisions of one version, which has reasons.toml."""
 
     def __init__(self, explainer: VersionExplainer, reasons: Reasons) -> None:
@@ -72,25 +72,25 @@ class DecisionTeller:
         self.medians = reference_medians(explainer.bundle)[0]
         self._inputs = self._changeable_inputs()
 
-    def tell(
+    def explain(
         self,
         row: NDArray[np.float32],
         served: float | None,
         *,
         most: int = REASONS_MAX,
         with_change: bool = True,
-    ) -> ToldDecision:
+    ) -> DecisionExplanation:
         """Return reasons and the smallest change for a (F,) row, whose score was *served*.
 
         Raises NotExplainedError as `VersionExplainer.explain` does.
         """
         explained = self.explainer.explain(row, 0, served, self._against)
         if not self.is_adverse(np.float32(explained.score)):
-            return ToldDecision(False, (), None, 0)
+            return DecisionExplanation(False, (), None, 0)
         contributions = [(item.inputs, item.contribution) for item in explained.contributions]
         ranked = rank_reasons(self.reasons, contributions, most)
         if not with_change:
-            return ToldDecision(True, ranked, None, 0)
+            return DecisionExplanation(True, ranked, None, 0)
         # Inputs that moved the score most come first, as too many cannot be tried.
         weights = {name: abs(value) for inputs, value in contributions for name in inputs}
         names = self.explainer.bundle.contract.names
@@ -101,7 +101,7 @@ class DecisionTeller:
         change, tried = smallest_change(
             row, ordered, self.explainer.score, lambda scores: ~self.is_adverse(scores)
         )
-        return ToldDecision(True, ranked, change, tried)
+        return DecisionExplanation(True, ranked, change, tried)
 
     def is_adverse(self, scores: Any) -> Any:  # noqa: ANN401  an array, or a number and a truth
         """Return whether each score is an adverse decision."""
@@ -133,8 +133,8 @@ class DecisionTeller:
                         low=float(low),
                         high=float(high),
                         unit=spread or 1.0,
-                        whole=bool(np.all(seen == np.floor(seen))),
-                        words=len(kind.words),
+                        integral=bool(np.all(seen == np.floor(seen))),
+                        categories=len(kind.dictionary),
                     )
                 )
         return found
@@ -153,7 +153,7 @@ class DecisionTeller:
         """Return *item* with the value at which a linear model crosses the threshold."""
         form = self.explainer.form
         column = self.explainer.plain_columns().get(item.position)
-        if form.linear is None or form.link != "logistic" or column is None or item.words:
+        if form.linear is None or form.link != "logistic" or column is None or item.categories:
             return item
         slope = float(form.linear.coefficients[column] @ form.combined[0])
         if slope == 0.0 or not 0.0 < self._threshold < 1.0:
@@ -170,48 +170,52 @@ class DecisionTeller:
         )
 
 
-def read_teller(explainer: VersionExplainer, files: Mapping[str, bytes]) -> DecisionTeller | None:
-    """Return the teller of a version; None if the version has no reasons.toml.
+def read_decision_explainer(
+    explainer: VersionExplainer, files: Mapping[str, bytes]
+) -> DecisionExplainer | None:
+    """Return the decisions of a version; None if the version has no reasons.toml.
 
     Raises NotExplainedError for a file that cannot be used.
     """
     if REASONS not in files:
         return None
     try:
-        return DecisionTeller(explainer, read_reasons(files[REASONS]))
+        return DecisionExplainer(explainer, read_reasons(files[REASONS]))
     except ReasonsError as error:
         raise NotExplainedError(f"{REASONS} of the version: {error}") from error
 
 
-def reason_fidelity(teller: DecisionTeller, rows: NDArray[np.float32]) -> dict[str, Any]:
-    """Return how well told reasons hold: a told group at its medians moves the score back.
+def reason_fidelity(decisions: DecisionExplainer, rows: NDArray[np.float32]) -> dict[str, Any]:
+    """Return how well reasons hold: a group at its medians moves the score back.
 
-    rows  (N, F), of which the first FIDELITY_ROWS_MAX with an adverse decision are told.
+    rows  (N, F), of which the first FIDELITY_ROWS_MAX with an adverse decision are explained.
 
-    For the largest told reason of each row: the share whose score moves to the favourable side when
+    For the largest reason of each row: the share whose score moves to the favourable side when
     the group's inputs are set to their medians, and the share whose decision becomes favourable.
     """
-    explainer, names = teller.explainer, teller.explainer.bundle.contract.names
+    # The largest reason of each adverse row.
+    explainer, names = decisions.explainer, decisions.explainer.bundle.contract.names
     scores = explainer.score(rows)[:, 0]
-    adverse = np.flatnonzero(teller.is_adverse(scores))[:FIDELITY_ROWS_MAX]
-    moved = flipped = told = 0
-    sign = 1.0 if teller.reasons.adverse == "above" else -1.0
+    adverse = np.flatnonzero(decisions.is_adverse(scores))[:FIDELITY_ROWS_MAX]
+    moved = flipped = explained = 0
+    sign = 1.0 if decisions.reasons.adverse == "above" else -1.0
     for index in adverse.tolist():
-        reasons = teller.tell(rows[index], None, with_change=False).reasons
+        reasons = decisions.explain(rows[index], None, with_change=False).reasons
         if not reasons or reasons[0].group is None:
             continue
-        told += 1
+        explained += 1
+        # The same row, as if its group were as usual.
         changed = rows[index].copy()
         positions = [names.index(name) for name in reasons[0].group.features]
-        changed[positions] = teller.medians[positions]
+        changed[positions] = decisions.medians[positions]
         score = float(explainer.score(changed[np.newaxis])[0, 0])
         moved += sign * (score - float(scores[index])) < 0.0
-        flipped += not teller.is_adverse(np.float32(score))
-    if not told:
-        return {"adverse_rows": len(adverse), "told": 0}
+        flipped += not decisions.is_adverse(np.float32(score))
+    if not explained:
+        return {"adverse_rows": len(adverse), "explained": 0}
     return {
         "adverse_rows": len(adverse),
-        "told": told,
-        "moved_share": moved / told,
-        "flipped_share": flipped / told,
+        "explained": explained,
+        "moved_share": moved / explained,
+        "flipped_share": flipped / explained,
     }

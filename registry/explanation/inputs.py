@@ -12,13 +12,13 @@ from registry.explanation.errors import NotExplainedError
 class InputKind:
     """One input of a model.
 
-    words    of a category, in the order of its codes, after which comes unknown; () for a number.
-    low      the lowest valid number, or -inf.
-    high     the highest valid number, or inf.
-    default  where no value is given; NaN if there is none.
+    dictionary  words of a category in the order of its codes; () for a number.
+    low         the lowest valid number, or -inf.
+    high        the highest valid number, or inf.
+    default     where no value is given; NaN if there is none.
     """
 
-    words: tuple[str, ...] = ()
+    dictionary: tuple[str, ...] = ()
     low: float = -math.inf
     high: float = math.inf
     default: float = math.nan
@@ -51,13 +51,15 @@ def row_of_names(
     Raises NotExplainedError for a name that is no input, and for the time of a request that the
     model reads and that is not given.
     """
+    # Names are completed first, so that a wrong one is refused whatever else is given.
     kinds = input_kinds(contract)
     numbers = {_full_name(name, contract): value for name, value in named.items()}
     words = {_full_name(name, contract): text for name, text in texts.items()}
+    # A word has its code, and what is left out its default.
     row: list[float] = []
     for name in contract.names:
         if name in words:
-            known = kinds[name].words if name in kinds else ()
+            known = kinds[name].dictionary if name in kinds else ()
             if not known:
                 raise NotExplainedError(f"{name!r} is a number, and {words[name]!r} is none")
             row.append(float(known.index(words[name]) if words[name] in known else len(known)))

@@ -111,6 +111,7 @@ def find_form(onnx: bytes, outputs: int) -> ModelForm:
 def _linear_sum(nodes: GraphNodes, node: GraphNode) -> LinearSum:
     """Return coefficients and intercepts of a linear operator."""
     fields = node.attributes
+    # A product of matrices by a constant, with constants added.
     if node.kind in ("MatMul", "Gemm"):
         table = nodes.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
         plain = not fields.get("transA", 0) and fields.get("alpha", 1.0) == 1.0
@@ -124,6 +125,7 @@ def _linear_sum(nodes: GraphNodes, node: GraphNode) -> LinearSum:
                 raise NotExplainedError(f"{node.shown} has no constant intercepts; {ADVICE}")
             intercepts = intercepts + added.ravel()
         return LinearSum(coefficients.astype(np.float64), intercepts, "identity")
+    # An operator for linear models, whose coefficients are attributes.
     link = LINKS.get(fields.get("post_transform", b"NONE"))
     if link is None:
         raise NotExplainedError(f"{node.shown} transforms its sum in a way that is not known here")

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 REASONS = "reasons.toml"
 FORMAT = 1
 GROUPS_MAX = 64
-WORDS_MAX = 400
+TEXT_CHARS_MAX = 400
 """Characters of the words of one group in one language."""
 LANGUAGE_CHARS_MAX = 16
 REASONS_MAX = 4
@@ -37,8 +37,8 @@ class ReasonGroup:
     name        of the group, for files and reports.
     features    inputs of the model: `view:feature`, or the name of a request input. A feature that
                 is computed on demand belongs to the inputs that it is made of.
-    words       language -> the reason in words, such as {"en": "Your contract is short."}.
-    told        whether the person may be told.
+    texts       language -> the reason in words, such as {"en": "Your contract is short."}.
+    disclosed   whether the person may be told.
     protected   whether the group is about something that no decision may rest on.
     changeable  whether the person can change it.
     direction   where a change may go: "up", "down" or "any".
@@ -48,8 +48,8 @@ class ReasonGroup:
 
     name: str
     features: Sequence[str]
-    words: Mapping[str, str] = field(default_factory=dict)
-    told: bool = True
+    texts: Mapping[str, str] = field(default_factory=dict)
+    disclosed: bool = True
     protected: bool = False
     changeable: bool = False
     direction: ChangeDirection = "any"
@@ -64,22 +64,22 @@ class ReasonGroup:
             raise ReasonsError(
                 f"the reason group {self.name!r} changes {self.direction!r}; it is up, down or any"
             )
-        if self.told and self.protected:
+        if self.disclosed and self.protected:
             raise ReasonsError(
-                f"the reason group {self.name!r} is protected and told; a protected group that "
-                "decides is a finding, not a reason: set told=False"
+                f"the reason group {self.name!r} is protected and disclosed; where a protected "
+                "group decides, that is a finding and no reason: set disclosed=False"
             )
-        if self.told and not self.words:
+        if self.disclosed and not self.texts:
             raise ReasonsError(
-                f"the reason group {self.name!r} is told and has no words; give words such as "
-                '{"en": "..."}, or set told=False'
+                f"the reason group {self.name!r} is disclosed and has no texts; give texts such as "
+                '{"en": "..."}, or set disclosed=False'
             )
-        for language, text in self.words.items():
-            plain = text.isprintable() and 0 < len(text) <= WORDS_MAX
+        for language, text in self.texts.items():
+            plain = text.isprintable() and 0 < len(text) <= TEXT_CHARS_MAX
             if not plain or not language or len(language) > LANGUAGE_CHARS_MAX:
                 raise ReasonsError(
-                    f"the words of the reason group {self.name!r} in {language!r} are none: one "
-                    f"line of 1 to {WORDS_MAX} printable characters"
+                    f"the texts of the reason group {self.name!r} in {language!r} are none: one "
+                    f"line of 1 to {TEXT_CHARS_MAX} printable characters"
                 )
 
     def definition(self) -> dict[str, Any]:
@@ -87,11 +87,11 @@ class ReasonGroup:
         return {
             "name": self.name,
             "features": list(self.features),
-            "told": self.told,
+            "disclosed": self.disclosed,
             "protected": self.protected,
             "changeable": self.changeable,
             "direction": self.direction,
-            "words": dict(self.words),
+            "texts": dict(self.texts),
         }
 
 
@@ -120,17 +120,17 @@ class Reasons:
             twice = [name for name, count in counted.items() if count > 1]
             if twice:
                 raise ReasonsError(f"the {kind} {twice[0]!r} is in the reasons twice; name it once")
-        languages = [set(group.words) for group in self.groups if group.told]
+        languages = [set(group.texts) for group in self.groups if group.disclosed]
         if any(other != languages[0] for other in languages[1:]):
             raise ReasonsError(
-                f"the reason groups have words in {sorted(set().union(*languages))}, and not each "
+                f"the reason groups have texts in {sorted(set().union(*languages))}, and not each "
                 "group in all of them; a person is told in one language"
             )
 
     @property
     def languages(self) -> tuple[str, ...]:
         """The languages of the words, sorted."""
-        return tuple(sorted({language for group in self.groups for language in group.words}))
+        return tuple(sorted({language for group in self.groups for language in group.texts}))
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise ReasonsError for a feature that is not among the model's input *names*."""
@@ -167,11 +167,11 @@ class Reasons:
         lines = [f"format = {FORMAT}", f"adverse = {_toml(self.adverse)}"]
         for group in self.groups:
             definition = group.definition()
-            words = definition.pop("words")
+            texts = definition.pop("texts")
             lines += ["", "[[groups]]"]
             lines += [f"{name} = {_toml(value)}" for name, value in definition.items()]
-            lines += ["", "[groups.words]"] if words else []
-            lines += [f"{_toml(language)} = {_toml(words[language])}" for language in sorted(words)]
+            lines += ["", "[groups.texts]"] if texts else []
+            lines += [f"{_toml(language)} = {_toml(texts[language])}" for language in sorted(texts)]
         return ("\n".join(lines) + "\n").encode()
 
 
@@ -215,7 +215,7 @@ class ReasonShare:
             return f"{' and '.join(self.inputs)} is in no group of {REASONS}"
         if self.group.protected:
             return f"the group {self.group.name} is protected, and the decision rests on it"
-        return "" if self.group.told else f"the group {self.group.name} may not be told"
+        return "" if self.group.disclosed else f"the group {self.group.name} may not be told"
 
 
 SHARE_MIN = 0.05

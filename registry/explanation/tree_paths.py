@@ -65,6 +65,7 @@ def _leaf_paths(
     fields: Mapping[str, Any],
 ) -> tuple[dict[tuple[int, int], int], dict[str, Any]]:
     """Return (tree, node) -> leaf, and the arguments of LeafPaths that say how rows walk."""
+    # The columns of the table of nodes.
     trees, numbers = fields["nodes_treeids"].tolist(), fields["nodes_nodeids"].tolist()
     modes = fields["nodes_modes"]
     features = fields["nodes_featureids"].astype(np.int64)
@@ -117,6 +118,7 @@ def _weights(
     node: GraphNode, leaves: Mapping[tuple[int, int], int], link: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Return the weights of leaves (L, K), the constant (K,), and what follows the sums."""
+    # Which output each weight is for.
     fields = node.attributes
     classifier = node.kind == "TreeEnsembleClassifier"
     prefix = "class" if classifier else "target"

@@ -169,7 +169,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("adoption", "forgetting", "pushing", "training_runs"),
+        ("adoption", "explaining", "forgetting", "pushing", "training_runs"),
         ("retraining",),
         ("commands", "commands/projects"),
         ("demo",),

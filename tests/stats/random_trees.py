@@ -35,6 +35,7 @@ def random_paths(
 
     deep  each split is of the newest leaf, so the depth is the number of leaves less 1.
     """
+    # Split leaves until there are enough.
     grown = _Growing()
     for _ in range(trees):
         tree: list[list[tuple[int, bool]]] = [[]]
@@ -47,6 +48,7 @@ def random_paths(
             grown.missing.append(bool(rng.random() < 0.5))
             tree += [[*path, (node, True)], [*path, (node, False)]]
         grown.paths += tree
+    # The paths of all leaves, one after another.
     flat = list(chain.from_iterable(grown.paths))
     return LeafPaths(
         column=np.array(grown.column, dtype=np.int64),

@@ -18,6 +18,7 @@ from tests.stats.random_trees import (
 ONE = np.ones(1)
 
 
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     trees=st.integers(1, 3),
@@ -26,7 +27,6 @@ ONE = np.ones(1)
     rows=st.integers(1, 4),
     table_columns=st.sampled_from([0, 2, 8]),
 )
-@examples(40)
 def test_contributions_are_the_shapley_values(
     seed: int, trees: int, leaves: int, columns: int, rows: int, table_columns: int
 ) -> None:

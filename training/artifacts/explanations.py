@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.bundle import seal_files, verify_bundle
-from registry.explanation.decided import read_teller, reason_fidelity
+from registry.explanation.decided import read_decision_explainer, reason_fidelity
 from registry.explanation.errors import NotExplainedError
 from registry.explanation.explainer import METHOD, VersionExplainer
 
@@ -18,7 +18,7 @@ TRIED_ROWS_MAX = 200
 def explanation_facts(
     model: str, files: Mapping[str, bytes], held_out: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Return the card's facts on explanations.
+    """Return the card's `explanation`.
 
     files     of the version, without a card.
     held_out  (N, F) rows that the version was not fitted on.
@@ -31,11 +31,11 @@ def explanation_facts(
         explainer = VersionExplainer(verify_bundle(sealed, trusted_key=None), sealed)
         for row in rows:
             explainer.explain(row)
-        teller = read_teller(explainer, sealed)
-        reasons = {} if teller is None else {"reasons": reason_fidelity(teller, rows)}
+        decisions = read_decision_explainer(explainer, sealed)
+        reasons = {} if decisions is None else {"reasons": reason_fidelity(decisions, rows)}
     except NotExplainedError as error:
-        return {"possible": False, "reason": str(error), "method": METHOD}
-    return {
+        return {"explanation": {"possible": False, "reason": str(error), "method": METHOD}}
+    facts = {
         "possible": True,
         "method": METHOD,
         "unit": explainer.space,
@@ -43,3 +43,4 @@ def explanation_facts(
         "background_rows": len(explainer.background.rows),
         **reasons,
     }
+    return {"explanation": facts}

@@ -44,8 +44,7 @@ def small_files(
     more: Mapping[str, bytes] | None = None,
 ) -> tuple[dict[str, bytes], NDArray[np.float32]]:
     """The files of a small version, and all rows."""
-    learners = {**BOOSTED, "forest": FOREST, "logistic": LOGISTIC, "ridge": RIDGE}
-    _, graph = fitted(learners[kind], task, missing=missing, negatives_share=negatives_share)
+    graph = small_graph(kind, task, missing=missing, negatives_share=negatives_share)
     outputs = ("low", "middle", "high") if task == "multiclass" else ("churn",)
     contract = replace(ALL_COLUMNS, outputs=outputs)
     rows = rows_of(missing=missing)
@@ -60,6 +59,13 @@ def small_files(
         more=more,
     )
     return files, rows
+
+
+@cache
+def small_graph(kind: str, task: TargetTask, *, missing: bool, negatives_share: float) -> bytes:
+    """The graph of a small learner."""
+    learners = {**BOOSTED, "forest": FOREST, "logistic": LOGISTIC, "ridge": RIDGE}
+    return fitted(learners[kind], task, missing=missing, negatives_share=negatives_share)[1]
 
 
 RIDGE = Learner.estimator("sklearn.linear_model.Ridge")

@@ -58,6 +58,7 @@ def rows_of(width: int, count: int = 200, seed: int = 2) -> Any:  # noqa: ANN401
 
 def test_on_demand_features_are_folded_to_their_inputs() -> None:
     """A column of one input is the input's; a column of two is a line of both; time is nobody's."""
+    # A front of three features, and a linear model behind it.
     names = [*NAMES]
     features = [
         OnDemand(name="share", expression="amount / limit", default=0.0),
@@ -81,6 +82,7 @@ def test_on_demand_features_are_folded_to_their_inputs() -> None:
     whole = onnx.load_model_from_string(front.before(learner))
     del whole.metadata_props[:]
     helper.set_model_props(whole, {"turnout.contract": contract.model_contract})
+    # The lines are the inputs, alone or together.
     rows = rows_of(5)
     card = {"learner_columns": ["amount", "age", "share", "log_age", "age_at_night"]}
     explainer = explainer_of(version_files(whole.SerializeToString(), rows, contract, card=card))
@@ -95,6 +97,7 @@ def test_on_demand_features_are_folded_to_their_inputs() -> None:
 
 def test_scaler_and_encoder_in_front_keep_columns_apart() -> None:
     """A one-hot encoder makes many columns of one input, and they are folded back to it."""
+    # A one-hot encoder and a scaler, then a sum.
     contract = contract_of("plan", "charges")
     graph = graph_of(
         [
@@ -125,6 +128,7 @@ def test_scaler_and_encoder_in_front_keep_columns_apart() -> None:
         },
         contract,
     )
+    # Each word has its own weight, and the scaled number its slope.
     rows = rows_of(2)
     explainer = explainer_of(version_files(graph, rows, contract, task="regression"))
     row = np.array([2.0, 8.0], dtype=np.float32)

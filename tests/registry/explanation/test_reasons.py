@@ -13,15 +13,15 @@ from registry.explanation.reasons import (
 )
 from tests.property_examples import examples
 
-USE = ReasonGroup(name="use", features=("usage:calls", "usage:data"), words={"en": "Little use."})
+USE = ReasonGroup(name="use", features=("usage:calls", "usage:data"), texts={"en": "Little use."})
 PLAN = ReasonGroup(
     name="plan",
     features=("plan",),
-    words={"en": "A short contract."},
+    texts={"en": "A short contract."},
     changeable=True,
     direction="up",
 )
-AGE = ReasonGroup(name="age", features=("age",), told=False, protected=True)
+AGE = ReasonGroup(name="age", features=("age",), disclosed=False, protected=True)
 REASONS = Reasons(adverse="above", groups=(USE, PLAN, AGE))
 
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=20)
@@ -42,7 +42,7 @@ def test_largest_groups_come_first_with_their_share() -> None:
 
 
 def test_low_scores_are_adverse_where_the_reasons_say_so() -> None:
-    """The same contributions are reasons for the other decision, with their own sign."""
+    """Contributions below 0 are reasons for a low score, and keep their sign."""
     below = Reasons(adverse="below", groups=REASONS.groups)
     ranked = rank_reasons(below, [(("plan",), -0.4), (("usage:calls",), 0.1)], 4)
     assert [(reason.group, reason.contribution) for reason in ranked] == [(PLAN, -0.4)]
@@ -57,7 +57,7 @@ def test_low_scores_are_adverse_where_the_reasons_say_so() -> None:
         (("plan", "region"), "plan and region is in no group"),
     ],
 )
-def test_reason_that_may_not_be_told_is_listed(inputs: tuple[str, ...], problem: str) -> None:
+def test_reason_that_may_not_be_disclosed_is_listed(inputs: tuple[str, ...], problem: str) -> None:
     """Leaving it out would make the next one look like the largest."""
     first, second = rank_reasons(REASONS, [(inputs, 0.6), (("usage:calls",), 0.2)], 4)
     assert problem in first.problem
@@ -76,17 +76,17 @@ def test_no_contribution_to_the_adverse_side_is_no_reason() -> None:
     assert rank_reasons(REASONS, [], 4) == ()
 
 
+@examples(20)
 @given(
     name=TEXTS, words=st.dictionaries(TEXTS.filter(lambda text: len(text) < 16), TEXTS, min_size=1)
 )
-@examples(20)
 def test_file_holds_what_was_declared(name: str, words: dict[str, str]) -> None:
     """Names and words with quotes, backslashes and letters of any language."""
     if not all(text.isprintable() for text in words.values()):
         return
     reasons = Reasons(
         adverse="below",
-        groups=(ReasonGroup(name=name, features=(name,), words=words), AGE),
+        groups=(ReasonGroup(name=name, features=(name,), texts=words), AGE),
     )
     content = reasons.to_toml()
     assert read_reasons(content).definition() == reasons.definition()
@@ -98,10 +98,10 @@ def test_file_holds_what_was_declared(name: str, words: dict[str, str]) -> None:
     [
         ({"features": ()}, "give it a name, and a tuple"),
         ({"features": "plan"}, "give it a name, and a tuple"),
-        ({"words": {}}, "is told and has no words"),
-        ({"words": {"en": "two\nlines"}}, "one line"),
-        ({"words": {"en": "x" * 500}}, "one line"),
-        ({"protected": True}, "protected and told"),
+        ({"texts": {}}, "is disclosed and has no texts"),
+        ({"texts": {"en": "two\nlines"}}, "one line"),
+        ({"texts": {"en": "x" * 500}}, "one line"),
+        ({"protected": True}, "protected and disclosed"),
         ({"direction": "sideways"}, "up, down or any"),
     ],
 )
@@ -114,13 +114,13 @@ def test_group_that_contradicts_itself_is_refused(changed: dict[str, object], me
 
 def test_reasons_that_contradict_each_other_are_refused() -> None:
     """A feature of two groups, a name of two groups, and a group without one of the languages."""
-    again = ReasonGroup(name="again", features=("plan",), words={"en": "Again."})
+    again = ReasonGroup(name="again", features=("plan",), texts={"en": "Again."})
     with pytest.raises(ReasonsError, match="feature 'plan' is in the reasons twice"):
         Reasons(adverse="above", groups=(PLAN, again))
     with pytest.raises(ReasonsError, match="group 'plan' is in the reasons twice"):
         Reasons(adverse="above", groups=(PLAN, PLAN))
-    german = ReasonGroup(name="other", features=("x",), words={"de": "Anders."})
-    with pytest.raises(ReasonsError, match=r"words in \['de', 'en'\]"):
+    german = ReasonGroup(name="other", features=("x",), texts={"de": "Anders."})
+    with pytest.raises(ReasonsError, match=r"texts in \['de', 'en'\]"):
         Reasons(adverse="above", groups=(PLAN, german))
     with pytest.raises(ReasonsError, match="'above' or 'below'"):
         Reasons(adverse="over", groups=(PLAN,))  # type: ignore[arg-type]

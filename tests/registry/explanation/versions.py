@@ -30,8 +30,10 @@ def version_files(
 
     background  so many rows; 0: a version from before there was one.
     """
+    # Scores of the training rows.
     scores = OnnxModel(onnx).scores(rows)
     chosen = rows[:background]
+    # The files, with what the test adds.
     files = {
         "model.onnx": onnx,
         "contract.json": canonical_json(contract.definition()),

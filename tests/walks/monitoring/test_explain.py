@@ -23,17 +23,19 @@ REASONS = Reasons(
         ReasonGroup(
             name="use",
             features=("f0",),
-            words={"en": "You use much.", "de": "Sie nutzen viel."},
+            texts={"en": "You use much.", "de": "Sie nutzen viel."},
             changeable=True,
             direction="down",
         ),
-        ReasonGroup(name="age", features=("f1",), told=False, protected=True),
+        ReasonGroup(name="age", features=("f1",), disclosed=False, protected=True),
     ),
 )
 
 
 @pytest.fixture(scope="module")
-def told(running_system: RunningSystem, tmp_path_factory: pytest.TempPathFactory) -> str:
+def explained_version(
+    running_system: RunningSystem, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A version with reasons in production; its label."""
     contract = tiny_contract()
     onnx = linear_model(3, weights=WEIGHTS, metadata={"turnout.contract": contract.model_contract})
@@ -73,19 +75,21 @@ def explained(system: RunningSystem, *line: str) -> dict[str, Any]:
     return found
 
 
-def test_prediction_is_explained_by_its_id(running_system: RunningSystem, told: str) -> None:
+def test_prediction_is_explained_by_its_id(
+    running_system: RunningSystem, explained_version: str
+) -> None:
     """Contributions add up to the served score, reasons are in words, and the change is proven."""
     prediction = predicted(running_system, 0.9, 0.8, 0.5)
     answer = explained(running_system, prediction["prediction_id"], "--language", "de")
-    assert (answer["model"], answer["version"]) == (MODEL, told)
+    assert (answer["model"], answer["version"]) == (MODEL, explained_version)
     score = prediction["scores"][0][0]
     assert answer["score"] == pytest.approx(score, abs=1e-6)
     total = answer["base"] + sum(item["contribution"] for item in answer["contributions"])
     assert total == pytest.approx(score, abs=1e-5)
     # The largest reason may be told, and the second is protected.
     first, second = answer["reasons"]
-    assert (first["words"], first["problem"]) == ("Sie nutzen viel.", "")
-    assert second["words"] == ""
+    assert (first["text"], first["problem"]) == ("Sie nutzen viel.", "")
+    assert second["text"] == ""
     assert "protected" in second["problem"]
     # The gateway's own answer to the changed row is the other decision.
     (change,) = answer["change"]
@@ -96,9 +100,11 @@ def test_prediction_is_explained_by_its_id(running_system: RunningSystem, told: 
     assert other["scores"][0][0] == pytest.approx(answer["changed_score"], abs=1e-5)
 
 
-def test_row_is_explained_without_an_id(running_system: RunningSystem, told: str) -> None:
+def test_row_is_explained_without_an_id(
+    running_system: RunningSystem, explained_version: str
+) -> None:
     """By the names of its inputs; what is left out has its default."""
-    line = ("--model", MODEL, "--version", told, "-i", "f0=0.2")
+    line = ("--model", MODEL, "--version", explained_version, "-i", "f0=0.2")
     answer = explained(running_system, *line)
     assert answer["score"] == pytest.approx(0.1, abs=1e-6)
     assert answer["decision"] == "favourable"
@@ -106,9 +112,11 @@ def test_row_is_explained_without_an_id(running_system: RunningSystem, told: str
     assert answer["served_unix_ns"] == 0
 
 
-def test_child_that_is_killed_is_replaced(running_system: RunningSystem, told: str) -> None:
+def test_child_that_is_killed_is_replaced(
+    running_system: RunningSystem, explained_version: str
+) -> None:
     """The control process goes on, and the next explanation prepares the version again."""
-    line = ("--model", MODEL, "--version", told, "-i", "f0=0.7", "--no-change")
+    line = ("--model", MODEL, "--version", explained_version, "-i", "f0=0.7", "--no-change")
     before = explained(running_system, *line)
     control = running_system.addresses.children["control"][0]
     for child in children_of(control):
@@ -140,12 +148,12 @@ def children_of(pid: int) -> list[int]:
         (("--model", MODEL, "--version", "1", "-i", "f0=words"), "is a number"),
         (
             ("--model", MODEL, "--version", "1", "-i", "f0=1", "--language", "fr"),
-            "no words in 'fr'",
+            "no reasons in 'fr'",
         ),
     ],
 )
 def test_wrong_question_gets_a_sentence(
-    running_system: RunningSystem, told: str, line: tuple[str, ...], message: str
+    running_system: RunningSystem, explained_version: str, line: tuple[str, ...], message: str
 ) -> None:
     """A forged id, a short one, an unknown version, input, word and language."""
     assert message in running_system.turnout("explain", *line, exit_code=1)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from turnout.cli.arguments import parse_input
 from turnout.cli.clients import open_explainer
 from turnout.cli.context import CommandContext
-from turnout.commands.predict import parse_input
 from turnout.errors import UsageError
 from turnout.views.terminal import named_values, terminal, text_table
 
@@ -60,6 +60,7 @@ def explain(
     """
     from protos import explain_pb2
 
+    # A row is named by its prediction, or given.
     context: CommandContext = ctx.obj
     if bool(prediction_id) == bool(model or version or named):
         raise UsageError("give a prediction id, or --model, --version and --input of a row")
@@ -78,8 +79,9 @@ def explain(
     )
     if output is not None:
         request.output = output
+    # The table shows what the JSON value has.
     reply = asyncio.run(_ask(context, request))
-    terminal(context.json).result(explanation_json(reply), *explanation_text(reply))
+    terminal(context.json).result(explanation_json(reply), *explanation_view(reply))
 
 
 async def _ask(
@@ -100,20 +102,8 @@ def _bytes_of(prediction_id: str) -> bytes:
 
 def explanation_json(reply: "explain_pb2.ExplainReply") -> dict[str, Any]:
     """Return an explanation as JSON values."""
-    return {
-        "model": reply.model,
-        "version": reply.version,
-        "digest": reply.version_digest,
-        "output": reply.output,
-        "score": reply.score,
-        "threshold": reply.threshold,
-        "decision": reply.Decision.Name(reply.decision).lower(),
-        "unit": reply.unit,
-        "base": reply.base,
-        "margin": reply.margin,
-        "background": reply.background,
-        "explanation_id": reply.explanation_id,
-        "served_unix_ns": reply.served_unix_ns,
+    # Contributions and reasons are in order, the largest first.
+    lists = {
         "contributions": [
             {
                 "feature": item.feature,
@@ -129,22 +119,40 @@ def explanation_json(reply: "explain_pb2.ExplainReply") -> dict[str, Any]:
                 "inputs": list(item.inputs),
                 "contribution": item.contribution,
                 "share": item.share,
-                "words": item.words,
+                "text": item.text,
                 "problem": item.problem,
             }
             for item in reply.reasons
         ],
-        "reasons_note": reply.reasons_note,
+        # What a person would have to change.
         "change": [
             {"feature": item.feature, "before": item.before, "after": item.after}
             for item in reply.change
         ],
+    }
+    # The rest are single values.
+    return {
+        "model": reply.model,
+        "version": reply.version,
+        "digest": reply.version_digest,
+        "output": reply.output,
+        "score": reply.score,
+        "threshold": reply.threshold,
+        "decision": reply.Decision.Name(reply.decision).lower(),
+        "unit": reply.unit,
+        "base": reply.base,
+        "margin": reply.margin,
+        "background": reply.background,
+        "explanation_id": reply.explanation_id,
+        "served_unix_ns": reply.served_unix_ns,
+        "reasons_note": reply.reasons_note,
         "changed_score": reply.changed_score if reply.change else None,
         "change_note": reply.change_note,
+        **lists,
     }
 
 
-def explanation_text(reply: "explain_pb2.ExplainReply") -> list[Any]:
+def explanation_view(reply: "explain_pb2.ExplainReply") -> list[Any]:
     """Return what people see: the score, a bar for each input, reasons and the change."""
     decision = reply.Decision.Name(reply.decision).lower()
     head = named_values(
@@ -193,7 +201,7 @@ def _reasons(reply: "explain_pb2.ExplainReply") -> list[Any]:
         return [Text(f"No reasons: {reply.reasons_note}.")] if reply.reasons_note else []
     lines: list[Any] = [Text("Reasons, against rows with the favourable decision:", style="bold")]
     for number, item in enumerate(reply.reasons, 1):
-        told = item.words or f"not to be told: {item.problem}"
+        told = item.text or f"not to be told: {item.problem}"
         lines.append(Text(f"  {number}. {told} ({item.share:.0%} of the difference)"))
     return lines
 
