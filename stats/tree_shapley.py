@@ -117,6 +117,12 @@ class TreeExplainer:
         self._reached = (patterns == self._full).mean(axis=0)
         self._tables = self._make_tables(patterns)
         first = self._tables[-1].last if self._tables else 0
+        # Tables cover the first leaves, so their entries come first. Order these by column.
+        covered = self._entry_column[: int(self._width[:first].sum())]
+        self._table_order = np.argsort(covered, kind="stable")
+        self._table_columns, self._table_start = np.unique(
+            covered[self._table_order], return_index=True
+        )
         self._pairs = _distinct_patterns(patterns, first)
 
     def base(self, output: NDArray[np.float64]) -> float:
@@ -144,8 +150,10 @@ class TreeExplainer:
         at_once = max(1, CONDITIONS_AT_ONCE // max(1, len(self._condition_node)))
         for start in range(0, len(rows), at_once):
             patterns = self._patterns(rows[start : start + at_once])
-            for row, pattern in enumerate(patterns, start):
-                found[row] = self._contributions(pattern, weights)
+            found[start : start + at_once] = self._contributions_of_tables(patterns, weights)
+            if len(self._pairs.leaf):
+                for row, pattern in enumerate(patterns, start):
+                    found[row] += self._contributions_of_pairs(pattern, weights)
         return found
 
     def _lay_out(self) -> None:
@@ -244,21 +252,23 @@ class TreeExplainer:
             tables.append(_Table(int(first), int(last), values.reshape(-1, count, width)))
         return tables
 
-    def _contributions(
+    def _contributions_of_tables(
         self, patterns: NDArray[np.uint64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the contributions of one row by its (leaves,) patterns, (C,)."""
-        parts = [np.zeros(0)]
+        """Return what the leaves with a table contribute, by (N, leaves) patterns; (N, C)."""
+        found = np.zeros((len(patterns), self._paths.columns))
+        if not self._tables:
+            return found
+        parts = []
         for table in self._tables:
             leaves = np.arange(table.last - table.first)
-            rows = patterns[table.first : table.last].astype(np.int64)
-            values = table.shares[leaves, rows] * weights[table.first : table.last, None]
-            parts.append(values.ravel())
-        # Tables cover the first leaves, so their entries come first and lie beside each other.
-        values = np.concatenate(parts)
-        columns = self._entry_column[: len(values)]
-        found = np.bincount(columns, weights=values, minlength=self._paths.columns)
-        return found + self._contributions_of_pairs(patterns, weights)
+            own = patterns[:, table.first : table.last].astype(np.int64)
+            values = table.shares[leaves, own] * weights[table.first : table.last, None]
+            parts.append(values.reshape(len(patterns), -1))
+        # Entries of one column are brought beside each other, and added.
+        values = np.concatenate(parts, axis=1)[:, self._table_order]
+        found[:, self._table_columns] = np.add.reduceat(values, self._table_start, axis=1)
+        return found
 
     def _contributions_of_pairs(
         self, patterns: NDArray[np.uint64], weights: NDArray[np.float64]

@@ -50,6 +50,12 @@ class ServedDecision:
     scores: NDArray[np.float32]
 
 
+def made_ms(prediction_id: bytes) -> int | None:
+    """Return when an id was made, in Unix milliseconds; None if it is sealed. Nothing is proven."""
+    fields = BODY.unpack(prediction_id[: BODY.size])
+    return int(fields[7]) if fields[0] == FORMAT else None
+
+
 class DecisionSource(Protocol):
     """Where served decisions are found."""
 

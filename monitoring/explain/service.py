@@ -5,6 +5,7 @@ import hashlib
 import logging
 import math
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from access.requests import parse_request
 from features.contract import ModelContract
 from journal.prediction_id import LENGTH
 from monitoring.explain.children import ExplainerChildren
-from monitoring.explain.served_rows import DecisionSource, ServedDecision
+from monitoring.explain.served_rows import DecisionSource, ServedDecision, made_ms
 from protos import explain_pb2 as pb
 from registry.client import RegistryClient
 from registry.explanation.errors import NotExplainedError
@@ -34,6 +35,11 @@ from registry.types import (
 SERVICE = pb.DESCRIPTOR.services_by_name["Explainer"]
 REASONS_MAX = 16
 """Most reasons of one reply."""
+
+PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+"""Pauses between looks for a young prediction."""
+YOUNG_MS = 5_000
+"""An older prediction is in its journal, or in none."""
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +160,7 @@ class ExplainerComponent:
                 "this control process reads no journal (--journal), so it knows no prediction; "
                 "give the row with model, version and inputs"
             )
-        found = await asyncio.to_thread(self._decisions.find_decision, request.prediction_id)
+        found = await self._found(self._decisions, request.prediction_id)
         if found is None:
             raise NotFoundError(
                 "no journal here has this prediction: it was not written by this system, its rows "
@@ -165,6 +171,18 @@ class ExplainerComponent:
                 f"the prediction has {len(found.vectors)} rows, and row {request.row} was asked for"
             )
         return found
+
+    async def _found(
+        self, decisions: DecisionSource, prediction_id: bytes
+    ) -> ServedDecision | None:
+        """Look for a call, and again for a young one: workers journal a call after its reply."""
+        for pause_s in (*PAUSES_S, 0.0):
+            found = await asyncio.to_thread(decisions.find_decision, prediction_id)
+            age_ms = time.time_ns() // 1_000_000 - (made_ms(prediction_id) or 0)
+            if found is not None or not -YOUNG_MS < age_ms < YOUNG_MS:
+                return found
+            await asyncio.sleep(pause_s)
+        return None
 
     async def _row(
         self, request: pb.ExplainRequest, decision: ServedDecision | None, digest: str, label: str

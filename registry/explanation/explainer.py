@@ -68,7 +68,7 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class ContributionLine:
     """Columns that are made of the same inputs: names and positions of both."""
 
     name: str
@@ -101,7 +101,7 @@ class VersionExplainer:
         tracer = SourceTracer(self.form.nodes, bundle.contract.width)
         self._sources = tracer.sources(self.form.matrix)
         self.background_scores, self._columns = self._background_columns(len(self._sources))
-        self._lines = self._lines_of(self._sources)
+        self.lines = self._lines_of(self._sources)
         self._trees: TreeExplainer | None = None
         if self.form.trees is not None:
             self._trees = self._tree_explainer(self._columns)
@@ -160,10 +160,30 @@ class VersionExplainer:
             )
         # Share the margin out among the columns.
         columns = np.asarray(found.get(self.form.matrix, matrix))
-        base, shares = self._shares(columns, output, against)
+        base, (shares,) = self._shares(columns, output, against)
         margin = base + float(shares.sum())
         self._check_sum(found, margin, columns, output, allowed)
         return Explained(output, score, base, margin, self._folded(row, shares))
+
+    def contributions(
+        self, rows: NDArray[np.float32], output: int = 0
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Return the base, and what `lines` contribute to the margins of *rows*, (N, lines).
+
+        For means over many rows. Nothing is compared with ONNX Runtime's sums here, as `explain`
+        does for each row.
+        """
+        base, parts = 0.0, []
+        for start in range(0, len(rows), SCORES_AT_ONCE):
+            part = np.ascontiguousarray(rows[start : start + SCORES_AT_ONCE])
+            columns = part
+            if self.form.matrix != INPUTS:
+                columns = self._run([self.form.matrix], {INPUTS: part})[0]
+            base, shares = self._shares(columns, output, None)
+            parts.append(
+                np.stack([shares[:, list(line.columns)].sum(axis=1) for line in self.lines], axis=1)
+            )
+        return base, np.concatenate(parts)
 
     def plain_columns(self) -> dict[int, int]:
         """Return input -> the summed column that has its value unchanged, where there is one."""
@@ -228,16 +248,17 @@ class VersionExplainer:
         output: int,
         against: "TreeExplainer | NDArray[np.float64] | None",
     ) -> tuple[float, NDArray[np.float64]]:
-        """Return the base and what each column contributes, (C,)."""
+        """Return the base and what each of the columns (N, C) contributes, (N, C)."""
         combined, shift = self.form.combined[output], float(self.form.shifts[output])
         if self.form.linear is None:
             trees = self._trees if against is None else against
             assert isinstance(trees, TreeExplainer)
-            return trees.base(combined) + shift, trees.contributions(columns, combined)[0]
+            return trees.base(combined) + shift, trees.contributions(columns, combined)
         mean = self._mean if against is None else against
+        assert not isinstance(mean, TreeExplainer)
         coefficients = self.form.linear.coefficients @ combined
         base = mean @ coefficients + self.form.linear.intercepts @ combined + shift
-        shares: NDArray[np.float64] = (columns[0].astype(np.float64) - mean) * coefficients
+        shares: NDArray[np.float64] = (columns.astype(np.float64) - mean) * coefficients
         return float(base), shares
 
     def _check_sum(
@@ -291,7 +312,7 @@ class VersionExplainer:
         sums = columns[0] @ self.form.linear.coefficients + self.form.linear.intercepts
         return float(sums @ combined) + shift
 
-    def _lines_of(self, sources: tuple[frozenset[int], ...]) -> list[_Line]:
+    def _lines_of(self, sources: tuple[frozenset[int], ...]) -> list[ContributionLine]:
         """Return which columns belong together, because they are made of the same inputs.
 
         The request's time belongs to nobody: a column of it and one input is the input's.
@@ -310,7 +331,7 @@ class VersionExplainer:
                 name = ordered[0] if len(ordered) == 1 else " and ".join(ordered) or "a constant"
             else:
                 name = " and ".join(str(shown[column]) for column in columns)
-            lines.append(_Line(name, ordered, tuple(sorted(inputs)), tuple(columns)))
+            lines.append(ContributionLine(name, ordered, tuple(sorted(inputs)), tuple(columns)))
         return lines
 
     def _folded(
@@ -326,7 +347,7 @@ class VersionExplainer:
                 tuple(float(row[index]) for index in line.positions),
                 float(shares[list(line.columns)].sum()),
             )
-            for line in self._lines
+            for line in self.lines
         ]
         return tuple(sorted(folded, key=lambda item: -abs(item.contribution)))
 

@@ -146,7 +146,7 @@ def test_reasons_hold_when_they_are_taken_away() -> None:
     """Setting the largest group to its medians moves nearly every score back."""
     decisions, rows = decisions_of("boosting", group(TENURE), group(CHARGES), group(PLAN))
     fidelity = reason_fidelity(decisions, rows)
-    assert fidelity["told"] == fidelity["adverse_rows"] > 50
+    assert fidelity["explained"] == fidelity["adverse_rows"] > 50
     assert fidelity["moved_share"] >= 0.95
     assert 0 <= fidelity["flipped_share"] <= fidelity["moved_share"]
 
