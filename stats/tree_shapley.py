@@ -34,8 +34,8 @@ TABLE_BYTES_MAX = 128 * 2**20
 """Bytes of all tables of an ensemble. Leaves beyond it are summed for each row."""
 PATH_COLUMNS_MAX = 64
 """Columns of one leaf that fit into the 64 bits of a pattern."""
-CONDITIONS_AT_ONCE = 4_000_000
-"""Comparisons whose results are in memory at once."""
+CONDITIONS_AT_ONCE = 400_000
+"""Comparisons whose results are in memory at once; more do not fit into a processor's cache."""
 COMPARISONS = ("<=", "<", ">=", ">", "==", "!=")
 """Comparisons of a value with a threshold, by their number in LeafPaths.comparison."""
 
