@@ -364,9 +364,8 @@ def _margin_of(form: ModelForm, raw: NDArray[np.float64], output: int) -> tuple[
         return float(raw @ combined) + shift, 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = np.log(raw) - (np.log1p(-raw) if form.raw_link == "logistic" else 0.0)
-        slopes = (
-            ROUNDING / (1.0 - raw) if form.raw_link == "logistic" else np.full(len(raw), ROUNDING)
-        )
+        # ONNX Runtime subtracts from 1, so a small probability is no more exact than a large one.
+        slopes = ROUNDING / (raw * (1.0 - raw) if form.raw_link == "logistic" else raw)
         margin = float(sums[used] @ combined[used]) + shift
         rounding = float(slopes[used] @ np.abs(combined[used])) + ROUNDING
     if not (np.isfinite(margin) and np.isfinite(rounding)):

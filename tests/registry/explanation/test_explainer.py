@@ -206,3 +206,14 @@ def test_score_that_is_not_finite_is_refused() -> None:
     row[0] = np.nan
     with pytest.raises(NotExplainedError, match="nan, which nothing explains"):
         explainer.explain(row)
+
+
+def test_probability_that_float32_cannot_resolve_is_compared_as_a_score() -> None:
+    """A logistic operator gives 1e-7 to 6e-8 only; its log-odds are allowed to be as inexact."""
+    explainer, rows = version("logistic")
+    row = rows[0].copy()
+    for tenure in (250.0, 300.0, 500.0):
+        row[0] = tenure
+        explained = explainer.explain(row)
+        assert explained.score < 1e-4
+        assert explained.margin < -9
