@@ -34,6 +34,8 @@ TABLE_BYTES_MAX = 128 * 2**20
 """Bytes of all tables of an ensemble. Leaves beyond it are summed for each row."""
 PATH_COLUMNS_MAX = 64
 """Columns of one leaf that fit into the 64 bits of a pattern."""
+PAIRS_MAX = 20_000_000
+"""Background rows times leaves without a table; their patterns take up to 500 MB."""
 CONDITIONS_AT_ONCE = 400_000
 """Comparisons whose results are in memory at once; more do not fit into a processor's cache."""
 COMPARISONS = ("<=", "<", ">=", ">", "==", "!=")
@@ -103,7 +105,8 @@ class TreeExplainer:
     def __init__(self, paths: LeafPaths, background: NDArray[np.floating]) -> None:
         """Prepare the tables of *paths* for the (R, C) *background*, R at least 1.
 
-        Raises TreeShapeError for a leaf below more than PATH_COLUMNS_MAX columns.
+        Raises TreeShapeError for a leaf below more than PATH_COLUMNS_MAX columns, and for too many
+        leaves without a table.
         """
         if background.ndim != 2 or background.shape[1] != paths.columns or not len(background):
             raise ValueError(
@@ -112,6 +115,13 @@ class TreeExplainer:
             )
         self._paths = paths
         self._lay_out()
+        long = int(np.count_nonzero(self._width > TABLE_COLUMNS_MAX))
+        if long * len(background) > PAIRS_MAX:
+            raise TreeShapeError(
+                f"its trees have {long} leaves below more than {TABLE_COLUMNS_MAX} columns, and "
+                f"against {len(background)} rows at most {PAIRS_MAX // len(background)} can be "
+                "explained; fewer or shallower trees can (max_depth, max_leaves)"
+            )
         # What the background does at each leaf.
         patterns = self._patterns(background)
         self._reached = (patterns == self._full).mean(axis=0)

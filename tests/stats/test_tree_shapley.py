@@ -118,3 +118,13 @@ def test_background_of_another_width_is_refused() -> None:
     paths = random_paths(np.random.default_rng(11), trees=1, leaves=4, columns=3)
     with pytest.raises(ValueError, match="trees of 3 columns"):
         TreeExplainer(paths, np.zeros((4, 2), dtype=np.float32))
+
+
+def test_too_many_long_paths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says how many leaves there may be; memory is never taken without a bound."""
+    monkeypatch.setattr(tree_shapley, "PAIRS_MAX", 100)
+    rng = np.random.default_rng(12)
+    paths = random_paths(rng, trees=2, leaves=31, columns=40, deep=True)
+    TreeExplainer(paths, random_rows(rng, 2, 40))
+    with pytest.raises(TreeShapeError, match="against 20 rows at most 5 can be explained"):
+        TreeExplainer(paths, random_rows(rng, 20, 40))
