@@ -134,7 +134,8 @@ RULES: dict[str, AccessRule] = {
         PushCells=_role(GATEWAY),  # for the caller's own gateway (monitoring/api)
     ),
     **_service("turnout.v1.Monitoring", GetStatus=READ),
-    **_service("turnout.v1.Explainer", Explain=READ),
+    # An explanation shows what is known of a person, so who only reads does not see it.
+    **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),
     **_service("grpc.health.v1.Health", Check=OPEN, Watch=OPEN),
     **_service("grpc.reflection.v1.ServerReflection", ServerReflectionInfo=_role(CALLER)),
     **_service("grpc.reflection.v1alpha.ServerReflection", ServerReflectionInfo=_role(CALLER)),

@@ -24,19 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/explain.proto\x12\nturnout.v1\"I\n\x0e\x45xplainRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x0breasons_max\x18\x03 \x01(\r\"|\n\x0c\x45xplainReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\x02\x12/\n\rcontributions\x18\x05 \x03(\x0b\x32\x18.turnout.v1.Contribution\"T\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02\x12\x0e\n\x06reason\x18\x04 \x01(\t2L\n\tExplainer\x12?\n\x07\x45xplain\x12\x1a.turnout.v1.ExplainRequest\x1a\x18.turnout.v1.ExplainReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/explain.proto\x12\nturnout.v1\"\x98\x03\n\x0e\x45xplainRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x0breasons_max\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0e\n\x06vector\x18\x06 \x03(\x02\x12\x34\n\x05named\x18\x07 \x03(\x0b\x32%.turnout.v1.ExplainRequest.NamedEntry\x12=\n\nnamed_text\x18\x08 \x03(\x0b\x32).turnout.v1.ExplainRequest.NamedTextEntry\x12\x13\n\x06output\x18\t \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08language\x18\n \x01(\t\x12\x16\n\x0ewithout_change\x18\x0b \x01(\x08\x1a,\n\nNamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x1a\x30\n\x0eNamedTextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_output\"\x97\x04\n\x0c\x45xplainReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\x01\x12/\n\rcontributions\x18\x05 \x03(\x0b\x32\x18.turnout.v1.Contribution\x12\x16\n\x0eversion_digest\x18\x06 \x01(\t\x12\x0e\n\x06output\x18\x07 \x01(\t\x12\x0e\n\x06margin\x18\x08 \x01(\x01\x12\x0c\n\x04unit\x18\t \x01(\t\x12\x12\n\nbackground\x18\n \x01(\t\x12\x16\n\x0e\x65xplanation_id\x18\x0b \x01(\t\x12\x16\n\x0eserved_unix_ns\x18\x0c \x01(\x03\x12\x11\n\tthreshold\x18\r \x01(\x01\x12\x33\n\x08\x64\x65\x63ision\x18\x0e \x01(\x0e\x32!.turnout.v1.ExplainReply.Decision\x12#\n\x07reasons\x18\x0f \x03(\x0b\x32\x12.turnout.v1.Reason\x12\x14\n\x0creasons_note\x18\x10 \x01(\t\x12(\n\x06\x63hange\x18\x11 \x03(\x0b\x32\x18.turnout.v1.ChangedInput\x12\x15\n\rchanged_score\x18\x12 \x01(\x02\x12\x13\n\x0b\x63hange_note\x18\x13 \x01(\t\"6\n\x08\x44\x65\x63ision\x12\r\n\tNOT_KNOWN\x10\x00\x12\x0e\n\nFAVOURABLE\x10\x01\x12\x0b\n\x07\x41\x44VERSE\x10\x02\"i\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\x0e\n\x06inputs\x18\x05 \x03(\t\x12\r\n\x05texts\x18\x06 \x03(\tJ\x04\x08\x04\x10\x05\"k\n\x06Reason\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0f\n\x07problem\x18\x06 \x01(\t\">\n\x0c\x43hangedInput\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t2L\n\tExplainer\x12?\n\x07\x45xplain\x12\x1a.turnout.v1.ExplainRequest\x1a\x18.turnout.v1.ExplainReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.explain_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPLAINREQUEST']._serialized_start=36
-  _globals['_EXPLAINREQUEST']._serialized_end=109
-  _globals['_EXPLAINREPLY']._serialized_start=111
-  _globals['_EXPLAINREPLY']._serialized_end=235
-  _globals['_CONTRIBUTION']._serialized_start=237
-  _globals['_CONTRIBUTION']._serialized_end=321
-  _globals['_EXPLAINER']._serialized_start=323
-  _globals['_EXPLAINER']._serialized_end=399
+  _globals['_EXPLAINREQUEST_NAMEDENTRY']._loaded_options = None
+  _globals['_EXPLAINREQUEST_NAMEDENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLAINREQUEST_NAMEDTEXTENTRY']._loaded_options = None
+  _globals['_EXPLAINREQUEST_NAMEDTEXTENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLAINREQUEST']._serialized_start=37
+  _globals['_EXPLAINREQUEST']._serialized_end=445
+  _globals['_EXPLAINREQUEST_NAMEDENTRY']._serialized_start=340
+  _globals['_EXPLAINREQUEST_NAMEDENTRY']._serialized_end=384
+  _globals['_EXPLAINREQUEST_NAMEDTEXTENTRY']._serialized_start=386
+  _globals['_EXPLAINREQUEST_NAMEDTEXTENTRY']._serialized_end=434
+  _globals['_EXPLAINREPLY']._serialized_start=448
+  _globals['_EXPLAINREPLY']._serialized_end=983
+  _globals['_EXPLAINREPLY_DECISION']._serialized_start=929
+  _globals['_EXPLAINREPLY_DECISION']._serialized_end=983
+  _globals['_CONTRIBUTION']._serialized_start=985
+  _globals['_CONTRIBUTION']._serialized_end=1090
+  _globals['_REASON']._serialized_start=1092
+  _globals['_REASON']._serialized_end=1199
+  _globals['_CHANGEDINPUT']._serialized_start=1201
+  _globals['_CHANGEDINPUT']._serialized_end=1263
+  _globals['_EXPLAINER']._serialized_start=1265
+  _globals['_EXPLAINER']._serialized_end=1341
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,7 @@
-"""Reads the golden rows and their scores, and how exact these are, from an untrusted version."""
+"""Reads the golden rows and their scores, and how exact these are, from an untrusted version.
+
+The background rows of explanations have the same form (registry.explanation.background).
+"""
 
 import zipfile
 from collections.abc import Mapping
@@ -75,50 +78,54 @@ def _is_tolerance(value: object, most: float) -> bool:
     return 0 <= value <= most
 
 
-def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.float32], ...]:
-    """Return the inputs (G, width) and outputs (G, outputs) of golden.npz, float32, read-only.
+def read_golden(
+    content: bytes, width: int, outputs: int, name: str = "golden.npz"
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the inputs (G, width) and outputs (G, outputs) of a file, float32, read-only.
+
+    name  of the file, for messages.
 
     Nothing is unpickled. Raises VersionRefusedError for any other content.
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            _check_archive(archive)
-            inputs = _read_float32(archive.read("inputs.npy"))
-            expected = _read_float32(archive.read("outputs.npy"))
+            _check_archive(archive, name)
+            inputs = _read_float32(archive.read("inputs.npy"), name)
+            expected = _read_float32(archive.read("outputs.npy"), name)
     except VersionRefusedError:
         raise
     except Exception as error:  # zipfile and zlib raise a dozen types of errors on bad bytes
-        raise VersionRefusedError(f"golden.npz cannot be read: {error!r}") from error
+        raise VersionRefusedError(f"{name} cannot be read: {error!r}") from error
     if len(inputs) == 0 or inputs.shape[1:] != (width,) or expected.shape != (len(inputs), outputs):
         raise VersionRefusedError(
-            f"golden.npz holds inputs {inputs.shape} and outputs {expected.shape}; contract.json "
+            f"{name} holds inputs {inputs.shape} and outputs {expected.shape}; contract.json "
             f"asks for (G, {width}) and (G, {outputs}) with G at least 1"
         )
     return inputs, expected
 
 
-def _check_archive(archive: zipfile.ZipFile) -> None:
+def _check_archive(archive: zipfile.ZipFile, name: str) -> None:
     if sorted(archive.namelist()) != ["inputs.npy", "outputs.npy"]:
         raise VersionRefusedError(
-            f"golden.npz holds {archive.namelist()[:4]}; it must hold inputs.npy and outputs.npy"
+            f"{name} holds {archive.namelist()[:4]}; it must hold inputs.npy and outputs.npy"
         )
     unpacked = sum(item.file_size for item in archive.infolist())
     if unpacked > UNPACKED_BYTES_MAX:
         raise VersionRefusedError(
-            f"golden.npz unpacks to {unpacked} bytes; the most is {UNPACKED_BYTES_MAX}"
+            f"{name} unpacks to {unpacked} bytes; the most is {UNPACKED_BYTES_MAX}"
         )
 
 
-def _read_float32(npy: bytes) -> NDArray[np.float32]:
+def _read_float32(npy: bytes, name: str) -> NDArray[np.float32]:
     """Parse a .npy file of float32 whose header describes exactly the bytes that follow."""
     stream = BytesIO(npy)
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
-        raise VersionRefusedError(f"golden.npz uses .npy format {version}; np.savez writes (1, 0)")
+        raise VersionRefusedError(f"{name} uses .npy format {version}; np.savez writes (1, 0)")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     content = npy[stream.tell() :]
     if dtype != np.dtype("<f4") or int(np.prod(shape, dtype=object)) * 4 != len(content):
         raise VersionRefusedError(
-            f"golden.npz holds {dtype} {shape} in {len(content)} bytes; it must be complete float32"
+            f"{name} holds {dtype} {shape} in {len(content)} bytes; it must be complete float32"
         )
     return np.frombuffer(content, dtype="<f4").reshape(shape, order="F" if fortran else "C")

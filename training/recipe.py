@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from features.contract import TIME_NAMES, ModelContract, RequestInput, ViewUse
 from features.errors import ContractError
 from features.views import View
+from registry.explanation.reasons import Reasons, ReasonsError
 from registry.types import MODEL_NAME
 from training.errors import RecipeError
 from training.labels import Labels
@@ -161,6 +162,7 @@ class Recipe:
     classes          the classes of "multiclass", in the order of the outputs: their names, or
                      name -> the values of the labels that mean it.
     unit             unit of the values of "regression", such as "EUR".
+    reasons          what a person is told about a decision, in words; with "binary" and "anomaly".
     entities         the entities that a caller names, in order. Empty: those of the views, in the
                      order in which the views name them.
     labels           where the outcomes come from; None: they are given when the recipe is trained.
@@ -203,6 +205,7 @@ class Recipe:
     task: Task = "binary"
     classes: Sequence[str] | Mapping[str, Sequence[ClassValue]] = ()
     unit: str = ""
+    reasons: Reasons | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -213,7 +216,8 @@ class Recipe:
             self.contract  # noqa: B018
             self._check_columns()
             self.band_edges  # noqa: B018
-        except (ContractError, RecipeError) as error:
+            self._check_reasons()
+        except (ContractError, RecipeError, ReasonsError) as error:
             raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
         if not self.contract.entities:
             raise RecipeError(
@@ -343,6 +347,17 @@ class Recipe:
             )
         if not self.learner_columns:
             raise RecipeError("every column is withheld; the learner needs one")
+
+    def _check_reasons(self) -> None:
+        """Refuse reasons for inputs that the model lacks, or for a task without decisions."""
+        if self.reasons is None:
+            return
+        if self.task not in ("binary", "anomaly"):
+            raise RecipeError(
+                f"it has reasons, which are for a decision at a threshold, and the task "
+                f"{self.task!r} has none; leave them out"
+            )
+        self.reasons.check_names(self.contract.names)
 
     def _check_labels(self, labels: Labels) -> None:
         """Refuse labels without the outcome, the ids or the inputs that the model needs."""
@@ -485,6 +500,7 @@ class Recipe:
             # A list, because JSON objects have no order.
             "classes": [[name, list(values)] for name, values in self.class_values.items()],
             "unit": self.unit,
+            "reasons": {} if self.reasons is None else self.reasons.definition(),
         }
 
     @staticmethod
@@ -508,9 +524,15 @@ class Recipe:
                     name: tuple(edges) for name, edges in definition.get("audit_bands", {}).items()
                 },
                 "classes": _classes_of(definition.get("classes", ())),
+                # Reasons have no empty form.
+                **(
+                    {"reasons": Reasons.from_definition(definition["reasons"])}
+                    if "reasons" in definition
+                    else {}
+                ),
                 **{name: definition[name] for name in LATER_FIELDS if name in definition},
             }
-            # The rest is in every definition.
+            # The rest is in every definition, whatever its release.
             return Recipe(
                 model=definition["model"],
                 setting=definition["setting"],
@@ -526,7 +548,7 @@ class Recipe:
                 audit=tuple(_use_of(item, views) for item in definition["audit"]),
                 **later,
             )
-        except (KeyError, TypeError, AttributeError, ContractError) as error:
+        except (KeyError, TypeError, AttributeError, ContractError, ReasonsError) as error:
             raise RecipeError(f"not a definition of a recipe: {error!r}") from error
 
 

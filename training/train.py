@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
 from registry.bundle import Bundle
+from registry.explanation.background import BACKGROUND
+from registry.explanation.reasons import REASONS
 from training.artifacts import card, golden_rows, reference
+from training.artifacts.explanations import explanation_facts
 from training.audit import fairness_report
 from training.errors import GateFailedError
 from training.evaluation import gate
@@ -49,7 +52,8 @@ Progress = Callable[[str], None]
 class TrainedVersion:
     """A version that passed its gate: its files, and the numbers that they were made from.
 
-    files     model.onnx, contract.json, golden.npz, reference.json, card.json.
+    files     model.onnx, contract.json, golden.npz, background.npz, reference.json, card.json, and
+              reasons.toml if the recipe has reasons.
     model     the fitted learner; None if an interrupted training had fitted it.
     rows      (N, F) float32, the model inputs of all labelled rows. Those of a call are beside
               each other.
@@ -114,7 +118,7 @@ def train_version(
 ) -> TrainedVersion:
     """Make a version of the recipe's model, and compare it with *champion*.
 
-    champion      the version to compare with, of any recipe; None for a model's first version.
+    champion      the version to compare with, of any recipe; None for a first version.
     champion_now  what the champion is worth on the newest labels, for the card.
     commit        git commit of the code, for the card (`host.git.commit_of`).
     steps         has the finished steps of an interrupted training, which are not repeated.
@@ -139,7 +143,7 @@ def train_version(
     progress("gate")
     evidence = {
         **_data_facts(store, outcomes, split, joined),
-        **_evaluation_facts(recipe, fitted, found, champion_now),
+        **_evaluation_facts(recipe, fitted, found, champion_now, files),
         SECTION: built,
     }
     checks = _pass_gate(recipe, files, fitted, found, evidence)
@@ -255,9 +259,13 @@ def _data_facts(
 
 
 def _evaluation_facts(
-    recipe: Recipe, fitted: CertifiedFit, found: _Evaluation, champion_now: ChampionNow | None
+    recipe: Recipe,
+    fitted: CertifiedFit,
+    found: _Evaluation,
+    champion_now: ChampionNow | None,
+    files: dict[str, bytes],
 ) -> dict[str, Any]:
-    """Return the card's facts about metrics and their intervals, fairness, parity and champion."""
+    """Return the card's facts about metrics, fairness, parity, champion and explanations."""
     gain = found.gain
     return {
         **({} if champion_now is None else {"champion": champion_now.definition()}),
@@ -267,6 +275,7 @@ def _evaluation_facts(
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
         "native": fitted.native,
+        **explanation_facts(recipe.model, files, fitted.rows[fitted.held_out]),
     }
 
 
@@ -311,7 +320,12 @@ def _files(recipe: Recipe, fitted: CertifiedFit) -> dict[str, bytes]:
     model, edges = OnnxModel(fitted.onnx), fitted.edges
     finite = np.isfinite(model.scores(edges)).all(axis=1)
     inputs = golden_rows.choose_golden_rows(fitted.rows[fitted.held_out], edges[finite])
+    # Explanations compare a score with rows that the version was fitted on.
+    background = golden_rows.choose_background_rows(fitted.rows[fitted.split.fitted], recipe.seed)
+    reasons = {} if recipe.reasons is None else {REASONS: recipe.reasons.to_toml()}
     return {
+        BACKGROUND: golden_rows.write_golden(background, model.scores(background)),
+        **reasons,
         "model.onnx": fitted.onnx,
         "contract.json": canonical_json(recipe.contract.definition()),
         "golden.npz": golden_rows.write_golden(inputs, model.scores(inputs)),

@@ -32,6 +32,7 @@ from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
+from turnout.explaining.command import explain
 from turnout.monitoring import command as monitor
 from turnout.views.terminal import terminal
 
@@ -143,6 +144,7 @@ app.add_typer(monitor.app, name="monitor")
 app.add_typer(labels.app, name="labels")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
+app.command("explain")(explain)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
 app.command("restart")(restart)

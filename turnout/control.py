@@ -1,4 +1,4 @@
-"""`python -m turnout.control`: registry, rollout controller and monitoring on one gRPC server."""
+"""`python -m turnout.control`: registry, rollouts, monitoring and explanations on one server."""
 
 import argparse
 import asyncio
@@ -19,6 +19,8 @@ from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_
 from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.text import log_to_stderr
+from monitoring.explain.served_rows import JournalDecisions
+from monitoring.explain.service import ExplainerComponent
 from registry.api import server as registry_server
 from registry.client import RegistryClient
 from registry.types import RegistryError, read_token
@@ -51,6 +53,7 @@ async def serve_control(
     certificate: ServerCertificate,
     policies: Mapping[str, Policy],
     monitoring: MonitoringSettings,
+    journal: Path | None = None,
 ) -> None:
     """Serve the registry in *folder*, the rollouts and monitoring until SIGTERM or SIGINT.
 
@@ -58,6 +61,7 @@ async def serve_control(
                  the registry over this port too, so each could run as a process of its own.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
+    journal      folder of gateways whose predictions are explained by their ids; None: none is.
     """
     # One server for all parts. Its interceptor lets calls in.
     stop_requested = _event_at_end()
@@ -80,22 +84,19 @@ async def serve_control(
             beside=(_ask_for_due_runs,),
             on_windows=hosted.on_windows,
         )
+        explainer = _add_explainer_to(server, address, token, certificate, journal)
         # Parts call the registry, so the server starts first.
         await server.start()
         keeping_connections = keep_client_connections(port)
         await rollouts.start()
         await hosted.start()
+        await explainer.start()
         watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
-        log.info(
-            "listening address=%s version_public_key=%s certificate=%s ends=%s",
-            address,
-            registry.version_public_key.hex(),
-            certificate.certificate,
-            certificate_end(certificate.certificate).isoformat(),
-        )
-        # What calls another part stops before it.
+        _log_listening(address, registry.version_public_key, certificate)
+        # Everything runs until it is asked to stop. What calls another part stops before it.
         await stop_requested.wait()
         watching.cancel()
+        await explainer.stop()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
@@ -111,6 +112,32 @@ def _event_at_end() -> asyncio.Event:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, event.set)
     return event
+
+
+def _log_listening(address: str, version_key: bytes, certificate: ServerCertificate) -> None:
+    log.info(
+        "listening address=%s version_public_key=%s certificate=%s ends=%s",
+        address,
+        version_key.hex(),
+        certificate.certificate,
+        certificate_end(certificate.certificate).isoformat(),
+    )
+
+
+def _add_explainer_to(
+    server: grpc.aio.Server,
+    address: str,
+    token: str | None,
+    certificate: ServerCertificate,
+    journal: Path | None,
+) -> ExplainerComponent:
+    """Serve explanations on *server*. The arguments are those of `serve_control`."""
+    decisions = None if journal is None else JournalDecisions(journal)
+    explainer = ExplainerComponent(
+        address, decisions, token=token, certificate=certificate.certificate
+    )
+    explainer.add_to(server)
+    return explainer
 
 
 async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:
@@ -136,6 +163,11 @@ def main() -> None:
     )
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
     add_monitoring_options(parser)
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        help="folder of gateways on this host, whose predictions are explained by their ids",
+    )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
@@ -162,6 +194,7 @@ def main() -> None:
                 certificate,
                 policies,
                 monitoring_settings(options),
+                options.journal,
             )
         )
     except (PeerError, RegistryError) as error:

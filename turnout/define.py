@@ -9,6 +9,7 @@ from features.expectations import Expect, ExpectRows
 from features.source import Source
 from features.views import Feature, View
 from project.model_settings import Model
+from registry.explanation.reasons import ReasonGroup, Reasons
 from training.labels import Labels
 from training.learner import Learner
 from training.on_demand import OnDemand
@@ -25,6 +26,8 @@ __all__ = [
     "Learner",
     "Model",
     "OnDemand",
+    "ReasonGroup",
+    "Reasons",
     "Recipe",
     "RequestInput",
     "Source",

@@ -21,7 +21,7 @@ CONTROL_SERVICES = (
     "turnout.v1.WindowSink",
     "turnout.v1.Explainer",
 )
-"""The services of the control process. Explainer is not served yet."""
+"""The services of the control process."""
 
 FEATURES_SERVICE = "turnout.v1.Features"
 """The service of the process that takes pushed rows."""
@@ -53,6 +53,7 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Rollouts/Undo": {OPERATOR},
     "/turnout.v1.Rollouts/SetWeight": {OPERATOR},
     "/turnout.v1.WindowSink/Push": {GATEWAY},
+    "/turnout.v1.Explainer/Explain": {APPROVER, AUTHOR, OPERATOR},
     "/turnout.v1.Features/Push": {PUSHER},
 }
 """What not every reader may call, said a second time beside the rules."""

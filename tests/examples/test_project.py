@@ -78,7 +78,7 @@ def test_commands_of_the_readme_run(tmp_path: Path) -> None:
     *first, tried = commands
     for command in first:
         run(command, project)
-    assert len(list((project / "first-version").iterdir())) == 6
+    assert len(list((project / "first-version").iterdir())) == 7
     # The system that is started goes on running, so it is stopped here.
     made = json.loads(run(f"{tried} --json --as dana", project))
     os.kill(made["started_pid"], signal.SIGTERM)

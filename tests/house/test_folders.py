@@ -96,7 +96,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "types",
             "version_proof",
         ),
-        ("history", "schedules"),
+        ("explanation", "history", "schedules"),
         ("client", "rules"),
         ("storage",),
         ("runs",),
@@ -185,7 +185,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("define", "errors"),
         ("views", "processes"),
         ("cli",),
-        ("adoption", "forgetting", "monitoring", "pushing", "training_runs"),
+        ("adoption", "explaining", "forgetting", "monitoring", "pushing", "training_runs"),
         ("retraining",),
         ("commands", "commands/projects"),
         ("demo",),
@@ -196,9 +196,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
 UPWARD: dict[tuple[str, str], str] = {}
 """(importing, imported) -> why this arrow may point upwards. At most two in the project."""
 
-COMING: set[str] = {
-    "monitoring/explain",
-}
+COMING: set[str] = set()
 """Files in the table that are not written yet."""
 
 PAGE = REPOSITORY / "docs" / "house.md"

@@ -22,6 +22,7 @@ from tests.house.sources import (
 REGISTRY_PUBLIC = (
     "registry.client",
     "registry.bundle",
+    "registry.explanation",
     "registry.golden",
     "registry.schedules",
     "registry.scoring",

@@ -1,5 +1,6 @@
 """Tests of the recipes besides churn: each makes a version that passes its gate."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,20 @@ def test_recipe_makes_a_version_that_passes_its_gate(model: str, tmp_path: Path)
     assert version.metrics["auc"].value > AUC[model]
     assert version.parity.difference_max < 1e-6
     assert sorted(version.files) == [
+        "background.npz",
         "card.json",
         "contract.json",
         "golden.npz",
         "model.onnx",
+        *(["reasons.toml"] if model == "credit" else []),
         "reference.json",
     ]
+    explanation = json.loads(version.files["card.json"])["explanation"]
+    assert explanation["possible"]
+    # Nearly every refused loan scores lower without its largest reason.
+    if model == "credit":
+        assert explanation["reasons"]["explained"] > 20
+        assert explanation["reasons"]["moved_share"] >= 0.95
 
 
 def test_example_has_recipes_of_four_models() -> None:

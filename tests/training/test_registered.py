@@ -82,7 +82,7 @@ def test_training_page_runs(
     shell = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-e", "-c", shell[0]], env=environment, check=True)
-    assert len(list(Path("examples/telco/first-version").iterdir())) == 6
+    assert len(list(Path("examples/telco/first-version").iterdir())) == 7
     # All snippets run in one namespace.
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, object] = {}

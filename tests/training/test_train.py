@@ -56,16 +56,19 @@ def test_train_makes_a_candidate_better_than_the_champion(
 def test_train_makes_a_version_that_gateways_can_load(
     churn_versions: ChurnVersions,
 ) -> None:
-    """It has the five files, and passes its golden test."""
+    """It has its files, passes its golden test, and its scores can be explained."""
     candidate = churn_versions.candidate
     verified = candidate.bundle(author="dana", created_unix_ms=NOW_MS)
     assert set(candidate.files) == {
         "model.onnx",
         "contract.json",
         "golden.npz",
+        "background.npz",
         "reference.json",
         "card.json",
     }
+    explanation = verified.card["explanation"]
+    assert (explanation["possible"], explanation["background_rows"]) == (True, 200)
     assert scoring.golden_test(verified, scoring.load_session(verified)) <= 1e-6
     assert verified.golden_inputs.shape == (256, 19)
     assert verified.golden_outputs.shape == (256, 1)
@@ -259,6 +262,7 @@ def test_train_command_writes_a_version_to_a_folder(
     assert (verified.model, verified.author) == ("churn", "dana")
     assert scoring.golden_test(verified, scoring.load_session(verified)) <= 1e-6
     assert sorted(path.name for path in out.iterdir()) == [
+        "background.npz",
         "card.json",
         "contract.json",
         "golden.npz",

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from turnout.errors import UsageError
+
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; written into the history.")]
 PolicyName = Annotated[
@@ -13,3 +15,17 @@ PolicyName = Annotated[
         "model's default policy in its project, or else standard."
     ),
 ]
+
+
+def parse_input(text: str) -> tuple[str, float | str]:
+    """Read NAME=VALUE; a value that is no number is a category.
+
+    UsageError when there is no name or no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value

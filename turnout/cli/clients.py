@@ -5,10 +5,11 @@ A client is imported when it is opened. gRPC and ONNX Runtime take most of a sec
 """
 
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from registry.types import Deployment, standing_approvals
 from turnout.cli.context import CommandContext
@@ -17,9 +18,13 @@ from turnout.views.cards import INITIAL
 from turnout.views.terminal import terminal
 
 if TYPE_CHECKING:
+    from protos.explain_pb2 import ExplainReply, ExplainRequest
     from registry.client import RegistryClient
     from turnout.cli.rollout_client import RolloutClient
     from turnout_client import PredictClient
+
+ExplainCall: TypeAlias = "Callable[[ExplainRequest, float], Awaitable[ExplainReply]]"
+"""A request and the seconds within which it is answered -> the explanation."""
 
 STANDARD_POLICY = "standard"
 """The policy of models whose project names no default."""
@@ -39,6 +44,26 @@ def open_rollouts(context: CommandContext) -> "RolloutClient":
 
     address, certificate = context.registry_address(), _certificate(context)
     return RolloutClient(address, context.actor, context.bearer_token(), certificate=certificate)
+
+
+@asynccontextmanager
+async def open_explainer(context: CommandContext) -> "AsyncIterator[ExplainCall]":
+    """Yield a call of the explainer, which listens on the registry's address."""
+    from access.peer_tls import open_channel
+    from protos.explain_pb2_grpc import ExplainerStub
+    from registry.client import call_metadata
+
+    token = context.bearer_token()
+    channel = open_channel(context.registry_address(), _certificate(context), token)
+    stub = ExplainerStub(channel)  # type: ignore[no-untyped-call]
+
+    async def call(request: "ExplainRequest", timeout_s: float) -> "ExplainReply":
+        metadata = call_metadata(context.actor, token)
+        reply: ExplainReply = await stub.Explain(request, metadata=metadata, timeout=timeout_s)
+        return reply
+
+    async with channel:
+        yield call
 
 
 def _certificate(context: CommandContext) -> Path | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from turnout.cli import clients
-from turnout.cli.arguments import Model
+from turnout.cli.arguments import Model, parse_input
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
 from turnout.views.row_flags import row_flag_names
@@ -102,20 +102,6 @@ def outcome(
 
     asyncio.run(report())
     terminal(context.json).result({"recorded": True}, f"Recorded: {name} = {value:g}.")
-
-
-def parse_input(text: str) -> tuple[str, float | str]:
-    """Read NAME=VALUE; a value that is no number is a category.
-
-    UsageError when there is no name or no equals sign.
-    """
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise UsageError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
 
 
 async def _predict(

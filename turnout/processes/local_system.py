@@ -167,6 +167,7 @@ class LocalSystem:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
+        command += ["--journal", str(self._plan.folder / "gateway")]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
         return ProcessSpec(

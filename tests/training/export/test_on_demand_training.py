@@ -98,6 +98,8 @@ def test_training_and_the_version_run_the_same_nodes(kind: str, parameters: dict
     card = json.loads(trained.files["card.json"])
     assert card["on_demand"][0] == FEATURES[0].definition()
     assert card["learner_columns"] == list(base.learner_columns)
+    # Its scores can be explained through the same nodes.
+    assert card["explanation"]["possible"], card["explanation"]
 
 
 def test_the_time_of_the_call_moves_the_score() -> None:
