@@ -186,4 +186,5 @@ def is_act_of_incident(connection: Connection, finding: int) -> bool:
 def incident_message(row: Row[Any]) -> pb.Incident:
     """Return the message of a row."""
     fields = {name: value for name, value in row._mapping.items() if name != "place"}
-    return pb.Incident(**{**fields, "figures_json": fields.pop("figures")})
+    fields["figures_json"] = fields.pop("figures")
+    return pb.Incident(**fields)

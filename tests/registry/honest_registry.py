@@ -11,8 +11,8 @@ from google.protobuf.json_format import MessageToDict
 
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle, seal_files, verify_bundle
-from registry.runs.run_store import RunStore
 from registry.rules.gates import DeployCommand
+from registry.runs.run_store import RunStore
 from registry.storage.store import RegistryStore
 from registry.types import DeploymentError, RegistryError
 from tests.registry.project_definitions import PLAN, definitions_of, tiny_view
