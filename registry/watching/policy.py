@@ -161,7 +161,7 @@ class MonitoringPolicy:
     """The policy of one model."""
 
     owner: str = ""
-    """Who gets the incidents; empty: the model's owner."""
+    """The owner of its incidents; empty: the model's owner."""
     decisions: int = 200_000
     """Keys a day whose decisions are kept; 0: all decisions."""
     budget: float = 0.25

@@ -92,7 +92,7 @@ def findings(registry: RegistryStore) -> list[tuple[str, str]]:
 def test_one_cause_is_one_incident_until_it_is_closed(
     registry: RegistryStore, store: IncidentStore
 ) -> None:
-    """The same alarm twice is one incident; after its end the cause opens another one."""
+    """Two equal alarms are one incident; after its end the cause opens another one."""
     first = store.open_incident("watch", opening())
     again = store.open_incident("watch", opening(figures_json='{"auc": 0.70}'))
     assert (first.opened, again.opened) == (True, False)
