@@ -24,6 +24,7 @@ from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
 from registry.chunks import file_chunks, join_message, message_chunks
 from registry.incidents.incident_store import IncidentStore
+from registry.incidents.policy_acts import ACTED
 from registry.rules.gates import DeployCommand
 from registry.runs.run_store import RunStore
 from registry.signed import SignedDeployment
@@ -361,15 +362,9 @@ class RegistryService:
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
         _require_lease(identity, request.lease_token)
-        loop = asyncio.get_running_loop()
-
-        def write() -> pb.Finding:
-            finding = self._store.write_finding(identity.actor, request)
-            # Notify from this thread: the watchers must learn of it even if the call is cancelled.
-            loop.call_soon_threadsafe(self._finding_changes.notify_all)
-            return finding
-
-        return await asyncio.to_thread(write)
+        # What a finding led to is noted in the incident that it came from.
+        write = self._incidents.write_acted if request.kind == ACTED else self._store.write_finding
+        return await self._in_thread_with_incidents(partial(write, identity.actor, request))
 
     async def WatchFindings(  # noqa: N802
         self, request: pb.WatchFindingsRequest, _identity: Identity

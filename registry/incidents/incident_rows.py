@@ -176,11 +176,13 @@ def holds_open(connection: Connection, incident: pb.Incident) -> bool:
     return other is not None
 
 
-def is_act_of_incident(connection: Connection, finding: int) -> bool:
-    """Whether an incident wrote this finding."""
+def find_by_finding(connection: Connection, finding: int) -> pb.Incident | None:
+    """Return the incident that wrote a finding at its opening, or None."""
+    if not finding:
+        return None
     table = tables.incidents
-    written = select(table.c.id).where(table.c.finding == finding).limit(1)
-    return connection.execute(written).first() is not None
+    row = connection.execute(select(table).where(table.c.finding == finding).limit(1)).first()
+    return None if row is None else incident_message(row)
 
 
 def incident_message(row: Row[Any]) -> pb.Incident:

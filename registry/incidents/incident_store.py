@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select
 from access.bounds import first_page
 from protos import registry_pb2 as pb
 from registry.incidents import incident_rows, policy_acts
-from registry.storage import projects, tables
+from registry.storage import controllers, projects, tables
 from registry.storage.ledger import LedgerChange
 from registry.storage.store import RegistryStore
 from registry.types import MODEL_NAME, BadRequestError, GateError
@@ -114,6 +114,25 @@ class IncidentStore:
             if request.change == Change.CLOSE:
                 policy_acts.clear_hold(change, found)
             return incident_rows.get_incident(change.connection, found.id, with_notes=True)
+
+    def write_acted(self, actor: str, finding: pb.Finding) -> pb.Finding:
+        """Write what a finding led to, and note it in the incident that wrote that finding.
+
+        A rollback mitigates the incident. Raises BadRequestError for another text than JSON with
+        "finding" and "act".
+        """
+        acted = policy_acts.read_acted(finding.text)
+        with self._store.change(actor) as change:
+            written = controllers.write_finding(change, finding)
+            incident = incident_rows.find_by_finding(change.connection, acted.finding)
+            if incident is None or incident.state == pb.Incident.CLOSED:
+                return written
+            if acted.act == policy_acts.ROLLBACK and incident.state != pb.Incident.MITIGATED:
+                request = Change(change=Change.MITIGATE, revision=incident.revision)
+                columns = changed_columns(incident, request, actor, change.at_unix_ms)
+                incident_rows.write_columns(change, incident, columns, acted.text)
+            incident_rows.add_note(change, incident, acted.link_kind, acted.text)
+            return written
 
     def get_incident(self, incident_id: str) -> pb.Incident:
         """Return an incident with its notes. Raises NotFoundError."""

@@ -4,6 +4,7 @@ It is written in the transaction of the opening, so that an incident without its
 without its incident, never exists.
 """
 
+import json
 from dataclasses import dataclass
 
 from protos import registry_pb2 as pb
@@ -11,12 +12,47 @@ from registry.incidents import incident_rows
 from registry.runs import run_queue
 from registry.storage import controllers, projects
 from registry.storage.ledger import LedgerChange
+from registry.types import BadRequestError
 from registry.watching.policy import Act
 
 HOLD: Act = "hold"
 ROLLBACK: Act = "rollback"
 RETRAIN: Act = "retrain"
 CLEAR = "clear"
+
+
+ACTED = "acted"
+"""Kind of a finding in which the controller says what another finding led to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActedFinding:
+    """What a finding of kind "acted" says."""
+
+    finding: int
+    act: str
+    text: str
+    link_kind: str
+
+
+def read_acted(text: str) -> ActedFinding:
+    """Return what a finding of kind "acted" says. Raises BadRequestError for another text."""
+    try:
+        value = json.loads(text)
+        finding, act = value["finding"], value["act"]
+        rollout = str(value.get("rollout", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        value, finding, act, rollout = {}, None, None, ""
+    if type(finding) is not int or act not in ("hold", "rollback", "none"):
+        raise BadRequestError(
+            f"a finding of kind 'acted' has the text {text[:80]!r}; it is JSON with the number of "
+            "a finding and an act: hold, rollback or none"
+        )
+    if act == "none":
+        return ActedFinding(finding, act, f"nothing was moved: {value.get('why', '')}", "comment")
+    if rollout:
+        return ActedFinding(finding, act, rollout, "rollout")
+    return ActedFinding(finding, act, f"revision {value.get('revision', 0)}", "deployment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +119,7 @@ def clear_hold(change: LedgerChange, incident: pb.Incident) -> None:
         for kind in (HOLD, CLEAR)
     ]
     held, cleared = (0 if finding is None else finding.sequence for finding in newest)
-    if held < cleared or not incident_rows.is_act_of_incident(change.connection, held):
+    if held < cleared or incident_rows.find_by_finding(change.connection, held) is None:
         return
     controllers.write_finding(
         change,

@@ -180,6 +180,8 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
             f"the finding has {len(finding.text)} characters; the most is 4000, and 64 for its "
             "version"
         )
+    if finding.kind == ROLLBACK and not finding.version:
+        raise BadRequestError("a finding of kind 'rollback' names the version to leave")
     if finding.lease_token:
         check_lease(change, ROLLOUT_LEASE, finding.lease_token)
     if finding.kind == REPLAY:

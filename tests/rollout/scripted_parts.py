@@ -209,9 +209,10 @@ class FakeRegistry:
         lease_token: int = 0,
         policy_digest: str = "",
         rollback: bool = False,
+        finding: int = 0,
     ) -> Deployment:
         """Write *deployment* if its revision is still the newest."""
-        del policy_digest, rollback  # the real registry checks them; walks do that
+        del policy_digest, rollback, finding  # the real registry checks them; walks do that
         self._check(lease_token)
         while self.before_deploy:
             self.write_deployment(self.before_deploy.pop(0))
