@@ -30,6 +30,7 @@ from turnout.commands.projects.train import train
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
+from turnout.incidents import command as incidents
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -135,6 +136,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(retraining.run_app, name="run")
 app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(labels.app, name="labels")
+app.add_typer(incidents.app, name="incidents")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")

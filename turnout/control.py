@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,17 +20,24 @@ from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_
 from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.text import log_to_stderr
+from project.environment import read_environment
+from project.errors import ProjectError
+from project.folder import open_project
+from project.notice_targets import NoticeTarget
 from registry.api import server as registry_server
 from registry.client import RegistryClient
 from registry.types import read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
+from turnout.notices.delivery import deliver_notices
 from turnout.retraining.scheduler import Scheduler
 
 log = logging.getLogger("control")
 
 STOP_GRACE_S = 2.0
+NOTICES_FILE = "notices.json"
+"""The position of each target of notices, in the registry's folder."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -44,6 +52,7 @@ async def serve_control(
     token: str | None,
     certificate: ServerCertificate,
     policies: Mapping[str, Policy],
+    notices: Sequence[NoticeTarget] = (),
 ) -> None:
     """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
@@ -52,6 +61,7 @@ async def serve_control(
                  processes without a change.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
+    notices      where notices of incidents go.
     """
     # One server for the registry and the rollouts. Its interceptor lets calls in.
     stop_requested = asyncio.Event()
@@ -72,7 +82,7 @@ async def serve_control(
             token=token,
             certificate=certificate.certificate,
             policies=policies,
-            beside=(_ask_for_due_runs,),
+            beside=(_ask_for_due_runs, partial(_send_notices, notices, folder / NOTICES_FILE)),
         )
         # The controller calls the registry, so the server starts first and stops last.
         await server.start()
@@ -101,6 +111,23 @@ async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:
     await Scheduler(registry, lease_token, lambda: time.time_ns() // 1_000_000).run()
 
 
+async def _send_notices(
+    targets: Sequence[NoticeTarget], file: Path, registry: RegistryClient, _lease_token: int
+) -> None:
+    """Send notices while the controller leads, so that two control processes send none twice."""
+    if targets:
+        await deliver_notices(targets, registry, file)
+    await asyncio.Event().wait()  # a loop that ends would end the lead
+
+
+def notice_targets(file: Path | None) -> tuple[NoticeTarget, ...]:
+    """Return the targets in an environment's file, with secrets. Raises ProjectError."""
+    if file is None:
+        return ()
+    project = open_project(file.resolve().parent.parent)
+    return read_environment(project, file.stem).notice_targets()
+
+
 def main() -> None:
     """Parse the command line and serve until a signal."""
     # Read the command line, and the files that it names.
@@ -118,6 +145,11 @@ def main() -> None:
         "--token-file", type=Path, help="file with the rollout controller's own token"
     )
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
+    parser.add_argument(
+        "--notices",
+        type=Path,
+        help="file of an environment with [notices.NAME] (docs/incidents.md)",
+    )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
@@ -137,10 +169,16 @@ def main() -> None:
         assert certificate is not None  # only a server without tokens may do without it
         uvloop.run(
             serve_control(
-                options.folder, options.listen, options.identities, token, certificate, policies
+                options.folder,
+                options.listen,
+                options.identities,
+                token,
+                certificate,
+                policies,
+                notice_targets(options.notices),
             )
         )
-    except PeerError as error:
+    except (PeerError, ProjectError) as error:
         sys.exit(f"control: {error}")
 
 
