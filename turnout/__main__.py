@@ -31,6 +31,7 @@ from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
 from turnout.incidents import command as incidents
+from turnout.report.command import report
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -120,7 +121,7 @@ def common(
 
 app.command("up")(up)
 app.command("demo")(demo)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
 app.command("init")(project.init)
 app.command("plan")(plan.plan)
 app.command("apply")(plan.apply)
@@ -141,6 +142,7 @@ app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
+app.command("report")(report)
 app.command("restart")(restart)
 app.command("drill")(drill)
 app.add_typer(debug.app, name="debug")

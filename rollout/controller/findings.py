@@ -5,8 +5,10 @@ import json
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from features.canonical import canonical_json
 from features.replay.record import REPLAY
 from protos import registry_pb2
+from rollout.lifecycle.rollout import Rollout
 
 HOLD, CLEAR = "hold", "clear"
 ROLLBACK = "rollback"
@@ -102,3 +104,25 @@ class Findings:
         return "; ".join(
             finding.text or f"hold, by {finding.who}, no reason given" for finding in holds
         )
+
+
+def rollback_finding(rollout: Rollout, lease_token: int) -> registry_pb2.Finding:
+    """Return the finding of kind "acted" that has the times of a rollout's own rollback."""
+    spec, times = rollout.spec, rollout.times
+    value = {
+        "finding": 0,
+        "act": "rollback",
+        "rollout": spec.rollout_id,
+        "to": spec.baseline,
+        "first_bad_unix_ms": times.first_bad_answer_ns // 1_000_000,
+        "verdict_unix_ms": times.verdict_ns // 1_000_000,
+        "acted_unix_ms": times.traffic_moved_ns // 1_000_000,
+        "last_bad_unix_ms": times.last_bad_answer_ns // 1_000_000,
+    }
+    return registry_pb2.Finding(
+        model=spec.model,
+        version=spec.version,
+        kind=ACTED,
+        text=canonical_json(value).decode(),
+        lease_token=lease_token,
+    )

@@ -172,7 +172,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("views", "processes"),
         ("cli",),
         ("notices",),
-        ("adoption", "forgetting", "incidents", "pushing", "training_runs"),
+        ("adoption", "forgetting", "incidents", "pushing", "report", "training_runs"),
         ("retraining",),
         ("commands", "commands/projects"),
         ("demo",),

@@ -274,6 +274,20 @@ class FakeRegistry:
         for finding in self.findings_written[after:]:
             yield finding
 
+    async def write_finding(self, finding: registry_pb2.Finding) -> registry_pb2.Finding:
+        """Keep what the controller writes, as the registry does."""
+        self._check(finding.lease_token)
+        sequence = len(self.findings_written) + 1
+        written = registry_pb2.Finding(
+            sequence=sequence,
+            model=finding.model,
+            version=finding.version,
+            kind=finding.kind,
+            text=finding.text,
+        )
+        self.findings_written.append(written)
+        return written
+
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
         """Yield no state."""
         return
