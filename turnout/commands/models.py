@@ -18,7 +18,6 @@ from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import terminal, text_table
 
-
 app = typer.Typer(
     help="List the models, which versions answer calls now, and how old the rows are that they "
     "read; add models that run elsewhere.",

@@ -109,7 +109,7 @@ def _journey(inputs: ReportInputs, production: Fact) -> dict[str, Any] | None:
     steps = [run, registered, approved, started, production]
     stages = {
         stage: max(0.0, (after.at_ms - before.at_ms) / 1_000)
-        for stage, before, after in zip(STAGES, steps, steps[1:], strict=True)
+        for stage, before, after in zip(STAGES, steps[:-1], steps[1:], strict=True)
         if before is not None and after is not None
     }
     first = run or registered
