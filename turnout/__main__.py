@@ -31,6 +31,7 @@ from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
 from turnout.incidents import command as incidents
+from turnout.policy_suggestion.command import app as monitor_app
 from turnout.report.command import report
 from turnout.views.terminal import terminal
 
@@ -138,6 +139,7 @@ app.add_typer(retraining.run_app, name="run")
 app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(monitor_app, name="monitor")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")
