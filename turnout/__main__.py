@@ -32,7 +32,7 @@ from turnout.commands.up import up
 from turnout.demo.command import demo
 from turnout.incidents import command as incidents
 from turnout.policy_suggestion.command import app as monitor_app
-from turnout.report.command import report
+from turnout.report.command import print_report
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -144,7 +144,7 @@ app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
-app.command("report")(report)
+app.command("report")(print_report)
 app.command("restart")(restart)
 app.command("drill")(drill)
 app.add_typer(debug.app, name="debug")

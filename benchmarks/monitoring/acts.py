@@ -42,7 +42,7 @@ ROUND_S = 60.0
 CALLS_OPEN = 4
 DIRECT_POLICY = "ab" * 32
 """Digest of a policy, as the approval of a direct deployment names one."""
-HELD_MODEL = "held"
+PAUSED_MODEL = "paused"
 PROCESSES = 3
 """Two workers and the spare."""
 
@@ -86,11 +86,11 @@ class ActsBenchmark:
         models = [f"m{number:03}" for number in range(moved_rounds)]
         for model in models:
             await self._put_in_production(model, versions=2)
-        await self._put_in_production(HELD_MODEL, versions=1)
+        await self._put_in_production(PAUSED_MODEL, versions=1)
         # Callers call every model while findings act. Workers and spare serve each before that.
-        for model in (*models, HELD_MODEL):
+        for model in (*models, PAUSED_MODEL):
             await wait_until_applied(self._cleo, await self._cleo.deployment(model), PROCESSES)
-        async with self._callers([*models, HELD_MODEL]):
+        async with self._callers([*models, PAUSED_MODEL]):
             held = await self._hold(held_rounds)
             moved = [await self._move(model) for model in models]
         return [
@@ -136,21 +136,21 @@ class ActsBenchmark:
     async def _hold(self, rounds: int) -> list[float]:
         """Hold a rollout and let it go on, again and again; return the times."""
         # A rollout that stays at its first stages: there are few calls.
-        files = tiny_files(HELD_MODEL, weights=linear_weights(3) * 2)
-        label = (await self._ann.register(HELD_MODEL, files)).label
-        line = ("versions", "approve", HELD_MODEL, label, "--policy", "standard", "--yes")
+        files = tiny_files(PAUSED_MODEL, weights=linear_weights(3) * 2)
+        label = (await self._ann.register(PAUSED_MODEL, files)).label
+        line = ("versions", "approve", PAUSED_MODEL, label, "--policy", "standard", "--yes")
         await asyncio.to_thread(self._system.turnout, *line, actor="bob")
-        start = ("rollout", "start", HELD_MODEL, label, "--policy", "standard", "--reason", "b")
+        start = ("rollout", "start", PAUSED_MODEL, label, "--policy", "standard", "--reason", "b")
         await asyncio.to_thread(self._system.turnout, *start)
         # Each round has its own text, so that the reason of the hold tells which one it is.
         times = []
         for number in range(rounds):
             text = f"benchmark, round {number}"
-            finding = await self._write("hold", HELD_MODEL, "", text)
+            finding = await self._write("hold", PAUSED_MODEL, "", text)
             times.append(await self._acted_s(finding, "hold"))
-            await self._write("clear", HELD_MODEL, "", text)
+            await self._write("clear", PAUSED_MODEL, "", text)
         await asyncio.to_thread(
-            self._system.turnout, "rollout", "abort", HELD_MODEL, "--reason", "benchmark"
+            self._system.turnout, "rollout", "abort", PAUSED_MODEL, "--reason", "benchmark"
         )
         return times
 

@@ -44,7 +44,7 @@ def write_columns(
     change: LedgerChange, incident: pb.Incident, columns: Mapping[str, Any], reason: str
 ) -> None:
     """Write what a change replaces, with its history entry."""
-    row = get_row(change.connection, incident.id)
+    row = get_incident_row(change.connection, incident.id)
     before = {name: getattr(row, name) for name in columns}
     table = tables.incidents
     change.connection.execute(
@@ -93,7 +93,7 @@ def _object_name(fields: Mapping[str, Any]) -> str:
     return f"model/{fields['model']}/incident/{fields['id']}"
 
 
-def get_row(connection: Connection, incident_id: str) -> Row[Any]:
+def get_incident_row(connection: Connection, incident_id: str) -> Row[Any]:
     """Return the row of an incident by its id, or its first 4 or more digits. NotFoundError."""
     table = tables.incidents
     rows: list[Row[Any]] = []
@@ -115,7 +115,7 @@ def get_incident(
     connection: Connection, incident_id: str, *, with_notes: bool = False
 ) -> pb.Incident:
     """Return an incident. Raises NotFoundError."""
-    incident = incident_message(get_row(connection, incident_id))
+    incident = incident_message(get_incident_row(connection, incident_id))
     if with_notes:
         table = tables.incident_notes
         newest = (

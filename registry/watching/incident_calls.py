@@ -66,6 +66,9 @@ class IncidentCalls(ABC):
         links      (kind, id) of rollouts, runs, findings and others.
         automatic  the model's policy says what follows. For monitoring and the controller.
         """
+        # Links come as pairs. Figures travel as canonical JSON, and none as an empty text.
+        notes = [pb.IncidentNote(kind=to, text=text) for to, text in links]
+        # The registry decides whether it is a new one.
         request = pb.OpenIncidentRequest(
             model=model,
             version=version,
@@ -77,7 +80,7 @@ class IncidentCalls(ABC):
             figures_json="" if figures is None else canonical_json(figures).decode(),
             since_unix_ms=since_unix_ms,
             automatic=automatic,
-            links=[pb.IncidentNote(kind=kind, text=text) for kind, text in links],
+            links=notes,
         )
         return await self._call(self._rpc.OpenIncident, request)
 

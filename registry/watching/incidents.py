@@ -121,7 +121,7 @@ def changed_columns(
     if request.revision != incident.revision:
         raise RevisionConflictError(
             f"incident {incident.id} is at revision {incident.revision} "
-            f"({state_name(incident.state)}), and this change was made from revision "
+            f"({incident_state(incident.state)}), and this change was made from revision "
             f"{request.revision}; read it again and decide anew"
         )
     if incident.state == pb.Incident.CLOSED:
@@ -142,11 +142,12 @@ def _columns_of(
         if not request.owner.strip() or len(request.owner) > 64:
             raise BadRequestError("the owner is empty or has over 64 characters; name a person")
         return {"owner": request.owner}
+    # A person has seen it.
     if kind == Change.ACKNOWLEDGE:
         if incident.state != pb.Incident.OPEN:
             raise GateError(
-                f"incident {incident.id} is {state_name(incident.state)} already, acknowledged by "
-                f"{incident.acknowledged_by or 'nobody'!r}"
+                f"incident {incident.id} is {incident_state(incident.state)} already, "
+                f"acknowledged by {incident.acknowledged_by or 'nobody'!r}"
             )
         return {
             "state": int(pb.Incident.ACKNOWLEDGED),
@@ -164,6 +165,7 @@ def _columns_of(
             "mitigated_by": actor,
             "mitigated_unix_ms": at_unix_ms,
         }
+    # What it was is known.
     if kind == Change.CLOSE:
         if not request.resolution or not request.text.strip():
             raise BadRequestError(
@@ -213,6 +215,6 @@ def check_may_change(change: int, actor: str, *, person: bool, program: bool) ->
         )
 
 
-def state_name(state: int) -> str:
+def incident_state(state: int) -> str:
     """Return the word of a state, such as "open"."""
     return pb.Incident.State.Name(state).lower()

@@ -38,7 +38,7 @@ DECISIONS_MAX = 10**9
 PARTS_MAX = 32
 CATEGORIES_MAX = 1_000
 TEXT_MAX = 128
-WHOLE_NUMBERS = ("group_people_min",)
+INTEGER_KEYS = ("group_people_min",)
 SHARES = ("fairness_ratio", "silence_share", "auc_drop", "risk_floor")
 """Thresholds that lie between 0 and 1."""
 
@@ -96,6 +96,7 @@ def check_policy_names(
                 f"sensitive names the view {name!r}; the views are "
                 f"{', '.join(known_views) or 'none'}"
             )
+    # A category is cut by its names, and a number by ranges.
     for name, part in policy.segments.items():
         if not features:
             continue
@@ -231,7 +232,7 @@ def _harm(value: object) -> HarmThresholds:
     for name, item in table.items():
         most = 1.0 if name in SHARES else 1e6
         numbers[name] = _number(f"harm.{name}", item, above=0.0, most=most)
-        if name in WHOLE_NUMBERS:
+        if name in INTEGER_KEYS:
             if numbers[name] != int(numbers[name]):
                 raise MonitoringPolicyError(f"harm.{name} = {item!r}; it is a whole number")
             numbers[name] = int(numbers[name])

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from turnout.report.facts import Fact, ReportInputs, facts_of
+from turnout.report.facts import Fact, ReportInputs, history_facts
 from turnout.report.measures import report_of
 
 HOUR_MS = 3_600_000
@@ -25,7 +25,7 @@ JOURNEY = (
 ACTED = json.dumps(
     {"finding": 9, "act": "rollback", "finding_unix_ms": 20_000, "acted_unix_ms": 23_500}
 )
-HELD = json.dumps({"finding": 8, "act": "hold", "finding_unix_ms": 100, "acted_unix_ms": 300})
+HOLD_ACTED = json.dumps({"finding": 8, "act": "hold", "finding_unix_ms": 100, "acted_unix_ms": 300})
 INCIDENT = {
     "id": "ab12",
     "kind": "auc",
@@ -136,7 +136,7 @@ def test_rollbacks_and_holds_are_timed_by_what_the_controller_wrote() -> None:
             "acted_unix_ms": 2_001,
         }
     )
-    texts = (ACTED, HELD, by_finding, by_rollout, "broken")
+    texts = (ACTED, HOLD_ACTED, by_finding, by_rollout, "broken")
     facts = [
         fact(20 + n, 1, "finding", f"finding/{n}", kind="acted", text=text)
         for n, text in enumerate(texts)
@@ -167,4 +167,4 @@ def test_entries_that_cannot_be_read_are_left_out() -> None:
     class Entry:
         seq, at_unix_ms, action, object, after = 1, 0, "deploy", "model/churn/deployment", "[1"
 
-    assert facts_of([Entry()]) == []
+    assert history_facts([Entry()]) == []

@@ -19,9 +19,9 @@ from turnout.cli.context import CommandContext, context_from_options
 from turnout.errors import OperatorError, UsageError
 from turnout.views.incidents import (
     incident_details,
+    incident_hint,
     incident_json,
     incidents_table,
-    next_step,
     state_word,
 )
 from turnout.views.terminal import terminal, text_table
@@ -118,7 +118,7 @@ def list_(
         return
     # The most urgent one that was not seen comes first, then the oldest.
     first = max(open_ones, key=lambda item: (item.state == pb.Incident.OPEN, item.severity))
-    screen.hint(next_step(first))
+    screen.hint(incident_hint(first))
     if any(
         item.severity == pb.Incident.PAGE and item.state == pb.Incident.OPEN for item in open_ones
     ):
@@ -156,12 +156,14 @@ def open_(
     figures: Annotated[str, typer.Option(help="What was measured, as a JSON object.")] = "",
 ) -> None:
     """Open an incident by hand. Nothing is held or rolled back by it."""
+    # What was measured is optional.
     context: CommandContext = ctx.obj
     try:
         measured = json.loads(figures) if figures else None
     except ValueError as error:
         raise UsageError(f"--figures {figures!r} is no JSON: {error}") from error
 
+    # The title is the cause where no other is given.
     async def write() -> pb.OpenIncidentReply:
         async with clients.open_registry(context) as client:
             return await client.open_incident(
@@ -175,6 +177,7 @@ def open_(
                 figures=measured,
             )
 
+    # One with this cause may be open already.
     reply = asyncio.run(write())
     screen = terminal(context.json)
     word = "Opened" if reply.opened else "Open already"
@@ -182,7 +185,7 @@ def open_(
         {**incident_json(reply.incident), "opened": reply.opened},
         f"{word}: incident {reply.incident.id} of {reply.incident.model}.",
     )
-    screen.hint(next_step(reply.incident))
+    screen.hint(incident_hint(reply.incident))
 
 
 @app.command()
@@ -199,6 +202,7 @@ def notify(
     from turnout.notices.messages import TEST_INCIDENT, notice_of
     from turnout.notices.post import NoticeError, post_notice
 
+    # The targets are those of the environment, with their secrets.
     context: CommandContext = ctx.obj
     targets = context.required_environment().notice_targets()
     if not test:
@@ -208,6 +212,7 @@ def notify(
             f"{context.required_environment().shown} has no [notices.NAME] with a url; add one"
         )
 
+    # One after the other: each has its own answer.
     async def send() -> list[tuple[str, str]]:
         results = []
         for target in targets:
@@ -314,12 +319,12 @@ def _change(
         f"Incident {changed.id} of {changed.model} is {state_word(changed)}, owner "
         f"{changed.owner or 'nobody'}.",
     )
-    if hint := next_step(changed):
+    if hint := incident_hint(changed):
         screen.hint(hint)
 
 
 def _print(context: CommandContext, incident: pb.Incident) -> None:
     screen = terminal(context.json)
     screen.result(incident_json(incident), *incident_details(incident))
-    if hint := next_step(incident):
+    if hint := incident_hint(incident):
         screen.hint(hint)

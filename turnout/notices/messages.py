@@ -22,7 +22,7 @@ from typing import Any
 
 from project.notice_targets import SECRET_PREFIX, NoticeTarget
 from protos import registry_pb2 as pb
-from turnout.views.incidents import incident_json, next_step, severity_word, state_word
+from turnout.views.incidents import incident_hint, incident_json, severity_word, state_word
 
 FIRING_DAYS = 7
 """An alert of an open incident fires for this long after the last notice of it."""
@@ -89,7 +89,7 @@ def _event(incident: pb.Incident, now_s: float) -> dict[str, Any]:
     return {
         "type": kind,
         "timestamp": _rfc3339(now_s),
-        "data": {**incident_json(incident), "next": next_step(incident)},
+        "data": {**incident_json(incident), "next": incident_hint(incident)},
     }
 
 
@@ -110,7 +110,7 @@ def _alerts(incident: pb.Incident, now_s: float) -> list[dict[str, Any]]:
     annotations = {
         "summary": incident.title,
         "description": f"{state_word(incident)}; owner {incident.owner or 'nobody'}; "
-        f"{next_step(incident)}",
+        f"{incident_hint(incident)}",
     }
     starts_s = (incident.opened_unix_ms or now_s * 1_000) / 1_000
     return [

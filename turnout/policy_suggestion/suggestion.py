@@ -153,6 +153,7 @@ def _segments(
     """Yield the first category with few values, and the first number that the reference cuts."""
     used = {(use["view"], name) for recipe in recipes for use in recipe["features"]
             for name in use["features"]}  # fmt: skip
+    # The reference cuts a number, and the dictionary of a view names categories.
     bins = {item.get("name"): item for item in reference.get("features", ())}
     category = number = False
     for view in sorted({view for view, _ in used} & definitions.views.keys()):
@@ -167,6 +168,7 @@ def _segments(
                 category = True
                 yield SuggestedValue(table, "feature", name, "a category with few values")
                 yield SuggestedValue(table, "categories", _category_parts(dictionary))
+            # The first number whose reference can be cut.
             elif not dictionary and not number:
                 cuts = _tertiles(bins.get(name) or bins.get(f"{view}.{name}") or {})
                 if len(cuts) != SEGMENTS_MAX:

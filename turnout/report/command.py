@@ -13,7 +13,7 @@ from rich.text import Text
 
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
-from turnout.report.facts import Fact, ReportInputs, facts_of
+from turnout.report.facts import Fact, ReportInputs, history_facts
 from turnout.report.measures import report_of
 from turnout.views.incidents import duration_text
 from turnout.views.pictures import write_report_picture
@@ -22,7 +22,7 @@ from turnout.views.terminal import terminal, text_table
 DAY_MS = 86_400_000
 
 
-def report(
+def print_report(
     ctx: typer.Context,
     days: Annotated[int, typer.Option(min=1, help="Days back that are counted.")] = 91,
     entries: Annotated[
@@ -56,7 +56,7 @@ async def read_inputs(context: CommandContext, days: int) -> ReportInputs:
     async with clients.open_registry(context) as client:
         async with aclosing(client.read_history()) as blocks:
             async for block, _ in blocks:
-                facts += facts_of(block)
+                facts += history_facts(block)
         # The history has a project's definitions by their digest, and the registry has them whole.
         applied = {fact.after["name"]: fact for fact in facts if fact.action == "apply project"}
         for name, fact in applied.items():
@@ -79,11 +79,12 @@ def _tables(value: dict[str, Any], *, with_entries: bool) -> list[RenderableType
     # Time to production, by stage and by version.
     made = value["time_to_production"]
     times = [*made["stages"], made["total"]]
+    # Incidents and rollbacks share a table of times.
     incidents, rollbacks = value["incidents"], value["rollbacks"]
     answers = [*incidents["times"], rollbacks["automatic"], rollbacks["held"]]
     known = value["monitored_models"]
     columns = ("", "count", "median", "p90", "longest", *more)
-    # Each measure has its heading.
+    # Each measure has its heading. A table without rows says that nothing was counted.
     return [
         _heading(f"1. Idea to production: {made['total']['count']} versions"),
         text_table(columns, [cells(_time_row(item), item) for item in times]),

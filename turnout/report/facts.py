@@ -21,7 +21,7 @@ class HistoryEntry(Protocol):
 
     @property
     def action(self) -> str:
-        """What was done."""
+        """What was done, such as "open incident"."""
         ...
 
     @property
@@ -67,7 +67,7 @@ class ReportInputs:
         return (fact for fact in self.facts if fact.action in actions)
 
 
-def facts_of(entries: Iterable[HistoryEntry]) -> list[Fact]:
+def history_facts(entries: Iterable[HistoryEntry]) -> list[Fact]:
     """Return the entries with their contents; without those that have none."""
     return [fact for entry in entries if (fact := _fact(entry)) is not None]
 

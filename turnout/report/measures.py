@@ -202,6 +202,7 @@ def incident_response(inputs: ReportInputs) -> dict[str, Any]:
         seconds = tuple((row[column] - row["opened_unix_ms"]) / 1_000 for row in answered.values())
         entries = _entries(seqs[key] for key in answered)
         times.append(MeasuredTimes(name, seconds, entries).to_json())
+    # How long it went on before it was noticed.
     detection = tuple(
         (row["opened_unix_ms"] - row["since_unix_ms"]) / 1_000 for row in counted.values()
     )

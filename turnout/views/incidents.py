@@ -80,7 +80,7 @@ def incident_details(incident: pb.Incident) -> list[RenderableType]:
     return details
 
 
-def next_step(incident: pb.Incident) -> str:
+def incident_hint(incident: pb.Incident) -> str:
     """Return what a person does next; empty for a closed incident."""
     if incident.state == pb.Incident.CLOSED:
         return ""

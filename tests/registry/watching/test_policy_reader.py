@@ -15,6 +15,7 @@ from registry.watching.policy_reader import (
     check_policy_names,
     read_monitoring_policy,
 )
+from tests.property_examples import examples
 
 OUTCOME = {"positive_when": ">= 1", "horizon": "30d"}
 FULL: dict[str, Any] = {
@@ -172,6 +173,7 @@ tables = st.fixed_dictionaries(
 )
 
 
+@examples(100)
 @given(tables)
 def test_definition_is_read_as_the_same_policy(table: dict[str, Any]) -> None:
     """What a policy writes, as canonical JSON, is the policy again: to the last digit."""

@@ -119,6 +119,7 @@ def test_finding_rolls_production_back_at_most_once_a_day(tmp_path: Path) -> Non
             await live.start(POLICIES["quick"])
             await live.watch_statuses(60)
             assert (await cleo.deployment("churn")).production == "2"
+            # A finding takes production back, through the gates of a rollback.
             finding = await cleo.write_finding(
                 pb.Finding(model="churn", version="2", kind="rollback", text="calibration")
             )
@@ -145,6 +146,7 @@ def test_finding_rolls_production_back_at_most_once_a_day(tmp_path: Path) -> Non
                 ),
                 policy_digest=approval.policy_digest,
             )
+            # The refusal is written down, and nothing has moved.
             again = await cleo.write_finding(
                 pb.Finding(model="churn", version="2", kind="rollback", text="calibration")
             )

@@ -54,6 +54,7 @@ async def notice_receiver(port: int = 0) -> AsyncIterator[NoticeReceiver]:
             body = await reader.readexactly(int(headers["content-length"]))
             receiver.received.append(ReceivedNotice(head[0].split()[1], raw, body))
             receiver.news.set()
+            # Answer as the test says.
             how = receiver.answers.pop(0) if receiver.answers else "200"
             if how in ("hang", "drip"):
                 # One byte at a time, for ever; or nothing.

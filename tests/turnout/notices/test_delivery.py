@@ -209,6 +209,7 @@ def test_killed_control_sends_at_least_once(tmp_path: Path) -> None:
             finally:
                 control.kill()
                 control.wait()
+            # The second one finds the notice in the history, and sends it again.
             again = start_control(tmp_path, port)
             try:
                 second = (await receiver.wait_for(2, seconds=60))[1]

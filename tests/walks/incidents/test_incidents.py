@@ -147,7 +147,7 @@ def hook() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Print nothing."""
+            """Print no line of a request."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
