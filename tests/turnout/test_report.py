@@ -67,11 +67,31 @@ def test_time_to_production_is_cut_into_stages() -> None:
     assert report(*JOURNEY, since_ms=11 * HOUR_MS)["time_to_production"]["total"]["count"] == 0
 
 
+def test_idea_begins_with_the_project_and_counts_for_the_first_version() -> None:
+    """The second version of a model begins with its training."""
+    second = (
+        fact(7, 30, "register", "version/8", digest="d8"),
+        fact(8, 31, "deploy", "deployment", production="8"),
+    )
+    idea = Fact(40, -24 * HOUR_MS, "apply project", "", "", {})
+    first = [fact for fact in JOURNEY if fact.seq != 5]
+    inputs = ReportInputs((*first, *second), 100 * HOUR_MS, -(10**12), ideas={"churn": idea})
+    versions = report_of(inputs)["time_to_production"]["versions"]
+    assert versions[0]["stages"]["idea"] == 24 * 3_600.0
+    no_run = ReportInputs(tuple(first[1:]), 100 * HOUR_MS, -(10**12), ideas={"churn": idea})
+    stages = report_of(no_run)["time_to_production"]["versions"][0]["stages"]
+    assert stages["idea"] == 26 * 3_600.0
+    assert "training" not in stages
+    assert (versions[0]["total_s"], versions[0]["entries"][-1]) == (34 * 3_600.0, 40)
+    assert "idea" not in versions[1]["stages"]
+    assert versions[1]["total_s"] == 3_600.0
+
+
 def test_version_without_a_run_has_no_time_of_training() -> None:
     """What is in no entry is left out, and is no zero."""
     made = report(*JOURNEY[1:])["time_to_production"]
     assert "training" not in made["versions"][0]["stages"]
-    assert made["stages"][0] == {
+    assert made["stages"][1] == {
         "name": "training",
         "count": 0,
         "median_s": None,

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -19,7 +20,12 @@ from turnout.views.incidents import duration_text
 from turnout.views.pictures import write_report_picture
 from turnout.views.terminal import terminal, text_table
 
+if TYPE_CHECKING:
+    from registry.client import RegistryClient
+
 DAY_MS = 86_400_000
+REVISIONS_MAX = 200
+"""Revisions of projects that are read to find when a model was first there."""
 
 
 def print_report(
@@ -59,6 +65,7 @@ async def read_inputs(context: CommandContext, days: int) -> ReportInputs:
                 facts += history_facts(block)
         # The history has a project's definitions by their digest, and the registry has them whole.
         applied = {fact.after["name"]: fact for fact in facts if fact.action == "apply project"}
+        ideas = await _first_revisions(client, facts)
         for name, fact in applied.items():
             revision = await client.get_project(name, fact.after["revision"])
             if revision is None or revision.digest != fact.after["digest"]:
@@ -66,7 +73,35 @@ async def read_inputs(context: CommandContext, days: int) -> ReportInputs:
             for model, settings in json.loads(revision.definitions).get("models", {}).items():
                 policies[model] = settings.get("monitoring") is not None
                 policy_entries[model] = fact.seq
-    return ReportInputs(tuple(facts), now_ms, now_ms - days * DAY_MS, policies, policy_entries)
+    return ReportInputs(
+        tuple(facts),
+        now_ms,
+        now_ms - days * DAY_MS,
+        policies=policies,
+        ideas=ideas,
+        policy_entries=policy_entries,
+    )
+
+
+async def _first_revisions(client: "RegistryClient", facts: Sequence[Fact]) -> dict[str, Fact]:
+    """Return model -> the entry of the first project revision that has the model or its recipe.
+
+    Only models that have a version are looked for, through at most REVISIONS_MAX revisions.
+    """
+    wanted = {fact.model for fact in facts if fact.action == "register"}
+    found: dict[str, Fact] = {}
+    applies = [fact for fact in facts if fact.action == "apply project"]
+    for fact in applies[:REVISIONS_MAX]:
+        if wanted <= found.keys():
+            break
+        revision = await client.get_project(fact.after["name"], fact.after["revision"])
+        if revision is None or revision.digest != fact.after["digest"]:
+            continue
+        definitions = json.loads(revision.definitions)
+        recipes = definitions.get("recipes", {}).values()
+        for model in {*definitions.get("models", {}), *(item["model"] for item in recipes)}:
+            found.setdefault(model, fact)
+    return found
 
 
 def _tables(value: dict[str, Any], *, with_entries: bool) -> list[RenderableType]:

@@ -59,6 +59,8 @@ class ReportInputs:
     """Versions, incidents and rollbacks before it are not counted."""
     policies: Mapping[str, bool] = field(default_factory=dict)
     """Model of an applied project -> whether the project says how it is watched."""
+    ideas: Mapping[str, Fact] = field(default_factory=dict)
+    """Model -> the entry of the first project revision that has it."""
     policy_entries: Mapping[str, int] = field(default_factory=dict)
     """Model of an applied project -> the entry that applied the project as it is now."""
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from turnout.report.facts import Fact, ReportInputs
 
-STAGES = ("training", "waiting for approval", "waiting for rollout", "rollout")
-"""The stages between the begin of a training, or the registration, and production."""
+STAGES = ("idea", "training", "waiting for approval", "waiting for rollout", "rollout")
+"""The stages until production. An idea begins with the first revision of a project that has the
+model, and counts for the model's first version only. Later versions begin with their training."""
 SEVERITIES = {1: "review", 2: "warning", 3: "page"}
 RESOLUTIONS = {0: "open", 1: "real", 2: "false alarm", 3: "expected"}
 P90 = 0.9
@@ -62,8 +63,24 @@ def report_of(inputs: ReportInputs) -> dict[str, Any]:
 
 def time_to_production(inputs: ReportInputs) -> dict[str, Any]:
     """Return each version that became production in the period, and the times of its stages."""
+    productions = _first_productions(inputs)
+    facts_by_model: dict[str, list[Fact]] = {}
+    for fact in inputs.facts:
+        facts_by_model.setdefault(fact.model, []).append(fact)
+    firsts: dict[str, int] = {}
+    for fact in productions:
+        firsts.setdefault(fact.model, fact.seq)
     versions = [
-        journey for fact in _first_productions(inputs) if (journey := _journey(inputs, fact))
+        journey
+        for fact in productions
+        if fact.at_ms >= inputs.since_ms
+        and (
+            journey := _journey(
+                facts_by_model[fact.model],
+                fact,
+                inputs.ideas.get(fact.model) if firsts[fact.model] == fact.seq else None,
+            )
+        )
     ]
     # Each stage over all versions, and the whole.
     stages = [
@@ -83,36 +100,44 @@ def time_to_production(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _first_productions(inputs: ReportInputs) -> list[Fact]:
-    """Return the entry by which each version of the period first became production."""
+    """Return the entry by which each version first became production, oldest first."""
     found: dict[tuple[str, str], Fact] = {}
     for fact in inputs.facts:
         if fact.action.startswith("deploy") and (label := fact.after.get("production")):
             found.setdefault((fact.model, label), fact)
-    return [fact for fact in found.values() if fact.at_ms >= inputs.since_ms]
+    return list(found.values())
 
 
-def _journey(inputs: ReportInputs, production: Fact) -> dict[str, Any] | None:
-    """Return the stages of one version; None if its registration is in no entry."""
+def _journey(facts: Sequence[Fact], production: Fact, idea: Fact | None) -> dict[str, Any] | None:
+    """Return the stages of one version; None if its registration is in no entry.
+
+    facts  of the version's model.
+    idea   the entry with which the model began, for its first version.
+    """
     model, label = production.model, str(production.after["production"])
-    own = [fact for fact in inputs.facts if fact.model == model and fact.seq <= production.seq]
+    own = [fact for fact in facts if fact.seq <= production.seq]
     registered = next((f for f in own if f.action == "register" and _is_version(f, label)), None)
     if registered is None:
         return None
     # A run that ended with this version began before the registration.
-    run_id = _run_of(inputs, registered.after.get("digest"))
+    run_id = _run_of(facts, registered.after.get("digest"))
     run = next((f for f in own if f.action == "begin run" and f.after.get("id") == run_id), None)
     approved = next(
         (f for f in own if f.action == "approve" and str(f.after.get("version")) == label), None
     )
     started = next((f for f in own if f.action.startswith("deploy") and _runs(f, label)), None)
     # Each stage is the time between two entries, where both are there.
-    steps = [run, registered, approved, started, production]
+    first_step = run or registered
+    if idea is not None and idea.at_ms > first_step.at_ms:
+        idea = None
+    pairs = ((idea, first_step), (run, registered), (registered, approved), (approved, started))
     stages = {
         stage: max(0.0, (after.at_ms - before.at_ms) / 1_000)
-        for stage, before, after in zip(STAGES, steps[:-1], steps[1:], strict=True)
+        for stage, (before, after) in zip(STAGES, (*pairs, (started, production)), strict=True)
         if before is not None and after is not None
     }
-    first = run or registered
+    steps = (idea, run, registered, approved, started, production)
+    first = idea or first_step
     return {
         "model": model,
         "version": label,
@@ -126,10 +151,10 @@ def _is_version(fact: Fact, label: str) -> bool:
     return fact.name == f"version/{label}"
 
 
-def _run_of(inputs: ReportInputs, digest: object) -> str:
+def _run_of(facts: Sequence[Fact], digest: object) -> str:
     """Return the id of the run that ended with a version; empty if none did."""
-    for fact in inputs.of("end run"):
-        if digest and fact.after.get("version_digest") == digest:
+    for fact in facts:
+        if fact.action == "end run" and digest and fact.after.get("version_digest") == digest:
             return str(fact.after.get("id", ""))
     return ""
 

@@ -170,11 +170,16 @@ def test_hold_lasts_until_the_last_incident_of_the_version_is_closed(
     assert findings(registry)[2:] == []
     close(store, one)
     assert findings(registry)[2:] == [("clear", "7")]
+    # A hold that a person has cleared already is not cleared again.
+    cleared = store.open_incident("watch", opening(version="8")).incident
+    registry.write_finding("cleo", pb.Finding(model="churn", version="8", kind="clear"))
+    close(store, cleared)
+    assert findings(registry)[3:] == [("hold", "8"), ("clear", "8")]
     # A person's hold is newer than the incident's.
     three = store.open_incident("watch", opening(version="7")).incident
     registry.write_finding("cleo", pb.Finding(model="churn", version="7", kind="hold", text="me"))
     close(store, three)
-    assert findings(registry)[3:] == [("hold", "7"), ("hold", "7")]
+    assert findings(registry)[5:] == [("hold", "7"), ("hold", "7")]
 
 
 def test_policy_of_the_project_decides_what_follows(
@@ -251,6 +256,7 @@ def test_watch_goes_on_after_the_entry_that_was_seen(store: IncidentStore) -> No
     ("statement", "words"),
     [
         ("UPDATE incidents SET severity = 1", "table incidents"),
+        ("UPDATE incidents SET sequence = 99", "table incidents"),
         ("DELETE FROM incident_notes", "table incident_notes"),
         ("UPDATE incident_notes SET text = 'other'", "table incident_notes"),
         ("UPDATE outside_models SET owner = 'x'", "table outside_models"),

@@ -165,10 +165,10 @@ def test_slow_receiver_costs_one_timeout(tmp_path: Path, how: str) -> None:
         ):
             slow.answers = [how] * 100
             target = NoticeTarget(name="slow", url=slow.url)
+            notice = notice_of(target, pb.Incident(severity=pb.Incident.PAGE), 0.0)
             with pytest.raises(NoticeError, match="did not answer within"):
-                await post_notice(
-                    notice_of(target, pb.Incident(severity=pb.Incident.PAGE), 0.0), 0.3
-                )
+                async with asyncio.timeout(10):
+                    await post_notice(notice, 0.3)
             file = tmp_path / "n"
             async with (
                 delivering(registry, slow.url, file, name="slow"),
