@@ -243,6 +243,7 @@ class HonestRegistry:
             text = f'{{"act":"rollback","finding":{incident.finding},"revision":3}}'
             acted = pb.Finding(model=model, kind="acted", text=text)
             self.incidents.write_acted("ctl", acted)
+        # Any change, from the newest revision or from an old one.
         change = self._random.choice(pb.ChangeIncidentRequest.Change.values())
         wanted = pb.ChangeIncidentRequest(
             id=incident.id,

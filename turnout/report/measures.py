@@ -63,6 +63,7 @@ def report_of(inputs: ReportInputs) -> dict[str, Any]:
 
 def time_to_production(inputs: ReportInputs) -> dict[str, Any]:
     """Return each version that became production in the period, and the times of its stages."""
+    # The versions of the period, each from the entries of its model.
     productions = _first_productions(inputs)
     facts_by_model: dict[str, list[Fact]] = {}
     for fact in inputs.facts:

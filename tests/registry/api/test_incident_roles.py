@@ -1,4 +1,4 @@
-"""Who may do what with incidents, over real gRPC with an identities file; and the watch of them."""
+"""Tests of roles with incidents, over real gRPC with an identities file; and of their watch."""
 
 import asyncio
 import hashlib

@@ -256,7 +256,7 @@ def test_watch_goes_on_after_the_entry_that_was_seen(store: IncidentStore) -> No
     ("statement", "words"),
     [
         ("UPDATE incidents SET severity = 1", "table incidents"),
-        ("UPDATE incidents SET sequence = 99", "table incidents"),
+        ("UPDATE incidents SET sequence = 99 WHERE cause = 'quiet'", "table incidents"),
         ("DELETE FROM incident_notes", "table incident_notes"),
         ("UPDATE incident_notes SET text = 'other'", "table incident_notes"),
         ("UPDATE outside_models SET owner = 'x'", "table outside_models"),
@@ -269,6 +269,7 @@ def test_edited_row_is_found(tmp_path: Path, clock: Clock, statement: str, words
     store = IncidentStore(registry)
     incident = store.open_incident("watch", opening(severity=pb.Incident.PAGE)).incident
     change(store, incident, change=Change.COMMENT, text="seen")
+    store.open_incident("watch", opening(cause="quiet"))
     outside = pb.OutsideModel(model="fraud", owner="risk", purpose="p", place="mainframe")
     store.add_outside_model("olga", outside)
     with pytest.raises(GateError, match="is known already"):

@@ -54,12 +54,14 @@ def deploy(
     finding: int = 0,
 ) -> Deployment:
     """Preload a version and make it production; with a finding as a rollback."""
+    # One worker has every version.
     versions, _ = store.list_versions("churn")
     loads = [
         pb.VersionLoad(model="churn", version=v.label, digest=v.digest, state="READY")
         for v in versions
     ]
     workers = [pb.GatewayState(gateway="g", loads=loads)]
+    # The workers load it first, and then it gets the traffic.
     current = store.deployment("churn")
     loaded = replace(current, preload=(production,), why="load it")
     named = "" if approval is None else approval.id
@@ -86,7 +88,7 @@ def find(store: RegistryStore, version: str = "2", kind: str = "rollback") -> in
 
 
 def test_finding_takes_its_version_back_once_a_day(store: RegistryStore, clock: Clock) -> None:
-    """The same finding may deploy twice (load, then move); another one waits for a day."""
+    """One finding may deploy twice, to load and to move; another one waits for a day."""
     assert deploy(store, production="1", finding=find(store)).production == "1"
     # A person puts version 2 back, and it is found harmful again.
     approval = store.list_approvals("churn", "2")[0][0]

@@ -72,7 +72,7 @@ def test_change_follows_the_states(state: int, change: int, revision: int, read:
     assert columns.get("severity", pb.Incident.PAGE) == pb.Incident.PAGE
 
 
-def test_stale_revision_is_told_before_the_state() -> None:
+def test_stale_revision_is_named_before_the_state() -> None:
     """Whoever read an old revision decides anew."""
     incident = pb.Incident(id="ab12", state=pb.Incident.CLOSED, revision=3)
     with pytest.raises(RevisionConflictError, match="revision 3"):
