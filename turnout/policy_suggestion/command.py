@@ -12,8 +12,6 @@ from registry.watching.policy_reader import read_monitoring_policy
 from turnout.cli import clients
 from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
-from turnout.cli.projects import load_definitions
-from turnout.policy_suggestion.suggestion import policy_table, policy_toml, suggest_policy
 from turnout.views.terminal import terminal
 
 app = typer.Typer(help="Watch models in service.", no_args_is_help=True)
@@ -39,6 +37,10 @@ def suggest(
     Nothing is written: put what is printed into models/MODEL.toml, replace what is NOT KNOWN, and
     apply it as any other change.
     """
+    # What reads a project takes long to import.
+    from turnout.cli.projects import load_definitions
+    from turnout.policy_suggestion.suggestion import policy_table, policy_toml, suggest_policy
+
     context: CommandContext = ctx.obj
 
     async def read() -> tuple[Any, Any, Any]:
