@@ -50,6 +50,7 @@ def suggest(
         return definitions, *await _card_and_reference(context, model)
 
     definitions, card, reference = asyncio.run(read())
+    # The proposal is read back, so that what is printed can be put into the file.
     values = suggest_policy(definitions, model, card, reference)
     screen = terminal(context.json)
     policy = read_monitoring_policy(policy_table(values))
