@@ -58,6 +58,12 @@ TEXT_BYTES_MAX = {
     "EndRunRequest.error": 4_096,
     "CancelRunRequest.reason": 4_096,
     "RunLogPart.text": 2**16,
+    "OpenIncidentRequest.title": 512,
+    "OpenIncidentRequest.figures_json": 8_192,
+    "ChangeIncidentRequest.text": 4_096,
+    "ChangeIncidentRequest.title": 512,
+    "ChangeIncidentRequest.figures_json": 8_192,
+    "OutsideModel.purpose": 1_024,
     "StartRolloutRequest.reason": 1_024,
     "RolloutCommand.reason": 1_024,
     "HardGuard.reason": 1_024,
@@ -82,6 +88,7 @@ ITEMS_MAX_BY_FIELD = {
     "Deployment.preload": 16,
     "Deployment.digests": 64,
     "ApplyProjectRequest.effects": 400,
+    "OpenIncidentRequest.links": 64,
     "PushRequest.rows": 1_000,
 }
 """Items of one list. Every gateway worker has each shadow and each preloaded version in memory. The

@@ -27,7 +27,8 @@ CONTROLLER = "controller"
 GATEWAY = "gateway"
 READER = "reader"
 PUSHER = "pusher"
-ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSHER})
+MONITORING = "monitoring"
+ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSHER, MONITORING})
 """The roles that an identities file may give."""
 CALLER = "caller"
 """The role of a program that asks a gateway for predictions. The gateway gives it."""

@@ -12,6 +12,7 @@ from access.identities import (
     CALLER,
     CONTROLLER,
     GATEWAY,
+    MONITORING,
     OBSERVER,
     OPERATOR,
     PUSHER,
@@ -45,6 +46,7 @@ def _change(*roles: str) -> AccessRule:
 
 READ = AccessRule(ROLES - {PUSHER})  # a program that pushes rows need not read
 OPEN = AccessRule(frozenset(), open=True)
+PEOPLE = (AUTHOR, APPROVER, OPERATOR)
 
 
 def _service(name: str, **rules: AccessRule) -> dict[str, AccessRule]:
@@ -84,6 +86,13 @@ RULES: dict[str, AccessRule] = {
         QueueRun=_change(AUTHOR, OPERATOR, CONTROLLER),  # a controller under its lease
         CancelRun=_change(AUTHOR, OPERATOR),
         ListSchedules=READ,
+        OpenIncident=_change(*PEOPLE, MONITORING, CONTROLLER),
+        ChangeIncident=_change(*PEOPLE, MONITORING, CONTROLLER),  # who does what: registry/watching
+        GetIncident=READ,
+        ListIncidents=READ,
+        WatchIncidents=READ,
+        AddOutsideModel=_change(AUTHOR, OPERATOR),
+        ListOutsideModels=READ,
         GetRun=READ,
         ListRuns=READ,
         ReadRunLog=READ,

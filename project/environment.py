@@ -13,6 +13,11 @@
     [sources.billing]
     dsn = "${env:BILLING_DSN}"
 
+    [notices.ops]
+    url = "https://hooks.example.org/turnout"
+    secret = "${file:/run/secrets/hook}"
+    severity = "warning"            # and above; format = "alertmanager" posts to its v2 API
+
 A value may be `${env:NAME}`, a variable, or `${file:PATH}`, the content of a file. Paths are below
 the project's root unless they are absolute.
 """
@@ -20,7 +25,7 @@ the project's root unless they are absolute.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,6 +33,7 @@ from host.addresses import is_loopback
 from host.git import tracked_files, uncommitted_files
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below, read_toml, text_field
+from project.notice_targets import NoticeTarget, check_secret, read_notice_targets
 
 FOLDER = "environments"
 DEFAULT = "dev"
@@ -45,7 +51,7 @@ ADDRESSES = (
 SECRETS = ("token", "store_password")
 """Keys with a secret. In production their values are references."""
 PATHS = ("identities", "offline")
-KEYS = ("mode", *ADDRESSES, *SECRETS, *PATHS, "sources")
+KEYS = ("mode", *ADDRESSES, *SECRETS, *PATHS, "sources", "notices")
 
 REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@\"']*:[^\s/@$\"']+@", re.IGNORECASE)
@@ -89,6 +95,7 @@ class Environment:
     """Folder of the offline store; empty: `offline` in the state folder."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name of a connection -> its DSN."""
+    notices: tuple[NoticeTarget, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -137,6 +144,19 @@ class Environment:
     def variables_of(self, key: str) -> list[str]:
         """Return the variables that a key of this environment refers to."""
         return [name for kind, name in REFERENCE.findall(getattr(self, key)) if kind == "env"]
+
+    def notice_targets(self) -> tuple[NoticeTarget, ...]:
+        """Return the targets of notices with references replaced. Raises ProjectError."""
+        targets = []
+        for target in self.notices:
+            url, secret = (
+                self.resolved(text, f"{key} of [notices.{target.name}]")
+                for key, text in (("url", target.url), ("secret", target.secret))
+            )
+            targets.append(replace(target, url=url, secret=secret))
+            if target.secret:
+                check_secret(targets[-1], self.shown)
+        return tuple(targets)
 
     def connections(self) -> dict[str, str]:
         """Return name -> DSN of every source, with references replaced. Raises ProjectError."""
@@ -190,6 +210,7 @@ def read_environment(project: ProjectFolder, name: str = "") -> Environment:
             source: text_field(table, "dsn", f"{where}: [sources.{source}]")
             for source, table in sources.items()
         },
+        notices=read_notice_targets(tables.get("notices", {}), where),
         **texts,
     )
 
@@ -257,6 +278,15 @@ def _secret_problems(environment: Environment) -> list[Problem]:
         for name, dsn in environment.sources.items()
         if re.search(r"password\s*=\s*[^\s$]", dsn, re.IGNORECASE)
     ]
+    problems += [
+        Problem(
+            environment.shown,
+            0,
+            f"secret of [notices.{target.name}] stands in the file; write ${{file:PATH}} instead",
+        )
+        for target in environment.notices
+        if target.secret and not REFERENCE.fullmatch(target.secret)
+    ]
     # URLs with a password, wherever they stand.
     for shown in tracked_files(environment.project.root):
         path = environment.project.root / shown
@@ -294,6 +324,13 @@ def _plain_text_problems(environment: Environment) -> list[Problem]:
             f"store {store.hostname} is beyond loopback in plain text; use unix://, or a TLS "
             "tunnel that listens on loopback"
         )
+    # Notices name models and people.
+    for target in environment.notices:
+        parts = urlsplit(_resolved_or_empty(environment, target.url))
+        if parts.scheme == "http" and not is_loopback(f"{parts.hostname}:0"):
+            problems.append(
+                f"[notices.{target.name}] sends to {parts.hostname} in plain text; write https://"
+            )
     # PostgreSQL encrypts only if it is asked to.
     for name, dsn in environment.sources.items():
         parts = urlsplit(dsn)
@@ -309,8 +346,12 @@ def _plain_text_problems(environment: Environment) -> list[Problem]:
 
 def _known_value(environment: Environment, key: str) -> str:
     """Return the text of a key; empty where what it refers to is not there, as on another host."""
+    return _resolved_or_empty(environment, getattr(environment, key))
+
+
+def _resolved_or_empty(environment: Environment, text: str) -> str:
     try:
-        return environment.value(key)
+        return environment.resolved(text, "value")
     except ProjectError:
         return ""
 

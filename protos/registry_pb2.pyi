@@ -420,18 +420,20 @@ class ServingPolicy(_message.Message):
     def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_sampled_of_65536: _Optional[int] = ..., journal_sampled_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ..., hide_role: _Optional[bool] = ...) -> None: ...
 
 class DeployRequest(_message.Message):
-    __slots__ = ("deployment", "lease_token", "rollout_policy_digest", "rollback", "break_glass")
+    __slots__ = ("deployment", "lease_token", "rollout_policy_digest", "rollback", "break_glass", "finding")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
+    FINDING_FIELD_NUMBER: _ClassVar[int]
     deployment: Deployment
     lease_token: int
     rollout_policy_digest: str
     rollback: bool
     break_glass: bool
-    def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ..., lease_token: _Optional[int] = ..., rollout_policy_digest: _Optional[str] = ..., rollback: _Optional[bool] = ..., break_glass: _Optional[bool] = ...) -> None: ...
+    finding: int
+    def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ..., lease_token: _Optional[int] = ..., rollout_policy_digest: _Optional[str] = ..., rollback: _Optional[bool] = ..., break_glass: _Optional[bool] = ..., finding: _Optional[int] = ...) -> None: ...
 
 class SignedDeployment(_message.Message):
     __slots__ = ("content", "signature")
@@ -856,6 +858,248 @@ class ListSchedulesReply(_message.Message):
     SCHEDULES_FIELD_NUMBER: _ClassVar[int]
     schedules: _containers.RepeatedCompositeFieldContainer[AppliedSchedule]
     def __init__(self, schedules: _Optional[_Iterable[_Union[AppliedSchedule, _Mapping]]] = ...) -> None: ...
+
+class Incident(_message.Message):
+    __slots__ = ("id", "model", "version", "kind", "cause", "severity", "state", "title", "owner", "figures_json", "since_unix_ms", "opened_by", "opened_unix_ms", "acknowledged_by", "acknowledged_unix_ms", "mitigated_by", "mitigated_unix_ms", "closed_by", "closed_unix_ms", "resolution", "act", "finding", "run", "raised", "revision", "sequence", "notes")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[Incident.State]
+        OPEN: _ClassVar[Incident.State]
+        ACKNOWLEDGED: _ClassVar[Incident.State]
+        MITIGATED: _ClassVar[Incident.State]
+        CLOSED: _ClassVar[Incident.State]
+    UNSPECIFIED: Incident.State
+    OPEN: Incident.State
+    ACKNOWLEDGED: Incident.State
+    MITIGATED: Incident.State
+    CLOSED: Incident.State
+    class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NO_SEVERITY: _ClassVar[Incident.Severity]
+        REVIEW: _ClassVar[Incident.Severity]
+        WARNING: _ClassVar[Incident.Severity]
+        PAGE: _ClassVar[Incident.Severity]
+    NO_SEVERITY: Incident.Severity
+    REVIEW: Incident.Severity
+    WARNING: Incident.Severity
+    PAGE: Incident.Severity
+    class Resolution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NO_RESOLUTION: _ClassVar[Incident.Resolution]
+        REAL: _ClassVar[Incident.Resolution]
+        FALSE_ALARM: _ClassVar[Incident.Resolution]
+        EXPECTED: _ClassVar[Incident.Resolution]
+    NO_RESOLUTION: Incident.Resolution
+    REAL: Incident.Resolution
+    FALSE_ALARM: Incident.Resolution
+    EXPECTED: Incident.Resolution
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_JSON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    OPENED_BY_FIELD_NUMBER: _ClassVar[int]
+    OPENED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    MITIGATED_BY_FIELD_NUMBER: _ClassVar[int]
+    MITIGATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_BY_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    ACT_FIELD_NUMBER: _ClassVar[int]
+    FINDING_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    version: str
+    kind: str
+    cause: str
+    severity: Incident.Severity
+    state: Incident.State
+    title: str
+    owner: str
+    figures_json: str
+    since_unix_ms: int
+    opened_by: str
+    opened_unix_ms: int
+    acknowledged_by: str
+    acknowledged_unix_ms: int
+    mitigated_by: str
+    mitigated_unix_ms: int
+    closed_by: str
+    closed_unix_ms: int
+    resolution: Incident.Resolution
+    act: str
+    finding: int
+    run: str
+    raised: int
+    revision: int
+    sequence: int
+    notes: _containers.RepeatedCompositeFieldContainer[IncidentNote]
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., cause: _Optional[str] = ..., severity: _Optional[_Union[Incident.Severity, str]] = ..., state: _Optional[_Union[Incident.State, str]] = ..., title: _Optional[str] = ..., owner: _Optional[str] = ..., figures_json: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., opened_by: _Optional[str] = ..., opened_unix_ms: _Optional[int] = ..., acknowledged_by: _Optional[str] = ..., acknowledged_unix_ms: _Optional[int] = ..., mitigated_by: _Optional[str] = ..., mitigated_unix_ms: _Optional[int] = ..., closed_by: _Optional[str] = ..., closed_unix_ms: _Optional[int] = ..., resolution: _Optional[_Union[Incident.Resolution, str]] = ..., act: _Optional[str] = ..., finding: _Optional[int] = ..., run: _Optional[str] = ..., raised: _Optional[int] = ..., revision: _Optional[int] = ..., sequence: _Optional[int] = ..., notes: _Optional[_Iterable[_Union[IncidentNote, _Mapping]]] = ...) -> None: ...
+
+class IncidentNote(_message.Message):
+    __slots__ = ("kind", "text", "who", "at_unix_ms")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    text: str
+    who: str
+    at_unix_ms: int
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., who: _Optional[str] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+
+class OpenIncidentRequest(_message.Message):
+    __slots__ = ("model", "version", "kind", "cause", "severity", "title", "owner", "figures_json", "since_unix_ms", "automatic", "links")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_JSON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    AUTOMATIC_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    kind: str
+    cause: str
+    severity: Incident.Severity
+    title: str
+    owner: str
+    figures_json: str
+    since_unix_ms: int
+    automatic: bool
+    links: _containers.RepeatedCompositeFieldContainer[IncidentNote]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., cause: _Optional[str] = ..., severity: _Optional[_Union[Incident.Severity, str]] = ..., title: _Optional[str] = ..., owner: _Optional[str] = ..., figures_json: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., automatic: _Optional[bool] = ..., links: _Optional[_Iterable[_Union[IncidentNote, _Mapping]]] = ...) -> None: ...
+
+class OpenIncidentReply(_message.Message):
+    __slots__ = ("incident", "opened")
+    INCIDENT_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    incident: Incident
+    opened: bool
+    def __init__(self, incident: _Optional[_Union[Incident, _Mapping]] = ..., opened: _Optional[bool] = ...) -> None: ...
+
+class ChangeIncidentRequest(_message.Message):
+    __slots__ = ("id", "revision", "change", "text", "owner", "resolution", "link", "severity", "figures_json", "title")
+    class Change(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[ChangeIncidentRequest.Change]
+        COMMENT: _ClassVar[ChangeIncidentRequest.Change]
+        LINK: _ClassVar[ChangeIncidentRequest.Change]
+        ASSIGN: _ClassVar[ChangeIncidentRequest.Change]
+        ACKNOWLEDGE: _ClassVar[ChangeIncidentRequest.Change]
+        MITIGATE: _ClassVar[ChangeIncidentRequest.Change]
+        CLOSE: _ClassVar[ChangeIncidentRequest.Change]
+        RAISE: _ClassVar[ChangeIncidentRequest.Change]
+    UNSPECIFIED: ChangeIncidentRequest.Change
+    COMMENT: ChangeIncidentRequest.Change
+    LINK: ChangeIncidentRequest.Change
+    ASSIGN: ChangeIncidentRequest.Change
+    ACKNOWLEDGE: ChangeIncidentRequest.Change
+    MITIGATE: ChangeIncidentRequest.Change
+    CLOSE: ChangeIncidentRequest.Change
+    RAISE: ChangeIncidentRequest.Change
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_JSON_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    revision: int
+    change: ChangeIncidentRequest.Change
+    text: str
+    owner: str
+    resolution: Incident.Resolution
+    link: IncidentNote
+    severity: Incident.Severity
+    figures_json: str
+    title: str
+    def __init__(self, id: _Optional[str] = ..., revision: _Optional[int] = ..., change: _Optional[_Union[ChangeIncidentRequest.Change, str]] = ..., text: _Optional[str] = ..., owner: _Optional[str] = ..., resolution: _Optional[_Union[Incident.Resolution, str]] = ..., link: _Optional[_Union[IncidentNote, _Mapping]] = ..., severity: _Optional[_Union[Incident.Severity, str]] = ..., figures_json: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
+
+class IncidentName(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListIncidentsRequest(_message.Message):
+    __slots__ = ("model", "open_only", "before")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    open_only: bool
+    before: int
+    def __init__(self, model: _Optional[str] = ..., open_only: _Optional[bool] = ..., before: _Optional[int] = ...) -> None: ...
+
+class ListIncidentsReply(_message.Message):
+    __slots__ = ("incidents", "more", "next")
+    INCIDENTS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    incidents: _containers.RepeatedCompositeFieldContainer[Incident]
+    more: bool
+    next: int
+    def __init__(self, incidents: _Optional[_Iterable[_Union[Incident, _Mapping]]] = ..., more: _Optional[bool] = ..., next: _Optional[int] = ...) -> None: ...
+
+class WatchIncidentsRequest(_message.Message):
+    __slots__ = ("after", "those_there_are")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    THOSE_THERE_ARE_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    those_there_are: bool
+    def __init__(self, after: _Optional[int] = ..., those_there_are: _Optional[bool] = ...) -> None: ...
+
+class OutsideModel(_message.Message):
+    __slots__ = ("model", "owner", "purpose", "place", "added_by", "added_unix_ms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    ADDED_BY_FIELD_NUMBER: _ClassVar[int]
+    ADDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    owner: str
+    purpose: str
+    place: str
+    added_by: str
+    added_unix_ms: int
+    def __init__(self, model: _Optional[str] = ..., owner: _Optional[str] = ..., purpose: _Optional[str] = ..., place: _Optional[str] = ..., added_by: _Optional[str] = ..., added_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ListOutsideModelsRequest(_message.Message):
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    def __init__(self, after: _Optional[str] = ...) -> None: ...
+
+class ListOutsideModelsReply(_message.Message):
+    __slots__ = ("models", "more")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[OutsideModel]
+    more: bool
+    def __init__(self, models: _Optional[_Iterable[_Union[OutsideModel, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class EndRunRequest(_message.Message):
     __slots__ = ("id", "attempt", "state", "version", "version_digest", "error", "result_json")

@@ -184,6 +184,41 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListSchedulesRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListSchedulesReply.FromString,
                 _registered_method=True)
+        self.OpenIncident = channel.unary_unary(
+                '/turnout.v1.Registry/OpenIncident',
+                request_serializer=protos_dot_registry__pb2.OpenIncidentRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.OpenIncidentReply.FromString,
+                _registered_method=True)
+        self.ChangeIncident = channel.unary_unary(
+                '/turnout.v1.Registry/ChangeIncident',
+                request_serializer=protos_dot_registry__pb2.ChangeIncidentRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Incident.FromString,
+                _registered_method=True)
+        self.GetIncident = channel.unary_unary(
+                '/turnout.v1.Registry/GetIncident',
+                request_serializer=protos_dot_registry__pb2.IncidentName.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Incident.FromString,
+                _registered_method=True)
+        self.ListIncidents = channel.unary_unary(
+                '/turnout.v1.Registry/ListIncidents',
+                request_serializer=protos_dot_registry__pb2.ListIncidentsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListIncidentsReply.FromString,
+                _registered_method=True)
+        self.WatchIncidents = channel.unary_stream(
+                '/turnout.v1.Registry/WatchIncidents',
+                request_serializer=protos_dot_registry__pb2.WatchIncidentsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Incident.FromString,
+                _registered_method=True)
+        self.AddOutsideModel = channel.unary_unary(
+                '/turnout.v1.Registry/AddOutsideModel',
+                request_serializer=protos_dot_registry__pb2.OutsideModel.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.OutsideModel.FromString,
+                _registered_method=True)
+        self.ListOutsideModels = channel.unary_unary(
+                '/turnout.v1.Registry/ListOutsideModels',
+                request_serializer=protos_dot_registry__pb2.ListOutsideModelsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListOutsideModelsReply.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/turnout.v1.Registry/GetRun',
                 request_serializer=protos_dot_registry__pb2.RunName.SerializeToString,
@@ -420,6 +455,55 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenIncident(self, request, context):
+        """Incidents: what monitoring or a person found, who works on it, and what came of it
+        one that is open a cause
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeIncident(self, request, context):
+        """compare-and-set
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIncident(self, request, context):
+        """with its notes
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIncidents(self, request, context):
+        """newest first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchIncidents(self, request, context):
+        """each one that changes
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddOutsideModel(self, request, context):
+        """Models that other systems serve, which are known so that they are counted and can be watched
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOutsideModels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -619,6 +703,41 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListSchedules,
                     request_deserializer=protos_dot_registry__pb2.ListSchedulesRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListSchedulesReply.SerializeToString,
+            ),
+            'OpenIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenIncident,
+                    request_deserializer=protos_dot_registry__pb2.OpenIncidentRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.OpenIncidentReply.SerializeToString,
+            ),
+            'ChangeIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeIncident,
+                    request_deserializer=protos_dot_registry__pb2.ChangeIncidentRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Incident.SerializeToString,
+            ),
+            'GetIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIncident,
+                    request_deserializer=protos_dot_registry__pb2.IncidentName.FromString,
+                    response_serializer=protos_dot_registry__pb2.Incident.SerializeToString,
+            ),
+            'ListIncidents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIncidents,
+                    request_deserializer=protos_dot_registry__pb2.ListIncidentsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListIncidentsReply.SerializeToString,
+            ),
+            'WatchIncidents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchIncidents,
+                    request_deserializer=protos_dot_registry__pb2.WatchIncidentsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Incident.SerializeToString,
+            ),
+            'AddOutsideModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddOutsideModel,
+                    request_deserializer=protos_dot_registry__pb2.OutsideModel.FromString,
+                    response_serializer=protos_dot_registry__pb2.OutsideModel.SerializeToString,
+            ),
+            'ListOutsideModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOutsideModels,
+                    request_deserializer=protos_dot_registry__pb2.ListOutsideModelsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListOutsideModelsReply.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -1466,6 +1585,195 @@ class Registry:
             '/turnout.v1.Registry/ListSchedules',
             protos_dot_registry__pb2.ListSchedulesRequest.SerializeToString,
             protos_dot_registry__pb2.ListSchedulesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/OpenIncident',
+            protos_dot_registry__pb2.OpenIncidentRequest.SerializeToString,
+            protos_dot_registry__pb2.OpenIncidentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ChangeIncident',
+            protos_dot_registry__pb2.ChangeIncidentRequest.SerializeToString,
+            protos_dot_registry__pb2.Incident.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/GetIncident',
+            protos_dot_registry__pb2.IncidentName.SerializeToString,
+            protos_dot_registry__pb2.Incident.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIncidents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListIncidents',
+            protos_dot_registry__pb2.ListIncidentsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListIncidentsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchIncidents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/WatchIncidents',
+            protos_dot_registry__pb2.WatchIncidentsRequest.SerializeToString,
+            protos_dot_registry__pb2.Incident.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddOutsideModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/AddOutsideModel',
+            protos_dot_registry__pb2.OutsideModel.SerializeToString,
+            protos_dot_registry__pb2.OutsideModel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOutsideModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListOutsideModels',
+            protos_dot_registry__pb2.ListOutsideModelsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListOutsideModelsReply.FromString,
             options,
             channel_credentials,
             insecure,

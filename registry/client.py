@@ -46,6 +46,7 @@ from registry.types import (
     RegistryUnavailableError,
     VersionRefusedError,
 )
+from registry.watching.incident_calls import IncidentCalls
 
 RpcReply = TypeVar("RpcReply")
 
@@ -101,7 +102,7 @@ class RelayedError(Exception):
         self.meaning: Exception = error_from_status(status)
 
 
-class RegistryClient(RunCalls):
+class RegistryClient(RunCalls, IncidentCalls):
     """A connection to the registry for one actor. Use it as an async context manager.
 
     address      host:port of the registry.
@@ -359,8 +360,11 @@ class RegistryClient(RunCalls):
         policy_digest: str = "",
         rollback: bool = False,
         break_glass: bool = False,
+        finding: int = 0,
     ) -> Deployment:
         """Write *deployment* if its revision is the newest, and return it as it was written.
+
+        finding  of a rollback: the sequence of the finding that asks for it; 0: none does.
 
         Raises RevisionConflictError when another change was faster, GateError when a gate is not
         met, FencedError when another controller has the lease, NotFoundError, BadRequestError.
@@ -374,6 +378,7 @@ class RegistryClient(RunCalls):
                     rollout_policy_digest=policy_digest,
                     rollback=rollback,
                     break_glass=break_glass,
+                    finding=finding,
                 ),
             )
         )

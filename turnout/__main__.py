@@ -33,7 +33,10 @@ from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
 from turnout.explaining.command import explain
+from turnout.incidents import command as incidents
 from turnout.monitoring import command as monitor
+from turnout.policy_suggestion.command import policy_app
+from turnout.report.command import print_report
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -123,7 +126,7 @@ def common(
 
 app.command("up")(up)
 app.command("demo")(demo)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
 app.command("init")(project.init)
 app.command("plan")(plan.plan)
 app.command("apply")(plan.apply)
@@ -141,12 +144,15 @@ retraining.run_app.command("monitoring")(monitor.run_monitoring)
 retraining.run_app.command("journal-reader")(monitor.run_journal_reader)
 app.add_typer(retraining.schedules_app, name="schedules")
 app.add_typer(monitor.app, name="monitor")
+monitor.app.add_typer(policy_app, name="policy")
 app.add_typer(labels.app, name="labels")
+app.add_typer(incidents.app, name="incidents")
 app.command("predict")(predict.predict)
 app.command("outcome")(predict.outcome)
 app.command("explain")(explain)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
+app.command("report")(print_report)
 app.command("restart")(restart)
 app.command("drill")(drill)
 app.add_typer(debug.app, name="debug")

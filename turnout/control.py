@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,10 @@ from host.files import keep_files_private
 from host.text import log_to_stderr
 from monitoring.explain.served_rows import JournalDecisions
 from monitoring.explain.service import ExplainerComponent
+from project.environment import read_environment
+from project.errors import ProjectError
+from project.folder import open_project
+from project.notice_targets import NoticeTarget
 from registry.api import server as registry_server
 from registry.client import RegistryClient
 from registry.types import RegistryError, read_token
@@ -33,11 +38,14 @@ from turnout.monitoring.hosted import (
     add_monitoring_options,
     monitoring_settings,
 )
+from turnout.notices.delivery import deliver_notices
 from turnout.retraining.scheduler import Scheduler
 
 log = logging.getLogger("control")
 
 STOP_GRACE_S = 2.0
+NOTICES_FILE = "notices.json"
+"""The position of each target of notices, in the registry's folder."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -54,6 +62,7 @@ async def serve_control(
     policies: Mapping[str, Policy],
     monitoring: MonitoringSettings,
     journal: Path | None = None,
+    notices: Sequence[NoticeTarget] = (),
 ) -> None:
     """Serve the registry in *folder*, the rollouts and monitoring until SIGTERM or SIGINT.
 
@@ -62,6 +71,7 @@ async def serve_control(
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
     journal      folder of gateways whose predictions are explained by their ids; None: none is.
+    notices      where notices of incidents go.
     """
     # One server for all parts. Its interceptor lets calls in.
     stop_requested = _event_at_end()
@@ -81,7 +91,7 @@ async def serve_control(
             token=token,
             certificate=certificate.certificate,
             policies=policies,
-            beside=(_ask_for_due_runs,),
+            beside=(_ask_for_due_runs, partial(_send_notices, notices, folder / NOTICES_FILE)),
             on_windows=hosted.on_windows,
         )
         explainer = _add_explainer_to(server, address, token, certificate, journal)
@@ -145,6 +155,23 @@ async def _ask_for_due_runs(registry: RegistryClient, lease_token: int) -> None:
     await Scheduler(registry, lease_token, lambda: time.time_ns() // 1_000_000).run()
 
 
+async def _send_notices(
+    targets: Sequence[NoticeTarget], file: Path, registry: RegistryClient, _lease_token: int
+) -> None:
+    """Send notices while the controller leads, so that two control processes send none twice."""
+    if targets:
+        await deliver_notices(targets, registry, file)
+    await asyncio.Event().wait()  # a loop that ends would end the lead
+
+
+def notice_targets(file: Path | None) -> tuple[NoticeTarget, ...]:
+    """Return the targets in an environment's file, with secrets. Raises ProjectError."""
+    if file is None:
+        return ()
+    project = open_project(file.resolve().parent.parent)
+    return read_environment(project, file.stem).notice_targets()
+
+
 def main() -> None:
     """Parse the command line and serve until a signal."""
     # Read the command line, and the files that it names.
@@ -167,6 +194,11 @@ def main() -> None:
         "--journal",
         type=Path,
         help="folder of gateways on this host, whose predictions are explained by their ids",
+    )
+    parser.add_argument(
+        "--notices",
+        type=Path,
+        help="file of an environment with [notices.NAME] (docs/incidents.md)",
     )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
@@ -195,9 +227,10 @@ def main() -> None:
                 policies,
                 monitoring_settings(options),
                 options.journal,
+                notice_targets(options.notices),
             )
         )
-    except (PeerError, RegistryError) as error:
+    except (PeerError, ProjectError, RegistryError) as error:
         sys.exit(f"control: {error}")
 
 

@@ -167,4 +167,10 @@ purpose = "To foresee {guess.label_name} for each {guess.entity_name}."
 tier = "experimental"
 score_meaning = "Probability of {guess.label_name} after the instant of the call."
 default_policy = "standard"
+
+# How it is watched: docs/incidents.md of Turnout. Correct the horizon.
+[monitoring.outcomes.{guess.label_name}]
+positive_when = ">= 1"
+horizon = "30d"
+absent = "negative"
 """

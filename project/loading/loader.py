@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from host.child_process import ChildProcess, ResourceLimits, describe_exit
-from project.definitions import ProjectDefinitions, parse_definitions
+from project.definitions import SECTIONS, ProjectDefinitions, parse_definitions
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below
 from project.loading.leakage import leaks
-from project.model_settings import read_model_settings
+from project.model_settings import check_monitoring_names, read_model_settings
 from project.policies import BUILT_IN, read_policies
 from project.schedules import FILE as SCHEDULES_FILE
 from project.schedules import read_schedules
@@ -135,10 +135,25 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
     problems += [*declared.problems, *model_problems, *policy_problems]
     # A recipe that a schedule names may be in the file that failed.
     problems += [] if incomplete else schedule_problems
+    problems += [] if incomplete else _monitoring_problems(project, definitions, shown, declared)
     problems += _twice(declared)
     problems += _missing_references(definitions, shown, declared.lines, incomplete)
     problems += leaks(definitions, shown, declared.lines)
     return LoadedProject(definitions, tuple(sorted(set(problems))), shown, declared.lines)
+
+
+def _monitoring_problems(
+    project: ProjectFolder,
+    definitions: ProjectDefinitions,
+    shown: Mapping[tuple[str, str], str],
+    declared: _Declared,
+) -> list[Problem]:
+    places = {
+        name: (shown["models", name], declared.lines.get(("models", name), 0))
+        for name in definitions.models
+    }
+    sections = {name: definitions.section(name) for name in SECTIONS}
+    return check_monitoring_names(project, sections, places)
 
 
 async def _run_children(

@@ -10,14 +10,25 @@ from functools import partial
 from typing import TypeVar
 
 from access.bounds import CHECKPOINT_BYTES_MAX, PROJECT_BYTES_MAX, first_page
-from access.identities import AUTHOR, CONTROLLER, GATEWAY, OPERATOR, Identity
+from access.identities import (
+    APPROVER,
+    AUTHOR,
+    CONTROLLER,
+    GATEWAY,
+    MONITORING,
+    OPERATOR,
+    Identity,
+)
 from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
 from registry.chunks import file_chunks, join_message, message_chunks
+from registry.incidents.incident_store import IncidentStore
+from registry.incidents.policy_acts import ACTED
+from registry.rules.gates import DeployCommand
 from registry.runs.run_store import RunStore
 from registry.signed import SignedDeployment
-from registry.storage.deployments import DeployCommand, deployment_message
+from registry.storage.deployments import deployment_message
 from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
@@ -26,6 +37,7 @@ from registry.types import (
     NotAllowedError,
     RegistryUnavailableError,
 )
+from registry.watching.incidents import check_may_change
 
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
@@ -79,6 +91,7 @@ class RegistryService:
         """Serve *store*. Registrations says what *prove* is for."""
         self._store = store
         self._runs = RunStore(store)
+        self._incidents = IncidentStore(store)
         self._presence = Presence(monotonic_s)
         self._deployed = {
             deployment.model: store.sign(deployment) for deployment in store.list_deployments()
@@ -86,6 +99,7 @@ class RegistryService:
         self._deployment_changes = ChangeNotifier()
         self._state_changes = ChangeNotifier()
         self._finding_changes = ChangeNotifier()
+        self._incident_changes = ChangeNotifier()
         self._closing = False
         self._proving = asyncio.Lock()
         self._applying = asyncio.Semaphore(APPLIES_MAX)
@@ -94,7 +108,12 @@ class RegistryService:
     def close(self) -> None:
         """End every watch stream, because a stopping server would wait for them."""
         self._closing = True
-        for changes in (self._deployment_changes, self._state_changes, self._finding_changes):
+        for changes in (
+            self._deployment_changes,
+            self._state_changes,
+            self._finding_changes,
+            self._incident_changes,
+        ):
             changes.notify_all()
 
     # Versions
@@ -199,12 +218,15 @@ class RegistryService:
                 f"only an operator breaks the glass; {identity.actor!r} does not have that role"
             )
         _require_lease(identity, request.lease_token)
+        if request.finding and not (request.rollback and request.lease_token):
+            raise BadRequestError("a finding asks the leading controller for a rollback only")
         command = DeployCommand(
             deployment=Deployment.from_proto(request.deployment),
             lease_token=request.lease_token,
             policy_digest=request.rollout_policy_digest,
             rollback=request.rollback,
             break_glass=request.break_glass,
+            finding=request.finding,
         )
         loop, workers = asyncio.get_running_loop(), self._presence.live_states()
 
@@ -340,15 +362,9 @@ class RegistryService:
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
         _require_lease(identity, request.lease_token)
-        loop = asyncio.get_running_loop()
-
-        def write() -> pb.Finding:
-            finding = self._store.write_finding(identity.actor, request)
-            # Notify from this thread: the watchers must learn of it even if the call is cancelled.
-            loop.call_soon_threadsafe(self._finding_changes.notify_all)
-            return finding
-
-        return await asyncio.to_thread(write)
+        # What a finding led to is noted in the incident that it came from.
+        write = self._incidents.write_acted if request.kind == ACTED else self._store.write_finding
+        return await self._in_thread_with_incidents(partial(write, identity.actor, request))
 
     async def WatchFindings(  # noqa: N802
         self, request: pb.WatchFindingsRequest, _identity: Identity
@@ -491,6 +507,90 @@ class RegistryService:
                 await asyncio.sleep(RUN_LOG_POLL_S)
                 self._end_when_closing()
                 run = await asyncio.to_thread(self._runs.get_run, run.id)
+
+    # Incidents
+
+    async def OpenIncident(  # noqa: N802
+        self, request: pb.OpenIncidentRequest, identity: Identity
+    ) -> pb.OpenIncidentReply:
+        """Open an incident with what the model's policy says, or return the open one."""
+        if request.automatic and not identity.roles & {MONITORING, CONTROLLER}:
+            raise NotAllowedError(
+                f"only monitoring opens an incident by which the policy acts; {identity.actor!r} "
+                "opens one without `automatic`"
+            )
+        return await self._in_thread_with_incidents(
+            partial(self._incidents.open_incident, identity.actor, request)
+        )
+
+    async def ChangeIncident(  # noqa: N802
+        self, request: pb.ChangeIncidentRequest, identity: Identity
+    ) -> pb.Incident:
+        """Change an incident by compare-and-set, or add a note."""
+        check_may_change(
+            request.change,
+            identity.actor,
+            person=bool(identity.roles & {AUTHOR, APPROVER, OPERATOR}),
+            program=bool(identity.roles & {MONITORING, CONTROLLER}),
+        )
+        return await self._in_thread_with_incidents(
+            partial(self._incidents.change_incident, identity.actor, request)
+        )
+
+    async def _in_thread_with_incidents(self, act: Callable[[], Result]) -> Result:
+        """Do in a thread what changes an incident, and may write a finding; wake the watches."""
+        loop = asyncio.get_running_loop()
+
+        def act_and_notify() -> Result:
+            result = act()
+            # Notify from this thread: the watchers must learn of it even if the call is cancelled.
+            loop.call_soon_threadsafe(self._finding_changes.notify_all)
+            loop.call_soon_threadsafe(self._incident_changes.notify_all)
+            return result
+
+        return await asyncio.to_thread(act_and_notify)
+
+    async def GetIncident(self, request: pb.IncidentName, _identity: Identity) -> pb.Incident:  # noqa: N802
+        """Return an incident with its notes."""
+        return await asyncio.to_thread(self._incidents.get_incident, request.id)
+
+    async def ListIncidents(  # noqa: N802
+        self, request: pb.ListIncidentsRequest, _identity: Identity
+    ) -> pb.ListIncidentsReply:
+        """Return a page of incidents, newest first."""
+        return await asyncio.to_thread(self._incidents.list_incidents, request)
+
+    async def WatchIncidents(  # noqa: N802
+        self, request: pb.WatchIncidentsRequest, _identity: Identity
+    ) -> AsyncIterator[pb.Incident]:
+        """Yield each incident that changed after a history entry, then each that changes.
+
+        A watcher that is slow sees the newest state of an incident only.
+        """
+        after = request.after
+        while True:
+            change = self._incident_changes.next_change
+            incidents = await asyncio.to_thread(self._incidents.incidents_after, after)
+            for incident in incidents:
+                after = incident.sequence
+                yield incident
+            if not incidents and request.those_there_are:
+                return
+            if not incidents:
+                await change.wait()
+                self._end_when_closing()
+
+    async def AddOutsideModel(  # noqa: N802
+        self, request: pb.OutsideModel, identity: Identity
+    ) -> pb.OutsideModel:
+        """Write down a model that another system serves."""
+        return await asyncio.to_thread(self._incidents.add_outside_model, identity.actor, request)
+
+    async def ListOutsideModels(  # noqa: N802
+        self, request: pb.ListOutsideModelsRequest, _identity: Identity
+    ) -> pb.ListOutsideModelsReply:
+        """Return a page of the models that other systems serve."""
+        return await asyncio.to_thread(self._incidents.list_outside_models, request.after)
 
     # History
 

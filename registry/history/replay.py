@@ -34,6 +34,9 @@ PROVEN_TABLES: dict[str, str] = {
     "reviews": "place",
     "projects": "place",
     "runs": "id",
+    "incidents": "id",
+    "incident_notes": "place",
+    "outside_models": "model",
 }
 """The tables that a replay gives -> their key column."""
 
@@ -47,6 +50,7 @@ NOT_IN_MESSAGE = (
     "rejection",
     "project",
     "project_revision",
+    "finding",
 )
 """Fields of a deployment's entry that are not fields of the deployment."""
 
@@ -274,6 +278,30 @@ def _finding(state: ReplayedState, entry: HistoryRecord) -> None:
     state.rows["findings"][_number_of(entry)] = (entry.seq, digest)
 
 
+def _incident(state: ReplayedState, entry: HistoryRecord) -> None:
+    # The opening has every column, and a change those that it changed.
+    values = json.loads(entry.after)
+    _, known = state.rows["incidents"].get(values["id"], (0, {}))
+    row = {**known, **values, "sequence": entry.seq}
+    state.rows["incidents"][values["id"]] = (entry.seq, row)
+
+
+def _incident_note(state: ReplayedState, entry: HistoryRecord) -> None:
+    notes = state.rows["incident_notes"]
+    place = len(notes) + 1
+    values = json.loads(entry.after)
+    notes[place] = (entry.seq, {**values, "place": place})
+    # A note makes its incident newer.
+    _, incident = state.rows["incidents"][values["incident"]]
+    incidents = state.rows["incidents"]
+    incidents[values["incident"]] = (entry.seq, {**incident, "sequence": entry.seq})
+
+
+def _outside_model(state: ReplayedState, entry: HistoryRecord) -> None:
+    values = json.loads(entry.after)
+    state.rows["outside_models"][values["model"]] = (entry.seq, values)
+
+
 ACTIONS: Mapping[str, Callable[[ReplayedState, HistoryRecord], None]] = {
     "register": _register,
     "status": _status,
@@ -284,6 +312,7 @@ ACTIONS: Mapping[str, Callable[[ReplayedState, HistoryRecord], None]] = {
     "deploy BREAK GLASS": _deploy,
     "deploy rejection": _deploy,
     "deploy project": _deploy,
+    "deploy finding": _deploy,
     "apply project": _apply_project,
     "approve settings": _settings_approval,
     "open review": _open_review,
@@ -295,5 +324,9 @@ ACTIONS: Mapping[str, Callable[[ReplayedState, HistoryRecord], None]] = {
     "return run": _run,
     "cancel run": _run,
     "end run": _run,
+    "open incident": _incident,
+    "change incident": _incident,
+    "note incident": _incident_note,
+    "add outside model": _outside_model,
 }
 """Action of an entry -> what it does to the rows."""

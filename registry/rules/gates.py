@@ -21,6 +21,28 @@ from registry.types import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeployCommand:
+    """A Deploy request: the proposed deployment, the lease token, the policy and the flags."""
+
+    deployment: Deployment
+    lease_token: int
+    policy_digest: str
+    rollback: bool
+    break_glass: bool
+    finding: int = 0
+    """The finding that asks for this rollback; 0: none does."""
+
+    @property
+    def action(self) -> str:
+        """The action in the history. Breaking the glass is in capitals, so that readers see it."""
+        if self.break_glass:
+            return "deploy BREAK GLASS"
+        if self.finding:
+            return "deploy finding"
+        return "deploy rollback" if self.rollback else "deploy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A proposed deployment, with everything that the gates look at."""
 

@@ -5,13 +5,15 @@ No I/O. Definitions are canonical JSON:
     {"format": 1, "name": "shop",
      "views": {"usage": {"canonical": {...}, "hash": "<SHA-256 of canonical>", ...}},
      "labels": {...}, "recipes": {...},
-     "models": {"churn": {"holdout_bp": 500, "serving": {"deadline_ms_default": 80}, ...}},
+     "models": {"churn": {"holdout_bp": 500, "serving": {"deadline_ms_default": 80},
+                         "monitoring": {...}, ...}},
      "policies": {"careful": {"base": "standard", ...}},
      "schedules": {"weekly": {"model": "churn", "cron": "0 4 * * 1", ...}}}
 
 `canonical` is what features.views.View.definition returns. `serving` has fields of ServingPolicy; a
 model without it, or without `holdout_bp`, keeps what its deployment has. A policy has the tables of
-its TOML file, and a schedule what registry/schedules/schedule.py says. Without schedules there is
+its TOML file, a schedule what registry/schedules/schedule.py says, and `monitoring` what
+registry/watching/policy.py says. Without schedules there is
 no such section. Other sections and other fields are kept and not read here.
 """
 
@@ -29,6 +31,8 @@ from protos import registry_pb2 as pb
 from registry.rules.settings import ModelSettings, check_serving_policy
 from registry.schedules.schedule import Schedule, ScheduleError, parse_schedule
 from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
+from registry.watching.policy import MonitoringPolicy
+from registry.watching.policy_reader import MonitoringPolicyError, read_monitoring_policy
 
 FORMAT = 1
 PROJECT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -51,6 +55,8 @@ class Definitions:
     settings: Mapping[str, ModelSettings]
     """Model -> its settings."""
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    monitoring: Mapping[str, MonitoringPolicy] = field(default_factory=dict)
+    """Model -> how it is watched. Models whose settings say nothing are not in it."""
 
     def about(self, model: str) -> pb.ProjectModel:
         """Return what the project says about a model that it has."""
@@ -107,7 +113,25 @@ def read_definitions(name: str, content: bytes) -> Definitions:
     # The parts that the registry acts by.
     views = {view: _checked_hash(view, item) for view, item in sections["views"].items()}
     settings = {model: _settings(model, item) for model, item in sections["models"].items()}
-    return Definitions(name, {**sections, "views": views}, settings, _schedules(name, value))
+    return Definitions(
+        name,
+        {**sections, "views": views},
+        settings,
+        _schedules(name, value),
+        _monitoring(sections["models"]),
+    )
+
+
+def _monitoring(models: Mapping[str, Mapping[str, Any]]) -> dict[str, MonitoringPolicy]:
+    policies = {}
+    for model, definition in models.items():
+        if definition.get("monitoring") is None:
+            continue
+        try:
+            policies[model] = read_monitoring_policy(definition["monitoring"])
+        except MonitoringPolicyError as error:
+            raise BadRequestError(f"monitoring of model {model!r}: {error}") from error
+    return policies
 
 
 def _schedules(name: str, value: Mapping[str, Any]) -> dict[str, Schedule]:

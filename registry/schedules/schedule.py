@@ -40,8 +40,11 @@ BUDGET_KEYS = ("runs", "seconds", "per")
 CRON_FIELDS = 5
 TRAINING_FAILED = "training-failed"
 """The kind of finding that the registry writes when a queued run has failed for good."""
-OWN_KINDS = frozenset({TRAINING_FAILED, "clear", "forgotten", "outcome", "rejected", "replay"})
-"""Kinds of finding that tell no model is worse. `on_finding = true` does not mean them."""
+OWN_KINDS = frozenset(
+    {TRAINING_FAILED, "acted", "clear", "forgotten", "outcome", "rejected", "replay", "retrain"}
+)
+"""Kinds of finding that tell no model is worse, or that queue a run themselves ("retrain").
+`on_finding = true` does not mean them."""
 
 
 class ScheduleError(ValueError):

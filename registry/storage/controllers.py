@@ -1,5 +1,6 @@
 """Leases, checkpoints and findings of controllers, in the database."""
 
+import json
 import re
 import secrets
 from typing import Any
@@ -15,7 +16,9 @@ from registry.storage.versions import get_row
 from registry.types import (
     TOKEN_SECRET_BITS,
     BadRequestError,
+    Deployment,
     FencedError,
+    GateError,
     NotFoundError,
     RevisionConflictError,
     lease_number,
@@ -26,6 +29,12 @@ LEASE_S_MAX = 3_600
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 FINDINGS_PER_READ = 1_000
+ROLLBACK = "rollback"
+"""Kind of a finding that asks for a rollback of the version that it names."""
+FINDING_ROLLBACK_MS = 24 * 3_600 * 1_000
+"""Time after a rollback by a finding in which no other finding rolls the model back."""
+FINDING_ACTS_MS = 3_600 * 1_000
+"""Time after which a finding asks for nothing any more: a person decides then."""
 
 
 def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
@@ -171,6 +180,8 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
             f"the finding has {len(finding.text)} characters; the most is 4000, and 64 for its "
             "version"
         )
+    if finding.kind == ROLLBACK and not finding.version:
+        raise BadRequestError("a finding of kind 'rollback' names the version to leave")
     if finding.lease_token:
         check_lease(change, ROLLOUT_LEASE, finding.lease_token)
     if finding.kind == REPLAY:
@@ -235,3 +246,41 @@ def newest_finding(
         .limit(1)
     ).first()
     return None if row is None else pb.Finding(**row._mapping)
+
+
+def check_rollback_finding(change: LedgerChange, sequence: int, before: Deployment) -> None:
+    """Require that a finding asks for a rollback from what production is, and that it may.
+
+    Raises GateError when it is of another kind, model or version, when it is too old, and when
+    another finding has rolled the model back within FINDING_ROLLBACK_MS.
+    """
+    # The finding must mean this version of this model, now.
+    table = tables.findings
+    row = change.connection.execute(select(table).where(table.c.sequence == sequence)).first()
+    wanted = (before.model, before.production, ROLLBACK)
+    if row is None or (row.model, row.version, row.kind) != wanted:
+        raise GateError(
+            f"finding {sequence} does not ask for a rollback of version {before.production} of "
+            f"{before.model!r}, which is production now; nothing was moved"
+        )
+    if change.at_unix_ms - row.at_unix_ms > FINDING_ACTS_MS:
+        raise GateError(
+            f"finding {sequence} is older than an hour, so it moves no traffic any more; a person "
+            f"decides: turnout rollout undo {before.model}"
+        )
+    # One finding a day: a second one would mean that the first rollback did not help.
+    history = tables.history
+    others = change.connection.execute(
+        select(history.c.seq, history.c.after).where(
+            history.c.object == f"model/{before.model}/deployment",
+            history.c.action == "deploy finding",
+            history.c.at_unix_ms > change.at_unix_ms - FINDING_ROLLBACK_MS,
+        )
+    )
+    for seq, after in others:
+        if json.loads(after).get("finding") != sequence:
+            raise GateError(
+                f"model {before.model!r} was rolled back by a finding within the last day (history "
+                f"entry {seq}), and findings roll a model back at most once a day; a person "
+                f"decides: turnout rollout undo {before.model}"
+            )

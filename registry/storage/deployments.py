@@ -6,7 +6,7 @@ the same transaction.
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -42,24 +42,6 @@ REVISION_LEAD_MAX = 1_000_000
 numbers, and no registry that was restored from a copy is so far behind."""
 SHADOWS_MAX = 16
 PRELOADS_MAX = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployCommand:
-    """A Deploy request: the proposed deployment, the lease token, the policy and the flags."""
-
-    deployment: Deployment
-    lease_token: int
-    policy_digest: str
-    rollback: bool
-    break_glass: bool
-
-    @property
-    def action(self) -> str:
-        """The action in the history. Breaking the glass is in capitals, so that readers see it."""
-        if self.break_glass:
-            return "deploy BREAK GLASS"
-        return "deploy rollback" if self.rollback else "deploy"
 
 
 def current_deployment(connection: Connection, model: str) -> Deployment:
@@ -128,7 +110,7 @@ def deployment_message(deployment: Deployment) -> pb.Deployment:
 
 
 def write_deployment(
-    change: LedgerChange, command: DeployCommand, workers: Sequence[pb.GatewayState]
+    change: LedgerChange, command: gates.DeployCommand, workers: Sequence[pb.GatewayState]
 ) -> Deployment:
     """Write the deployment if its revision is the newest and every gate is met; return it.
 
@@ -147,6 +129,8 @@ def write_deployment(
             f"{before.why!r}), and this change was made from revision "
             f"{command.deployment.revision}; read it again and decide anew"
         )
+    if command.finding:
+        controllers.check_rollback_finding(change, command.finding, before)
     # Check the gates.
     facts = facts_of_model(change.connection, before.model)
     proposal = _proposal(change, command, before, facts, workers)
@@ -163,6 +147,7 @@ def write_deployment(
         details={
             "policy_digest": command.policy_digest,
             **({"settings_approval": settings_approval.id} if settings_approval else {}),
+            **({"finding": command.finding} if command.finding else {}),
         },
         production_approval=approval.id if approval and named else "",
         workers=workers,
@@ -177,7 +162,7 @@ def write_deployment(
 
 def _proposal(
     change: LedgerChange,
-    command: DeployCommand,
+    command: gates.DeployCommand,
     before: Deployment,
     facts: dict[str, VersionFacts],
     workers: Sequence[pb.GatewayState],

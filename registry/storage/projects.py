@@ -31,6 +31,7 @@ from registry.types import (
     RegistryFaultError,
     RevisionConflictError,
 )
+from registry.watching.policy import MonitoringPolicy
 
 REVISIONS_SEARCHED = 50
 """Revisions that are looked at for how long a schedule is as it is now. A schedule that is older
@@ -198,6 +199,28 @@ def models_of_projects(connection: Connection) -> dict[str, pb.ProjectModel]:
         for definitions in map(_definitions, _newest_of_all(connection))
         for model in definitions.settings
     }
+
+
+def monitoring_policy_of(connection: Connection, model: str) -> MonitoringPolicy:
+    """Return how a model is watched; the defaults for a model of which no project says it."""
+    for definitions in map(_definitions, _newest_of_all(connection)):
+        if model in definitions.monitoring:
+            return definitions.monitoring[model]
+    return MonitoringPolicy()
+
+
+def schedule_of_model(connection: Connection, model: str) -> tuple[str, Schedule] | None:
+    """Return (project, schedule) of the model's first schedule by name, or None."""
+    found = [
+        (name, row.name, schedule)
+        for row in _newest_of_all(connection)
+        for name, schedule in _definitions(row).schedules.items()
+        if schedule.model == model
+    ]
+    if not found:
+        return None
+    _, project, schedule = min(found, key=lambda item: item[:2])
+    return project, schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from registry.history.chain import is_signed
 from registry.history.replay import ReplayedState
 from registry.keys import prediction_id_key, signing_key
 from registry.manifest import MANIFEST, SIGNATURE
+from registry.rules.gates import DeployCommand
 from registry.rules.projects import ReadingVersion, read_definitions
 from registry.signed import SignedDeployment, sign_deployment
 from registry.storage import (
@@ -407,7 +408,7 @@ class RegistryStore:
             return deployments.list_deployments(connection, without=self._altered_deployments)
 
     def deploy(
-        self, actor: str, command: deployments.DeployCommand, workers: Sequence[pb.GatewayState]
+        self, actor: str, command: DeployCommand, workers: Sequence[pb.GatewayState]
     ) -> Deployment:
         """Write a deployment by compare-and-set, and return it as it was written."""
         with self.change(actor) as change:

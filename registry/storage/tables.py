@@ -190,6 +190,60 @@ findings = Table(
     Column("at_unix_ms", BigInteger, nullable=False),
 )
 
+incidents = Table(
+    "incidents",
+    schema,
+    Column("id", String(32), primary_key=True),
+    Column("place", Integer, nullable=False, unique=True),  # order of openings
+    Column("model", String(64), nullable=False, index=True),
+    Column("version", String(64), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("cause", String(128), nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("figures", Text, nullable=False),  # canonical JSON object
+    Column("since_unix_ms", BigInteger, nullable=False),
+    Column("opened_by", String(64), nullable=False),
+    Column("opened_unix_ms", BigInteger, nullable=False),
+    Column("acknowledged_by", String(64), nullable=False),
+    Column("acknowledged_unix_ms", BigInteger, nullable=False),
+    Column("mitigated_by", String(64), nullable=False),
+    Column("mitigated_unix_ms", BigInteger, nullable=False),
+    Column("closed_by", String(64), nullable=False),
+    Column("closed_unix_ms", BigInteger, nullable=False),
+    Column("resolution", Integer, nullable=False),
+    Column("act", String(16), nullable=False),
+    Column("finding", BigInteger, nullable=False),
+    Column("run", String(32), nullable=False),
+    Column("raised", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False, index=True),  # newest history entry about it
+)
+
+incident_notes = Table(
+    "incident_notes",
+    schema,
+    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("incident", String(32), nullable=False, index=True),
+    Column("kind", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("at_unix_ms", BigInteger, nullable=False),
+)
+
+outside_models = Table(
+    "outside_models",
+    schema,
+    Column("model", String(64), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("place", String(128), nullable=False),  # where it runs
+    Column("added_by", String(64), nullable=False),
+    Column("added_unix_ms", BigInteger, nullable=False),
+)
+
 history = Table(
     "history",
     schema,

@@ -18,7 +18,7 @@ from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, FencedError, RegistryError
 from rollout.checkpoint.store import CheckpointStore
-from rollout.controller.findings import Findings
+from rollout.controller.findings import Findings, rollback_finding
 from rollout.controller.fleet import Fleet
 from rollout.controller.gateway_clocks import ClockCheck, GatewayClocks
 from rollout.controller.isolate_errors import isolate_errors
@@ -446,7 +446,11 @@ class Controller:
         return now.unix_ns - times.verdict_ns >= MOVE_WAIT_MAX_NS
 
     async def _finish(self, rollout: Rollout) -> None:
+        """Save an ended rollout. The times of a rollback go into the history as a finding."""
         await self._save_checkpoint(rollout, as_newest=True)
+        if rollout.times.verdict_ns:
+            finding = rollback_finding(rollout, self._lease_token)
+            self.findings.add_finding(await self._registry.write_finding(finding))
         self._finished_ids.add(rollout.spec.rollout_id)
         self._notify_watchers()
 

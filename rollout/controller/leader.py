@@ -13,6 +13,7 @@ from registry.client import RegistryClient
 from registry.signed import read_deployment
 from registry.types import FencedError, RegistryError
 from rollout.controller.controller import Controller
+from rollout.controller.finding_acts import FindingActs
 from rollout.evidence.inbox import NS
 from rollout.lifecycle.clock import ControllerClock
 
@@ -95,6 +96,7 @@ async def _lead(
         _follow_deployments(controller, registry),
         _follow_states(controller, registry, clock),
         _follow_findings(controller, registry),
+        FindingActs(controller, registry, clock).run(),
         _act_loop(controller, clock),
         _save_loop(controller, clock),
         *(loop(registry, token) for loop in beside),

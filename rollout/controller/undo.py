@@ -22,11 +22,13 @@ async def deploy_earlier_version(
     *,
     fleet_view: Callable[[], FleetView],
     lease_token: int,
+    finding: int = 0,
 ) -> Deployment:
     """Make *version* production. Like a rollback, that needs no approval.
 
     current     the newest deployment of the model.
     fleet_view  returns how the gateways' workers have loaded *version* by now.
+    finding     sequence of the finding that asks for it; 0: a person does.
 
     Raises RolloutRefusedError when a worker refuses the version or the workers take longer than
     UNDO_TIMEOUT_S, and RevisionConflictError when the deployment changes meanwhile.
@@ -37,6 +39,7 @@ async def deploy_earlier_version(
             replace(current, preload=(*current.preload, version), why=f"{why}: load it first"),
             lease_token=lease_token,
             rollback=True,  # so a version that may not come back is refused before it is loaded
+            finding=finding,
         )
     # Wait until every live worker is ready.
     try:
@@ -66,6 +69,7 @@ async def deploy_earlier_version(
         ),
         lease_token=lease_token,
         rollback=True,
+        finding=finding,
     )
 
 

@@ -48,6 +48,7 @@ class Deployer(Protocol):
         lease_token: int = 0,
         policy_digest: str = "",
         rollback: bool = False,
+        finding: int = 0,
     ) -> Awaitable[Deployment]:
         """Write *deployment* if its revision is still the newest. Raises RevisionConflictError."""
         ...

@@ -9,7 +9,16 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import protos
-from access.identities import APPROVER, AUTHOR, CONTROLLER, GATEWAY, OPERATOR, PUSHER, ROLES
+from access.identities import (
+    APPROVER,
+    AUTHOR,
+    CONTROLLER,
+    GATEWAY,
+    MONITORING,
+    OPERATOR,
+    PUSHER,
+    ROLES,
+)
 from access.rules import AccessRule
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -50,6 +59,9 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Rollouts/Pause": {OPERATOR},
     "/turnout.v1.Rollouts/Resume": {OPERATOR},
     "/turnout.v1.Rollouts/Retry": {OPERATOR},
+    "/turnout.v1.Registry/OpenIncident": {AUTHOR, APPROVER, OPERATOR, MONITORING, CONTROLLER},
+    "/turnout.v1.Registry/ChangeIncident": {AUTHOR, APPROVER, OPERATOR, MONITORING, CONTROLLER},
+    "/turnout.v1.Registry/AddOutsideModel": {AUTHOR, OPERATOR},
     "/turnout.v1.Rollouts/Undo": {OPERATOR},
     "/turnout.v1.Rollouts/SetWeight": {OPERATOR},
     "/turnout.v1.WindowSink/Push": {GATEWAY},

@@ -29,6 +29,7 @@ REGISTRY_PUBLIC = (
     "registry.signed",
     "registry.types",
     "registry.version_proof",
+    "registry.watching",
 )
 PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")
 """turnout starts the control process, so it may also import what serves, but never the storage."""

@@ -1,5 +1,6 @@
 """Tests of finding a project and of its environments."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -198,3 +199,32 @@ def test_production_refuses_a_dirty_work_tree(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / ".git")
     with pytest.raises(ProjectError, match="in no git checkout"):
         require_production_rules(read_environment(project, "prod"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[notices.ops]\nurl = "ftp://x"', "begins with http"),
+        ('[notices.ops]\nurl = "http://127.0.0.1:1"\nformat = "mail"', "webhook, alertmanager"),
+        ('[notices.ops]\nurl = "http://127.0.0.1:1"\nseverity = "all"', "review, warning, page"),
+        ('[notices.ops]\nurl = "http://127.0.0.1:1"\nuser = "x"', "user is not known"),
+        ('[notices.OPS]\nurl = "http://127.0.0.1:1"', "the name is not known"),
+        ("notices = 3", "must be tables"),
+    ],
+)
+def test_wrong_target_of_notices_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    """With the file, the table and what the key may be."""
+    project = write_project(tmp_path, {"environments/dev.toml": text})
+    with pytest.raises(ProjectError, match=re.escape(words)):
+        read_environment(project)
+
+
+def test_production_refuses_secrets_and_plain_text_of_notices(tmp_path: Path) -> None:
+    """A secret in a file of the repository is none, and http leaves this machine for nobody."""
+    text = (
+        'mode = "production"\n[notices.ops]\nurl = "http://hooks.example.org/x"\nsecret = "abc"\n'
+    )
+    project = write_project(tmp_path, {"environments/dev.toml": text})
+    problems = [problem.text for problem in production_problems(read_environment(project))]
+    assert any("secret of [notices.ops] stands in the file" in problem for problem in problems)
+    assert any("[notices.ops] sends to hooks.example.org" in problem for problem in problems)

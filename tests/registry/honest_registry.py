@@ -11,8 +11,9 @@ from google.protobuf.json_format import MessageToDict
 
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle, seal_files, verify_bundle
+from registry.incidents.incident_store import IncidentStore
+from registry.rules.gates import DeployCommand
 from registry.runs.run_store import RunStore
-from registry.storage.deployments import DeployCommand
 from registry.storage.store import RegistryStore
 from registry.types import DeploymentError, RegistryError
 from tests.registry.project_definitions import PLAN, definitions_of, tiny_view
@@ -49,6 +50,7 @@ class HonestRegistry:
         self._now_ns = START_NS
         self.store = RegistryStore(folder, self._clock)
         self.runs = RunStore(self.store)
+        self.incidents = IncidentStore(self.store)
         self._numbers = dict.fromkeys(MODELS, 0)
         self._token = 0
         self._checkpoints: dict[str, int] = {}
@@ -75,6 +77,9 @@ class HonestRegistry:
             self._apply_project,
             self._run,
             self._run,
+            self._incident,
+            self._incident,
+            self._outside_model,
         )
         for model in MODELS[:2]:
             self._register(model)
@@ -175,6 +180,11 @@ class HonestRegistry:
             rollback=self._random.random() < 0.2,
             break_glass=self._random.random() < 0.2,
         )
+        # A finding may ask for a rollback.
+        if command.rollback and current.production and self._random.random() < 0.5:
+            asked = pb.Finding(model=model, version=current.production, kind="rollback", text="AUC")
+            finding = self.store.write_finding("monitor", asked).sequence
+            command = replace(command, finding=finding, break_glass=False)
         self.store.deploy(self._random.choice(PEOPLE), command, workers)
 
     def _run(self, model: str) -> None:
@@ -212,6 +222,46 @@ class HonestRegistry:
                 result_json=b'{"seconds":{"fit":1.5}}',
             )
             self.runs.end_run(actor, ending)
+
+    def _incident(self, model: str) -> None:
+        """Open an incident, by which a policy may act; change it as people and programs do."""
+        severity = self._random.choice([pb.Incident.REVIEW, pb.Incident.PAGE])
+        request = pb.OpenIncidentRequest(
+            model=model,
+            version=self._random.choice(["", "1"]),
+            kind=self._random.choice(["quality", "auc", "score"]),
+            cause=self._random.choice(["usage", "ü/2026-11-30"]),
+            severity=severity,
+            title='scores are "odd"',
+            figures_json='{"psi": 0.31, "view": "usage"}',
+            automatic=self._random.random() < 0.7,
+            links=[pb.IncidentNote(kind="finding", text="1")],
+        )
+        incident = self.incidents.open_incident("monitor", request).incident
+        # What a finding led to, or what a person does.
+        if incident.finding and self._random.random() < 0.3:
+            text = f'{{"act":"rollback","finding":{incident.finding},"revision":3}}'
+            acted = pb.Finding(model=model, kind="acted", text=text)
+            self.incidents.write_acted("ctl", acted)
+        # Any change, from the newest revision or from an old one.
+        change = self._random.choice(pb.ChangeIncidentRequest.Change.values())
+        wanted = pb.ChangeIncidentRequest(
+            id=incident.id,
+            revision=self._random.choice([incident.revision, 1]),
+            change=change,
+            text="late file",
+            owner="dora",
+            resolution=pb.Incident.EXPECTED,
+            link=pb.IncidentNote(kind="run", text="4f2a"),
+            severity=severity,
+            figures_json='{"psi":0.4}',
+        )
+        self.incidents.change_incident(self._random.choice(PEOPLE), wanted)
+
+    def _outside_model(self, _model: str) -> None:
+        name = f"outside{self._random.randrange(3)}"
+        request = pb.OutsideModel(model=name, owner="risk", purpose="p", place="mainframe")
+        self.incidents.add_outside_model(self._random.choice(PEOPLE), request)
 
     def _lease(self, _model: str) -> None:
         renew = self._token if self._random.random() < 0.5 else 0

@@ -7,8 +7,8 @@ import pytest
 
 from access.identities import ROLES
 from access.rules import RULES
+from registry.rules.gates import DeployCommand
 from registry.rules.lifecycle import ALLOWED_STEPS
-from registry.storage.deployments import DeployCommand
 from registry.types import STATUS_NAMES, Deployment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "governance.md").read_text()

@@ -209,9 +209,10 @@ class FakeRegistry:
         lease_token: int = 0,
         policy_digest: str = "",
         rollback: bool = False,
+        finding: int = 0,
     ) -> Deployment:
         """Write *deployment* if its revision is still the newest."""
-        del policy_digest, rollback  # the real registry checks them; walks do that
+        del policy_digest, rollback, finding  # the real registry checks them; walks do that
         self._check(lease_token)
         while self.before_deploy:
             self.write_deployment(self.before_deploy.pop(0))
@@ -272,6 +273,20 @@ class FakeRegistry:
         self._check()
         for finding in self.findings_written[after:]:
             yield finding
+
+    async def write_finding(self, finding: registry_pb2.Finding) -> registry_pb2.Finding:
+        """Keep what the controller writes, as the registry does."""
+        self._check(finding.lease_token)
+        sequence = len(self.findings_written) + 1
+        written = registry_pb2.Finding(
+            sequence=sequence,
+            model=finding.model,
+            version=finding.version,
+            kind=finding.kind,
+            text=finding.text,
+        )
+        self.findings_written.append(written)
+        return written
 
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
         """Yield no state."""

@@ -65,9 +65,18 @@ def up(
         policies=policies,
         identities=identities,
         callers=callers,
+        notices=_notices_file(context),
     )
     # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.
     asyncio.run(_run_until_signal(plan, terminal(context.json)))
+
+
+def _notices_file(context: CommandContext) -> Path | None:
+    """Return the file of the environment if it has targets of notices, whose secrets are there."""
+    environment = context.environment
+    if environment is None or not environment.notice_targets():
+        return None
+    return environment.project.root / environment.shown
 
 
 async def _run_until_signal(plan: SystemPlan, screen: Terminal) -> None:

@@ -16,7 +16,7 @@ from turnout.views.terminal import terminal, text_table
 if TYPE_CHECKING:
     from protos import monitoring_pb2 as pb
 
-app = typer.Typer(help="Show what monitoring has seen.", no_args_is_help=True)
+app = typer.Typer(help="Watch models in service.", no_args_is_help=True)
 
 HOUR_S = 3_600
 CALL_S = 30.0

@@ -69,6 +69,8 @@ class SystemPlan:
     """File of the gateway's callers (docs/calling.md); None: everybody may call."""
     policies: Path | None = None
     """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
+    notices: Path | None = None
+    """File of an environment with targets of notices; None: no notice is sent."""
 
     @property
     def store_folder(self) -> Path:
@@ -170,6 +172,8 @@ class LocalSystem:
         command += ["--journal", str(self._plan.folder / "gateway")]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
+        if self._plan.notices is not None:
+            command += ["--notices", str(self._plan.notices)]
         return ProcessSpec(
             name="control",
             command=[*command, "--folder", str(folder)],

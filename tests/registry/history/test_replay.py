@@ -29,7 +29,8 @@ def texts_in(tree: ast.AST) -> set[str]:
 
 def recorded_actions() -> set[str]:
     """Every action that the code of the registry writes into the history."""
-    files = [*REGISTRY.glob("storage/*.py"), *REGISTRY.glob("runs/*.py")]
+    folders = ("rules", "storage", "runs", "incidents")
+    files = [path for folder in folders for path in REGISTRY.glob(f"{folder}/*.py")]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}

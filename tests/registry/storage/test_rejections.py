@@ -8,7 +8,7 @@ import pytest
 
 from protos import registry_pb2 as pb
 from registry import bundle
-from registry.storage.deployments import DeployCommand
+from registry.rules.gates import DeployCommand
 from registry.storage.rejections import WrittenRejection
 from registry.storage.reviews import REVIEW_MS
 from registry.storage.store import RegistryStore

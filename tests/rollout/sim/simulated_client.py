@@ -86,8 +86,10 @@ class SimulatedClient:
         lease_token: int = 0,
         policy_digest: str = "",
         rollback: bool = False,
+        finding: int = 0,
     ) -> Deployment:
         """Write *deployment* if its revision is still the newest."""
+        del finding  # the real registry checks it; walks do that
         return await self._call(
             lambda: self._registry.deploy(
                 deployment, self._actor, lease_token, policy_digest, rollback=rollback
@@ -163,6 +165,10 @@ class SimulatedClient:
                 after = finding.sequence
                 yield finding
             await self._wait_for_change(changed)
+
+    async def write_finding(self, finding: pb.Finding) -> pb.Finding:
+        """Write what another finding led to."""
+        return await self._call(lambda: self._registry.add_finding(finding.kind, finding.text))
 
     def _check(self) -> asyncio.Event:
         """Return the event of the next change. It is read before the state, so none is missed."""

@@ -161,14 +161,15 @@ class SimulatedRegistry:
             raise NotFoundError(rollout_id)
         return self.checkpoints[rollout_id]
 
-    def add_finding(self, kind: str, text: str) -> None:
-        """Add a finding of monitoring."""
+    def add_finding(self, kind: str, text: str) -> pb.Finding:
+        """Add a finding of monitoring, or of the controller."""
         sequence = len(self.findings) + 1
         at_ms = round(self._time_s() * 1000)
         self.findings.append(
             pb.Finding(sequence=sequence, model=MODEL, kind=kind, text=text, at_unix_ms=at_ms)
         )
         self.notify_watchers()
+        return self.findings[-1]
 
     def update_worker(self, state: pb.GatewayState) -> None:
         """Update the state of one worker, or remove it when it has disconnected."""

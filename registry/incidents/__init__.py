@@ -1,0 +1,1 @@
+"""Incidents in the database, and what opens with them: findings and queued runs."""

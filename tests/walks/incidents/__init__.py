@@ -1,0 +1,1 @@
+"""Walks of incidents, notices and the report."""

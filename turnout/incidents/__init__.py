@@ -1,0 +1,1 @@
+"""The commands about incidents, and the notices that are sent of them."""

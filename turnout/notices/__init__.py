@@ -1,0 +1,1 @@
+"""Notices of incidents: their formats, their signatures, and their delivery."""

@@ -1,0 +1,1 @@
+"""The five measures of the whole operation, from the history."""
