@@ -75,10 +75,9 @@ async def serve_control(
     """
     # One server for all parts. Its interceptor lets calls in.
     stop_requested = _event_at_end()
-    options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
-    server = grpc.aio.server(
-        options=tuple(options.items()), interceptors=(access_interceptor(identities),)
-    )
+    options = {**dict(rollout_server.SERVER_OPTIONS), **dict(registry_server.SERVER_OPTIONS)}
+    access = access_interceptor(identities)
+    server = grpc.aio.server(options=tuple(options.items()), interceptors=(access,))
     registry = await registry_server.add_registry_to(server, folder)
     # Rollouts call the registry over the port, so they start when it listens, and stop before.
     try:
@@ -202,6 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
+    # What the options name is read before anything is served.
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     keep_files_private()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stats.accuracy.area import area_figure, macro_area_figure
 from stats.accuracy.decisions import cost_figure, decision_figures, decisions_at, top_figures
 from stats.accuracy.labelled_bins import LabelledBins, bins_of_rows
-from stats.accuracy.maturity import Delays, Maturity, OutcomePolicy, provisional_bins
+from stats.accuracy.maturity import Delays, Maturity, MaturityPolicy, provisional_bins
 from stats.accuracy.probabilities import (
     brier_figure,
     calibration_error_figure,
@@ -87,7 +87,7 @@ class QualitySettings:
     of them. false_positive, false_negative  costs of wrong decisions; None: no cost is stated.
     """
 
-    policy: OutcomePolicy
+    policy: MaturityPolicy
     threshold: float = 0.5
     top: tuple[int, ...] = ()
     false_positive: float | None = None

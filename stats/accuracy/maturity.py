@@ -32,7 +32,7 @@ class Maturity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OutcomePolicy:
+class MaturityPolicy:
     """How an outcome of predictions becomes known.
 
     horizon_days  days after a prediction in which its outcome may happen.
@@ -191,7 +191,7 @@ class OutcomeReports:
 
 
 def outcome_kinds(
-    reports: OutcomeReports, policy: OutcomePolicy, *, clock_error_ms: int = 60_000
+    reports: OutcomeReports, policy: MaturityPolicy, *, clock_error_ms: int = 60_000
 ) -> NDArray[np.int64]:
     """Return what each report is, (N,) positions in OUTCOME_KINDS.
 

@@ -94,8 +94,7 @@ class LocalSystem:
     """
 
     def __init__(self, plan: SystemPlan, report: Callable[[str], None]) -> None:
-        self._plan = plan
-        self._report = report
+        self._plan, self._report = plan, report
         self._socket = None if plan.store_url else _private_socket(plan.store_folder)
         self._store = plan.store_url or f"unix://{self._socket}"
         self._control = f"127.0.0.1:{free_tcp_port()}"

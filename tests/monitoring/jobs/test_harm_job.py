@@ -11,12 +11,12 @@ from stats.accuracy.area import curve_area
 from stats.accuracy.decisions import cost_figure, decisions_at
 from stats.accuracy.harm import brier_evidence, calibration_evidence, cost_evidence, risk_allowed
 from stats.accuracy.labelled_bins import LabelledBins, logits, sigmoid
-from stats.accuracy.maturity import OutcomePolicy
+from stats.accuracy.maturity import MaturityPolicy
 from stats.accuracy.probabilities import brier_figure
 
 GRID = sigmoid(np.linspace(-4, 4, 300))
 SETTINGS = QualitySettings(
-    policy=OutcomePolicy(30), threshold=0.3, false_positive=1.0, false_negative=8.0
+    policy=MaturityPolicy(30), threshold=0.3, false_positive=1.0, false_negative=8.0
 )
 
 

@@ -17,10 +17,10 @@ from monitoring.jobs.quality import (
 )
 from stats.accuracy.area import curve_area
 from stats.accuracy.labelled_bins import LabelledBins, logits, sigmoid
-from stats.accuracy.maturity import Delays, Maturity, OutcomePolicy
+from stats.accuracy.maturity import Delays, Maturity, MaturityPolicy
 
 SETTINGS = QualitySettings(
-    policy=OutcomePolicy(horizon_days=30, grace_days=5),
+    policy=MaturityPolicy(horizon_days=30, grace_days=5),
     threshold=0.3,
     top=(100,),
     false_positive=1.0,
@@ -98,7 +98,7 @@ def test_outcomes_that_are_not_known_leave_only_reported_rows() -> None:
     survey = OutcomeCohort(
         GRID, cohort.scored * 4, cohort.positives, cohort.scored - cohort.positives, 2
     )
-    settings = QualitySettings(policy=OutcomePolicy(30, absent_is_negative=False))
+    settings = QualitySettings(policy=MaturityPolicy(30, absent_is_negative=False))
     quality = cohort_quality(survey, settings)
     assert quality.coverage.value == pytest.approx(0.25)
     assert quality.basis == "among predictions with a reported outcome"

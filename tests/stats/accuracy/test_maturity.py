@@ -9,7 +9,7 @@ from stats.accuracy.maturity import (
     OUTCOME_KINDS,
     Delays,
     Maturity,
-    OutcomePolicy,
+    MaturityPolicy,
     OutcomeReports,
     count_kinds,
     delay_days,
@@ -19,7 +19,7 @@ from stats.accuracy.maturity import (
     provisional_rate,
 )
 
-POLICY = OutcomePolicy(horizon_days=30, grace_days=5)
+POLICY = MaturityPolicy(horizon_days=30, grace_days=5)
 
 
 def test_cohort_is_final_at_horizon_and_grace() -> None:
@@ -27,7 +27,7 @@ def test_cohort_is_final_at_horizon_and_grace() -> None:
     assert POLICY.maturity(34) is Maturity.PROVISIONAL
     assert POLICY.maturity(35) is Maturity.FINAL
     with pytest.raises(ValueError, match="at least one day"):
-        OutcomePolicy(horizon_days=0)
+        MaturityPolicy(horizon_days=0)
 
 
 def test_provisional_rate_covers_the_final_one() -> None:
