@@ -2,7 +2,7 @@
 
 A boosted model of 100 trees with 31 leaves and 20 inputs is explained against 100 rows: row by row,
 for the time of one explanation with all its checks, and in batches, whose sums are compared with
-those of ONNX Runtime. Deep trees (63 leaves, up to 30 splits below each other) are a second model.
+those of ONNX Runtime. Deeper trees (63 leaves, at most 30 splits below each other) are a second model.
 """
 
 import json
@@ -27,7 +27,7 @@ TRAINED_ROWS = 20_000
 BACKGROUND_ROWS = 100
 P50_MS_MAX = 5.0
 SUMMED_AT_ONCE = 2_000
-SHAPES = {"100 trees x 31 leaves": (31, None), "100 trees x 63 leaves, depth 30": (63, 30)}
+SHAPES = {"100 trees x 31 leaves": (31, None), "100 trees x 63 leaves": (63, 30)}
 """What is measured -> (leaves, depth) of a tree."""
 FIRST = next(iter(SHAPES))
 
