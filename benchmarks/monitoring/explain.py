@@ -2,7 +2,8 @@
 
 A boosted model of 100 trees with 31 leaves and 20 inputs is explained against 100 rows: row by row,
 for the time of one explanation with all its checks, and in batches, whose sums are compared with
-those of ONNX Runtime. Deeper trees (63 leaves, at most 30 splits below each other) are a second model.
+those of ONNX Runtime. Deeper trees (63 leaves, at most 30 splits below each other) are a second
+model.
 """
 
 import json
