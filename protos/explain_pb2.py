@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/explain.proto\x12\nturnout.v1\"I\n\x0e\x45xplainRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x0breasons_max\x18\x03 \x01(\r\"|\n\x0c\x45xplainReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\x02\x12/\n\rcontributions\x18\x05 \x03(\x0b\x32\x18.turnout.v1.Contribution\"T\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02\x12\x0e\n\x06reason\x18\x04 \x01(\t2L\n\tExplainer\x12?\n\x07\x45xplain\x12\x1a.turnout.v1.ExplainRequest\x1a\x18.turnout.v1.ExplainReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/explain.proto\x12\nturnout.v1\"I\n\x0e\x45xplainRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\x13\n\x0breasons_max\x18\x03 \x01(\r\"|\n\x0c\x45xplainReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\x02\x12/\n\rcontributions\x18\x05 \x03(\x0b\x32\x18.turnout.v1.Contribution\"T\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02\x12\x0e\n\x06reason\x18\x04 \x01(\t2L\n\tExplainer\x12?\n\x07\x45xplain\x12\x1a.turnout.v1.ExplainRequest\x1a\x18.turnout.v1.ExplainReplyB.\n\nturnout.v1P\x01Z\x11turnout/turnoutv1\xaa\x02\nTurnout.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.explain_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nturnout.v1P\001Z\021turnout/turnoutv1\252\002\nTurnout.V1'
   _globals['_EXPLAINREQUEST']._serialized_start=36
   _globals['_EXPLAINREQUEST']._serialized_end=109
   _globals['_EXPLAINREPLY']._serialized_start=111

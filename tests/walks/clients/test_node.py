@@ -1,0 +1,64 @@
+"""The example in Node calls a real gateway, with each server."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.front_doors import INGRESSES
+from tests.walks.clients.example_gateway import (
+    CLIENTS,
+    Record,
+    calls_while_connections_age,
+    check_example,
+    check_pushback,
+    check_wrong_token,
+)
+
+pytestmark = pytest.mark.nightly  # npm fetches the packages
+
+NODE = CLIENTS / "node"
+EXAMPLE, LOAD = ["node", str(NODE / "example.js")], ["node", str(NODE / "load.js")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example_in_node() -> None:
+    """Install the packages of the lock file beside the example, as its README says."""
+    if shutil.which("npm") is None:
+        pytest.skip("Node is not installed: there is no npm")
+    line = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(line, cwd=NODE, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_node_example_predicts_and_reports(ingress: str, tmp_path: Path) -> None:
+    """By key, by inputs, several offers, an outcome twice, health, and an error."""
+    check_example(ingress, tmp_path, EXAMPLE)
+
+
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_node_example_is_refused_with_another_token(ingress: str, tmp_path: Path) -> None:
+    """The token of the file is what is sent."""
+    check_wrong_token(ingress, tmp_path, EXAMPLE)
+
+
+def test_node_client_waits_as_the_gateway_says() -> None:
+    """It honours grpc-retry-pushback-ms."""
+    check_pushback(LOAD)
+
+
+@pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 8)])
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_node_calls_live_through_ageing_connections(
+    ingress: str, calls_open: int, connections: int, record_property: Record
+) -> None:
+    """grpc-js repeats what a connection that closes has refused. No caller sees it.
+
+    It is not asked for 200 calls on one connection: it sends all of them before it knows the limit
+    of 32, and each try may be refused.
+    """
+    counts = calls_while_connections_age(ingress, LOAD, calls_open, connections)
+    record_property("calls", counts)
+    assert set(counts) == {"OK"}
