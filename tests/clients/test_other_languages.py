@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import FileDescriptor
 
 from protos import explain_pb2, features_pb2, predict_pb2
 from turnout_client.retry import SERVICE, SERVICE_CONFIG
@@ -46,10 +47,13 @@ def test_lock_of_an_example_names_no_address(file: str, words: list[str]) -> Non
     assert [word for word in words if word in text] == []
 
 
-@pytest.mark.parametrize("module", [predict_pb2, explain_pb2, features_pb2])
-def test_public_proto_has_names_for_other_languages(module: object) -> None:
+@pytest.mark.parametrize(
+    "file",
+    [predict_pb2.DESCRIPTOR, explain_pb2.DESCRIPTOR, features_pb2.DESCRIPTOR],
+    ids=lambda file: file.name,
+)
+def test_public_proto_has_names_for_other_languages(file: FileDescriptor) -> None:
     """Its options are set, and no message or enum at its top is called as a class of gRPC."""
-    file = module.DESCRIPTOR  # type: ignore[attr-defined]  a generated module
     options = file.GetOptions()
     assert (options.go_package, options.java_package, options.csharp_namespace) == (
         "turnout/turnoutv1",
