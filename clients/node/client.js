@@ -15,12 +15,15 @@ const Health = grpc.makeGenericClientConstructor(healthService, 'Health');
 // grpc-retry-pushback-ms.
 const SERVICE_CONFIG = readFileSync(new URL('service_config.json', import.meta.url), 'utf8');
 
-/** A fixed number of connections to one gateway. Calls take them in turn. */
+// A connection refuses further calls, and grpc-js sends them all the same.
+const CALLS_OPEN_MAX = 32;
+
+/** A fixed number of connections to one gateway. A call takes the one with the fewest calls. */
 export class TurnoutClient {
-  #predictors;
+  #connections;
   #health;
   #timeoutMs;
-  #next = 0;
+  #waiting = [];
 
   /**
    * @param {string} address such as "gateway.example:8500"
@@ -43,10 +46,10 @@ export class TurnoutClient {
       'grpc.keepalive_timeout_ms': 2_000,
     };
     const credentials = credentialsOf(caFile, tokenFile);
-    this.#predictors = Array.from(
-      { length: connections },
-      () => new Predictor(address, credentials, channelOptions),
-    );
+    this.#connections = Array.from({ length: connections }, () => ({
+      predictor: new Predictor(address, credentials, channelOptions),
+      open: 0,
+    }));
     this.#health = new Health(address, credentials, channelOptions);
   }
 
@@ -67,25 +70,43 @@ export class TurnoutClient {
 
   /** Returns SERVING, NOT_SERVING or UNKNOWN. The empty name is the whole gateway. */
   async health(name = '') {
-    return (await this.#unary(this.#health, 'check', { service: name })).status;
+    const deadline = Date.now() + this.#timeoutMs;
+    return (await unary(this.#health, 'check', { service: name }, { deadline })).status;
   }
 
   /** Ends all connections. */
   close() {
-    for (const client of [...this.#predictors, this.#health]) client.close();
+    for (const { predictor } of this.#connections) predictor.close();
+    this.#health.close();
   }
 
-  #call(method, request) {
-    this.#next = (this.#next + 1) % this.#predictors.length;
-    return this.#unary(this.#predictors[this.#next], method, request);
+  async #call(method, request) {
+    const deadline = Date.now() + this.#timeoutMs;
+    const connection = await this.#take();
+    try {
+      return await unary(connection.predictor, method, request, { deadline });
+    } finally {
+      this.#giveBack(connection);
+    }
   }
 
-  #unary(client, method, request) {
-    const options = { deadline: Date.now() + this.#timeoutMs };
-    return new Promise((resolve, reject) => {
-      client[method](request, options, (error, reply) => (error ? reject(error) : resolve(reply)));
-    });
+  #take() {
+    const fewest = this.#connections.reduce((a, b) => (b.open < a.open ? b : a));
+    if (fewest.open === CALLS_OPEN_MAX) return new Promise((turn) => this.#waiting.push(turn));
+    fewest.open += 1;
+    return fewest;
   }
+
+  #giveBack(connection) {
+    if (this.#waiting.length) this.#waiting.shift()(connection);
+    else connection.open -= 1;
+  }
+}
+
+function unary(client, method, request, options) {
+  return new Promise((resolve, reject) => {
+    client[method](request, options, (error, reply) => (error ? reject(error) : resolve(reply)));
+  });
 }
 
 function credentialsOf(caFile, tokenFile) {

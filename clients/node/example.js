@@ -10,7 +10,7 @@ import { status } from '@grpc/grpc-js';
 import { TurnoutClient } from './client.js';
 
 const [address, caFile, tokenFile] = process.argv.slice(2);
-const client = new TurnoutClient(address, { caFile, tokenFile, timeoutMs: 5_000 });
+const client = new TurnoutClient(address, { caFile, tokenFile, timeoutMs: 10_000 });
 
 // Health: the empty name is the whole gateway; a model's name is that model.
 console.log('health:', await client.health('churn'));

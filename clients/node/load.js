@@ -8,7 +8,7 @@ import { status } from '@grpc/grpc-js';
 import { TurnoutClient } from './client.js';
 
 const [address, seconds, open, connections] = process.argv.slice(2);
-const client = new TurnoutClient(address, { connections: Number(connections), timeoutMs: 10_000 });
+const client = new TurnoutClient(address, { connections: Number(connections), timeoutMs: 60_000 });
 const until = Date.now() + 1_000 * Number(seconds);
 const counts = {};
 

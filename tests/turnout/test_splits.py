@@ -123,11 +123,12 @@ def test_share_that_no_split_can_give_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("percent", [0.001, float("nan"), float("inf"), -1.0])
 def test_holdout_that_no_split_can_give_is_refused(percent: float) -> None:
-    """As a share is."""
+    """A holdout is read as a share is, and the message names the option."""
     with pytest.raises(UsageError, match="--holdout"):
         with_settings(CURRENT, percent, [])
 
 
+@examples(100)
 @given(st.integers(0, 10_000))
 def test_each_basis_point_can_be_given_in_percent(share: int) -> None:
     """Also those whose percentage is no binary fraction, such as 0.07."""

@@ -41,8 +41,8 @@ class RequestRow:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is the same for all rows of a command."""
+class RowCalls:
+    """What the calls of one command have in common."""
 
     model: str
     version: str
@@ -51,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RowAnswer:
     """The prediction of one row, or why there is none."""
 
     row: RequestRow
@@ -107,36 +107,19 @@ def predict(
     ] = 5.0,
 ) -> None:
     """Score one row, such as one customer, or the rows of a file, through the gateway."""
+    # Refuse options that contradict each other.
     context: CommandContext = ctx.obj
     if not 0 < timeout_s < math.inf:
         raise UsageError(f"--timeout {timeout_s:g}: a deadline is some seconds, such as 0.5")
+    # A row of the arguments beside those of a file would have no place in the answer.
     if rows is not None and (keys or named):
         raise UsageError("keys and inputs are given by --rows or in the command, not both")
-    question = Question(model, version, sticky, timeout_s)
+    # Score the file's rows, or the one of the arguments.
+    calls = RowCalls(model, version, sticky, timeout_s)
     if rows is not None:
-        _predict_file(context, question, rows)
+        _predict_file(context, calls, rows)
         return
-    # The time includes the connection, which a service would keep open.
-    began = time.perf_counter()
-    described, (answer,) = asyncio.run(
-        _ask(context, question, lambda described: [request_row(described, keys or [], named or [])])
-    )
-    took_ms = 1000 * (time.perf_counter() - began)
-    if answer.error is not None:
-        raise answer.error
-    # One score needs no name. The JSON value keeps numbers and lists.
-    outputs = list(described.outputs) if len(described.outputs) > 1 else []
-    value = {"model": model, **answer.value(), "outputs": outputs, "took_ms": round(took_ms, 2)}
-    # The table shows the same values as text.
-    shown = {
-        **value,
-        "keys": ", ".join(keys or []),
-        "scores": score_text(value["scores"][0], outputs),
-        "outputs": ", ".join(outputs) or "one",
-        "row_flags": ", ".join(flag for flags in value["row_flags"] for flag in flags)
-        or "none: every feature is there and fresh",
-    }
-    terminal(context.json).result(value, named_values(shown))
+    _predict_row(context, calls, keys or [], named or [])
 
 
 def outcome(
@@ -167,41 +150,75 @@ def outcome(
 
 async def _ask(
     context: CommandContext,
-    question: Question,
+    calls: RowCalls,
     rows_of: Callable[["ModelDescription"], list[RequestRow]],
-) -> "tuple[ModelDescription, list[Answer]]":
+) -> "tuple[ModelDescription, list[RowAnswer]]":
     """Describe the model, make the rows by it, and score each row in a call of its own.
 
     A call is one unit of evidence and the split has one key for it, so customers share none.
     """
     from turnout_client import PredictError
 
+    # The model says which inputs are text.
     async with clients.open_gateway(context) as client:
-        described = await client.describe(question.model, timeout_s=question.timeout_s)
+        described = await client.describe(calls.model, timeout_s=calls.timeout_s)
         open_calls = asyncio.Semaphore(CALLS_OPEN)
 
-        async def answer(row: RequestRow) -> Answer:
+        # A refused row is an answer, too: the others go on.
+        async def answer(row: RequestRow) -> RowAnswer:
             async with open_calls:
                 try:
                     prediction = await client.predict(
-                        question.model,
+                        calls.model,
                         keys=[row.keys],
                         named=row.inputs or None,
-                        version=question.version,
-                        sticky_key=question.sticky,
-                        timeout_s=question.timeout_s,
+                        version=calls.version,
+                        sticky_key=calls.sticky,
+                        timeout_s=calls.timeout_s,
                     )
                 except PredictError as error:
-                    return Answer(row, error=error)
-            return Answer(row, prediction)
+                    return RowAnswer(row, error=error)
+            return RowAnswer(row, prediction)
 
         return described, await asyncio.gather(*map(answer, rows_of(described)))
 
 
-def _predict_file(context: CommandContext, question: Question, path: Path) -> None:
+def _predict_row(
+    context: CommandContext, calls: RowCalls, keys: list[str], named: list[str]
+) -> None:
+    """Print the answer of the row in the command's arguments. Raises PredictError."""
+    # The time includes the connection, which a service would keep open.
+    began = time.perf_counter()
+    described, (answer,) = asyncio.run(
+        _ask(context, calls, lambda described: [request_row(described, keys, named)])
+    )
+    took_ms = 1000 * (time.perf_counter() - began)
+    if answer.error is not None:
+        raise answer.error
+    # One score needs no name. The JSON value keeps numbers and lists.
+    outputs = list(described.outputs) if len(described.outputs) > 1 else []
+    value = {
+        "model": calls.model,
+        **answer.value(),
+        "outputs": outputs,
+        "took_ms": round(took_ms, 2),
+    }
+    # The table shows the same values as text.
+    shown = {
+        **value,
+        "keys": ", ".join(keys),
+        "scores": score_text(value["scores"][0], outputs),
+        "outputs": ", ".join(outputs) or "one",
+        "row_flags": ", ".join(flag for flags in value["row_flags"] for flag in flags)
+        or "none: every feature is there and fresh",
+    }
+    terminal(context.json).result(value, named_values(shown))
+
+
+def _predict_file(context: CommandContext, calls: RowCalls, path: Path) -> None:
     """Print the answer of each row of a file, in the file's order; exit with 1 if one failed."""
     described, answers = asyncio.run(
-        _ask(context, question, lambda described: read_rows(path, described))
+        _ask(context, calls, lambda described: read_rows(path, described))
     )
     # One line for each row: its scores, or the gateway's sentence.
     outputs = list(described.outputs)

@@ -27,6 +27,7 @@ from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture
 from tests.gateway.transport.test_tls import Certificate, write_files
 from tests.servers import redis_server
 from tests.tiny_models import tiny_files
+from tests.walks.clients.page_snippets import snippets
 from tests.walks.gateway_with_store import (
     customer_model_files,
     production_only,
@@ -34,7 +35,8 @@ from tests.walks.gateway_with_store import (
 )
 
 CLIENTS = Path(__file__).parents[3] / "clients"
-PROGRAM_S_MAX = 120.0
+PAGE = CLIENTS.parent / "docs" / "calling.md"
+PROGRAM_S_MAX = 240.0
 Record = Callable[[str, object], None]
 """The type of the fixture `record_property`."""
 TOKEN = "crm"
@@ -86,6 +88,7 @@ async def example_gateway(
 
     folder  for certificate, callers file and token. None: no TLS, and everybody may call.
     """
+    # Certificate, callers file and token.
     chosen, authority_file, token_file = Settings(), None, None
     if folder is not None:
         authority = Certificate("authority")
@@ -96,6 +99,7 @@ async def example_gateway(
         (folder / "callers.toml").write_text(caller_table(TOKEN))
         chosen = replace(chosen, callers_file=str(folder / "callers.toml"))
     chosen = replace(chosen, connection_age_s_max=connection_age_s_max)
+    # Two models: one reads the store, and one takes request inputs.
     offers = tiny_files("nba", contract=OFFERS, weights=OFFER_WEIGHTS)
     before, fixture_module.DEFAULT_INGRESS = fixture_module.DEFAULT_INGRESS, ingress
     with redis_server() as store:
@@ -162,6 +166,22 @@ def check_example(
                 assert await run_program([*line, *gateway.arguments]) == expected
                 # Both reports reached the journal as one.
                 assert (len(gateway.fixture.outcomes.records), gateway.fixture.faults) == (1, [])
+
+    asyncio.run(run())
+
+
+def check_first_call(ingress: str, line_for: Callable[[str], Sequence[str]], kind: str) -> None:
+    """The fragment of *kind* on the page for callers prints the score of the customer, 21.
+
+    line_for  returns the command that runs the fragment. Only address and customer are replaced.
+    """
+    (block,) = snippets(PAGE, kind)
+
+    async def run() -> None:
+        async with example_gateway(ingress) as gateway:
+            code = block.body.replace("localhost:8500", gateway.address)
+            code = code.replace("S0000042", "S000042")
+            assert "21" in await run_program(line_for(code))
 
     asyncio.run(run())
 

@@ -1,5 +1,6 @@
 """The example in Go calls a real gateway, with each server."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from tests.walks.clients.example_gateway import (
     Record,
     calls_while_connections_age,
     check_example,
+    check_first_call,
     check_pushback,
     check_wrong_token,
 )
@@ -79,3 +81,38 @@ def test_go_calls_live_through_ageing_connections(
     counts = calls_while_connections_age(ingress, line, calls_open, connections)
     record_property("calls", counts)
     assert set(counts) == {"OK"}
+
+
+FIRST_CALL = """\
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"turnout"
+	"turnout/turnoutv1"
+)
+
+func main() {{
+{code}
+}}
+"""
+"""The program around the fragment of the page."""
+
+
+def test_first_call_in_go_runs_as_the_page_has_it(programs: Path) -> None:
+    """It is built as a command of the example's module, which has no file of it."""
+
+    def line_for(code: str) -> list[str]:
+        source, overlay = programs / "first.go", programs / "overlay.json"
+        source.write_text(FIRST_CALL.format(code=code))
+        place = CLIENTS / "go" / "cmd" / "first" / "main.go"
+        overlay.write_text(json.dumps({"Replace": {str(place): str(source)}}))
+        build = ["go", "build", "-overlay", str(overlay), "-o", f"{programs}/first", "./cmd/first"]
+        done = subprocess.run(build, cwd=CLIENTS / "go", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [str(programs / "first")]
+
+    check_first_call("grpcio", line_for, "go")

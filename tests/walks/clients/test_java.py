@@ -12,6 +12,7 @@ from tests.walks.clients.example_gateway import (
     Record,
     calls_while_connections_age,
     check_example,
+    check_first_call,
     check_pushback,
     check_wrong_token,
 )
@@ -65,3 +66,31 @@ def test_java_calls_live_through_ageing_connections(
     counts = calls_while_connections_age(ingress, LOAD, calls_open, connections)
     record_property("calls", counts)
     assert set(counts) == {"OK"}
+
+
+FIRST_CALL = """\
+import example.TurnoutChannel;
+import java.time.Duration;
+import turnout.v1.PredictRequest;
+import turnout.v1.PredictorGrpc;
+import turnout.v1.Row;
+
+public final class First {{
+  public static void main(String[] args) throws Exception {{
+    {code}
+  }}
+}}
+"""
+"""The program around the fragment of the page."""
+
+
+def test_first_call_in_java_runs_as_the_page_has_it(tmp_path: Path) -> None:
+    """It is launched from its source, with the classes of the example."""
+
+    def line_for(code: str) -> list[str]:
+        source = tmp_path / "First.java"
+        source.write_text(FIRST_CALL.format(code=code))
+        path = f"{PROGRAM}:{PROGRAM.parent / 'lib'}/*"
+        return ["java", "-cp", path, str(source)]
+
+    check_first_call("grpcio", line_for, "java")

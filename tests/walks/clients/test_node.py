@@ -12,6 +12,7 @@ from tests.walks.clients.example_gateway import (
     Record,
     calls_while_connections_age,
     check_example,
+    check_first_call,
     check_pushback,
     check_wrong_token,
 )
@@ -49,16 +50,22 @@ def test_node_client_waits_as_the_gateway_says() -> None:
     check_pushback(LOAD)
 
 
-@pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 8)])
+@pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 1), (200, 8)])
 @pytest.mark.parametrize("ingress", INGRESSES)
 def test_node_calls_live_through_ageing_connections(
     ingress: str, calls_open: int, connections: int, record_property: Record
 ) -> None:
-    """grpc-js repeats what a connection that closes has refused. No caller sees it.
-
-    It is not asked for 200 calls on one connection: it sends all of them before it knows the limit
-    of 32, and each try may be refused.
-    """
+    """The client holds calls above 32 back; grpc-js alone would send them, to be refused."""
     counts = calls_while_connections_age(ingress, LOAD, calls_open, connections)
     record_property("calls", counts)
     assert set(counts) == {"OK"}
+
+
+def test_first_call_in_node_runs_as_the_page_has_it() -> None:
+    """It imports the client that lies beside the example."""
+
+    def line_for(code: str) -> list[str]:
+        code = code.replace("./client.js", (NODE / "client.js").as_uri())
+        return ["node", "--input-type=module", "-e", code]
+
+    check_first_call("grpcio", line_for, "javascript")

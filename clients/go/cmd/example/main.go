@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	options := turnout.Options{Timeout: 5 * time.Second}
+	options := turnout.Options{Timeout: 10 * time.Second}
 	if len(os.Args) == 4 {
 		options.CAFile, options.TokenFile = os.Args[2], os.Args[3]
 	}

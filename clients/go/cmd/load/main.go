@@ -20,7 +20,7 @@ import (
 
 func main() {
 	seconds, open, connections := number(2), number(3), number(4)
-	pool, err := turnout.Dial(os.Args[1], turnout.Options{Connections: connections, Timeout: 10 * time.Second})
+	pool, err := turnout.Dial(os.Args[1], turnout.Options{Connections: connections, Timeout: 60 * time.Second})
 	if err != nil {
 		log.Fatal(err)
 	}

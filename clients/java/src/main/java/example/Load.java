@@ -41,7 +41,7 @@ public final class Load {
     int seconds = Integer.parseInt(args[1]);
     int open = Integer.parseInt(args[2]);
     int connections = Integer.parseInt(args[3]);
-    Duration timeout = Duration.ofSeconds(10);
+    Duration timeout = Duration.ofSeconds(60);
     try (TurnoutChannel channel =
         new TurnoutChannel(args[0], null, null, connections, timeout)) {
       Load load = new Load(PredictorGrpc.newStub(channel), seconds, open);

@@ -25,7 +25,7 @@ public final class Main {
   public static void main(String[] args) throws Exception {
     Path authority = args.length == 3 ? Path.of(args[1]) : null;
     Path tokenFile = args.length == 3 ? Path.of(args[2]) : null;
-    Duration timeout = Duration.ofSeconds(5);
+    Duration timeout = Duration.ofSeconds(10);
     try (TurnoutChannel channel = new TurnoutChannel(args[0], authority, tokenFile, 4, timeout)) {
       call(channel);
     }
