@@ -34,9 +34,10 @@ public final class Main {
   private static void call(TurnoutChannel channel) {
     var predictor = PredictorGrpc.newBlockingStub(channel);
 
-    // Health: the empty name is the whole gateway; a model's name is that model.
+    // Health: the empty name is the whole gateway; a model's name is that model. As the other calls
+    // do by the service config, it waits for the first connection.
     var question = HealthCheckRequest.newBuilder().setService("churn").build();
-    var health = HealthGrpc.newBlockingStub(channel).check(question);
+    var health = HealthGrpc.newBlockingStub(channel).withWaitForReady().check(question);
     System.out.println("health: " + health.getStatus());
 
     // By key: the gateway reads the customer's stored features.
