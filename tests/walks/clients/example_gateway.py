@@ -173,7 +173,8 @@ def check_example(
 def check_first_call(ingress: str, line_for: Callable[[str], Sequence[str]], kind: str) -> None:
     """The fragment of *kind* on the page for callers prints the score of the customer, 21.
 
-    line_for  returns the command that runs the fragment. Address, customer and deadline are replaced.
+    line_for  returns the command that runs the fragment, whose address, customer and deadline are
+              replaced.
     """
     (block,) = snippets(PAGE, kind)
 
