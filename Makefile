@@ -10,7 +10,7 @@ CLIENT := clients/python
 # cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
-.PHONY: run ingress crates advisories test unit walks attacks nightly soak check protos lock fix bench
+.PHONY: run ingress crates advisories test unit walks attacks clients nightly soak check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
 $(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.toml
@@ -69,6 +69,11 @@ walks: $(VENV)/.installed
 # Each input of the security findings through the ports of a built system, as a table.
 attacks: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/attacks
+
+# The examples in Java, Go and Node, built and run against both servers, as a table. They fetch
+# packages; a language whose tools are not installed is skipped with words.
+clients: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m nightly -rs $(addprefix tests/walks/clients/test_,go.py java.py node.py)
 
 # What takes minutes: properties on thirty times the examples of `make unit`, drawn anew; whole
 # contracts at full length; the soak.

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/features.proto\x12\nturnout.v1\"Q\n\x0bPushRequest\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x11\n\tview_hash\x18\x02 \x01(\t\x12!\n\x04rows\x18\x03 \x03(\x0b\x32\x13.turnout.v1.PushRow\"\xff\x01\n\x07PushRow\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x15\n\revent_time_ms\x18\x03 \x01(\x03\x12\x31\n\x07numbers\x18\x04 \x03(\x0b\x32 .turnout.v1.PushRow.NumbersEntry\x12-\n\x05texts\x18\x05 \x03(\x0b\x32\x1e.turnout.v1.PushRow.TextsEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\tPushReply\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.turnout.v1.PushResult\"\x9a\x01\n\nPushResult\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.turnout.v1.PushResult.Status\x12\x0e\n\x06reason\x18\x02 \x01(\t\"M\n\x06Status\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x0b\n\x07WRITTEN\x10\x01\x12\t\n\x05OLDER\x10\x02\x12\r\n\tDUPLICATE\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\x32\x42\n\x08\x46\x65\x61tures\x12\x36\n\x04Push\x12\x17.turnout.v1.PushRequest\x1a\x15.turnout.v1.PushReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/features.proto\x12\nturnout.v1\"Q\n\x0bPushRequest\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x11\n\tview_hash\x18\x02 \x01(\t\x12!\n\x04rows\x18\x03 \x03(\x0b\x32\x13.turnout.v1.PushRow\"\xff\x01\n\x07PushRow\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x15\n\revent_time_ms\x18\x03 \x01(\x03\x12\x31\n\x07numbers\x18\x04 \x03(\x0b\x32 .turnout.v1.PushRow.NumbersEntry\x12-\n\x05texts\x18\x05 \x03(\x0b\x32\x1e.turnout.v1.PushRow.TextsEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\tPushReply\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.turnout.v1.PushResult\"\x9a\x01\n\nPushResult\x12-\n\x06status\x18\x01 \x01(\x0e\x32\x1d.turnout.v1.PushResult.Status\x12\x0e\n\x06reason\x18\x02 \x01(\t\"M\n\x06Status\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x0b\n\x07WRITTEN\x10\x01\x12\t\n\x05OLDER\x10\x02\x12\r\n\tDUPLICATE\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\x32\x42\n\x08\x46\x65\x61tures\x12\x36\n\x04Push\x12\x17.turnout.v1.PushRequest\x1a\x15.turnout.v1.PushReplyB.\n\nturnout.v1P\x01Z\x11turnout/turnoutv1\xaa\x02\nTurnout.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.features_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nturnout.v1P\001Z\021turnout/turnoutv1\252\002\nTurnout.V1'
   _globals['_PUSHROW_NUMBERSENTRY']._loaded_options = None
   _globals['_PUSHROW_NUMBERSENTRY']._serialized_options = b'8\001'
   _globals['_PUSHROW_TEXTSENTRY']._loaded_options = None

@@ -13,7 +13,7 @@ PAGES = sorted(
     path
     for folder in ("docs", "ingress", "benchmarks", "clients", "examples")
     for path in (REPOSITORY / folder).rglob("*.md")
-    if "target" not in path.parts
+    if not {"target", "node_modules"} & set(path.parts)
 ) + sorted(REPOSITORY.glob("*.md"))
 
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.types import Deployment
 from tests.property_examples import examples
-from turnout.cli.deployment_changes import parse_share, with_changes, with_settings
+from turnout.cli.deployment_changes import basis_points, parse_share, with_changes, with_settings
 from turnout.commands.splits import explain_split
 from turnout.errors import UsageError
 
@@ -110,3 +110,26 @@ def test_explain_split_is_exact_at_the_edges_of_shares() -> None:
         )
     }  # fmt: skip
     assert list(roles.values()) == ["production", "canary", "standby", "production"]
+
+
+@pytest.mark.parametrize(
+    "text", ["2=0.004", "2=0.001", "2=12.345", "2=inf", "2=-inf", "2=nan", "2=-1", "2=101", "=5"]
+)
+def test_share_that_no_split_can_give_is_refused(text: str) -> None:
+    """It would be rounded silently, or no split could have it."""
+    with pytest.raises(UsageError, match=r"0\.01 %|from 0 to 100|names no version"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize("percent", [0.001, float("nan"), float("inf"), -1.0])
+def test_holdout_that_no_split_can_give_is_refused(percent: float) -> None:
+    """A holdout is read as a share is, and the message names the option."""
+    with pytest.raises(UsageError, match="--holdout"):
+        with_settings(CURRENT, percent, [])
+
+
+@examples(100)
+@given(st.integers(0, 10_000))
+def test_each_basis_point_can_be_given_in_percent(share: int) -> None:
+    """Also those whose percentage is no binary fraction, such as 0.07."""
+    assert basis_points(float(f"{share / 100:.2f}"), "") == share

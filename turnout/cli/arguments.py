@@ -17,15 +17,9 @@ PolicyName = Annotated[
 ]
 
 
-def parse_input(text: str) -> tuple[str, float | str]:
-    """Read NAME=VALUE; a value that is no number is a category.
-
-    UsageError when there is no name or no equals sign.
-    """
+def parse_input(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE. UsageError when there is no name or no equals sign."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise UsageError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
+    return name, value

@@ -11,6 +11,9 @@ from protos import registry_pb2
 from registry.types import Deployment
 from turnout.errors import UsageError
 
+ROUNDING = 1e-6
+"""Basis points by which a percentage may miss a whole number, as 0.07 * 100 does."""
+
 
 def with_changes(
     current: Deployment,
@@ -67,7 +70,7 @@ def with_settings(
             raise UsageError(
                 f"{text!r} is not NAME=VALUE, such as default_score=0.2; names: {names}"
             ) from error
-    holdout_bp = current.holdout_bp if holdout is None else round(holdout * 100)
+    holdout_bp = current.holdout_bp if holdout is None else basis_points(holdout, "--holdout")
     return replace(current, policy=policy, holdout_bp=holdout_bp)
 
 
@@ -85,6 +88,28 @@ def parse_share(text: str) -> tuple[str, int]:
         return "", 0
     label, _, percent = text.partition("=")
     try:
-        return label, round(float(percent) * 100)
+        share = float(percent)
     except ValueError as error:
         raise UsageError(f"{text!r} is not LABEL=PERCENT, such as 2=10") from error
+    if not label:
+        raise UsageError(f"{text!r} names no version: LABEL=PERCENT, such as 2=10")
+    return label, basis_points(share, text)
+
+
+def basis_points(percent: float, given: str) -> int:
+    """Return *percent* in basis points: 0 to 10,000.
+
+    given  what a message calls the number: the option or its text.
+
+    UsageError for infinity and NaN, outside 0 to 100, and between two basis points, because a
+    share that is rounded silently is not what was asked for.
+    """
+    if not 0 <= percent <= 100:  # false for NaN, too
+        raise UsageError(f"{given}: {percent:g} is no percentage; it is from 0 to 100")
+    share = round(percent * 100)
+    if abs(percent * 100 - share) > ROUNDING:
+        raise UsageError(
+            f"{given}: {percent:.10g} % lies between two shares; they are multiples of 0.01 %, and "
+            "0.01 % is the least"
+        )
+    return share

@@ -45,7 +45,11 @@ def list_(
     ] = 50,
     about: Annotated[
         str,
-        typer.Option("--object", help="Only objects that begin with this, such as model/churn."),
+        typer.Option(
+            "--object",
+            help="Only this object and what is below it, such as model/churn; with a star at the "
+            "end, such as 'model/churn*', all objects that begin with it.",
+        ),
     ] = "",
 ) -> None:
     """List changes: who changed what, when and why."""
@@ -249,11 +253,23 @@ async def _newest_entries(
     context: CommandContext, after: int, limit: int, about: str
 ) -> list[registry_pb2.HistoryEntry]:
     newest: deque[registry_pb2.HistoryEntry] = deque(maxlen=limit)
+    prefix = about.removesuffix("*")
     async with clients.open_registry(context) as client:
-        while page := (await client.history(after=after, object_prefix=about)).entries:
-            newest.extend(page)
+        while page := (await client.history(after=after, object_prefix=prefix)).entries:
+            newest.extend(entry for entry in page if is_about(entry.object, about))
             after = page[-1].seq
     return list(newest)
+
+
+def is_about(name: str, about: str) -> bool:
+    """Return whether the object *name* is what `--object` *about* asks for.
+
+    model/churn asks for model/churn and model/churn/..., and not for model/churn_b2b. model/churn*
+    asks for all that begin with model/churn. An empty text asks for all.
+    """
+    if not about or about.endswith("*"):
+        return name.startswith(about.removesuffix("*"))
+    return name == about or name.startswith(about.removesuffix("/") + "/")
 
 
 async def _verify_registry(

@@ -13,6 +13,7 @@ from rollout.policy import policy_files
 from turnout.cli import clients
 from turnout.cli.arguments import Model, PolicyName, Reason
 from turnout.cli.context import CommandContext
+from turnout.cli.deployment_changes import basis_points
 from turnout.views.json_values import message_to_json
 from turnout.views.pictures import write_evidence_plot
 from turnout.views.rollout_view import policies_table, status_view
@@ -103,7 +104,8 @@ def set_weight(
     reason: Reason = "",
 ) -> None:
     """Give the candidate another share of the policy, larger or smaller."""
-    send_rollout_command(ctx, "SetWeight", model, reason, share_bp=round(percent * 100))
+    share_bp = basis_points(percent, "the share")
+    send_rollout_command(ctx, "SetWeight", model, reason, share_bp=share_bp)
 
 
 async def fetch_explanation(context: CommandContext, model: str) -> rollout_pb2.RolloutExplanation:

@@ -42,7 +42,7 @@ ServingSetting = Annotated[
 Revision = Annotated[
     int,
     typer.Option(
-        help="Change this revision only; fail when another one is current. 0: the newest."
+        min=0, help="Change this revision only; fail when another one is current. 0: the newest."
     ),
 ]
 

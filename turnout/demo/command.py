@@ -1,7 +1,6 @@
 """The command `turnout demo`, which `make run` runs."""
 
 import asyncio
-import json
 import signal
 import time
 from contextlib import nullcontext, suppress
@@ -19,6 +18,7 @@ from turnout.demo.screen import LiveScreen, LogScreen
 from turnout.demo.story import new_checklist, prepare_folder, run_demo, wait_forever
 from turnout.demo.summary import summary_json, summary_view
 from turnout.processes.local_system import SystemPlan
+from turnout.views.json_values import json_text
 from turnout.views.terminal import Terminal, named_values, terminal
 
 SUBSCRIBERS = 200_000
@@ -108,7 +108,7 @@ def _write_summary(context: DemoContext, screen: Terminal, took_s: float) -> Non
     context.summary_printed = True
     context.measured["took"] = f"{took_s:.1f} s"
     value = summary_json(context)
-    (context.plan.folder / "summary.json").write_text(json.dumps(value, indent=1))
+    (context.plan.folder / "summary.json").write_text(json_text(value, indent=1))
     screen.result(value, summary_view(context, steps=not screen.live))
 
 

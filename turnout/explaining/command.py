@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,15 +66,15 @@ def explain(
     if bool(prediction_id) == bool(model or version or named):
         raise UsageError("give a prediction id, or --model, --version and --input of a row")
     # Numbers and words are sent apart.
-    inputs = dict(parse_input(text) for text in named or [])
+    numbers, texts = _numbers_and_texts(named or [])
     request = explain_pb2.ExplainRequest(
         prediction_id=_bytes_of(prediction_id),
         row=row,
         reasons_max=reasons,
         model=model,
         version=version,
-        named={name: value for name, value in inputs.items() if isinstance(value, float)},
-        named_text={name: value for name, value in inputs.items() if isinstance(value, str)},
+        named=numbers,
+        named_text=texts,
         language=language,
         without_change=not change,
     )
@@ -82,6 +83,18 @@ def explain(
     # The table shows what the JSON value has.
     reply = asyncio.run(_ask(context, request))
     terminal(context.json).result(explanation_json(reply), *explanation_view(reply))
+
+
+def _numbers_and_texts(named: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the inputs by name: numbers, and what is none, which is a category."""
+    numbers: dict[str, float] = {}
+    texts: dict[str, str] = {}
+    for name, value in (parse_input(text) for text in named):
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            texts[name] = value
+    return numbers, texts
 
 
 async def _ask(

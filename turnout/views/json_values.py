@@ -1,9 +1,32 @@
-"""Protobuf messages as the JSON values that `--json` prints."""
+"""The JSON that `--json` prints: of messages, and of numbers that JSON does not have."""
 
+import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+
+
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:  # noqa: ANN401
+    """Return *value* as JSON that every parser reads.
+
+    JSON has no numbers for infinity and NaN. They become the texts "Infinity", "-Infinity" and
+    "NaN", as in protobuf's JSON mapping.
+    """
+    finite = _with_texts(value)
+    return json.dumps(finite, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def _with_texts(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _with_texts(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_texts(item) for item in value]
+    return value
 
 
 def message_to_json(message: Message) -> dict[str, Any]:

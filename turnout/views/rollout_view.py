@@ -139,15 +139,23 @@ def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
 
 
 def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
-    """Yield the four times of a rollback as (name, ms after the first bad answer)."""
-    first = times.first_bad_unix_ns
-    yield "first bad answer", "0 ms"
+    """Yield the four times of a rollback as (name, ms after the first bad answer).
+
+    A rollback by hand, or after a hold, may have no bad answer. Then the verdict counts as 0 ms.
+    """
+    first = times.first_bad_unix_ns or times.verdict_unix_ns
+    yield "first bad answer", "0 ms" if times.first_bad_unix_ns else "none"
     for name, at in (
         ("verdict", times.verdict_unix_ns),
         ("traffic moved", times.moved_unix_ns),
         ("last bad answer", times.last_bad_unix_ns),
     ):
-        yield name, f"{(at - first) / 1e6:+,.0f} ms" if at else "not yet"
+        if at:
+            yield name, f"{(at - first) / 1e6:+,.0f} ms"
+        elif name == "last bad answer" and not times.first_bad_unix_ns:
+            yield name, "none"
+        else:
+            yield name, "not yet"
 
 
 def _value_of_threshold(value: float, threshold: float) -> str:

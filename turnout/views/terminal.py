@@ -1,6 +1,5 @@
 """Where a command prints: tables and text for people, or one JSON value for scripts."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from host.text import escape_all_but_line_breaks, escape_controls, escape_controls_in_json
+from turnout.views.json_values import json_text
 
 PIPE_WIDTH = 160
 """Columns of output that goes to no terminal, so that lines in a log are not folded."""
@@ -43,14 +43,14 @@ class Terminal:
     def result(self, value: Any, *text: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
         """Print *value* as JSON with --json, else the items of *text*."""
         if self._json:
-            self._write_json(json.dumps(value, indent=1, ensure_ascii=self._ascii_json))
+            self._write_json(json_text(value, indent=1, ascii_only=self._ascii_json))
             return
         for item in text:
             self._stdout.print(item)
 
     def line(self, value: Any) -> None:  # noqa: ANN401
         """Print *value* as one line of JSON, for streams of results."""
-        self._write_json(json.dumps(value, ensure_ascii=self._ascii_json))
+        self._write_json(json_text(value, ascii_only=self._ascii_json))
 
     def _write_json(self, text: str) -> None:
         self._stdout.file.write(escape_controls_in_json(text) + "\n")

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.caller import Caller
 from gateway.status import Code, Refusal, RefusedError
-from protos.predict_pb2 import PredictReply, PredictRequest, Status, StreamReply
+from protos.predict_pb2 import PredictReply, PredictRequest, StreamReply, StreamStatus
 
 WORKER_DRAINING = Refusal(
     Code.UNAVAILABLE,
@@ -175,7 +175,7 @@ class PredictStream:
             self._refuse(request_id, self._handler.refuse_error("", error))
 
     def _refuse(self, request_id: str, refusal: Refusal) -> None:
-        status = Status(code=int(refusal.code), message=refusal.message)
+        status = StreamStatus(code=int(refusal.code), message=refusal.message)
         # The request_id of a refused message may be longer than the limit.
         self._replies.put_nowait(
             StreamReply(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rich.text import Text
 from protos import registry_pb2, rollout_pb2
 from turnout.views.cards import change_summary, flatten_card, shift_digest
 from turnout.views.golden_evidence import golden_evidence
-from turnout.views.json_values import message_to_json
+from turnout.views.json_values import json_text, message_to_json
 from turnout.views.proposals import (
     champion_text,
     decay_text,
@@ -68,6 +69,31 @@ def test_status_view_shows_stage_verdict_evidence_and_times() -> None:
         "verdict": "+1,200 ms",
         "traffic moved": "not yet",
         "last bad answer": "not yet",
+    }
+
+
+def test_times_of_a_rollback_by_hand_count_from_the_verdict() -> None:
+    """There was no bad answer, so nothing is counted from 1970."""
+    times = rollout_pb2.RollbackTimes(verdict_unix_ns=10**18, moved_unix_ns=10**18 + 40_000_000)
+    assert dict(four_times(times)) == {
+        "first bad answer": "none",
+        "verdict": "+0 ms",
+        "traffic moved": "+40 ms",
+        "last bad answer": "none",
+    }
+
+
+def test_json_has_texts_for_numbers_that_json_does_not_have() -> None:
+    """A strict parser reads it, and nothing is lost."""
+    value = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": (2, "Infinity")}
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(json_text(value, indent=1), parse_constant=refuse) == {
+        "a": ["Infinity", "-Infinity", {"b": "NaN"}],
+        "c": 1.5,
+        "d": [2, "Infinity"],
     }
 
 

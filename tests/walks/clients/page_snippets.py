@@ -1,15 +1,19 @@
 """Reads the blocks of a page that can be run.
 
 A block fenced as ```python is a program. In a block fenced as ```console, each line that begins
-with `$ ` is a command that must exit with 0, and the other lines show what it prints. Other blocks
-are not run.
+with `$ ` is a command that must exit with 0, and the other lines show what it prints. Blocks
+fenced as ```java, ```go, ```javascript and ```sh are fragments, which their tests complete.
+Other blocks are not run.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FENCE = re.compile(r"^```(?P<kind>python|console)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^```(?P<kind>python|console|java|go|javascript|sh)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)

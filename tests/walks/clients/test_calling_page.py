@@ -1,7 +1,9 @@
 """The pages for callers: their programs run beside a system, their tables match the code."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -61,6 +63,19 @@ def test_client_readme_program_runs_beside_a_gateway(
     line = [sys.executable, "-I", "-c", program]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+
+
+def test_calling_page_command_for_the_shell_runs_as_it_stands(four_models: FourModels) -> None:
+    """Only the gateway's address is replaced."""
+    if shutil.which("grpcurl") is None:
+        pytest.skip("grpcurl is not on PATH")
+    (block,) = snippets(PAGE, "sh")
+    command = block.body.replace("localhost:8500", four_models.system.addresses.gateway)
+    command = command.replace("-max-time 1", "-max-time 10")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout)
+    assert (reply["version"], len(reply["scores"])) == ("1", 1)
 
 
 def test_client_readme_names_the_fields_codes_and_versions_of_the_package() -> None:

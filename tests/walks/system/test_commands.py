@@ -1,5 +1,6 @@
 """The commands against a running system: their JSON values, exit codes and messages."""
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -7,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ModelContract, RequestInput, ViewUse
+from registry.types import Deployment
+from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.telco import telco
-from tests.tiny_models import linear_weights
+from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import RunningSystem, poll_system_until, turnout_up
 
@@ -34,6 +39,57 @@ def test_predict_scores_a_row_and_outcome_records_its_result(running_system: Run
     ]
     recorded = running_system.turnout("outcome", prediction["prediction_id"], "churned", "1")
     assert recorded == {"recorded": True}
+
+
+def test_predict_scores_the_rows_of_a_file(running_system: RunningSystem, tmp_path: Path) -> None:
+    """Each row in a call of its own, in the file's order; a row that is refused fails the command.
+
+    Columns are the names that DescribeModel gives.
+    """
+    rows = tmp_path / "rows.csv"
+    lines = [f"S{number},{number},0,0" for number in range(100)]
+    rows.write_text("\n".join(["subscriber,f0,f1,f2", *lines]))
+    answers = running_system.turnout("predict", MODEL, "--rows", str(rows))
+    assert [answer["keys"] for answer in answers] == [[f"S{number}"] for number in range(100)]
+    assert [answer["scores"][0][0] for answer in answers] == pytest.approx(
+        [number / 10 for number in range(100)], abs=1e-5
+    )
+    assert len({answer["prediction_id"] for answer in answers}) == 100
+    # The gateway refuses one id, and the others are there all the same.
+    rows.write_text(
+        '{"subscriber": "S1", "f0": 1}\n{"subscriber": "%s", "f0": 1}\n' % ("S" * 1_000)
+    )
+    good, bad = running_system.turnout("predict", MODEL, "--rows", str(rows), exit_code=1)
+    assert (len(good["scores"]), bad["error"].split(":")[0]) == (1, "INVALID_ARGUMENT")
+    # Options that contradict each other, and deadlines that are none.
+    running_system.turnout("predict", MODEL, "S1", "--rows", str(rows), exit_code=2)
+    for timeout in ("0", "-1", "nan", "inf"):
+        running_system.turnout("predict", MODEL, "S1", "--timeout", timeout, exit_code=2)
+
+
+def test_predict_sends_a_category_that_looks_like_a_number_as_text(
+    running_system: RunningSystem,
+) -> None:
+    """The command scores what the Python client scores, and not the category at a position."""
+    contract = ModelContract(
+        entities=("subscriber",),
+        inputs=(RequestInput(name="plan", dictionary=("1", "2", "3"), default=0.0),),
+    )
+    files = tiny_files("plans", contract=contract, weights=np.ones((1, 1), dtype=np.float32))
+
+    async def ask() -> Any:  # noqa: ANN401  any JSON
+        deployment = Deployment(
+            model="plans", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+        )
+        async with gateway_fixture({"1": files}, deployment) as gateway:
+            return await asyncio.to_thread(
+                running_system.turnout,
+                *("--gateway", f"127.0.0.1:{gateway.port}", "predict", "plans", "S1"),
+                *("-i", "plan=2"),
+            )
+
+    answer = asyncio.run(ask())
+    assert answer["scores"] == [[1.0]]
 
 
 def test_outcome_refuses_a_forged_prediction_id(running_system: RunningSystem) -> None:

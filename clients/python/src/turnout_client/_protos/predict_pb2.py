@@ -24,23 +24,24 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\x14protos/predict.proto\x12\nturnout.v1\"\xb7\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1d\n\x04rows\x18\x02 \x03(\x0b\x32\x0f.turnout.v1.Row\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x10\n\x08\x63ontract\x18\x05 \x01(\x06\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12,\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\x17.turnout.v1.Criticality\"\xe2\x01\n\x03Row\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\x02\x12)\n\x05named\x18\x03 \x03(\x0b\x32\x1a.turnout.v1.Row.NamedEntry\x12\x32\n\nnamed_text\x18\x04 \x03(\x0b\x32\x1e.turnout.v1.Row.NamedTextEntry\x1a,\n\nNamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x1a\x30\n\x0eNamedTextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbe\x01\n\x0cPredictReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1e\n\x04role\x18\x04 \x01(\x0e\x32\x10.turnout.v1.Role\x12\x15\n\rprediction_id\x18\x05 \x01(\x0c\x12\x0f\n\x07holdout\x18\x06 \x01(\x08\x12\x0e\n\x06scores\x18\x07 \x03(\x02\x12\x0f\n\x07outputs\x18\x08 \x01(\r\x12\x11\n\trow_flags\x18\t \x03(\r\"|\n\x0bStreamReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05reply\x18\x02 \x01(\x0b\x32\x18.turnout.v1.PredictReplyH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.turnout.v1.StatusH\x00\x42\x08\n\x06result\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x9e\x01\n\x0eOutcomeRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x0b\n\x03row\x18\x04 \x01(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\r\n\x05value\x18\x06 \x01(\x01\x12\x15\n\revent_time_ms\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"\xa7\x01\n\x0cOutcomeReply\x12\x39\n\x0b\x61ttribution\x18\x01 \x01(\x0e\x32$.turnout.v1.OutcomeReply.Attribution\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"I\n\x0b\x41ttribution\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10\x42Y_PREDICTION_ID\x10\x01\x12\x13\n\x0f\x42Y_ENTITY_LATER\x10\x02\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xf6\x01\n\x10ModelDescription\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x65ntities\x18\x02 \x03(\t\x12(\n\x06inputs\x18\x03 \x03(\x0b\x32\x18.turnout.v1.RequestInput\x12\x16\n\x0einput_contract\x18\x04 \x01(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12-\n\x08versions\x18\x06 \x03(\x0b\x32\x1b.turnout.v1.DeployedVersion\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x10\n\x08rows_max\x18\x08 \x01(\r\x12\x1b\n\x13\x64\x65\x61\x64line_ms_default\x18\t \x01(\r\"G\n\x0cRequestInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndictionary\x18\x02 \x03(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\x02\"j\n\x0f\x44\x65ployedVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x10\n\x08share_bp\x18\x04 \x01(\r\x12\x16\n\x0emodel_contract\x18\x05 \x01(\t*T\n\x0b\x43riticality\x12\x1b\n\x17\x43RITICALITY_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43RITICAL\x10\x01\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x02\x12\r\n\tSHEDDABLE\x10\x03*X\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nPRODUCTION\x10\x01\x12\n\n\x06\x43\x41NARY\x10\x02\x12\n\n\x06PINNED\x10\x03\x12\x0c\n\x08\x46\x41LLBACK\x10\x04\"\x04\x08\x05\x10\x05*Z\n\x07RowFlag\x12\n\n\x06ROW_OK\x10\x00\x12\x0b\n\x07MISSING\x10\x01\x12\t\n\x05STALE\x10\x02\x12\r\n\tDEFAULTED\x10\x04\x12\x0c\n\x08\x44\x45GRADED\x10\x08\x12\x0e\n\nNOT_STICKY\x10\x10\x32\xa9\x02\n\tPredictor\x12?\n\x07Predict\x12\x1a.turnout.v1.PredictRequest\x1a\x18.turnout.v1.PredictReply\x12H\n\rPredictStream\x12\x1a.turnout.v1.PredictRequest\x1a\x17.turnout.v1.StreamReply(\x01\x30\x01\x12\x45\n\rReportOutcome\x12\x1a.turnout.v1.OutcomeRequest\x1a\x18.turnout.v1.OutcomeReply\x12J\n\rDescribeModel\x12\x1b.turnout.v1.DescribeRequest\x1a\x1c.turnout.v1.ModelDescriptionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\x14protos/predict.proto\x12\nturnout.v1\"\xb7\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1d\n\x04rows\x18\x02 \x03(\x0b\x32\x0f.turnout.v1.Row\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x10\n\x08\x63ontract\x18\x05 \x01(\x06\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12,\n\x0b\x63riticality\x18\x07 \x01(\x0e\x32\x17.turnout.v1.Criticality\"\xe2\x01\n\x03Row\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\x02\x12)\n\x05named\x18\x03 \x03(\x0b\x32\x1a.turnout.v1.Row.NamedEntry\x12\x32\n\nnamed_text\x18\x04 \x03(\x0b\x32\x1e.turnout.v1.Row.NamedTextEntry\x1a,\n\nNamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x1a\x30\n\x0eNamedTextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbe\x01\n\x0cPredictReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1e\n\x04role\x18\x04 \x01(\x0e\x32\x10.turnout.v1.Role\x12\x15\n\rprediction_id\x18\x05 \x01(\x0c\x12\x0f\n\x07holdout\x18\x06 \x01(\x08\x12\x0e\n\x06scores\x18\x07 \x03(\x02\x12\x0f\n\x07outputs\x18\x08 \x01(\r\x12\x11\n\trow_flags\x18\t \x03(\r\"\x82\x01\n\x0bStreamReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05reply\x18\x02 \x01(\x0b\x32\x18.turnout.v1.PredictReplyH\x00\x12*\n\x06status\x18\x03 \x01(\x0b\x32\x18.turnout.v1.StreamStatusH\x00\x42\x08\n\x06result\"-\n\x0cStreamStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x9e\x01\n\x0eOutcomeRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x0b\n\x03row\x18\x04 \x01(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\r\n\x05value\x18\x06 \x01(\x01\x12\x15\n\revent_time_ms\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"\xa7\x01\n\x0cOutcomeReply\x12\x39\n\x0b\x61ttribution\x18\x01 \x01(\x0e\x32$.turnout.v1.OutcomeReply.Attribution\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"I\n\x0b\x41ttribution\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x14\n\x10\x42Y_PREDICTION_ID\x10\x01\x12\x13\n\x0f\x42Y_ENTITY_LATER\x10\x02\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xf6\x01\n\x10ModelDescription\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x65ntities\x18\x02 \x03(\t\x12(\n\x06inputs\x18\x03 \x03(\x0b\x32\x18.turnout.v1.RequestInput\x12\x16\n\x0einput_contract\x18\x04 \x01(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12-\n\x08versions\x18\x06 \x03(\x0b\x32\x1b.turnout.v1.DeployedVersion\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x10\n\x08rows_max\x18\x08 \x01(\r\x12\x1b\n\x13\x64\x65\x61\x64line_ms_default\x18\t \x01(\r\"G\n\x0cRequestInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndictionary\x18\x02 \x03(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\x02\"j\n\x0f\x44\x65ployedVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x10\n\x08share_bp\x18\x04 \x01(\r\x12\x16\n\x0emodel_contract\x18\x05 \x01(\t*T\n\x0b\x43riticality\x12\x1b\n\x17\x43RITICALITY_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43RITICAL\x10\x01\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x02\x12\r\n\tSHEDDABLE\x10\x03*X\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nPRODUCTION\x10\x01\x12\n\n\x06\x43\x41NARY\x10\x02\x12\n\n\x06PINNED\x10\x03\x12\x0c\n\x08\x46\x41LLBACK\x10\x04\"\x04\x08\x05\x10\x05*Z\n\x07RowFlag\x12\n\n\x06ROW_OK\x10\x00\x12\x0b\n\x07MISSING\x10\x01\x12\t\n\x05STALE\x10\x02\x12\r\n\tDEFAULTED\x10\x04\x12\x0c\n\x08\x44\x45GRADED\x10\x08\x12\x0e\n\nNOT_STICKY\x10\x10\x32\xa9\x02\n\tPredictor\x12?\n\x07Predict\x12\x1a.turnout.v1.PredictRequest\x1a\x18.turnout.v1.PredictReply\x12H\n\rPredictStream\x12\x1a.turnout.v1.PredictRequest\x1a\x17.turnout.v1.StreamReply(\x01\x30\x01\x12\x45\n\rReportOutcome\x12\x1a.turnout.v1.OutcomeRequest\x1a\x18.turnout.v1.OutcomeReply\x12J\n\rDescribeModel\x12\x1b.turnout.v1.DescribeRequest\x1a\x1c.turnout.v1.ModelDescriptionB.\n\nturnout.v1P\x01Z\x11turnout/turnoutv1\xaa\x02\nTurnout.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'turnout_client._protos.predict_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nturnout.v1P\001Z\021turnout/turnoutv1\252\002\nTurnout.V1'
   _globals['_ROW_NAMEDENTRY']._loaded_options = None
   _globals['_ROW_NAMEDENTRY']._serialized_options = b'8\001'
   _globals['_ROW_NAMEDTEXTENTRY']._loaded_options = None
   _globals['_ROW_NAMEDTEXTENTRY']._serialized_options = b'8\001'
-  _globals['_CRITICALITY']._serialized_start=1606
-  _globals['_CRITICALITY']._serialized_end=1690
-  _globals['_ROLE']._serialized_start=1692
-  _globals['_ROLE']._serialized_end=1780
-  _globals['_ROWFLAG']._serialized_start=1782
-  _globals['_ROWFLAG']._serialized_end=1872
+  _globals['_CRITICALITY']._serialized_start=1619
+  _globals['_CRITICALITY']._serialized_end=1703
+  _globals['_ROLE']._serialized_start=1705
+  _globals['_ROLE']._serialized_end=1793
+  _globals['_ROWFLAG']._serialized_start=1795
+  _globals['_ROWFLAG']._serialized_end=1885
   _globals['_PREDICTREQUEST']._serialized_start=37
   _globals['_PREDICTREQUEST']._serialized_end=220
   _globals['_ROW']._serialized_start=223
@@ -51,24 +52,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROW_NAMEDTEXTENTRY']._serialized_end=449
   _globals['_PREDICTREPLY']._serialized_start=452
   _globals['_PREDICTREPLY']._serialized_end=642
-  _globals['_STREAMREPLY']._serialized_start=644
-  _globals['_STREAMREPLY']._serialized_end=768
-  _globals['_STATUS']._serialized_start=770
-  _globals['_STATUS']._serialized_end=809
-  _globals['_OUTCOMEREQUEST']._serialized_start=812
-  _globals['_OUTCOMEREQUEST']._serialized_end=970
-  _globals['_OUTCOMEREPLY']._serialized_start=973
-  _globals['_OUTCOMEREPLY']._serialized_end=1140
-  _globals['_OUTCOMEREPLY_ATTRIBUTION']._serialized_start=1067
-  _globals['_OUTCOMEREPLY_ATTRIBUTION']._serialized_end=1140
-  _globals['_DESCRIBEREQUEST']._serialized_start=1142
-  _globals['_DESCRIBEREQUEST']._serialized_end=1174
-  _globals['_MODELDESCRIPTION']._serialized_start=1177
-  _globals['_MODELDESCRIPTION']._serialized_end=1423
-  _globals['_REQUESTINPUT']._serialized_start=1425
-  _globals['_REQUESTINPUT']._serialized_end=1496
-  _globals['_DEPLOYEDVERSION']._serialized_start=1498
-  _globals['_DEPLOYEDVERSION']._serialized_end=1604
-  _globals['_PREDICTOR']._serialized_start=1875
-  _globals['_PREDICTOR']._serialized_end=2172
+  _globals['_STREAMREPLY']._serialized_start=645
+  _globals['_STREAMREPLY']._serialized_end=775
+  _globals['_STREAMSTATUS']._serialized_start=777
+  _globals['_STREAMSTATUS']._serialized_end=822
+  _globals['_OUTCOMEREQUEST']._serialized_start=825
+  _globals['_OUTCOMEREQUEST']._serialized_end=983
+  _globals['_OUTCOMEREPLY']._serialized_start=986
+  _globals['_OUTCOMEREPLY']._serialized_end=1153
+  _globals['_OUTCOMEREPLY_ATTRIBUTION']._serialized_start=1080
+  _globals['_OUTCOMEREPLY_ATTRIBUTION']._serialized_end=1153
+  _globals['_DESCRIBEREQUEST']._serialized_start=1155
+  _globals['_DESCRIBEREQUEST']._serialized_end=1187
+  _globals['_MODELDESCRIPTION']._serialized_start=1190
+  _globals['_MODELDESCRIPTION']._serialized_end=1436
+  _globals['_REQUESTINPUT']._serialized_start=1438
+  _globals['_REQUESTINPUT']._serialized_end=1509
+  _globals['_DEPLOYEDVERSION']._serialized_start=1511
+  _globals['_DEPLOYEDVERSION']._serialized_end=1617
+  _globals['_PREDICTOR']._serialized_start=1888
+  _globals['_PREDICTOR']._serialized_end=2185
 # @@protoc_insertion_point(module_scope)

@@ -119,10 +119,10 @@ class StreamReply(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     reply: PredictReply
-    status: Status
-    def __init__(self, request_id: _Optional[str] = ..., reply: _Optional[_Union[PredictReply, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    status: StreamStatus
+    def __init__(self, request_id: _Optional[str] = ..., reply: _Optional[_Union[PredictReply, _Mapping]] = ..., status: _Optional[_Union[StreamStatus, _Mapping]] = ...) -> None: ...
 
-class Status(_message.Message):
+class StreamStatus(_message.Message):
     __slots__ = ("code", "message")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
