@@ -171,9 +171,8 @@ def notice_targets(file: Path | None) -> tuple[NoticeTarget, ...]:
     return read_environment(project, file.stem).notice_targets()
 
 
-def main() -> None:
-    """Parse the command line and serve until a signal."""
-    # Read the command line, and the files that it names.
+def _control_options() -> argparse.ArgumentParser:
+    """Return the options of the control process."""
     parser = argparse.ArgumentParser(prog="python -m turnout.control", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
     parser.add_argument("--listen", required=True, help="host:port; port 0 takes a free port")
@@ -201,8 +200,13 @@ def main() -> None:
     )
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and serve until a signal."""
     # What the options name is read before anything is served.
-    options = parser.parse_args()
+    options = _control_options().parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     keep_files_private()
     log_to_stderr("%(asctime)s %(name)s %(message)s")

@@ -106,8 +106,8 @@ fn prediction_ids_by<const LANES: usize>(answer: AnswerIds) -> Vec<u8> {
         let positive = f64::from(score) >= answer.rule.threshold;
         let mask = masks[index + (first & 7) as usize];
         id[SCORE_AT..SCORE_AT + 2].copy_from_slice(&(code ^ mask as u16).to_le_bytes());
-        let bits = u8::from(bfloat16) * BFLOAT16_BIT | u8::from(positive) * POSITIVE_BIT;
-        id[ROLE_AT] |= bits ^ (mask >> 16 & 3) as u8 * BFLOAT16_BIT;
+        let bits = (u8::from(bfloat16) * BFLOAT16_BIT) | (u8::from(positive) * POSITIVE_BIT);
+        id[ROLE_AT] |= bits ^ ((mask >> 16 & 3) as u8 * BFLOAT16_BIT);
         if answer.held_out.get(index).is_some_and(|out| *out != 0) {
             id[ROLE_AT] |= HOLDOUT_BIT;
         }
