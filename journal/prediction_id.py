@@ -133,6 +133,16 @@ def masking_key(key: bytes) -> bytes:
     return blake2s(MASKING_DOMAIN, key=key).digest()
 
 
+def made_by(prediction_id: bytes) -> tuple[int, int] | None:
+    """Return when an id was made, in Unix milliseconds, and the boot id of its worker.
+
+    None: it is sealed. Nothing is verified.
+    """
+    fields = BODY.unpack(prediction_id[: BODY.size])
+    sealed = fields[0] % 2 == SEALED_FORMAT % 2
+    return None if sealed else (fields[7] & _LOWER_MASK, fields[9])
+
+
 def write_prediction_id(
     key: bytes,
     *,

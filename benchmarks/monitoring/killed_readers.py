@@ -23,6 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from journal.prediction_id import hash_model_name, write_prediction_id
+from journal.score_code import ScoreRule
 from journal.segment import JournalKind, frame_record
 from journal.tape import SegmentWriter
 from monitoring.api.component import MonitoringComponent, database_url
@@ -42,6 +43,7 @@ from turnout.processes.port_checks import free_tcp_port
 
 GATEWAY = "gateway-1"
 KEY = bytes(range(32))
+RULE = ScoreRule(True, 0.5)
 DIGEST8 = int.from_bytes(b"version7", "little")
 START_MS = 1_790_000_000_000
 WIDTH = 20
@@ -272,6 +274,7 @@ def journal_records(
     rng = np.random.default_rng(number)
     at_ms = START_MS + number % 3 * 3_600_000
     key_hash = rng.integers(0, 2**63, calls).astype("<u8")
+    scores = rng.random(calls).astype("<f4")
     ids = [
         write_prediction_id(
             KEY,
@@ -284,6 +287,9 @@ def journal_records(
             at_ms=at_ms,
             key_hash=int(key_hash[call]),
             boot_id=1,
+            rows=1,
+            score=float(scores[call]),
+            rule=RULE,
         )
         for call in range(calls)
     ]
@@ -304,7 +310,7 @@ def journal_records(
         width=width,
         vectors=vectors.tobytes(),
         outputs=1,
-        scores=rng.random(calls).astype("<f4").tobytes(),
+        scores=scores.tobytes(),
         entity_ids=[f"customer-{calls * number + call}" for call in range(calls)],
     )
     # The report about its first call.

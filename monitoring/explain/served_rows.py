@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from host.files import folder_lock
-from journal.prediction_id import BODY, FORMAT, LENGTH
+from journal.prediction_id import LENGTH, made_by
 from journal.segment import (
     HEADER,
     JournalKind,
@@ -48,12 +48,6 @@ class ServedDecision:
     at_unix_ns: int
     vectors: NDArray[np.float32]
     scores: NDArray[np.float32]
-
-
-def made_ms(prediction_id: bytes) -> int | None:
-    """Return when an id was made, in Unix milliseconds; None if it is sealed. Nothing is proven."""
-    fields = BODY.unpack(prediction_id[: BODY.size])
-    return int(fields[7]) if fields[0] == FORMAT else None
 
 
 class DecisionSource(Protocol):
@@ -96,13 +90,12 @@ class JournalDecisions:
 
     def _segments(self, prediction_id: bytes) -> Iterator[Path]:
         """Yield the segments that may have the id, the newest first."""
-        fields = BODY.unpack(prediction_id[: BODY.size])
-        plain, at_ms, boot_id = fields[0] == FORMAT, fields[7], fields[9]
+        made = made_by(prediction_id)
         named: list[tuple[SegmentName, Path]] = []
         for folder in journals_below(self._folder):
             for name in list_segments(folder, JournalKind.SERVED):
-                late = plain and name.unix_ms > at_ms + CLOCK_MS
-                if not late and not (plain and name.boot_id != boot_id):
+                late = made is not None and name.unix_ms > made[0] + CLOCK_MS
+                if not late and (made is None or name.boot_id == made[1]):
                     named.append((name, folder / str(name)))
         yield from (path for _, path in sorted(named, reverse=True))
 

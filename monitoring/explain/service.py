@@ -17,9 +17,9 @@ from access.bounds import BoundError
 from access.interceptor import caller_identity
 from access.requests import parse_request
 from features.contract import ModelContract
-from journal.prediction_id import LENGTH
+from journal.prediction_id import LENGTH, made_by
 from monitoring.explain.children import ExplainerChildren
-from monitoring.explain.served_rows import DecisionSource, ServedDecision, made_ms
+from monitoring.explain.served_rows import DecisionSource, ServedDecision
 from protos import explain_pb2 as pb
 from registry.client import RegistryClient
 from registry.explanation.errors import NotExplainedError
@@ -178,7 +178,7 @@ class ExplainerComponent:
         """Look for a call, and again for a young one: workers journal a call after its reply."""
         for pause_s in (*PAUSES_S, 0.0):
             found = await asyncio.to_thread(decisions.find_decision, prediction_id)
-            age_ms = time.time_ns() // 1_000_000 - (made_ms(prediction_id) or 0)
+            age_ms = time.time_ns() // 1_000_000 - (made_by(prediction_id) or (0,))[0]
             if found is not None or not -YOUNG_MS < age_ms < YOUNG_MS:
                 return found
             await asyncio.sleep(pause_s)

@@ -11,7 +11,6 @@ from journal.prediction_id import (
     HOLDOUT_BIT,
     LENGTH,
     SEALED_FORMAT,
-    PredictionId,
     PredictionIdError,
     read_prediction_id,
 )
@@ -27,12 +26,6 @@ DIGEST_BYTES = 16
 def id_digest(prediction_id: bytes) -> bytes:
     """Return the 16 bytes by which monitoring names a prediction id."""
     return blake2b(prediction_id, digest_size=DIGEST_BYTES).digest()
-
-
-def score_of(prediction: PredictionId) -> float | None:
-    """Return the score that an id carries; None: an id of a release before scores."""
-    score: float | None = getattr(prediction, "score", None)
-    return score
 
 
 class IdFields:
@@ -94,7 +87,6 @@ class IdFields:
         event.holdout = prediction.holdout
         event.predicted_unix_ms = prediction.at_ms
         event.key_hash = prediction.key_hash
-        score = score_of(prediction)
-        if score is not None:
-            event.score = score
+        if prediction.score is not None:
+            event.score = prediction.score
         return event

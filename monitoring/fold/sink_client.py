@@ -7,6 +7,7 @@ monitoring is back.
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import grpc
 from access.bounds import MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel
 from host.retry import Backoff
+from journal.progress import note_progress
 from monitoring.cells.version_bins import VersionBins
 from monitoring.fold.id_fields import IdFields
 from monitoring.fold.journal_fold import BatchContent, JournalFold, VersionKey
@@ -87,6 +89,10 @@ class CellSinkClient:
         await self._channel.close()
 
 
+PROGRESS_NAME = "monitoring"
+"""Under this name the reader says in the journal's folder how far it is."""
+
+
 class JournalReaderLoop:
     """Reads a journal for ever and pushes what is new."""
 
@@ -123,6 +129,9 @@ class JournalReaderLoop:
             if content:
                 fold.note_stored(await self._client.push(await self._count(fold, content)))
                 self._note_success()
+                # Retention keeps what this reader has not read.
+                with suppress(OSError):
+                    note_progress(self._folder, PROGRESS_NAME, fold.read_offsets)
             elif once:
                 return True
             # Few large batches cost less than many small ones. What is behind goes on at once.

@@ -4,11 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from journal.prediction_id import HOLDOUT_BIT, hash_model_name, write_prediction_id
+from journal.score_code import ScoreRule
 from monitoring.cells.version_bins import FeatureBins, OutputBins, VersionBins
 from protos.journal_pb2 import OutcomeRecord, ServedBatch
 from stats.score_grid import score_grid_edges
 
 KEY = bytes(range(32))
+RULE = ScoreRule(True, 0.5)
+"""Scores are probabilities, decided at one half."""
 HOUR_NS = 3_600 * 10**9
 AT_NS = 480_000 * HOUR_NS + 7
 DIGEST8 = int.from_bytes(b"version7", "little")
@@ -48,6 +51,9 @@ def ids_of(
             at_ms=at_ms,
             key_hash=int(key),
             boot_id=5,
+            rows=1,
+            score=0.5,
+            rule=RULE,
         )
         for number, (key, kept_out) in enumerate(zip(key_hash, holdout, strict=True))
     )

@@ -78,6 +78,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_shadow_record("churn", "8", "journaled", 8)
     metrics.count_shadow_end("churn", "8", "crashed")
     metrics.count_journal_dropped("served", 3)
+    metrics.set_gauge("turnout_journal_healthy", 1, "served")
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
     metrics.set_gauge("turnout_windows_refused", 1)

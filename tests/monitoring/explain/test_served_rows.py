@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from journal.prediction_id import HOLDOUT_BIT, write_prediction_id
+from journal.score_code import ScoreRule
 from journal.segment import JournalKind, SegmentName, frame_record, segment_header
 from monitoring.explain.served_rows import JournalDecisions
 from protos.journal_pb2 import ServedBatch
@@ -30,6 +31,9 @@ def prediction_id(sequence: int, *, boot_id: int = 5, sealed: bool = False) -> b
         at_ms=AT_MS,
         key_hash=9,
         boot_id=boot_id,
+        rows=sequence + 1,
+        score=0.02,
+        rule=ScoreRule(True, 0.5),
     )
 
 
