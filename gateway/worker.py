@@ -258,7 +258,9 @@ class GatewayWorker:
         parts = self._parts
         all_routes = parts.route_table.all()
         parts.server.configure({routes.model: routes.shape for routes in all_routes})
-        parts.metrics.set_models([routes.model for routes in all_routes])
+        parts.metrics.set_deployed(
+            {routes.model: routes.deployment.versions() for routes in all_routes}
+        )
         shadows = {
             participant.version.id for routes in all_routes for participant, _ in routes.shadows
         }

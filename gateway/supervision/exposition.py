@@ -112,6 +112,18 @@ def sum_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
     }
 
 
+def bounded_past(past: Snapshot, living: Sequence[Snapshot]) -> dict[str, Any]:
+    """Return the counts of ended workers without the series that only they have, in each family
+    with SERIES_MAX of them: those of versions that left the deployments.
+    """
+    kept = {}
+    for name, series in past.items():
+        named = {tuple(labels) for snapshot in living for labels, _ in snapshot.get(name, ())}
+        full = len(series) >= SERIES_MAX
+        kept[name] = [item for item in series if not full or tuple(item[0]) in named]
+    return kept
+
+
 def without_gauges(snapshot: Snapshot) -> dict[str, Any]:
     """Return *snapshot* without its gauges, which mean nothing once the worker has ended."""
     return {

@@ -24,7 +24,13 @@ from typing import Any
 from gateway.isolation.breadcrumbs import Suspects, read_running_versions
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, ControlConnection, Message
-from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
+from gateway.supervision.exposition import (
+    Report,
+    Snapshot,
+    bounded_past,
+    sum_snapshots,
+    without_gauges,
+)
 from gateway.supervision.journal_keeper import JournalKeeper
 from gateway.supervision.metrics_endpoint import MetricsEndpoint
 from gateway.supervision.slots import (
@@ -291,9 +297,9 @@ class Supervisor:
         self._slots.remove_worker(worker, time.monotonic_ns())
         # The slot keeps the worker's counts, so that totals never go back.
         label = _worker_label(worker)
-        self._past_snapshots[label] = without_gauges(
-            sum_snapshots([self._past_snapshots.get(label, {}), child.snapshot])
-        )
+        past = sum_snapshots([self._past_snapshots.get(label, {}), child.snapshot])
+        living = [other.snapshot for other in self._children.values()]
+        self._past_snapshots[label] = bounded_past(without_gauges(past), living)
         if not self._slots.stopping:
             cause = worker.kill_reason or worker.replace_reason or "drain" * drained or "died"
             self._restarts[label, cause] += 1

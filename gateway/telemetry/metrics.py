@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stats.latency import BINS, EDGES_NS
 
 SERIES_MAX = 1_024
-"""Series of a family: 30 models, 8 versions, 4 roles. Beyond it, the labels model and version of a
-new series are `other`."""
+"""Series of a family: 30 models, 8 versions, 4 roles. At this bound, the series of versions that no
+deployment names are dropped. If it is still full, model and version of a new series are `other`."""
 
 OTHER = "other"
 
@@ -156,11 +156,15 @@ class Metrics:
         self._scores: dict[LabelValues, NDArray[np.int64]] = {}
         self._batches = [0] * (len(ROW_EDGES) + 1)
         self._batch_rows = 0
-        self._models: frozenset[str] | None = None
+        self._deployed: dict[str, frozenset[str]] | None = None
 
-    def set_models(self, models: Collection[str]) -> None:
-        """Set the models that get series of their own; other names a caller sends get `other`."""
-        self._models = frozenset(models)
+    def set_deployed(self, versions: Mapping[str, Collection[str]]) -> None:
+        """Set the deployed versions by model.
+
+        Other names of models that a caller sends get `other`. Series of other versions stay until
+        their family is full.
+        """
+        self._deployed = {model: frozenset(labels) for model, labels in versions.items()}
 
     def count_calls(self, model: str, version: str, role: str, outcome: str, n: int) -> None:
         """Add *n* calls of *version*; *outcome* is one word, such as answered or a fault's name."""
@@ -242,7 +246,7 @@ class Metrics:
         if len(labels) != len(FAMILIES[name].labels):
             raise ValueError(f"{name} takes labels {FAMILIES[name].labels}, not {labels}")
         series = self._gauges[name]
-        series[self._bounded_key(series, labels)] = value
+        series[self._bounded_key(series, labels, FAMILIES[name].labels)] = value
 
     def replace_gauge(self, name: str, values: Mapping[LabelValues, float]) -> None:
         """Set the series of gauge *name* of FAMILIES to *values*, and drop its other series.
@@ -285,14 +289,20 @@ class Metrics:
         series[key] = count + n
 
     def _model_label(self, model: str) -> str:
-        return model if self._models is None or model in self._models else OTHER
+        return model if self._deployed is None or model in self._deployed else OTHER
 
-    @staticmethod
     def _bounded_key(
-        series: dict[LabelValues, Any], key: LabelValues, labels: tuple[str, ...] = ARM_LABELS
+        self, series: dict[LabelValues, Any], key: LabelValues, labels: tuple[str, ...] = ARM_LABELS
     ) -> LabelValues:
-        """Return *key*; for a new key beyond SERIES_MAX, one with `other` as model and version."""
+        """Return *key*; for a new key of a full family, one with `other` as model and version."""
         if key in series or len(series) < SERIES_MAX:
             return key
+        # Without the versions that are gone, there is usually room.
+        if labels[:2] == ("model", "version") and self._deployed is not None:
+            for old in list(series):
+                if old[1] not in self._deployed.get(old[0], ()):
+                    del series[old]
+            if len(series) < SERIES_MAX:
+                return key
         pairs = zip(key, labels, strict=False)
         return tuple(OTHER if label in ("model", "version") else value for value, label in pairs)

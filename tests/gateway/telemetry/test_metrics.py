@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.supervision.exposition import Exposition, Report, sum_snapshots, without_gauges
+from gateway.supervision.exposition import (
+    Exposition,
+    Report,
+    bounded_past,
+    sum_snapshots,
+    without_gauges,
+)
 from gateway.telemetry.metrics import FAMILIES, SECONDS_EDGES, SERIES_MAX, Metrics
 from stats.latency import BINS, latency_bins
 
@@ -128,7 +134,7 @@ def test_exposition_keeps_a_dead_workers_counts_and_drops_its_gauges() -> None:
 def test_metrics_bound_the_series_that_callers_can_create() -> None:
     """10,000 unknown model names make one series, `other`; so do versions past the bound."""
     metrics = Metrics()
-    metrics.set_models({"churn"})
+    metrics.set_deployed({"churn": [str(index) for index in range(3 * SERIES_MAX)]})
     for index in range(10_000):
         metrics.count_refusals(f"made-up-{index}", "NOT_FOUND", "model", 1)
         metrics.count_caller_refusals("crm", "UNAUTHENTICATED", 1)
@@ -145,6 +151,26 @@ def test_metrics_bound_the_series_that_callers_can_create() -> None:
         "turnout_calls"
     ]
     assert len(snapshot["turnout_call_seconds"]) == SERIES_MAX + 1
+
+
+def test_newest_version_has_series_of_its_own_after_any_number_of_versions() -> None:
+    """The series of versions that no deployment names make room for it, also across workers."""
+    metrics = Metrics()
+    for label in range(1, 3 * SERIES_MAX):
+        metrics.set_deployed({"churn": [str(label - 1), str(label)]})
+        for role in ("PRODUCTION", "CANARY"):
+            metrics.count_calls("churn", str(label), role, "answered", 1)
+    calls = {tuple(labels): n for labels, n in metrics.snapshot()["turnout_calls"]}
+    assert len(calls) <= SERIES_MAX
+    newest = str(3 * SERIES_MAX - 1)
+    assert calls["churn", newest, "PRODUCTION", "answered"] == 1
+    assert not [labels for labels in calls if "other" in labels]
+    # A worker that ended leaves the counts of versions that living workers have.
+    full = {"turnout_calls": [[["churn", str(n), "r", "answered"], 1] for n in range(SERIES_MAX)]}
+    living = {"turnout_calls": [[["churn", "7", "r", "answered"], 2]]}
+    past = bounded_past(full, [living])
+    assert past == {"turnout_calls": [[["churn", "7", "r", "answered"], 1]]}
+    assert bounded_past(living, []) == living
 
 
 def test_replaced_gauge_drops_the_series_that_are_not_among_the_new_ones() -> None:
