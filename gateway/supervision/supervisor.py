@@ -159,16 +159,10 @@ class Supervisor:
                 loop.remove_signal_handler(number)
             self._metrics_endpoint.close()
             self._slot_sockets.close()
-        if self.hopeless:
-            return 2
-        return 0 if self._stop_requests == 1 else 1
+        return 2 if self.hopeless else int(self._stop_requests != 1)
 
     def stop(self) -> None:
-        """Drain all workers and end. A second call kills them.
-
-        With stop_accept_s, workers first go on to accept connections while health and /readyz say
-        that clients should go elsewhere.
-        """
+        """Drain all workers and end, after stop_accept_s; a second call kills them."""
         self._stop_requests += 1
         log.warning("stopping workers=%d kill=%s", len(self._children), self._stop_requests > 1)
         if self._stop_requests > 1:
@@ -299,7 +293,7 @@ class Supervisor:
         label = _worker_label(worker)
         past = sum_snapshots([self._past_snapshots.get(label, {}), child.snapshot])
         living = [other.snapshot for other in self._children.values()]
-        self._past_snapshots[label] = bounded_past(without_gauges(past), living)
+        self._past_snapshots[label] = without_gauges(bounded_past(past, living))
         if not self._slots.stopping:
             cause = worker.kill_reason or worker.replace_reason or "drain" * drained or "died"
             self._restarts[label, cause] += 1

@@ -300,7 +300,7 @@ class Metrics:
         # Without the versions that are gone, there is usually room.
         if labels[:2] == ("model", "version") and self._deployed is not None:
             for old in list(series):
-                if old[1] not in self._deployed.get(old[0], ()):
+                if old[0] != OTHER and old[1] not in self._deployed.get(old[0], ()):
                     del series[old]
             if len(series) < SERIES_MAX:
                 return key
