@@ -28,6 +28,8 @@ CONTROL_SERVICES = (
     "turnout.v1.Registry",
     "turnout.v1.Rollouts",
     "turnout.v1.WindowSink",
+    "turnout.v1.CellSink",
+    "turnout.v1.Monitoring",
     "turnout.v1.Explainer",
 )
 """The services of the control process."""
@@ -65,6 +67,9 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Rollouts/Undo": {OPERATOR},
     "/turnout.v1.Rollouts/SetWeight": {OPERATOR},
     "/turnout.v1.WindowSink/Push": {GATEWAY},
+    "/turnout.v1.CellSink/OpenReader": {GATEWAY},
+    "/turnout.v1.CellSink/GetVersionBins": {GATEWAY},
+    "/turnout.v1.CellSink/PushCells": {GATEWAY},
     "/turnout.v1.Explainer/Explain": {APPROVER, AUTHOR, OPERATOR},
     "/turnout.v1.Features/Push": {PUSHER},
 }
