@@ -259,7 +259,7 @@ class GatewayWorker:
         all_routes = parts.route_table.all()
         parts.server.configure({routes.model: routes.shape for routes in all_routes})
         parts.metrics.set_deployed(
-            {routes.model: routes.deployment.versions() for routes in all_routes}
+            {routes.model: routes.deployment.versions for routes in all_routes}
         )
         shadows = {
             participant.version.id for routes in all_routes for participant, _ in routes.shadows
