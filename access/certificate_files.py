@@ -15,7 +15,7 @@ class CertificateFilesError(ValueError):
 
 
 def check_certificate_files(certificate: Path, key: Path, authority: Path | None = None) -> None:
-    """Refuse what one of the two servers could not use, so that both refuse the same.
+    """Check that both servers can use these files, so that neither takes what the other refuses.
 
     certificate  PEM file: the server's certificate of version 3, then its chain.
     key          PEM file with the private key of the first certificate, without a password.

@@ -143,7 +143,7 @@ RULES: dict[str, AccessRule] = {
         PushCells=_role(GATEWAY),  # for the caller's own gateway (monitoring/api)
     ),
     **_service("turnout.v1.Monitoring", GetStatus=READ),
-    # An explanation shows what is known of a person, so who only reads does not see it.
+    # An explanation shows what is known of a person, so the role `reader` is not among them.
     **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),
     **_service("grpc.health.v1.Health", Check=OPEN, Watch=OPEN),
     **_service("grpc.reflection.v1.ServerReflection", ServerReflectionInfo=_role(CALLER)),

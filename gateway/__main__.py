@@ -67,8 +67,8 @@ async def _run(settings: Settings, announce: Path | None) -> int:
     if announce is not None:
         replace_file(announce, json.dumps({"host": bound.host, **ports}), durable=False)
     code = await supervisor.run()
-    if supervisor.hopeless:
-        sys.stderr.write(f"the gateway cannot start: {escape_controls(supervisor.hopeless)}\n")
+    if supervisor.start_failure:
+        sys.stderr.write(f"the gateway cannot start: {escape_controls(supervisor.start_failure)}\n")
     return code
 
 

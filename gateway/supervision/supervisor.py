@@ -51,7 +51,7 @@ from host.files import make_private_folder, replace_file
 from host.processes import rss_bytes
 
 FAILURES_ALIKE_MAX = 3
-"""Before any worker has served, the gateway ends when this many failed for the same reason."""
+"""As long as no worker has served, the gateway ends when this many failed for the same reason."""
 
 TICK_S = 0.05
 """Period of the checks for missing heartbeats, memory and exits. A worker's death is noticed
@@ -110,8 +110,8 @@ class Supervisor:
         """Whether a stop was requested and new connections are still accepted."""
         self._has_served = False
         self._failures: Counter[str] = Counter()
-        """Why workers failed -> how many did, until one has served."""
-        self.hopeless = ""
+        """Reason -> number of workers that failed for it before any worker served."""
+        self.start_failure = ""
         """Why no worker can serve; empty while one may."""
         self._suspects = Suspects()
         self._clock = SystemClock()
@@ -133,7 +133,7 @@ class Supervisor:
         """Keep the slots served until a stop is requested.
 
         Returns the exit code: 0 after a full drain, 1 after a second stop request, 2 when no worker
-        can serve (`hopeless`).
+        can serve (`start_failure`).
         """
         # Signals, and the files that workers and the journal's keeper need.
         loop = asyncio.get_running_loop()
@@ -159,7 +159,7 @@ class Supervisor:
                 loop.remove_signal_handler(number)
             self._metrics_endpoint.close()
             self._slot_sockets.close()
-        return 2 if self.hopeless else int(self._stop_requests != 1)
+        return 2 if self.start_failure else int(self._stop_requests != 1)
 
     def stop(self) -> None:
         """Drain all workers and end, after stop_accept_s; a second call kills them."""
@@ -340,7 +340,7 @@ class Supervisor:
         """End the gateway when workers fail again and again for one reason and none ever served."""
         self._failures[reason] += 1
         if self._failures[reason] >= FAILURES_ALIKE_MAX:
-            self.hopeless = reason
+            self.start_failure = reason
             self._drain_all()
 
     def _publish(self) -> None:

@@ -200,7 +200,7 @@ class ExplainerComponent:
         return row_of_names(self._contracts[digest], request.named, request.named_text), None
 
     def _log_reader(self, request: pb.ExplainRequest, model: str, label: str) -> None:
-        """Note who read an explanation. The id is hashed: with it a caller reports outcomes."""
+        """Log the actor of a read. The id is hashed: with it a caller could report outcomes."""
         name = hashlib.sha256(request.prediction_id).hexdigest()[:16]
         log.info(
             "explained model=%s version=%s prediction=%s row=%d actor=%s",

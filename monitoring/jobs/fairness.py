@@ -207,7 +207,7 @@ def _state_after(before: GroupState | None, binned: _BinnedPeople, group: Group)
 def _rate_counts(
     group: Group, possible: NDArray[np.bool_], selected: NDArray[np.bool_]
 ) -> RateCounts:
-    """Return the counts of a rate; nobody where fewer than ten people of a side can have it."""
+    """Return the counts of a rate; all 0 where fewer than ten people of a side can have it."""
     own, rest = group.members & possible, group.rest & possible
     if min(int(own.sum()), int(rest.sum())) < PEOPLE_SHOWN_MIN:
         return RateCounts(0, 0, 0, 0)

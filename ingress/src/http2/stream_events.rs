@@ -259,8 +259,8 @@ impl<S: Service> StreamEvents<'_, S> {
         }
     }
 
-    /// Answer a request that is not gRPC once it has ended. Clients of HTTP/1 behind a proxy lose the
-    /// connection if they are answered before.
+    /// Answer a request that is not gRPC once it has ended, or after the time for a message. An answer
+    /// before that closes the stream, and the rest of the request comes for a closed stream.
     fn answer_http(&mut self, id: i32, answer: HttpAnswer) {
         if let Some(stream) = self.streams.open.get_mut(&id) {
             stream.http_answer = Some(answer);

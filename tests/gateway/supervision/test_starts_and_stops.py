@@ -36,7 +36,7 @@ def test_gateway_that_can_never_serve_ends_with_the_reason(
         supervisor = Supervisor(settings, command=FAKE_WORKER)
         async with asyncio.timeout(30):
             assert await supervisor.run() == 2
-        assert supervisor.hopeless == reason
+        assert supervisor.start_failure == reason
 
     asyncio.run(walk())
 
