@@ -163,11 +163,10 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "monitoring": (
         ("errors",),
-        ("cells",),
+        ("cells", "jobs"),
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
-        ("fold", "explain"),
-        ("jobs",),
+        ("fold", "explain", "watch"),
         ("api",),
         ("__main__",),
     ),
