@@ -20,6 +20,7 @@ from monitoring.store import cell_rows, outcome_rows, window_counts
 from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.reader_rows import is_journal, reader_status, save_damages, save_positions
+from monitoring.store.served_versions import ServedVersion, first_day, served_versions
 from monitoring.store.tables import (
     HOUR,
     positions,
@@ -162,6 +163,16 @@ class MonitoringStore:
             return cell_rows.read_cells(
                 connection, since_hour, until_hour, model=model, version=version, role=role
             )
+
+    def served_versions(self, day: int) -> list[ServedVersion]:
+        """Return the versions that scored rows on a Unix day."""
+        with self._database.read_transaction() as connection:
+            return served_versions(connection, day)
+
+    def first_day(self) -> int | None:
+        """Return the Unix day of the oldest count; None: nothing was counted."""
+        with self._database.read_transaction() as connection:
+            return first_day(connection)
 
     # Windows and coverage
 
