@@ -19,6 +19,7 @@ from monitoring.errors import SequenceError
 from monitoring.store import cell_rows, outcome_rows, window_counts
 from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
 from monitoring.store.database import MonitoringDatabase
+from monitoring.store.outcome_batches import add_outcomes
 from monitoring.store.reader_rows import is_journal, reader_status, save_damages, save_positions
 from monitoring.store.served_versions import ServedVersion, first_day, served_versions
 from monitoring.store.tables import (
@@ -110,8 +111,7 @@ class MonitoringStore:
             # All of it, or nothing.
             for key, counts in counted:
                 add_to_cell(connection, HOUR, key, counts)
-            for event in batch.outcomes:
-                outcome_rows.add_outcome(connection, event)
+            add_outcomes(connection, batch.outcomes)
             save_damages(connection, batch, self._now_ms())
             if self._on_batch is not None:
                 self._on_batch(connection, batch)
