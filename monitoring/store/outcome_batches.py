@@ -23,7 +23,7 @@ from monitoring.cells.outcome_columns import (
     refuse_outcome,
 )
 from monitoring.cells.version_bins import VersionBins
-from monitoring.store.cell_rows import add_to_cell, digest_text
+from monitoring.store.cell_rows import add_to_cells, digest_text
 from monitoring.store.outcome_rows import find_version_bins
 from monitoring.store.tables import HOUR, outcomes
 from protos import monitoring_pb2 as pb
@@ -81,8 +81,7 @@ class _OutcomeBatch:
 
     def save(self) -> None:
         """Write the cells and the outcomes of all reports."""
-        for key, counts in self._cells.items():
-            add_to_cell(self._connection, HOUR, key, counts)
+        add_to_cells(self._connection, HOUR, self._cells.items())
         if self._new:
             self._connection.execute(insert(outcomes), list(self._new.values()))
         if self._changed:
