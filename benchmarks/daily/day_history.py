@@ -1,0 +1,174 @@
+"""Fills a folder of monitoring with five weeks of history, which a day's work reads.
+
+History is written into the tables directly. Cells of one hour stand for those of every hour, and
+the rows of each day of the last week for those of every model.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import insert
+
+from benchmarks.daily.day_versions import (
+    OUTCOME,
+    DayVersion,
+    block_of,
+    cells_of_hour,
+    kept_rows,
+)
+from monitoring.cells.cell import CellKey
+from monitoring.cells.decision_rows import DecisionRows
+from monitoring.decisions.parquet import write_decisions
+from monitoring.store.cell_rows import digest_text
+from monitoring.store.database import MonitoringDatabase
+from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
+from monitoring.store.tables import HOUR, cells, decision_files, outcomes
+from monitoring.watch.day_runner import DAYS, PERSONS
+from monitoring.watch.person_looks import PersonCounter
+from protos.predict_pb2 import PRODUCTION
+
+HISTORY_DAYS = 36
+"""Hours are rolled up after 35 days, so one day of each model is due."""
+FINAL_DAYS = 17
+OUTCOMES_A_DAY = 3_000
+INSERTED_ROWS = 5_000
+DAY_NS = 86_400 * 10**9
+HOURS = 24
+
+
+def write_history(
+    folder: Path, versions: list[DayVersion], day: int, rows_a_day: int, keys_a_day: int
+) -> None:
+    """Write what was there before a Unix day, a Sunday.
+
+    rows_a_day  predictions of each model. keys_a_day  kept rows of each model.
+    """
+    rng = np.random.default_rng(day)
+    database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
+    _insert(database, cells, _cell_rows(rng, versions, day, rows_a_day))
+    _insert(database, outcomes, _outcome_rows(rng, versions, day))
+    # The rows of the last six days, and the person-looks of the accepted weeks before them.
+    looks = LookStore(database)
+    for offset in range(6, 0, -1):
+        rows = day_of_rows(rng, day - offset, keys_a_day)
+        _write_files(folder / "decisions", database, versions, day - offset, rows)
+    _accept_days(looks, versions, day, rows)
+    database.close()
+
+
+def day_of_rows(rng: np.random.Generator, day: int, keys: int) -> DecisionRows:
+    """Return one row of each of *keys* persons, most of whom come on other days too."""
+    persons = rng.choice(2 * keys, keys, replace=False).astype(np.uint64)
+    at = day * DAY_NS + np.sort(rng.integers(0, DAY_NS, keys))
+    return kept_rows(rng, at, persons * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _cell_rows(
+    rng: np.random.Generator, versions: list[DayVersion], day: int, rows_a_day: int
+) -> Iterator[dict[str, Any]]:
+    a_hour = rows_a_day // HOURS
+    for version in versions:
+        for final in (True, False):
+            first = day - HISTORY_DAYS if final else day - FINAL_DAYS
+            until = day - FINAL_DAYS if final else day
+            for key, counts in cells_of_hour(rng, version, 0, a_hour, final=final):
+                content = counts.to_bytes()
+                for hour in range(first * HOURS, until * HOURS):
+                    yield _cell_row(key, hour, counts.rows, content)
+
+
+def _cell_row(key: CellKey, hour: int, rows: int, content: bytes) -> dict[str, Any]:
+    return {
+        "grain": HOUR,
+        "start_hour": hour,
+        "model": key.model,
+        "version": key.version,
+        "digest8": digest_text(key.digest8),
+        "role": key.role,
+        "holdout": key.holdout,
+        "segment": key.segment,
+        "calls": rows,
+        "rows": rows,
+        "columns": content,
+    }
+
+
+def _outcome_rows(
+    rng: np.random.Generator, versions: list[DayVersion], day: int
+) -> Iterator[dict[str, Any]]:
+    for version in versions:
+        for past in range(day - HISTORY_DAYS, day - 1):
+            keys = rng.integers(0, 2**63, OUTCOMES_A_DAY).tolist()
+            scores = rng.random(OUTCOMES_A_DAY).tolist()
+            for key, score in zip(keys, scores, strict=True):
+                predicted_ms = past * 86_400_000 + key % 86_400_000
+                yield {
+                    "id_digest": rng.bytes(16),
+                    "row": 0,
+                    "name": OUTCOME,
+                    "model": version.model,
+                    "version": "1",
+                    "digest8": digest_text(version.digest8),
+                    "role": PRODUCTION,
+                    "holdout": key % 20 == 0,
+                    "segment": "",
+                    "predicted_unix_ms": predicted_ms,
+                    "score": score,
+                    "value": 1.0,
+                    "received_unix_ms": predicted_ms + 86_400_000,
+                    "key_hash": digest_text(key),
+                }
+
+
+def _insert(database: MonitoringDatabase, table: Any, rows: Iterator[dict[str, Any]]) -> None:  # noqa: ANN401
+    while part := list(islice(rows, INSERTED_ROWS)):
+        with database.write_transaction() as connection:
+            connection.execute(insert(table), part)
+
+
+def _write_files(
+    folder: Path,
+    database: MonitoringDatabase,
+    versions: list[DayVersion],
+    day: int,
+    rows: DecisionRows,
+) -> None:
+    """Write the rows of a day to one file, and give each model a link to it."""
+    first = folder / f"{versions[0].model}/{day}/part-0.parquet"
+    write_decisions(first, [block_of(versions[0], day, rows)])
+    for version in versions[1:]:
+        other = folder / f"{version.model}/{day}/part-0.parquet"
+        other.parent.mkdir(parents=True)
+        os.link(first, other)
+    named = [
+        {
+            "name": f"{version.model}/{day}/part-0.parquet",
+            "model": version.model,
+            "day": day,
+            "rows": len(rows),
+        }
+        for version in versions
+    ]
+    _insert(database, decision_files, iter(named))
+
+
+def _accept_days(
+    looks: LookStore, versions: list[DayVersion], day: int, rows: DecisionRows
+) -> None:
+    """Accept the two weeks before the last one, and say that all days before *day* were seen."""
+    first, last = day - 20, day - 7
+    for version in versions:
+        counter = PersonCounter(version.facts)
+        counter.add(rows)
+        for past in range(first, day):
+            looks.save_person_looks(version.model, "1", counter.counted(past, 1), shadow=False)
+            if past % 7 == day % 7:
+                week = counter.counted(past, 7)
+                looks.save_person_looks(version.model, "1", week, shadow=False)
+        looks.accept_reference(AcceptedReference(version.model, "1", 1, first, last))
+        looks.save_look(version.model, "1", PERSONS, day - 1, LookOutcome())
+    looks.save_look("", "", DAYS, day - 1, LookOutcome())
