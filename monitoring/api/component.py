@@ -15,12 +15,14 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy, day_of_id
+from monitoring.api.pages import ListPages
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringStoreError
 from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.pages import PageStore
 from monitoring.store.window_counts import WindowBatchRows
 from protos import window_pb2
 from registry.client import RegistryClient
@@ -86,6 +88,7 @@ class MonitoringComponent:
         self.store = MonitoringStore(
             database, lambda: time.time_ns() // 1_000_000, self.decisions.add_batch
         )
+        self.pages = PageStore(database)
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         self._bins = BinsCache(self._registry, self.store)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
@@ -99,7 +102,8 @@ class MonitoringComponent:
         The server needs an AccessInterceptor, which gives each call its identity.
         """
         sink = CellSinkService(self.store, self._bins, self._policy, self._thread)
-        status = MonitoringService(self.store, self.decisions.rows, self._thread)
+        pages = ListPages(self.pages)
+        status = MonitoringService(self.store, pages, self.decisions.rows, self._thread)
         server.add_generic_rpc_handlers(
             (service_handler("CellSink", sink), service_handler("Monitoring", status))
         )

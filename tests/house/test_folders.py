@@ -162,7 +162,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("__main__",),
     ),
     "monitoring": (
-        ("errors",),
+        ("client", "errors"),
         ("cells", "jobs"),
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
