@@ -40,9 +40,20 @@ def stored_figure(
 
 
 def raised_alarm(
-    stream: str = "usage:data_gb", *, kind: str = "features", model: str = "churn", at: int = AT_S
+    stream: str = "usage:data_gb",
+    *,
+    kind: str = "features",
+    model: str = "churn",
+    version: str = "7",
+    at: int = AT_S,
 ) -> MonitoringAlarm:
-    """Return an alarm of version 7."""
+    """Return an alarm."""
     return MonitoringAlarm(
-        model=model, version="7", kind=kind, stream=stream, at=at, since=at - 86_400, view="usage"
+        model=model,
+        version=version,
+        kind=kind,
+        stream=stream,
+        at=at,
+        since=at - 86_400,
+        view="usage",
     )
