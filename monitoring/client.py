@@ -13,6 +13,7 @@ from protos.monitoring_pb2_grpc import MonitoringStub
 from registry.client import call_metadata
 
 CALL_S = 30.0
+ITEMS_A_PAGE = 5_000
 
 
 class MonitoringClient:
@@ -60,11 +61,16 @@ class MonitoringClient:
         return reply
 
     async def figures(
-        self, since_day: int, until_day: int = 0, *, model: str = "", kind: str = ""
+        self, since_day: int, until_day: int = 0, *, model: str = "", kind: str = "", name: str = ""
     ) -> list[pb.FigureOfPeriod]:
         """Return the figures of periods that end in [since_day, until_day), oldest first."""
         request = pb.FiguresRequest(
-            model=model, kind=kind, since_day=since_day, until_day=until_day
+            model=model,
+            kind=kind,
+            name=name,
+            since_day=since_day,
+            until_day=until_day,
+            limit=ITEMS_A_PAGE,
         )
         pages = self._pages(self._stub.GetFigures, request)
         return [figure async for page in pages for figure in page.figures]
@@ -89,7 +95,7 @@ class MonitoringClient:
 
     async def cells(self, since_hour: int, until_hour: int = 0) -> AsyncIterator[pb.CellTotals]:
         """Yield the totals of cells that begin in [since_hour, until_hour)."""
-        request = pb.CellsRequest(since_hour=since_hour, until_hour=until_hour, limit=5_000)
+        request = pb.CellsRequest(since_hour=since_hour, until_hour=until_hour, limit=ITEMS_A_PAGE)
         async for page in self._pages(self._stub.GetCells, request):
             for cell in page.cells:
                 yield cell

@@ -44,6 +44,7 @@ class ListPages:
             request.until_day or INT_MAX,
             model=request.model,
             kind=request.kind,
+            name=request.name,
             without=(FAIRNESS,) if hidden else (),
             token=request.page_token,
             limit=limit,

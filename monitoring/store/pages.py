@@ -99,6 +99,7 @@ class PageStore:
         *,
         model: str = "",
         kind: str = "",
+        name: str = "",
         without: Sequence[str] = (),
         token: str = "",
         limit: int = 500,
@@ -110,7 +111,7 @@ class PageStore:
         Raises BadPageError and MonitoringStoreError.
         """
         chosen = [figures.c.last_day >= since_day, figures.c.last_day < until_day]
-        chosen += _equal(figures, model=model, kind=kind)
+        chosen += _equal(figures, model=model, kind=kind, name=name)
         if without:
             chosen.append(figures.c.kind.not_in(list(without)))
         for row in self._rows(select(figures).where(*chosen), figures, FIGURE_KEY, token, limit):

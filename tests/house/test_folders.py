@@ -200,7 +200,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "report",
             "training_runs",
         ),
-        ("retraining",),
+        ("retraining", "review"),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),

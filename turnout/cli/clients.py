@@ -77,6 +77,14 @@ async def open_explainer(context: CommandContext) -> "AsyncIterator[ExplainCall]
         yield call
 
 
+async def require_model(client: "RegistryClient", model: str) -> None:
+    """Raise OperatorError unless the registry knows the model, here or elsewhere."""
+    known = {item.model for item in await client.list_models()}
+    known |= {item.model for item in await client.outside_models()}
+    if model not in known:
+        raise OperatorError(f"there is no model {model!r}; turnout models lists all of them")
+
+
 def _certificate(context: CommandContext) -> Path | None:
     """Return the file of the registry's certificate; say so if the certificate ends soon."""
     from access.certificate_ends import end_warning

@@ -13,7 +13,6 @@ from registry.types import RegistryError
 from turnout.cli import clients
 from turnout.cli.arguments import Model, MonitoringAddress
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError
 from turnout.views.figures import alarm_json, alarms_table, figure_json, figures_table
 from turnout.views.terminal import Terminal, terminal, text_table
 
@@ -154,12 +153,7 @@ async def _require_known(context: CommandContext, model: str) -> None:
     """
     with suppress(RegistryError):
         async with clients.open_registry(context) as client:
-            known = {item.model for item in await client.list_models()}
-            known |= {item.model for item in await client.outside_models()}
-        if model not in known:
-            raise OperatorError(
-                f"there is no model {model!r}; turnout models lists those there are"
-            )
+            await clients.require_model(client, model)
 
 
 def _hints(screen: Terminal, notes: Sequence[str]) -> None:
