@@ -36,7 +36,7 @@ class ReviewDecision:
     text: str
     owner: str
     due: str
-    """An ISO date."""
+    """The date, such as "2026-12-07"."""
     decided_by: str
     decided_unix_ms: int
     done_by: str = ""

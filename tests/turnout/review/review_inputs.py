@@ -32,10 +32,9 @@ def figure(kind: str, name: str, value: float | None, day: str, **more: Any) -> 
     }
 
 
-def busy_inputs() -> ReviewInputs:
-    """Return a week in which something of everything happened."""
-    # A page that is open, and an alarm that no incident has.
-    incident = pb.Incident(
+def open_page() -> pb.Incident:
+    """Return a page that is open, and that nobody owns."""
+    return pb.Incident(
         id="5f2a91c0",
         model="churn",
         version="7",
@@ -48,6 +47,11 @@ def busy_inputs() -> ReviewInputs:
         since_unix_ms=NOW_MS - DAY_MS,
         opened_unix_ms=NOW_MS - DAY_MS,
     )
+
+
+def busy_inputs() -> ReviewInputs:
+    """Return a week in which something of everything happened."""
+    # An alarm that no incident has.
     waits = mpb.RaisedAlarm(
         model="churn",
         version="7",
@@ -61,7 +65,7 @@ def busy_inputs() -> ReviewInputs:
     return ReviewInputs(
         period=PERIOD,
         now_ms=NOW_MS,
-        incidents=(incident,),
+        incidents=(open_page(),),
         models=(
             ModelInService(
                 model="churn",
