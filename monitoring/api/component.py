@@ -15,6 +15,7 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy, day_of_id
+from monitoring.api.pages import ListPages
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
@@ -24,6 +25,7 @@ from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.pages import PageStore
 from monitoring.store.window_counts import WindowBatchRows
 from monitoring.watch.budget_look import BudgetLook
 from monitoring.watch.coverage_look import CoverageLook
@@ -108,6 +110,7 @@ class MonitoringComponent:
             self.decisions.add_batch,
             self._counts.note_cells,
         )
+        self.pages = PageStore(database)
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
@@ -132,7 +135,8 @@ class MonitoringComponent:
         The server needs an AccessInterceptor, which gives each call its identity.
         """
         sink = CellSinkService(self.store, self._bins, self._policy, self._thread)
-        status = MonitoringService(self.store, self.decisions.rows, self._thread)
+        pages = ListPages(self.pages)
+        status = MonitoringService(self.store, pages, self.decisions.rows, self._thread)
         server.add_generic_rpc_handlers(
             (service_handler("CellSink", sink), service_handler("Monitoring", status))
         )

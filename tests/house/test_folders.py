@@ -162,7 +162,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("__main__",),
     ),
     "monitoring": (
-        ("errors",),
+        ("client", "errors"),
         ("cells", "jobs"),
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
@@ -201,7 +201,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "report",
             "training_runs",
         ),
-        ("retraining",),
+        ("retraining", "review"),
         ("commands", "commands/projects"),
         ("demo",),
         ("control", "store", "__main__"),
