@@ -75,6 +75,11 @@ TEXT_BYTES_MAX = {
     "Checkpoint.state": CHECKPOINT_BYTES_MAX,
     "CountColumn.name": 512,
     "DecisionBlock.content": MESSAGE_BYTES_MAX,
+    "FiguresRequest.name": 1_024,
+    "FiguresRequest.page_token": 4_096,
+    "AlarmsRequest.page_token": 4_096,
+    "LooksRequest.page_token": 4_096,
+    "CellsRequest.page_token": 4_096,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""

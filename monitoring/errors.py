@@ -23,3 +23,7 @@ class MonitoringStoreError(MonitoringError):
 
 class BadDecisionsError(MonitoringError):
     """A block of decisions does not have the rows and columns that it states."""
+
+
+class BadPageError(MonitoringError):
+    """The token of a page is none that this server gave, or belongs to another list."""

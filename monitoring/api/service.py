@@ -25,9 +25,11 @@ from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.pages import ListPages
 from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
+    BadPageError,
     MonitoringStoreError,
     SequenceError,
 )
@@ -45,6 +47,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     SequenceError: grpc.StatusCode.ABORTED,
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadPageError: grpc.StatusCode.INVALID_ARGUMENT,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
@@ -110,9 +113,14 @@ class MonitoringService:
     """Says what monitoring has seen."""
 
     def __init__(
-        self, store: MonitoringStore, decision_rows: Callable[[], int], thread: ThreadPoolExecutor
+        self,
+        store: MonitoringStore,
+        pages: ListPages,
+        decision_rows: Callable[[], int],
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
+        self._pages = pages
         self._decision_rows = decision_rows
         self._thread = thread
 
@@ -120,8 +128,28 @@ class MonitoringService:
         self, request: pb.MonitoringStatusRequest, context: Context
     ) -> pb.MonitoringStatus:
         """Return coverage by version, and every reader. Without hours: of the last 24 hours."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: self._status(request))
+        return await self._run(lambda: self._status(request))
+
+    async def GetFigures(self, request: pb.FiguresRequest, context: Context) -> pb.FiguresPage:
+        """Return a page of figures, with those of fairness for auditors only."""
+        identity = caller_identity()
+        return await self._run(lambda: self._pages.figures(request, identity))
+
+    async def GetAlarms(self, request: pb.AlarmsRequest, context: Context) -> pb.AlarmsPage:
+        """Return a page of alarms."""
+        identity = caller_identity()
+        return await self._run(lambda: self._pages.alarms(request, identity))
+
+    async def GetLooks(self, request: pb.LooksRequest, context: Context) -> pb.LooksPage:
+        """Return how far each look is."""
+        return await self._run(lambda: self._pages.looks(request))
+
+    async def GetCells(self, request: pb.CellsRequest, context: Context) -> pb.CellsPage:
+        """Return a page of the totals of cells."""
+        return await self._run(lambda: self._pages.cells(request))
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _status(self, request: pb.MonitoringStatusRequest) -> pb.MonitoringStatus:
         until = request.until_hour or int(time.time()) // HOUR_S + 1

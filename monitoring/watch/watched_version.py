@@ -7,11 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.cells.cell import CellCounts, feature_column
-from monitoring.jobs.look import WatchedValue, WatchedVersion, values_of_reference
+from monitoring.jobs.look import (
+    WatchedShare,
+    WatchedValue,
+    WatchedVersion,
+)
 from monitoring.store.look_store import PersonLooks
 from monitoring.watch.day_looks import DayOfVersion, SealedFacts
+from monitoring.watch.minute_counts import FLAGS, SILENT_SHARE, missing_share, unknown_share
 from monitoring.watch.person_looks import PREDICTED
-from stats.alarms.budget import FEATURES, SCORE
+from stats.alarms.budget import FEATURES, SCORE, DetectorSettings
 from stats.alarms.weekdays import SettledReference, UnsettledError, settle_reference
 from stats.drift.figures import ValueCounts
 
@@ -24,12 +29,16 @@ THURSDAY = 3
 
 
 def watched_version(
-    day: DayOfVersion, days: Sequence[PersonLooks] = (), weeks: Sequence[PersonLooks] = ()
+    day: DayOfVersion,
+    days: Sequence[PersonLooks] = (),
+    weeks: Sequence[PersonLooks] = (),
+    others: Sequence[DetectorSettings] = (),
 ) -> WatchedVersion:
     """Return a version with its scores, inputs and references.
 
     days   person-looks of the accepted days; empty: none were accepted.
     weeks  those of the weeks that end in the accepted days.
+    others  detectors of outcomes and groups of people.
     """
     facts = day.facts
     return WatchedVersion(
@@ -40,7 +49,27 @@ def watched_version(
             _watched_value(facts, name, group, reference, days, weeks)
             for name, (group, reference) in _references(facts).items()
         ),
+        shares=share_names_of(facts),
         alarms_a_quarter=day.policy.budget,
+        other_detectors=tuple(others),
+    )
+
+
+def share_names_of(facts: SealedFacts) -> tuple[WatchedShare, ...]:
+    """Return the shares of rows and minutes that are looked at, without their references.
+
+    The budget counts them. The look of five minutes adds the references.
+    """
+    features = facts.bins.features
+    names = [
+        *FLAGS,
+        SILENT_SHARE,
+        *(missing_share(item.name) for item in features),
+        *(unknown_share(item.name) for item in features if item.categories),
+    ]
+    return tuple(
+        WatchedShare(name=name, kind="quality", reference_hits=0, reference_rows=0, reference_id="")
+        for name in names
     )
 
 
@@ -66,18 +95,26 @@ def _score_values(facts: SealedFacts, counts: CellCounts) -> ValueCounts:
 
 def _references(facts: SealedFacts) -> dict[str, tuple[str, ValueCounts]]:
     """Return stream -> (group, counts of training). The score has those of all outputs."""
-    features = {
-        name: (group, counts)
-        for name, (group, counts) in values_of_reference(facts.reference).items()
-        if group == FEATURES
-    }
+    references = {SCORE_STREAM: (SCORE, ValueCounts(_score_reference(facts)))}
+    for bins, feature in zip(facts.bins.features, facts.reference["features"], strict=True):
+        counts = np.zeros(bins.missing_index, dtype=np.int64)
+        counts[:] = feature.get("counts", 0)
+        references[bins.name] = FEATURES, ValueCounts(counts, int(feature.get("missing", 0)))
+    return references
+
+
+def _score_reference(facts: SealedFacts) -> Counts:
+    """Return the training rows by bin of their predicted output.
+
+    A version of a release that stored edges only has no counts, and so no detector.
+    """
+    bins = np.zeros(facts.scale.size, dtype=np.int64)
     outputs = facts.reference.get("outputs") or [facts.reference["score"]]
     # Outputs without bins of their own share the last one.
-    bins = np.zeros(facts.scale.size, dtype=np.int64)
     for first, output in zip(facts.scale.first_bins.tolist(), outputs, strict=True):
-        own = output["counts"] if output.get("edges") is not None else [output["rows"]]
+        own = output.get("counts") or [output.get("rows", 0)]
         bins[first : first + len(own)] += np.array(own, dtype=np.int64)
-    return {SCORE_STREAM: (SCORE, ValueCounts(bins)), **features}
+    return bins
 
 
 def _watched_value(

@@ -16,6 +16,14 @@ PolicyName = Annotated[
     ),
 ]
 
+MonitoringAddress = Annotated[
+    str,
+    typer.Option(
+        "--monitoring",
+        help="host:port of monitoring, where it runs alone. Default: the registry's.",
+    ),
+]
+
 
 def parse_input(text: str) -> tuple[str, str]:
     """Read NAME=VALUE. UsageError when there is no name or no equals sign."""

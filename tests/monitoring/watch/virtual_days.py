@@ -67,15 +67,24 @@ class VirtualDays:
         """When the newest day was pushed, Unix milliseconds."""
 
     def push(
-        self, day: int, vectors: NDArray[np.float32], *, role: int = 1, version: str = "7"
+        self,
+        day: int,
+        vectors: NDArray[np.float32],
+        *,
+        role: int = 1,
+        version: str = "7",
+        model: str = "churn",
+        scores: NDArray[np.float32] | None = None,
     ) -> None:
         """Push a day on which each person calls twice, at noon and later with other values."""
+        # Persons with a score each.
         persons = len(vectors)
         keys = np.arange(persons, dtype=np.uint64) * np.uint64(7919)
-        scores = np.linspace(0.001, 0.999, persons, dtype=np.float32)[:, None]
+        if scores is None:
+            scores = np.linspace(0.001, 0.999, persons, dtype=np.float32)[:, None]
         at = np.full(persons, day * DAY_NS + DAY_NS // 2)
         block = pb.DecisionBlock(
-            model="churn", version=version, version_digest=DIGEST8, day=day, entities=1
+            model=model, version=version, version_digest=DIGEST8, day=day, entities=1
         )
         # The second calls come first in the block, and must not be counted.
         rows = DecisionRows(
@@ -92,7 +101,7 @@ class VirtualDays:
         )
         self.at_ms = (day * 24 + 13) * 3_600_000
         # The cells say that the version was in service.
-        key = CellKey("churn", version, DIGEST8, role, False, "", day * 24 + 12)
+        key = CellKey(model, version, DIGEST8, role, False, "", day * 24 + 12)
         counts = CellCounts({"rows": np.array([2 * persons]), "calls": np.array([2 * persons])})
         self._sequence += 1
         self.store.push(

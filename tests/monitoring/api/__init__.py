@@ -1,0 +1,1 @@
+"""The services of monitoring on a real server."""
