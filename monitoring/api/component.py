@@ -22,6 +22,7 @@ from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.store.cell_rows import Retention
+from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
@@ -31,8 +32,10 @@ from monitoring.watch.budget_look import BudgetLook
 from monitoring.watch.coverage_look import CoverageLook
 from monitoring.watch.day_looks import DayLook
 from monitoring.watch.drift_look import DriftLook
+from monitoring.watch.harm_look import harm_detectors
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
+from monitoring.watch.quality_look import QualityLook
 from protos import window_pb2
 from registry.client import RegistryClient
 
@@ -58,9 +61,16 @@ def database_url(folder: Path, url: str) -> str:
     return url or f"sqlite:///{folder.absolute() / 'monitoring.sqlite'}"
 
 
-def day_looks(store: MonitoringStore, looks: LookStore) -> tuple[DayLook, ...]:
+def day_looks(
+    database: MonitoringDatabase, store: MonitoringStore, looks: LookStore, rows: DayRows
+) -> tuple[DayLook, ...]:
     """Return the looks at a day, in the order in which they are made."""
-    return (CoverageLook(store, looks), DriftLook(looks), BudgetLook(looks))
+    return (
+        CoverageLook(store, looks),
+        DriftLook(looks),
+        QualityLook(CohortStore(database), rows),
+        BudgetLook(looks, harm_detectors),
+    )
 
 
 class MonitoringComponent:
@@ -114,12 +124,13 @@ class MonitoringComponent:
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
+        rows = DayRows(folder / "decisions", database)
         self._watcher = ModelWatcher(
             self._registry,
             self.store,
             self.looks,
-            DayRows(folder / "decisions", database),
-            day_looks(self.store, self.looks),
+            rows,
+            day_looks(database, self.store, self.looks, rows),
             self._counts,
             self._changes,
         )

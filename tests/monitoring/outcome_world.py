@@ -19,7 +19,8 @@ from monitoring.watch.day_looks import DayOfVersion, SealedFacts
 from protos import monitoring_pb2 as pb
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from stats.score_grid import SCORE_BINS, bins_by_edges, score_grid_edges
-from tests.monitoring.served import DIGEST8, churn_bins
+from stats.score_scale import OutputReference, ScoreScale
+from tests.monitoring.served import DIGEST8, EDGES, churn_bins
 
 FIRST_DAY = 20_000
 """Unix day of a Friday in 2024."""
@@ -38,6 +39,7 @@ def churn_facts(card: Mapping[str, Any] | None = None, **reference: object) -> S
         digest="00" * 32,
         bins=churn_bins(),
         reference={"task": "binary", "decision_threshold": 0.5, **reference},
+        scale=ScoreScale([OutputReference("churned", EDGES, 1.0, 0.0)], "binary", 0.5),
         views={},
         card={"label": "churned", "metrics": metrics} if card is None else card,
     )
