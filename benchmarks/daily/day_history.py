@@ -22,7 +22,7 @@ from benchmarks.daily.day_versions import (
 )
 from monitoring.cells.cell import CellKey
 from monitoring.cells.decision_rows import DecisionRows
-from monitoring.decisions.parquet import write_decisions
+from monitoring.decisions.parquet import open_writer, write_decisions
 from monitoring.store.cell_rows import digest_text
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
@@ -38,6 +38,8 @@ OUTCOMES_A_DAY = 3_000
 INSERTED_ROWS = 5_000
 DAY_NS = 86_400 * 10**9
 HOURS = 24
+PERSONS_MAX = 500_000
+"""Customers of a model whose rows are kept."""
 
 
 def write_history(
@@ -54,16 +56,18 @@ def write_history(
     # The rows of the last six days, and the person-looks of the accepted weeks before them.
     looks = LookStore(database)
     for offset in range(6, 0, -1):
-        rows = day_of_rows(rng, day - offset, keys_a_day)
+        rows = rows_of_time(rng, (day - offset) * DAY_NS, DAY_NS, keys_a_day)
         _write_files(folder / "decisions", database, versions, day - offset, rows)
     _accept_days(looks, versions, day, rows)
     database.close()
 
 
-def day_of_rows(rng: np.random.Generator, day: int, keys: int) -> DecisionRows:
+def rows_of_time(
+    rng: np.random.Generator, start_ns: int, length_ns: int, keys: int
+) -> DecisionRows:
     """Return one row of each of *keys* persons, most of whom come on other days too."""
-    persons = rng.choice(2 * keys, keys, replace=False).astype(np.uint64)
-    at = day * DAY_NS + np.sort(rng.integers(0, DAY_NS, keys))
+    persons = rng.integers(0, PERSONS_MAX, keys).astype(np.uint64)
+    at = start_ns + np.sort(rng.integers(0, length_ns, keys))
     return kept_rows(rng, at, persons * np.uint64(0x9E3779B97F4A7C15))
 
 
@@ -139,7 +143,8 @@ def _write_files(
 ) -> None:
     """Write the rows of a day to one file, and give each model a link to it."""
     first = folder / f"{versions[0].model}/{day}/part-0.parquet"
-    write_decisions(first, [block_of(versions[0], day, rows)])
+    with open_writer() as writer:
+        write_decisions(writer, first, [block_of(versions[0], day, rows)])
     for version in versions[1:]:
         other = folder / f"{version.model}/{day}/part-0.parquet"
         other.parent.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """The work of monitoring for one day, in a process of its own that prints what it cost.
 
-    python -m benchmarks.daily.day_work FOLDER DAY MODELS ROWS KEYS
+    python -m benchmarks.daily.day_work FOLDER DAY MODELS ROWS KEYS TURNS
 
 The day is a Sunday, on which the week is looked at too. What a reader does to make counts and rows
 is not measured; what monitoring does with them is.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.daily.day_history import HOURS, OUTCOMES_A_DAY, day_of_rows
+from benchmarks.daily.day_history import DAY_NS, HOURS, OUTCOMES_A_DAY, rows_of_time
 from benchmarks.daily.day_versions import (
     OUTCOME,
     POLICY,
@@ -28,6 +28,7 @@ from benchmarks.daily.day_versions import (
     day_versions,
 )
 from journal.prediction_id import hash_model_name
+from monitoring.api.component import day_looks
 from monitoring.api.decision_policy import day_of_id
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.decision_rows import DecisionRows
@@ -38,7 +39,6 @@ from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.watch.day_runner import DayRunner, KnownVersions
-from monitoring.watch.drift_look import DriftLook
 from protos import monitoring_pb2 as pb
 from protos.predict_pb2 import PRODUCTION
 
@@ -46,6 +46,8 @@ DAY_MS = 86_400_000
 PUSH, COMPACT, LOOK, ROLL_UP = "push", "compact", "look", "roll up"
 SCRAP = "made up"
 """What the benchmark itself does."""
+KEPT_DAYS = 120
+"""Days for which decisions are kept."""
 
 
 class WorkOfDay:
@@ -68,20 +70,23 @@ class WorkOfDay:
         for version in versions:
             self._store.save_version(version.bins)
 
-    def take_calls(self, rows: int, keys: int) -> None:
-        """Push a day of *rows* predictions and *keys* kept rows of each model, hour by hour."""
+    def take_calls(self, rows: int, keys: int, turns: int) -> None:
+        """Push a day of *rows* predictions and *keys* kept rows of each model, and write files.
+
+        turns  times a day at which counts come and files are written.
+        """
         rng = np.random.default_rng(self.day)
-        for version in self._versions:
-            with self._measured(SCRAP):
-                kept = day_of_rows(rng, self.day, keys)
-            for hour in range(HOURS):
+        for turn in range(turns):
+            for version in self._versions:
                 with self._measured(SCRAP):
-                    batch = self._batch(rng, version, hour, rows // HOURS, kept)
+                    start_ns = self.day * DAY_NS + turn * DAY_NS // turns
+                    part = rows_of_time(rng, start_ns, DAY_NS // turns, keys // turns)
+                    reports = OUTCOMES_A_DAY // turns
+                    batch = self._batch(rng, version, rows // turns, part, reports)
                 with self._measured(PUSH):
                     self._store.push(batch)
-                # Of a real day the models take turns, and blocks wait for seconds.
-                with self._measured(COMPACT):
-                    self._decisions.compact()
+            with self._measured(COMPACT):
+                self._decisions.compact()
 
     def look(self) -> None:
         """Look at the day, with every look that the component has."""
@@ -93,7 +98,7 @@ class WorkOfDay:
             self._store,
             self._looks,
             self._rows,
-            (DriftLook(self._looks),),
+            day_looks(self._database, self._store, self._looks, self._rows),
             lambda: self._end_ms / 1_000,
         )
         with self._measured(LOOK):
@@ -105,7 +110,7 @@ class WorkOfDay:
         """Roll up the hours that are due, and return how many cells they were."""
         with self._measured(ROLL_UP):
             rolled = self._store.roll_up((self.day + 1) * HOURS, Retention())
-            self._decisions.delete_before(self.day - POLICY_DAYS)
+            self._decisions.delete_before(self.day - KEPT_DAYS)
         return rolled
 
     def result(self) -> dict[str, object]:
@@ -123,22 +128,20 @@ class WorkOfDay:
         self,
         rng: np.random.Generator,
         version: DayVersion,
-        hour: int,
         rows: int,
         kept: DecisionRows,
+        reports: int,
     ) -> pb.CellBatch:
-        """Return what the reader pushes of one model and hour."""
-        start_ns = (self.day * HOURS + hour) * 3_600 * 10**9
-        of_hour = (kept.at_unix_ns >= start_ns) & (kept.at_unix_ns < start_ns + 3_600 * 10**9)
-        part = kept.only(of_hour)
-        counted = cells_of_hour(rng, version, self.day * HOURS + hour, rows)
+        """Return what the reader pushes of one model: counts, kept rows and reports about them."""
+        hour = int(kept.at_unix_ns[0]) // (3_600 * 10**9)
+        counted = cells_of_hour(rng, version, hour, rows)
         self._sequence += 1
         return pb.CellBatch(
             journal=pb.JournalName(gateway="gateway-1"),
             sequence=self._sequence,
             cells=[cell_to_proto(key, counts) for key, counts in counted],
-            decisions=[block_of(version, self.day, part)],
-            outcomes=_reports(part, version, OUTCOMES_A_DAY // HOURS, self._end_ms),
+            decisions=[block_of(version, self.day, kept)],
+            outcomes=_reports(kept, version, reports, self._end_ms),
             newest_unix_ns=(self.day + 1) * DAY_MS * 10**6,
         )
 
@@ -148,10 +151,6 @@ class WorkOfDay:
         yield
         self.wall_s[work] += time.perf_counter() - wall
         self.cpu_s[work] += time.process_time() - cpu
-
-
-POLICY_DAYS = 120
-"""Days for which decisions are kept."""
 
 
 def _reports(
@@ -177,9 +176,9 @@ def _reports(
 
 
 if __name__ == "__main__":
-    day, models, rows, keys = map(int, sys.argv[2:])
+    day, models, rows, keys, turns = map(int, sys.argv[2:])
     work = WorkOfDay(Path(sys.argv[1]), day, day_versions(models))
-    work.take_calls(rows, keys)
+    work.take_calls(rows, keys, turns)
     work.look()
     rolled_up = work.roll_up()
     print(json.dumps({**work.result(), "rolled_up": rolled_up}))
