@@ -75,6 +75,7 @@ TEXT_BYTES_MAX = {
     "Checkpoint.state": CHECKPOINT_BYTES_MAX,
     "CountColumn.name": 512,
     "DecisionBlock.content": MESSAGE_BYTES_MAX,
+    "ForgetRequest.id_digests": 2**21,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""

@@ -23,3 +23,7 @@ class MonitoringStoreError(MonitoringError):
 
 class BadDecisionsError(MonitoringError):
     """A block of decisions does not have the rows and columns that it states."""
+
+
+class UnreadableDecisionsError(MonitoringError):
+    """A file of decisions cannot be read, so nothing can be said about its rows."""

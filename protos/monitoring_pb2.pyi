@@ -243,6 +243,57 @@ class MonitoringStatus(_message.Message):
     decision_rows: int
     def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ...) -> None: ...
 
+class ForgetRequest(_message.Message):
+    __slots__ = ("ids", "models", "id_digests", "dry_run")
+    class IdsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ID_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.ScalarMap[str, str]
+    models: _containers.RepeatedCompositeFieldContainer[ForgetModel]
+    id_digests: bytes
+    dry_run: bool
+    def __init__(self, ids: _Optional[_Mapping[str, str]] = ..., models: _Optional[_Iterable[_Union[ForgetModel, _Mapping]]] = ..., id_digests: _Optional[bytes] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ForgetModel(_message.Message):
+    __slots__ = ("model", "versions", "key_hashes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    KEY_HASHES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    versions: _containers.RepeatedCompositeFieldContainer[VersionEntities]
+    key_hashes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[VersionEntities, _Mapping]]] = ..., key_hashes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VersionEntities(_message.Message):
+    __slots__ = ("versions", "entities")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedScalarFieldContainer[str]
+    entities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, versions: _Optional[_Iterable[str]] = ..., entities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ForgetReply(_message.Message):
+    __slots__ = ("outcomes", "calls", "rows", "files", "unknown_rows")
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    outcomes: int
+    calls: int
+    rows: int
+    files: int
+    unknown_rows: int
+    def __init__(self, outcomes: _Optional[int] = ..., calls: _Optional[int] = ..., rows: _Optional[int] = ..., files: _Optional[int] = ..., unknown_rows: _Optional[int] = ...) -> None: ...
+
 class VersionCoverage(_message.Message):
     __slots__ = ("model", "version", "rows", "window_rows", "outcomes", "newest_hour", "windows_incomplete")
     MODEL_FIELD_NUMBER: _ClassVar[int]

@@ -15,6 +15,7 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy, day_of_id
+from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringStoreError
@@ -99,7 +100,8 @@ class MonitoringComponent:
         The server needs an AccessInterceptor, which gives each call its identity.
         """
         sink = CellSinkService(self.store, self._bins, self._policy, self._thread)
-        status = MonitoringService(self.store, self.decisions.rows, self._thread)
+        removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
+        status = MonitoringService(self.store, self.decisions, removal, self._thread)
         server.add_generic_rpc_handlers(
             (service_handler("CellSink", sink), service_handler("Monitoring", status))
         )

@@ -25,11 +25,14 @@ from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.removal import PersonRemoval
+from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
     MonitoringStoreError,
     SequenceError,
+    UnreadableDecisionsError,
 )
 from monitoring.store.monitoring_store import MonitoringStore
 from protos import monitoring_pb2 as pb
@@ -45,6 +48,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     SequenceError: grpc.StatusCode.ABORTED,
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnreadableDecisionsError: grpc.StatusCode.FAILED_PRECONDITION,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
@@ -68,10 +72,21 @@ class CellSinkService:
         self._bins = bins
         self._policy = policy
         self._thread = thread
+        self._opened: set[tuple[str, str]] = set()
+        """Journals whose readers opened since the start and the last `refuse_read_batches`."""
+
+    def refuse_read_batches(self) -> None:
+        """Refuse what readers have read so far and not pushed; they open again and read it anew.
+
+        Journals that were rewritten do not have a removed person's records any more. Batches that
+        were accepted before are stored before any later work of the thread.
+        """
+        self._opened.clear()
 
     async def OpenReader(self, request: pb.JournalName, context: Context) -> pb.ReaderState:
         """Return from where a reader goes on."""
         caller_identity().check_speaks_for(request.gateway)
+        self._opened.add((request.gateway, request.journal))
         opened = await self._run(lambda: self._store.open_reader(request))
         state = self._state(opened.sequence)
         for segment, position in sorted(opened.positions.items()):
@@ -92,7 +107,13 @@ class CellSinkService:
 
     async def PushCells(self, request: pb.CellBatch, context: Context) -> pb.ReaderState:
         """Store a batch, and return its sequence number."""
-        caller_identity().check_speaks_for(request.journal.gateway)
+        name = request.journal
+        caller_identity().check_speaks_for(name.gateway)
+        if (name.gateway, name.journal) not in self._opened:
+            raise SequenceError(
+                f"the reader of {name.gateway!r} has not opened since monitoring started or a "
+                "person was removed; open it again, and count from there"
+            )
         return self._state(await self._run(lambda: self._store.push(request)))
 
     def _state(self, sequence: int) -> pb.ReaderState:
@@ -107,13 +128,18 @@ class CellSinkService:
 
 
 class MonitoringService:
-    """Says what monitoring has seen."""
+    """Says what monitoring has seen, and removes a person from it."""
 
     def __init__(
-        self, store: MonitoringStore, decision_rows: Callable[[], int], thread: ThreadPoolExecutor
+        self,
+        store: MonitoringStore,
+        decisions: DecisionStore,
+        removal: PersonRemoval,
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
-        self._decision_rows = decision_rows
+        self._decisions = decisions
+        self._removal = removal
         self._thread = thread
 
     async def GetStatus(
@@ -122,6 +148,10 @@ class MonitoringService:
         """Return coverage by version, and every reader. Without hours: of the last 24 hours."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._status(request))
+
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetReply:
+        """Remove a person's decisions and outcomes, or count them."""
+        return await self._removal.forget(request)
 
     def _status(self, request: pb.MonitoringStatusRequest) -> pb.MonitoringStatus:
         until = request.until_hour or int(time.time()) // HOUR_S + 1
@@ -143,7 +173,7 @@ class MonitoringService:
             readers=self._store.reader_statuses(),
             store=self._store.kind,
             at_unix_ms=time.time_ns() // 1_000_000,
-            decision_rows=self._decision_rows(),
+            decision_rows=self._decisions.rows(),
         )
 
 

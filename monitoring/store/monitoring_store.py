@@ -6,7 +6,7 @@ leaves all of it or nothing, and the reader goes on from the positions that are 
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, select, update
@@ -135,6 +135,24 @@ class MonitoringStore:
             order = (readers.c.gateway, readers.c.journal)
             rows = connection.execute(select(readers).order_by(*order)).all()
             return [reader_status(connection, row) for row in rows]
+
+    def forget_outcomes(
+        self,
+        key_hashes: Mapping[str, Collection[int]],
+        id_digests: Collection[bytes],
+        *,
+        dry_run: bool,
+    ) -> int:
+        """Delete the outcomes of a person and return how many there are; *dry_run* counts only."""
+        with self._database.write_transaction() as connection:
+            return outcome_rows.delete_outcomes(connection, key_hashes, id_digests, dry_run=dry_run)
+
+    def overwrite_deleted(self) -> bool:
+        """Take deleted rows out of the files of the database; False: a reader keeps some of them.
+
+        They go with the next checkpoint then.
+        """
+        return self._database.overwrite_deleted()
 
     # Versions and figures
 
