@@ -26,4 +26,4 @@ class BadDecisionsError(MonitoringError):
 
 
 class UnreadableDecisionsError(MonitoringError):
-    """A file of decisions cannot be read, so nothing can be said about its rows."""
+    """A file of decisions cannot be read or written."""

@@ -230,18 +230,32 @@ class MonitoringStatusRequest(_message.Message):
     def __init__(self, since_hour: _Optional[int] = ..., until_hour: _Optional[int] = ...) -> None: ...
 
 class MonitoringStatus(_message.Message):
-    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows")
+    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows", "decisions_problem", "decision_shares")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     READERS_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     DECISION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    DECISION_SHARES_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[VersionCoverage]
     readers: _containers.RepeatedCompositeFieldContainer[ReaderStatus]
     store: str
     at_unix_ms: int
     decision_rows: int
-    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ...) -> None: ...
+    decisions_problem: str
+    decision_shares: _containers.RepeatedCompositeFieldContainer[DecisionShare]
+    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ..., decisions_problem: _Optional[str] = ..., decision_shares: _Optional[_Iterable[_Union[DecisionShare, _Mapping]]] = ...) -> None: ...
+
+class DecisionShare(_message.Message):
+    __slots__ = ("model", "of_65536", "keys_a_day")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OF_65536_FIELD_NUMBER: _ClassVar[int]
+    KEYS_A_DAY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    of_65536: int
+    keys_a_day: int
+    def __init__(self, model: _Optional[str] = ..., of_65536: _Optional[int] = ..., keys_a_day: _Optional[int] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("ids", "models", "id_digests", "dry_run")

@@ -24,7 +24,7 @@ from access.identities import ForbiddenError
 from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
-from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.removal import PersonRemoval
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import (
@@ -65,12 +65,12 @@ class CellSinkService:
         self,
         store: MonitoringStore,
         bins: BinsCache,
-        policy: DecisionPolicy,
+        shares: DecisionShares,
         thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._bins = bins
-        self._policy = policy
+        self._shares = shares
         self._thread = thread
         self._opened: set[tuple[str, str]] = set()
         """Journals whose readers opened since the start and the last `refuse_read_batches`."""
@@ -87,6 +87,8 @@ class CellSinkService:
         """Return from where a reader goes on."""
         caller_identity().check_speaks_for(request.gateway)
         self._opened.add((request.gateway, request.journal))
+        if not await self._shares.wait():
+            log.warning("the registry's policies are not read; no decisions are kept meanwhile")
         opened = await self._run(lambda: self._store.open_reader(request))
         state = self._state(opened.sequence)
         for segment, position in sorted(opened.positions.items()):
@@ -119,8 +121,8 @@ class CellSinkService:
     def _state(self, sequence: int) -> pb.ReaderState:
         return pb.ReaderState(
             sequence=sequence,
-            decisions_of_65536=self._policy.sampled_of_65536,
-            decisions_by_model=self._policy.by_model,
+            decisions_of_65536=self._shares.current.sampled_of_65536,
+            decisions_by_model=self._shares.current.by_model,
         )
 
     async def _run(self, work: Callable[[], Result]) -> Result:
@@ -134,13 +136,17 @@ class MonitoringService:
         self,
         store: MonitoringStore,
         decisions: DecisionStore,
+        shares: DecisionShares,
         removal: PersonRemoval,
         thread: ThreadPoolExecutor,
+        decisions_problem: str = "",
     ) -> None:
         self._store = store
         self._decisions = decisions
+        self._shares = shares
         self._removal = removal
         self._thread = thread
+        self._decisions_problem = decisions_problem
 
     async def GetStatus(
         self, request: pb.MonitoringStatusRequest, context: Context
@@ -174,6 +180,13 @@ class MonitoringService:
             store=self._store.kind,
             at_unix_ms=time.time_ns() // 1_000_000,
             decision_rows=self._decisions.rows(),
+            decisions_problem=self._decisions_problem,
+            decision_shares=[
+                pb.DecisionShare(
+                    model=model, of_65536=share, keys_a_day=self._shares.keys_a_day.get(model, 0)
+                )
+                for model, share in sorted(self._shares.current.by_model.items())
+            ],
         )
 
 

@@ -23,7 +23,7 @@ from monitoring.decisions.parquet import (
     find_in_blocks,
     find_in_files,
     merge_decisions,
-    reading_files,
+    using_files,
     write_decisions,
 )
 from monitoring.decisions.person_rows import (
@@ -98,7 +98,10 @@ class DecisionStore:
             return int(sum(counts))
 
     def compact(self) -> int:
-        """Write the waiting blocks to files, and merge many files of a day; return the rows."""
+        """Write the waiting blocks to files, and merge many files of a day; return the rows.
+
+        Raises UnreadableDecisionsError; then each row is where it was.
+        """
         written = 0
         while True:
             with self._database.read_transaction() as connection:
@@ -124,6 +127,11 @@ class DecisionStore:
         self._unlink(expired)
         return len(expired)
 
+    def delete_blocks_before(self, day: int) -> None:
+        """Delete the rows of days before *day* that are in no file."""
+        with self._database.write_transaction() as connection:
+            connection.execute(delete(decision_blocks).where(decision_blocks.c.day < day))
+
     def delete_unnamed_files(self) -> None:
         """Delete files that a killed process left and no row names. For the start only.
 
@@ -144,7 +152,7 @@ class DecisionStore:
         for _, block in self._blocks():
             find_in_block(block, person, found)
         for model, paths in self._files_by_model().items():
-            with reading_files():
+            with using_files():
                 find_in_model_files(paths, model, person, found)
                 found.rows += count_in_files(paths, found.prediction_ids.get(model, ()))
         for _, block in self._blocks():
@@ -186,7 +194,7 @@ class DecisionStore:
             return False
         # A new file takes the place of the old one in one transaction, as in a merge.
         name = _new_name(row.model, row.day)
-        with reading_files():
+        with using_files():
             rows = write_without_calls(self._folder / row.name, self._folder / name, ids)
         if rows is None:
             return False
@@ -282,7 +290,8 @@ class DecisionStore:
                 blocks.append(pb.DecisionBlock.FromString(row.block))
                 rows += row.rows
         name = _new_name(model, day)
-        rows = write_decisions(self._folder / name, blocks)
+        with using_files():
+            rows = write_decisions(self._folder / name, blocks)
         # From here on the file counts, and its blocks do not.
         with self._database.write_transaction() as connection:
             connection.execute(
@@ -303,7 +312,8 @@ class DecisionStore:
                 same = (decision_files.c.model == model, decision_files.c.day == day)
                 parts = connection.execute(select(decision_files).where(*same)).all()
             name = _new_name(model, day)
-            merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
+            with using_files():
+                merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
             names = [part.name for part in parts]
             rows = sum(part.rows for part in parts)
             with self._database.write_transaction() as connection:

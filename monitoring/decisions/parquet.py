@@ -58,8 +58,8 @@ class Decision:
 
 
 @contextmanager
-def reading_files() -> Iterator[None]:
-    """Raise UnreadableDecisionsError for what DuckDB refuses to read, or when it is not there."""
+def using_files() -> Iterator[None]:
+    """Raise UnreadableDecisionsError for what DuckDB refuses, or when it is not there."""
     try:
         import duckdb
     except ImportError as error:
@@ -70,8 +70,8 @@ def reading_files() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise UnreadableDecisionsError(
-            f"a file of decisions cannot be read ({error}); restore it, or delete it from the "
-            "folder and from the table decision_files"
+            f"a file of decisions cannot be read or written ({error}); restore it or make room, or "
+            "delete it from the folder and from the table decision_files"
         ) from error
 
 

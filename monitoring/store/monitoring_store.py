@@ -6,6 +6,7 @@ leaves all of it or nothing, and the reader goes on from the positions that are 
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -192,6 +193,16 @@ class MonitoringStore:
         """Return the coverage of every version that was scored in [since_hour, until_hour)."""
         with self._database.read_transaction() as connection:
             return window_counts.read_coverage(connection, since_hour, until_hour)
+
+    def rows_by_model(self, since_hour: int, until_hour: int) -> dict[str, int]:
+        """Return model -> rows that were scored in [since_hour, until_hour).
+
+        By windows; where none came, by what was counted from journals.
+        """
+        rows: Counter[str] = Counter()
+        for item in self.coverage(since_hour, until_hour):
+            rows[item.model] += max(item.rows, item.window_rows)
+        return dict(rows)
 
     def lost_window_batches(self, since_hour: int, until_hour: int) -> int:
         """Return how many batches of windows were lost in [since_hour, until_hour)."""

@@ -17,7 +17,8 @@ from journal.forget import forget_in_journals
 from journal.person import Person
 from journal.segment import JournalKind, frame_record
 from journal.tape import SegmentWriter
-from monitoring.api.decision_policy import DecisionPolicy, day_of_id
+from monitoring.api.decision_policy import day_of_id
+from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.cells.decision_rows import SAMPLE_ALL
@@ -59,9 +60,10 @@ class ServedMonitoring:
     async def serving(self) -> AsyncIterator[CellSinkClient]:
         """Serve, and yield a client."""
         with ThreadPoolExecutor(1) as thread:
-            sink = CellSinkService(self.store, Mock(), DecisionPolicy(SAMPLE_ALL), thread)
+            shares = DecisionShares(SAMPLE_ALL)
+            sink = CellSinkService(self.store, Mock(), shares, thread)
             removal = PersonRemoval(self.store, self.decisions, thread, sink.refuse_read_batches)
-            service = MonitoringService(self.store, self.decisions, removal, thread)
+            service = MonitoringService(self.store, self.decisions, shares, removal, thread)
             server = grpc.aio.server(interceptors=(access_interceptor(()),))
             server.add_generic_rpc_handlers(
                 (service_handler("CellSink", sink), service_handler("Monitoring", service))
