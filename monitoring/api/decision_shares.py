@@ -7,13 +7,14 @@ models and on all days.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from time import monotonic
 
 from monitoring.api.decision_policy import DecisionPolicy
 from monitoring.cells.decision_rows import SAMPLE_ALL
 from registry.watching.policy import MonitoringPolicy
 
 READY_S = 10.0
-"""How long a reader waits for the policies after monitoring has started."""
+"""How long after the start of monitoring readers wait for the policies."""
 
 
 def share_of_keys(keys_a_day: int, rows_a_day: int) -> int:
@@ -37,6 +38,7 @@ class DecisionShares:
 
     def __init__(self, override: int | None = None) -> None:
         self._override = override
+        self._wait_until_s = monotonic() + READY_S
         self._ready = asyncio.Event()
         self._day = -1
         self._yesterday: Mapping[str, int] = {}
@@ -57,9 +59,12 @@ class DecisionShares:
         return self._keys
 
     async def wait(self) -> bool:
-        """Return whether the policies were read, within a short time."""
+        """Return whether the policies were read, within a short time of the start."""
+        # Without time left, wait_for would not even look.
+        if self._ready.is_set():
+            return True
         try:
-            await asyncio.wait_for(self._ready.wait(), READY_S)
+            await asyncio.wait_for(self._ready.wait(), max(0, self._wait_until_s - monotonic()))
         except TimeoutError:
             return False
         return True

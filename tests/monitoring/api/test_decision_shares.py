@@ -91,8 +91,10 @@ def test_reader_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting goes on without the registry; no decision is kept that a policy may forbid."""
     monkeypatch.setattr(decision_shares, "READY_S", 0.01)
     shares = DecisionShares()
-    assert not asyncio.run(shares.wait())
+    assert [asyncio.run(shares.wait()) for _ in range(2)] == [False, False]
     assert shares.current.sampled_of_65536 == 0
+    shares.set_shares({}, 7, {}, {})
+    assert asyncio.run(shares.wait())
 
 
 def test_option_outside_of_its_bounds_is_refused() -> None:
