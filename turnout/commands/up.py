@@ -44,6 +44,10 @@ def up(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
     ] = None,
+    decisions: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
+    ] = None,
 ) -> None:
     """Run store, control, gateway, pushed rows and the journal's reader here until Ctrl-C.
 
@@ -65,6 +69,7 @@ def up(
         policies=policies,
         identities=identities,
         callers=callers,
+        decisions=decisions,
         notices=_notices_file(context),
     )
     # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.

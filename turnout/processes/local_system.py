@@ -58,8 +58,7 @@ class SystemPlan:
     store_url: str = ""
     """redis:// URL of an online store that runs already; empty: start a new one."""
     store_memory_mb: int = 1_024
-    """Memory of a new store; beyond it the store refuses writes. A row of 20 features takes some
-    250 bytes."""
+    """Memory of a new store; beyond it writes are refused. 20 features take some 250 bytes."""
     port: int = 0
     """Port of the gateway's gRPC server; 0: any free port."""
     ingress: IngressChoice = IngressChoice.AUTO
@@ -71,6 +70,8 @@ class SystemPlan:
     """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
     notices: Path | None = None
     """File of an environment with targets of notices; None: no notice is sent."""
+    decisions: int | None = None
+    """Keys of 65,536 of which scored rows are kept; None: as the policies of models say."""
 
     @property
     def store_folder(self) -> Path:
@@ -169,10 +170,9 @@ class LocalSystem:
                 command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
         command += ["--journal", str(self._plan.folder / "gateway")]
-        if self._plan.policies is not None:
-            command += ["--policies", str(self._plan.policies)]
-        if self._plan.notices is not None:
-            command += ["--notices", str(self._plan.notices)]
+        for option in ("policies", "decisions", "notices"):
+            if (value := getattr(self._plan, option)) is not None:
+                command += [f"--{option}", str(value)]
         return ProcessSpec(
             name="control",
             command=[*command, "--folder", str(folder)],
