@@ -35,7 +35,7 @@ from gateway.models.registry_trust import RegistryTrust
 from gateway.models.registry_watch import RegistryWatch
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
-from gateway.supervision.sockets import LentSocket
+from gateway.supervision.sockets import LentSockets
 from gateway.telemetry.window_stream import WindowStream
 from gateway.transport.reflection import SERVICES
 from gateway.worker_identity import WorkerIdentity
@@ -62,10 +62,10 @@ class GatewayWorker:
     """The parts of a worker process, and its life: load, serve, drain."""
 
     def __init__(
-        self, settings: Settings, folder: Path, breadcrumbs: BreadcrumbPage, lent_socket: LentSocket
+        self, settings: Settings, folder: Path, breadcrumbs: BreadcrumbPage, sockets: LentSockets
     ) -> None:
         # What this worker is.
-        self._settings, self._lent_socket = settings, lent_socket
+        self._settings, self._lent_sockets = settings, sockets
         self._clock, boot_id = SystemClock(), secrets.randbits(64)
         self.identity = WorkerIdentity(settings.gateway, NO_SLOT, boot_id, bytes(32))
         self._serving, self._leaving = False, False
@@ -156,8 +156,8 @@ class GatewayWorker:
         folder = self._settings.unix_folder
         unix = str(Path(folder) / f"worker-{slot}.sock") if folder else ""
         server = self._parts.server
-        with self._lent_socket.received_socket() as lent_fd:
-            await server.listen(self._settings.host, port, unix, lent_fd)
+        with self._lent_sockets.received_sockets() as lent_fds:
+            await server.listen(self._settings.host, port, unix, lent_fds)
         log.info("opened port=%d slot=%d ingress=%s", port, slot, server.kind)
         self._serving = True
         self._registry_watch.announce_serving()
@@ -337,7 +337,7 @@ async def run_worker(
 ) -> None:
     """Run a worker until it has drained."""
     worker = GatewayWorker(
-        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSocket(sockets_fd)
+        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSockets(sockets_fd)
     )
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(

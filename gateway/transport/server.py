@@ -5,7 +5,7 @@ decoding, the bound on rows inside (waiting or being scored) and cancellation. T
 server by this interface alone, and one test suite runs over both servers.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,10 +85,14 @@ class IngressServer(Protocol):
         """End these calls with one status."""
         ...
 
-    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
+    async def listen(
+        self, host: str, port: int, unix: str = "", lent_fds: Sequence[int] = ()
+    ) -> int:
         """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        lent_fd  descriptor of a bound socket to listen on instead (gateway.supervision.sockets).
+        The host `localhost` is both 127.0.0.1 and ::1.
+
+        lent_fds  descriptors of bound sockets to listen on instead (gateway.supervision.sockets).
         """
         ...
 
