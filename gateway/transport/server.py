@@ -7,7 +7,7 @@ server by this interface alone, and one test suite runs over both servers.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from grpc_health.v1 import health_pb2
@@ -43,6 +43,17 @@ class ServerStatistics:
     rows_waiting: int | None
     """Rows that are admitted and not taken yet."""
     connections: int | None
+
+
+class HandshakeRefusal(NamedTuple):
+    """TLS handshakes that were refused for one reason."""
+
+    reason: str
+    """no_certificate, certificate_refused: the client's. client_refused: the client did not accept
+    ours. no_common_protocol, not_tls, or other."""
+    detail: str
+    """The newest error in the words of the library, with what it knows of the client."""
+    handshakes: int
 
 
 class IngressServer(Protocol):
@@ -102,6 +113,10 @@ class IngressServer(Protocol):
 
     async def close(self, grace_s: float) -> None:
         """Stop listening, let clients reconnect elsewhere and finish the calls in flight."""
+        ...
+
+    def handshake_refusals(self) -> Sequence[HandshakeRefusal]:
+        """Return the TLS handshakes that were refused since the last call, one for each reason."""
         ...
 
     def statistics(self) -> ServerStatistics:

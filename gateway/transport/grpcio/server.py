@@ -35,12 +35,14 @@ from gateway.transport.grpcio.batch_delay import (
     NEWCOMERS_MIN,
     BatchDelay,
 )
+from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
+    HandshakeRefusal,
     OnRefused,
     OnSingleCall,
     ServerStatistics,
@@ -299,6 +301,10 @@ class GrpcioServer:
         if self._keeping_room is not None:
             self._keeping_room.cancel()
             await asyncio.wait({self._keeping_room})
+
+    def handshake_refusals(self) -> list[HandshakeRefusal]:
+        """Return the TLS handshakes that gRPC's log has named since the last call."""
+        return HANDSHAKE_LOG.take()
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the call queue. grpcio does not tell the number of connections."""

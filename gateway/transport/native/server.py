@@ -30,6 +30,7 @@ from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
+    HandshakeRefusal,
     OnRefused,
     OnSingleCall,
     ServerStatistics,
@@ -228,6 +229,10 @@ class NativeServer:
         end = loop.time() + within_s
         while self._thread.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no event for this
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def handshake_refusals(self) -> list[HandshakeRefusal]:
+        """Return the TLS handshakes that the thread refused since the last call."""
+        return [HandshakeRefusal(*refusal) for refusal in self._thread.handshake_refusals()]
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of rows and connections of the I/O thread."""
