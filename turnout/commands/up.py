@@ -55,13 +55,12 @@ def up(
 ) -> None:
     """Run store, control, gateway, pushed rows and the journal's reader here until Ctrl-C.
 
-    Each one that ends is started again.
-
-    With --store URL it uses that store instead of starting a new one.
+    Each one that ends is started again. With --store URL that store is used, and none is started.
     """
     # All that the processes below write is for this user only.
     context: CommandContext = ctx.obj
     keep_files_private()
+    # Where everything listens and keeps its files.
     # What cannot be started (a folder in use, a store that does not answer) raises OperatorError.
     plan = SystemPlan(
         folder=context.folder,
@@ -79,7 +78,7 @@ def up(
         decisions=decisions,
         notices=_notices_file(context),
     )
-    # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.
+    # Run until Ctrl-C or SIGTERM; everything is stopped in order then.
     asyncio.run(_run_until_signal(plan, terminal(context.json)))
 
 
