@@ -6,7 +6,8 @@ leaves all of it or nothing, and the reader goes on from the positions that are 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, select, update
@@ -153,6 +154,24 @@ class MonitoringStore:
         with self._database.read_transaction() as connection:
             return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
 
+    def forget_outcomes(
+        self,
+        key_hashes: Mapping[str, Collection[int]],
+        id_digests: Collection[bytes],
+        *,
+        dry_run: bool,
+    ) -> int:
+        """Delete the outcomes of a person and return how many there are; *dry_run* counts only."""
+        with self._database.write_transaction() as connection:
+            return outcome_rows.delete_outcomes(connection, key_hashes, id_digests, dry_run=dry_run)
+
+    def overwrite_deleted(self) -> bool:
+        """Take deleted rows out of the files of the database; False: a reader keeps some of them.
+
+        They go with the next checkpoint then.
+        """
+        return self._database.overwrite_deleted()
+
     # Versions and figures
 
     def save_version(self, bins: VersionBins) -> None:
@@ -211,6 +230,16 @@ class MonitoringStore:
         """Return the coverage of every version that was scored in [since_hour, until_hour)."""
         with self._database.read_transaction() as connection:
             return window_counts.read_coverage(connection, since_hour, until_hour)
+
+    def rows_by_model(self, since_hour: int, until_hour: int) -> dict[str, int]:
+        """Return model -> rows that were scored in [since_hour, until_hour).
+
+        By windows; where none came, by what was counted from journals.
+        """
+        rows: Counter[str] = Counter()
+        for item in self.coverage(since_hour, until_hour):
+            rows[item.model] += max(item.rows, item.window_rows)
+        return dict(rows)
 
     def lost_window_batches(self, since_hour: int, until_hour: int) -> int:
         """Return how many batches of windows were lost in [since_hour, until_hour)."""

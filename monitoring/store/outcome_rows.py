@@ -1,11 +1,19 @@
-"""Versions by whose bins reported outcomes are counted, in the database."""
+"""Versions by whose bins reported outcomes are counted, and the removal of a person's outcomes."""
 
-from sqlalchemy import Connection, and_, insert, select, update
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from monitoring.cells.version_bins import VersionBins
 from monitoring.store.cell_rows import digest_text
-from monitoring.store.tables import versions
+from monitoring.store.tables import outcomes, versions
 from protos import monitoring_pb2 as pb
+
+Item = TypeVar("Item")
+
+IN_MAX = 1_000
+"""Values of one condition: databases bound the parameters of a statement."""
 
 
 def save_version(connection: Connection, bins: VersionBins, model_hash: int) -> None:
@@ -39,3 +47,36 @@ def find_version_bins(connection: Connection, digest8: int, model_hash: int) -> 
         )
     ).scalar_one_or_none()
     return None if content is None else VersionBins.from_proto(pb.VersionBins.FromString(content))
+
+
+def delete_outcomes(
+    connection: Connection,
+    key_hashes: Mapping[str, Collection[int]],
+    id_digests: Collection[bytes],
+    *,
+    dry_run: bool,
+) -> int:
+    """Delete outcomes by model and key hash, and by the digests of prediction ids; return how many.
+
+    What was counted of them stays in the cells, which name nobody.
+    """
+    texts = {model: sorted(map(digest_text, hashes)) for model, hashes in key_hashes.items()}
+    conditions = [
+        and_(outcomes.c.model == model, outcomes.c.key_hash.in_(part))
+        for model, hashes in texts.items()
+        for part in batched(hashes, IN_MAX)
+    ]
+    conditions += [outcomes.c.id_digest.in_(part) for part in batched(sorted(id_digests), IN_MAX)]
+    found: set[tuple[object, ...]] = set()
+    for where in conditions:
+        key = outcomes.c.id_digest, outcomes.c.row, outcomes.c.name
+        found.update(map(tuple, connection.execute(select(*key).where(where))))
+        if not dry_run:
+            connection.execute(delete(outcomes).where(where))
+    return len(found)
+
+
+def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield *items* in parts of at most *size*."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -58,6 +58,8 @@ def status(
             )
     if any(version.windows_incomplete for version in found.versions):
         screen.hint("Some windows of gateways were lost, so scored rows are more than shown.")
+    if found.decisions_problem:
+        screen.hint(found.decisions_problem)
 
 
 async def _read_status(
@@ -74,6 +76,15 @@ def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:
         "store": found.store,
         "at_unix_ms": found.at_unix_ms,
         "decision_rows": found.decision_rows,
+        "decisions_problem": found.decisions_problem,
+        "decision_shares": [
+            {
+                "model": item.model,
+                "share": item.of_65536 / 65_536,
+                "keys_a_day": item.keys_a_day or "all",
+            }
+            for item in found.decision_shares
+        ],
         "versions": [
             {
                 "model": item.model,
@@ -152,6 +163,10 @@ def run_monitoring(
     database: Annotated[
         str, typer.Option("--database", help="URL of its database. Default: SQLite there.")
     ] = "",
+    decisions: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
+    ] = None,
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
     ] = None,
@@ -171,6 +186,7 @@ def run_monitoring(
         "--as": context.actor,
         "--registry-certificate": context.certificate(),
         "--store": database,
+        "--decisions": "" if decisions is None else str(decisions),
         "--identities": identities,
         "--tls-certificate": tls_certificate,
         "--tls-key": tls_key,
