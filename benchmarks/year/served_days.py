@@ -1,6 +1,7 @@
-"""Pushes days of the virtual year to a store, as the readers of two gateway hosts push them."""
+"""Pushes days of the virtual year to a store, as readers and gateways of two hosts push them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,15 +19,23 @@ from monitoring.cells.decision_rows import SAMPLE_ALL, sample_decisions
 from monitoring.cells.version_bins import VersionBins
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.store.call_minutes import ANY_MODEL
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.window_counts import WindowBatchRows
+from monitoring.watch.minute_counts import MinuteCounts
 from protos import monitoring_pb2 as pb
 from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
 from protos.predict_pb2 import CANARY, MISSING, PRODUCTION
 
 HOSTS = ("gateway-1", "gateway-2")
 DAY_MS = 86_400_000
+DAY_MINUTES = 1_440
+HOUR_NS = 3_600 * 10**9
+MINUTE_NS = 60 * 10**9
+ACTED = "acted"
+"""The outcome by which callers report that somebody acted."""
 HOLDOUT_BIT = 0x80
 ID = np.dtype(
     [
@@ -62,18 +71,67 @@ class ServedVersions:
         return [it for it in (self.production, self.canary, self.shadow) if it is not None]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ServedDay:
+    """The calls of one model on one day, each with its prediction id."""
+
+    people: PeopleOfDay
+    versions: ServedVersions
+    effects: DayEffects
+    ids: NDArray[np.void]
+    canary: NDArray[np.bool_]
+    """(N,) whether the canary answered."""
+    lost: NDArray[np.bool_]
+    """(N,) whether the journal of the host lost it."""
+    scores: dict[str, NDArray[np.float32]]
+    """Version label -> (N,) scores of all calls by it."""
+
+    def scored(self) -> Iterator[tuple[YearVersion, NDArray[np.bool_], int]]:
+        """Yield each version with the (N,) calls that it scored, and its role."""
+        yield self.versions.production, ~self.canary, PRODUCTION
+        if self.versions.canary is not None:
+            yield self.versions.canary, self.canary, CANARY
+        if self.versions.shadow is not None:
+            yield self.versions.shadow, np.ones_like(self.canary), UNSEEN_SHADOW
+
+
+def serve_day(
+    rng: np.random.Generator, people: PeopleOfDay, versions: ServedVersions, effects: DayEffects
+) -> ServedDay:
+    """Return the calls of a day as its versions scored them."""
+    canary = (people.key_hash % np.uint64(10)) == 0
+    canary &= versions.canary is not None
+    lost = (rng.random(len(canary)) < effects.lost) & (people.host == 0)
+    return ServedDay(
+        people,
+        versions,
+        effects,
+        _prediction_ids(people, versions, canary),
+        canary,
+        lost,
+        {it.label: it.scores(people.vectors, people.group) for it in versions.all},
+    )
+
+
 class YearStore:
     """The store of monitoring in a folder, and what waits to be reported to it."""
 
     def __init__(self, folder: Path) -> None:
-        database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
-        self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
-        self.store = MonitoringStore(database, lambda: self.now_ms, self.decisions.add_batch)
-        self.looks = LookStore(database)
-        self.rows = DayRows(folder / "decisions", database)
+        self.database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
+        self.decisions = DecisionStore(folder / "decisions", self.database, day_of_id)
+        self.counts = MinuteCounts(lambda model, digest8: self.store.find_version(model, digest8))
+        self.store = MonitoringStore(
+            self.database,
+            lambda: self.now_ms,
+            self.decisions.add_batch,
+            self.counts.note_cells,
+        )
+        self.looks = LookStore(self.database)
+        self.rows = DayRows(folder / "decisions", self.database)
         self.now_ms = 0
         """The virtual clock, Unix milliseconds."""
         self._sequences = dict.fromkeys(HOSTS, 0)
+        self._windows = dict.fromkeys(HOSTS, 0)
         self._bins: dict[tuple[str, str], VersionBins] = {}
         self._reports: dict[int, list[pb.OutcomeEvent]] = defaultdict(list)
         """Day -> the reports that come on it."""
@@ -83,102 +141,86 @@ class YearStore:
         self.store.save_version(version.facts.bins)
         self._bins[version.model.name, version.label] = version.facts.bins
 
-    def push_day(
-        self, day: int, people: PeopleOfDay, versions: ServedVersions, effects: DayEffects
-    ) -> None:
-        """Push one model's calls of a Unix day, and plan the reports of their outcomes."""
-        rng = np.random.default_rng([day, hash_model_name(versions.production.model.name) % 2**32])
-        canary = (people.key_hash % np.uint64(10)) == 0
-        canary &= versions.canary is not None
-        ids = _prediction_ids(people, versions, canary)
-        batches = [(versions.production, ~canary, PRODUCTION)]
-        if versions.canary is not None:
-            batches.append((versions.canary, canary, CANARY))
-        if versions.shadow is not None:
-            everybody = np.ones(len(canary), dtype=np.bool_)
-            batches.append((versions.shadow, everybody, UNSEEN_SHADOW))
-        # What a host's journal lost was scored and not read.
-        lost = (rng.random(len(canary)) < effects.lost) & (people.host == 0)
-        for version, rows, role in batches:
-            scores = version.scores(people.vectors, people.group)
-            for host, name in enumerate(HOSTS):
-                of_host = rows & (people.host == host) & ~lost
-                self._push(day, name, _served_batch(people, ids, scores, version, of_host, role))
-            if role != UNSEEN_SHADOW:
-                self._plan_reports(rng, people, ids, scores, version, rows, role, effects)
+    def push_windows(self, served: Sequence[ServedDay]) -> None:
+        """Push what gateways say of a day: rows and calls by hour, and minutes with calls."""
+        minutes: dict[str, set[int]] = {}
+        for host, name in enumerate(HOSTS):
+            rows: Counter[tuple[str, str, int]] = Counter()
+            for day in served:
+                hours = day.people.at_unix_ns // HOUR_NS
+                for version, scored, _ in day.scored():
+                    found = np.unique(hours[scored & (day.people.host == host)], return_counts=True)
+                    for hour, number in zip(*(part.tolist() for part in found), strict=True):
+                        rows[version.model.name, version.label, hour] += number
+            self._windows[name] += 1
+            last_hour = max((hour for _, _, hour in rows), default=0)
+            batch = WindowBatchRows(f"{name}/0/1", self._windows[name], rows, rows, last_hour)
+            self.store.add_windows([batch])
+        for day in served:
+            called = np.unique(day.people.at_unix_ns // MINUTE_NS).tolist()
+            minutes[day.versions.production.model.name] = set(called)
+            minutes.setdefault(ANY_MODEL, set()).update(_minutes_of_day(called[0]))
+        self.store.add_call_minutes(minutes)
+
+    def push_calls(self, served: Sequence[ServedDay], start_ns: int, end_ns: int) -> None:
+        """Push the calls of [start_ns, end_ns), as the reader of each host does."""
+        self.now_ms = end_ns // 10**6
+        for host, name in enumerate(HOSTS):
+            counter = CellCounter(lambda model, label, _: self._bins[model, label], _holdout)
+            blocks: list[pb.DecisionBlock] = []
+            for day in served:
+                at = day.people.at_unix_ns
+                read = (at >= start_ns) & (at < end_ns) & (day.people.host == host) & ~day.lost
+                for version, scored, role in day.scored():
+                    batch = _served_batch(day, version, scored & read, role)
+                    counter.add(batch)
+                    holdout = _holdout(batch.prediction_ids)
+                    blocks += sample_decisions(batch, holdout, SAMPLE_ALL)
+            cells = [cell_to_proto(key, counts) for key, counts in counter.take_cells().items()]
+            self._push_batch(name, end_ns, cells=cells, decisions=blocks)
 
     def push_reports(self, day: int) -> None:
-        """Push the reports of outcomes that come on a Unix day."""
-        reports = self._reports.pop(day, [])
-        if reports:
-            self._push_batch(HOSTS[0], (day + 1) * DAY_NS - 1, outcomes=reports)
-
-    def end_day(self, day: int) -> None:
-        """Say that both readers have read the day to its end, and set the clock behind it."""
+        """Push the reports of outcomes that come on a Unix day, and say that it was read."""
         self.now_ms = (day + 1) * DAY_MS + 60_000
-        for host in HOSTS:
-            self._push_batch(host, (day + 1) * DAY_NS)
+        self._push_batch(HOSTS[0], (day + 1) * DAY_NS, outcomes=self._reports.pop(day, []))
+        self._push_batch(HOSTS[1], (day + 1) * DAY_NS)
         self.decisions.compact()
 
-    def _push(self, day: int, host: str, batch: ServedBatch) -> None:
-        counter = CellCounter(lambda model, version, _: self._bins[model, version], _holdout)
-        counter.add(batch)
-        cells = [cell_to_proto(key, counts) for key, counts in counter.take_cells().items()]
-        blocks = sample_decisions(batch, _holdout(batch.prediction_ids), SAMPLE_ALL)
-        self.now_ms = (day + 1) * DAY_MS - 1
-        self._push_batch(host, (day + 1) * DAY_NS - 1, cells=cells, decisions=list(blocks))
+    def push_damage(self, day: int) -> None:
+        """Push that a piece of the journal of the first host was lost."""
+        self.now_ms = day * DAY_MS + DAY_MS // 2
+        damage = pb.JournalDamage(segment="served-1", offset=10, next_offset=500, kind="damaged")
+        self._push_batch(HOSTS[0], day * DAY_NS, damages=[damage])
 
-    def _push_batch(self, host: str, newest_unix_ns: int, **parts: object) -> None:
-        self._sequences[host] += 1
-        self.store.push(
-            pb.CellBatch(
-                journal=pb.JournalName(gateway=host),
-                sequence=self._sequences[host],
-                newest_unix_ns=newest_unix_ns,
-                **parts,  # type: ignore[arg-type]  # cells, decisions or outcomes
-            )
-        )
-
-    def _plan_reports(
-        self,
-        rng: np.random.Generator,
-        people: PeopleOfDay,
-        ids: NDArray[np.void],
-        scores: NDArray[np.float32],
-        version: YearVersion,
-        rows: NDArray[np.bool_],
-        role: int,
-        effects: DayEffects,
-    ) -> None:
+    def plan_reports(self, rng: np.random.Generator, day: ServedDay) -> None:
         """Draw the outcomes of answers, and plan the day on which each is reported."""
-        model = version.model
+        people, effects = day.people, day.effects
+        model = day.versions.production.model
         # An act changes the probability of the outcome.
+        scores = day.scores[day.versions.production.label]
         threshold = np.quantile(scores, 1 - model.acted) if len(scores) else 0.0
         acted = (scores >= threshold) & ~people.holdout & (model.acted > 0)
-        acted |= people.holdout & (rng.random(len(rows)) < effects.acts_on_holdout)
+        acted |= people.holdout & (rng.random(len(scores)) < effects.acts_on_holdout)
         adds = model.acting_adds if effects.acting_adds is None else effects.acting_adds
-        has_outcome = rng.random(len(rows)) < people.probability + adds * acted
-        for row in np.flatnonzero(has_outcome & rows).tolist():
-            event = pb.OutcomeEvent(
-                id_digest=blake2b(ids[row].tobytes(), digest_size=16).digest(),
-                model_hash=hash_model_name(model.name),
-                version_digest=version.digest8,
-                role=role,
-                holdout=bool(people.holdout[row]),
-                predicted_unix_ms=int(people.at_unix_ns[row]) // 10**6,
-                key_hash=int(people.key_hash[row]),
-                score=float(scores[row]),
-                name=model.outcome,
-                value=1.0,
-            )
-            # Most outcomes come in the first half of the horizon.
-            delay = int(rng.beta(1.5, 3.0) * model.horizon_days) + effects.late_days
-            self._plan(event, delay, rng)
-            if rng.random() < effects.doubled:
-                self._plan(event, delay + 1, rng)
-            if rng.random() < effects.corrected:
-                event.value = 0.0
-                self._plan(event, delay + 3, rng)
+        has_outcome = rng.random(len(scores)) < people.probability + adds * acted
+        for version, scored, role in day.scored():
+            if role == UNSEEN_SHADOW:
+                continue
+            for row in np.flatnonzero(has_outcome & scored).tolist():
+                event = _report(day, version, role, row)
+                # Most outcomes come in the first half of the horizon.
+                delay = int(rng.beta(1.5, 3.0) * model.horizon_days) + effects.late_days
+                self._plan(event, delay, rng)
+                if rng.random() < effects.doubled:
+                    self._plan(event, delay + 1, rng)
+                if rng.random() < effects.corrected:
+                    event.value = 0.0
+                    self._plan(event, delay + 3, rng)
+            if model.acted:
+                for row in np.flatnonzero(acted & scored).tolist():
+                    event = _report(day, version, role, row)
+                    event.name = ACTED
+                    self._plan(event, 0, rng)
 
     def _plan(self, event: pb.OutcomeEvent, delay: int, rng: np.random.Generator) -> None:
         report = pb.OutcomeEvent()
@@ -187,6 +229,40 @@ class YearStore:
         report.received_unix_ms = day * DAY_MS + int(rng.integers(DAY_MS))
         report.event_unix_ms = report.received_unix_ms
         self._reports[day].append(report)
+
+    def _push_batch(self, host: str, newest_unix_ns: int, **parts: object) -> None:
+        self._sequences[host] += 1
+        self.store.push(
+            pb.CellBatch(
+                journal=pb.JournalName(gateway=host),
+                sequence=self._sequences[host],
+                newest_unix_ns=newest_unix_ns,
+                **parts,  # type: ignore[arg-type]  # cells, decisions, outcomes or damages
+            )
+        )
+
+
+def _report(day: ServedDay, version: YearVersion, role: int, row: int) -> pb.OutcomeEvent:
+    """Return the report of the outcome of a call."""
+    people = day.people
+    return pb.OutcomeEvent(
+        id_digest=blake2b(day.ids[row].tobytes(), digest_size=16).digest(),
+        model_hash=hash_model_name(version.model.name),
+        version_digest=version.digest8,
+        role=role,
+        holdout=bool(people.holdout[row]),
+        predicted_unix_ms=int(people.at_unix_ns[row]) // 10**6,
+        key_hash=int(people.key_hash[row]),
+        score=float(day.scores[version.label][row]),
+        name=version.model.outcome,
+        value=1.0,
+    )
+
+
+def _minutes_of_day(minute: int) -> range:
+    """Return the Unix minutes of the day of one."""
+    first = minute // DAY_MINUTES * DAY_MINUTES
+    return range(first, first + DAY_MINUTES)
 
 
 def _prediction_ids(
@@ -207,14 +283,10 @@ def _prediction_ids(
 
 
 def _served_batch(
-    people: PeopleOfDay,
-    ids: NDArray[np.void],
-    scores: NDArray[np.float32],
-    version: YearVersion,
-    rows: NDArray[np.bool_],
-    role: int,
+    day: ServedDay, version: YearVersion, rows: NDArray[np.bool_], role: int
 ) -> ServedBatch:
-    number = int(rows.sum())
+    """Return calls as the journal has them."""
+    people, number = day.people, int(rows.sum())
     names = np.array(people.entity_ids, dtype=object)[rows]
     return ServedBatch(
         model=version.model.name,
@@ -223,13 +295,13 @@ def _served_batch(
         at_unix_ns=people.at_unix_ns[rows].tobytes(),
         role=np.full(number, role, dtype=np.uint8).tobytes(),
         row_count=np.ones(number, dtype="<u4").tobytes(),
-        prediction_ids=ids[rows].tobytes(),
+        prediction_ids=day.ids[rows].tobytes(),
         key_hash=people.key_hash[rows].tobytes(),
         row_flags=(people.missing[rows] * MISSING).astype("<u4").tobytes(),
         width=people.vectors.shape[1],
         vectors=people.vectors[rows].tobytes(),
         outputs=1,
-        scores=scores[rows].tobytes(),
+        scores=day.scores[version.label][rows].tobytes(),
         entity_ids=names.tolist(),
     )
 

@@ -9,6 +9,7 @@ calibrated on it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class YearFeature:
     def served(self, latent: Floats) -> Floats:
         """Return the (N,) served values of (N,) latent ones."""
         if self.kind is ValueKind.AMOUNT:
-            return np.exp(AMOUNT_MEAN + AMOUNT_SD * latent, dtype=np.float32)
+            return np.asarray(np.exp(AMOUNT_MEAN + AMOUNT_SD * latent), dtype=np.float32)
         if self.kind is ValueKind.MOSTLY_ZERO:
             return np.maximum(latent, np.float32(0.0))
         if self.kind is ValueKind.CATEGORY:
@@ -69,12 +70,11 @@ class YearFeature:
     def meaning(self, served: Floats) -> Floats:
         """Return what (N,) served values say about the latent ones; 0 for a missing value."""
         present = ~np.isnan(served)
+        said: NDArray[Any] = served
         if self.kind is ValueKind.AMOUNT:
             said = (np.log(np.where(present, served, 1.0)) - AMOUNT_MEAN) / AMOUNT_SD
         elif self.kind is ValueKind.CATEGORY:
             said = CATEGORY_MIDDLES[np.where(present, served, CATEGORIES).astype(np.int64)]
-        else:
-            said = served
         return np.where(present, said, 0.0).astype(np.float32)
 
 
@@ -140,7 +140,7 @@ YEAR_MODELS = (
         ),
         outcome="churned",
         intercept=-2.6,
-        persons_a_day=4_000,
+        persons_a_day=3_000,
         horizon_days=30,
     ),
     YearModel(
@@ -154,7 +154,7 @@ YEAR_MODELS = (
         ),
         outcome="fraud",
         intercept=-4.6,
-        persons_a_day=10_000,
+        persons_a_day=6_000,
         horizon_days=14,
     ),
     YearModel(
@@ -167,11 +167,11 @@ YEAR_MODELS = (
         ),
         outcome="bought",
         intercept=-2.5,
-        persons_a_day=6_000,
+        persons_a_day=4_000,
         horizon_days=14,
         holdout=0.2,
-        acted=1.0,
-        acting_adds=0.02,
+        acted=0.3,
+        acting_adds=0.067,
         money={"value": 40.0, "cost": 0.1},
     ),
     YearModel(

@@ -21,8 +21,9 @@ RENEWED_A_WEEK = 0.02
 TRAIT_LOADING = 0.4
 """Correlation of the first inputs with the trait that campaigns choose customers by."""
 BILLING_DAYS = 30
-HOURLY = np.array([1, 1, 1, 1, 1, 2, 4, 7, 9, 10, 10, 10, 9, 9, 9, 9, 10, 10, 9, 8, 6, 4, 3, 2.0])
-"""Calls by hour of the day."""
+FIRST_HOUR = 8
+HOURLY = np.array([5, 8, 10, 10, 9, 9, 9, 9, 10, 10, 8, 5])
+"""Calls by hour from FIRST_HOUR on. There are none by night, which halves the cells."""
 GROUPS = ("a", "b", "rare")
 GROUP_PARTS = (0.6, 0.397, 0.003)
 """The groups of people that only fairness looks know, and their parts."""
@@ -92,6 +93,18 @@ class PeopleOfDay:
     """(N,) of the outcome, without acts."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class TrainingRows:
+    """M customers from which a version is fitted."""
+
+    vectors: Floats
+    """(M, F)"""
+    group: NDArray[np.int64]
+    """(M,) position in GROUPS."""
+    probability: NDArray[np.float64]
+    """(M,) of the outcome."""
+
+
 class YearPeople:
     """The customers of one model."""
 
@@ -119,29 +132,20 @@ class YearPeople:
         person = self._present(day, effects)
         return self._served(person, day, effects)
 
-    def training_rows(self, day: int, effects: DayEffects, rows: int) -> PeopleOfDay:
-        """Return *rows* customers as a training set of the weeks before *day* has them.
+    def training_rows(self, day: int, effects: DayEffects, rows: int) -> TrainingRows:
+        """Return *rows* customers as a training set of the week before *day* has them.
 
-        They come from all days of a week, with the lasting effects of the day.
+        effects  of the day, those that last.
         """
-        parts = []
         person = self._rng.choice(len(self._rate), rows, p=self._rate / self._rate.sum())
-        for offset, part in enumerate(np.array_split(person, 7)):
-            parts.append(self._served(part, day - 7 + offset, effects))
-        columns = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("person", "key_hash")
-        )
-        return PeopleOfDay(
-            *columns,
-            entity_ids=(),
-            at_unix_ns=np.concatenate([part.at_unix_ns for part in parts]),
-            host=np.concatenate([part.host for part in parts]),
-            holdout=np.concatenate([part.holdout for part in parts]),
-            group=np.concatenate([part.group for part in parts]),
-            vectors=np.concatenate([part.vectors for part in parts]),
-            missing=np.concatenate([part.missing for part in parts]),
-            probability=np.concatenate([part.probability for part in parts]),
+        parts = [
+            self._served(part, day - 7 + offset, effects)
+            for offset, part in enumerate(np.array_split(person, 7))
+        ]
+        return TrainingRows(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.group for part in parts]),
+            np.concatenate([part.probability for part in parts]),
         )
 
     def _draw(self, persons: NDArray[np.int64]) -> None:
@@ -222,7 +226,8 @@ class YearPeople:
         for view, share in effects.missing.items():
             rows = self._rng.random(len(vectors)) < share
             columns = [number for number, it in enumerate(self.model.features) if it.view == view]
-            vectors[np.ix_(rows, columns)] = np.nan
+            for column in columns:
+                vectors[rows, column] = np.nan
             missing |= rows if columns else False
         for number, feature in enumerate(self.model.features):
             if feature.name in effects.scaled:
@@ -234,7 +239,7 @@ class YearPeople:
         return missing
 
     def _instants(self, day: int, number: int) -> NDArray[np.int64]:
-        hours = np.sort(self._rng.choice(24, number, p=HOURLY / HOURLY.sum()))
+        hours = FIRST_HOUR + np.sort(self._rng.choice(len(HOURLY), number, p=HOURLY / HOURLY.sum()))
         seconds = self._rng.random(number) * 3_600
         return np.asarray(day * DAY_NS + ((hours * 3_600 + seconds) * 1e9).astype(np.int64))
 
