@@ -29,8 +29,8 @@ from training.errors import (
     LabelsError,
     RecipeError,
 )
-from turnout.cli.library_errors import duckdb_message, redis_message, system_message
 from turnout.errors import ExitCode, OperatorError
+from turnout.library_errors import duckdb_message, redis_message, system_message
 
 START_HINT = "is the system up? Start it with: turnout up"
 

@@ -6,7 +6,7 @@ A library is asked only if it was imported, because its import would be lost tim
 import errno
 import sys
 
-KEPT = "Rows that were written stay"
+ROWS_STAY = "Rows that were written stay"
 
 WAYS_OUT = {
     errno.ENOENT: "check the path",
@@ -43,7 +43,7 @@ def redis_message(error: Exception) -> tuple[str, bool] | None:
         case redis.ConnectionError() | redis.TimeoutError():
             reason = str(error).rstrip(".")
             back = "repeat the command when it is back"
-            return f"the online store does not answer: {reason}. {KEPT}; {back}", True
+            return f"the online store does not answer: {reason}. {ROWS_STAY}; {back}", True
         case redis.exceptions.NoPermissionError():
             way_out = "let an administrator of the store give this user the command (ACL SETUSER)"
         case redis.exceptions.OutOfMemoryError():
@@ -54,7 +54,7 @@ def redis_message(error: Exception) -> tuple[str, bool] | None:
             way_out = "repeat the command once the store takes it"
         case _:
             return None
-    return f"the online store refused a command: {error}. {KEPT}; {way_out}", False
+    return f"the online store refused a command: {error}. {ROWS_STAY}; {way_out}", False
 
 
 def duckdb_message(error: Exception) -> str | None:

@@ -22,8 +22,8 @@ from host.processes import open_descriptors
 from tests.servers import redis_server
 from turnout.__main__ import main
 from turnout.cli.exit_codes import exit_message
-from turnout.cli.library_errors import WAYS_OUT
 from turnout.errors import ExitCode
+from turnout.library_errors import WAYS_OUT
 from turnout.processes.port_checks import free_tcp_port
 
 NO_RETRY = Retry(NoBackoff(), 0)
