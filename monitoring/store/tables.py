@@ -136,6 +136,14 @@ window_rows = Table(
     Column("lost_batches", BigInteger, nullable=False),
 )
 
+call_minutes = Table(
+    "call_minutes",
+    schema,
+    Column("model", String(128), primary_key=True),  # empty: minutes with a window of any worker
+    Column("hour", BigInteger, primary_key=True),  # Unix hour
+    Column("minutes", BigInteger, nullable=False),  # bit m: a call in minute m of the hour
+)
+
 window_sources = Table(
     "window_sources",
     schema,

@@ -8,6 +8,7 @@ from monitoring.cells.version_bins import VersionBins, bins_of_bundle
 from monitoring.store.look_store import LookOutcome
 from registry.bundle import Bundle, verify_bundle
 from registry.watching.policy import MonitoringPolicy
+from stats.score_scale import ScoreScale
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class SealedFacts:
     """By which its scores and inputs are counted."""
     reference: Mapping[str, Any]
     """The content of reference.json: counts of the training rows by bin, task, threshold."""
+    scale: ScoreScale
+    """How scores are counted by their predicted output, as in reference.json."""
     views: Mapping[str, str]
     """Model input -> the view that it comes from; inputs of the request have none."""
     card: Mapping[str, Any]
@@ -93,6 +96,7 @@ def facts_of_bundle(label: str, bundle: Bundle) -> SealedFacts:
         digest=bundle.digest,
         bins=bins_of_bundle(bundle.model, label, bundle),
         reference=bundle.reference.definition,
+        scale=bundle.reference.scale,
         views=views,
         card=bundle.card,
     )

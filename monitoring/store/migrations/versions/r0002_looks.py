@@ -47,6 +47,12 @@ def _create_looks() -> None:
         Column("state", Text, nullable=False),
     )
     op.create_table(
+        "call_minutes",
+        Column("model", name, primary_key=True),
+        Column("hour", BigInteger, primary_key=True),
+        Column("minutes", BigInteger, nullable=False),
+    )
+    op.create_table(
         "accepted_references",
         Column("model", name, primary_key=True),
         Column("version", name, primary_key=True),
