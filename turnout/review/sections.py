@@ -43,7 +43,7 @@ def red_section(inputs: ReviewInputs) -> ReviewSection:
     columns = ("severity", "model", "version", "what", "why", "state", "owner", "since", "incident")
     alarms = len(inputs.monitoring.alarms)
     problem = inputs.monitoring.problem
-    seen = problem or f"{alarms} alarms were raised in this week"
+    seen = problem or f"alarms raised in this week: {alarms}"
     return ReviewSection(
         "red",
         "What is red, and why",
