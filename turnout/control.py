@@ -20,6 +20,7 @@ from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_
 from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.text import log_to_stderr
+from monitoring.errors import MonitoringError
 from monitoring.explain.served_rows import JournalDecisions
 from monitoring.explain.service import ExplainerComponent
 from project.environment import read_environment
@@ -234,7 +235,7 @@ def main() -> None:
                 notice_targets(options.notices),
             )
         )
-    except (PeerError, ProjectError, RegistryError) as error:
+    except (MonitoringError, PeerError, ProjectError, RegistryError) as error:
         sys.exit(f"control: {error}")
 
 

@@ -167,7 +167,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
         ("fold", "explain", "incidents"),
-        ("watch",),
+        ("metrics", "watch"),
         ("api",),
         ("__main__",),
     ),

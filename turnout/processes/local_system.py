@@ -101,6 +101,7 @@ class LocalSystem:
         self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
         self._features = f"127.0.0.1:{free_tcp_port()}"
         self._observe_address = f"127.0.0.1:{free_tcp_port()}"
+        self._control_metrics = f"127.0.0.1:{free_tcp_port()}"
         self._tokens = (
             None
             if plan.identities is None
@@ -126,6 +127,7 @@ class LocalSystem:
             gateway=self._gateway,
             features=self._features,
             metrics=f"http://{self._observe_address}/metrics",
+            control_metrics=f"http://{self._control_metrics}/metrics",
             observe_token_file=(
                 "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
             ),
@@ -168,7 +170,9 @@ class LocalSystem:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
+            command += ["--metrics-token-file", str(self._tokens.files["observer"])]
         command += ["--journal", str(self._plan.folder / "gateway")]
+        command += ["--metrics", self._control_metrics]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
         if self._plan.notices is not None:

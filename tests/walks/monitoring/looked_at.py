@@ -43,9 +43,9 @@ def figures_of_week() -> list[StoredFigure]:
         *(psi("f0", 0.30, day) for day in days),
         figure("auc churned", 0.71, kind="quality", last_day=last, days=7),
         figure("auc churned", None, kind="estimate", last_day=last),
-        figure("uplift churned", 0.02, kind="uplift", last_day=last, days=28),
+        figure("effect churned", 0.02, kind="uplift", last_day=last, days=28),
         figure("selection ratio women", 0.9, kind="fairness", last_day=last, days=7),
-        figure("share", 0.98, kind="coverage", last_day=last),
+        figure("rows counted of rows scored", 0.98, kind="coverage", last_day=last),
         figure("score", 0.04, kind="budget", last_day=last, details=budget),
     ]
 
