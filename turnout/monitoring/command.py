@@ -13,7 +13,7 @@ import typer
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.monitoring.accept import accept_reference
-from turnout.monitoring.export import export
+from turnout.monitoring.export import export_files
 from turnout.monitoring.figures import show_alarms, show_budget, show_figures
 from turnout.views.terminal import terminal, text_table
 
@@ -29,7 +29,7 @@ app.command("figures")(show_figures)
 app.command("alarms")(show_alarms)
 app.command("budget")(show_budget)
 app.command("accept")(accept_reference)
-app.command("export")(export)
+app.command("export")(export_files)
 
 
 @app.callback()

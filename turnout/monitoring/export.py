@@ -51,7 +51,7 @@ class ExportDays:
     last: int
 
 
-def export(
+def export_files(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
     since: Annotated[
