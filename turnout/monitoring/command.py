@@ -157,6 +157,10 @@ def run_monitoring(
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
     ] = None,
+    metrics: Annotated[str, typer.Option(help="host:port of its /metrics page.")] = "",
+    metrics_token_file: Annotated[
+        Path | None, typer.Option(exists=True, help="File with the token that the page needs.")
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file of its own.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with the key.")] = None,
 ) -> None:
@@ -174,6 +178,8 @@ def run_monitoring(
         "--registry-certificate": context.certificate(),
         "--store": database,
         "--identities": identities,
+        "--metrics": metrics,
+        "--metrics-token-file": metrics_token_file,
         "--tls-certificate": tls_certificate,
         "--tls-key": tls_key,
     }

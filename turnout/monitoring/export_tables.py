@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from journal.served import SHADOW_ROLE
 from protos import registry_pb2 as pb
+from protos.journal_pb2 import UNSEEN_SHADOW
 from protos.predict_pb2 import Role
 from turnout.views.figures import alarm_json, figure_json
 from turnout.views.incidents import severity_word
@@ -101,7 +101,7 @@ def alarm_row(alarm: "mpb.RaisedAlarm") -> Row:
 
 def cell_row(cell: "mpb.CellTotals") -> Row:
     """Return a row of `cells`."""
-    shadow = cell.role == SHADOW_ROLE[0]
+    shadow = cell.role == UNSEEN_SHADOW
     return {
         "model": cell.model,
         "version": cell.version,
