@@ -80,6 +80,7 @@ TEXT_BYTES_MAX = {
     "AlarmsRequest.page_token": 4_096,
     "LooksRequest.page_token": 4_096,
     "CellsRequest.page_token": 4_096,
+    "ForgetRequest.id_digests": 2**21,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""

@@ -149,6 +149,7 @@ RULES: dict[str, AccessRule] = {
         GetAlarms=READ,
         GetLooks=READ,
         GetCells=READ,
+        Forget=_change(OPERATOR),
     ),
     # An explanation shows what is known of a person, so the role `reader` is not among them.
     **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),

@@ -60,6 +60,8 @@ class ForgottenJournals:
     """Served records with the id, whose contract is unknown. They stay."""
     still_written: int = 0
     """Segments with records of the person that a worker did not end in time. They stay."""
+    prediction_ids: set[bytes] = field(default_factory=set)
+    """The ids of the person's served calls, by which other stores find their outcomes."""
 
 
 class _Segment(NamedTuple):
@@ -93,8 +95,6 @@ class _Removal:
     dry_run: bool
     end_s_max: float
     removed: ForgottenJournals = field(default_factory=ForgottenJournals)
-    prediction_ids: set[bytes] = field(default_factory=set)
-    """The ids of the person's served calls."""
 
     def has_calls(self, payload: bytes) -> bool:
         part = take_served(payload, self.person)
@@ -102,7 +102,7 @@ class _Removal:
         return part.rest is not payload
 
     def note_calls(self, payload: bytes) -> None:
-        self.prediction_ids.update(take_served(payload, self.person).prediction_ids)
+        self.removed.prediction_ids.update(take_served(payload, self.person).prediction_ids)
 
     def without_calls(self, payload: bytes) -> bytes | None:
         part = take_served(payload, self.person)
@@ -114,7 +114,7 @@ class _Removal:
         return part.rest
 
     def is_outcome(self, payload: bytes) -> bool:
-        return is_outcome_of(payload, self.person, self.prediction_ids)
+        return is_outcome_of(payload, self.person, self.removed.prediction_ids)
 
     def without_outcome(self, payload: bytes) -> bytes | None:
         if not self.is_outcome(payload):

@@ -13,7 +13,7 @@ from host.addresses import is_loopback
 from host.files import keep_files_private
 from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
-from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.decision_policy import decisions_option
 from monitoring.api.server import serve_monitoring
 from monitoring.errors import MonitoringError
 from monitoring.metrics.page import MetricsAddress
@@ -38,7 +38,7 @@ async def run_server(
         actor=options.actor,
         token=token,
         certificate=options.registry_certificate,
-        decisions=DecisionPolicy(options.decisions),
+        decisions=options.decisions,
         metrics=metrics_address(options),
     )
     server = await serve_monitoring(
@@ -81,9 +81,8 @@ def main() -> None:
     parser.add_argument("--registry", required=True, help="host:port of the registry")
     parser.add_argument(
         "--decisions",
-        type=int,
-        default=0,
-        help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+        type=decisions_option,
+        help="keys of 65536 of which scored rows are kept; default: as policies say; 0: none",
     )
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
     parser.add_argument("--as", dest="actor", default="monitoring", help="its name at the registry")

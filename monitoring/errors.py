@@ -27,3 +27,7 @@ class BadDecisionsError(MonitoringError):
 
 class BadPageError(MonitoringError):
     """The token of a page is none that this server gave, or belongs to another list."""
+
+
+class UnreadableDecisionsError(MonitoringError):
+    """A file of decisions cannot be read or written."""

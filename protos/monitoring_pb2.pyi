@@ -230,18 +230,83 @@ class MonitoringStatusRequest(_message.Message):
     def __init__(self, since_hour: _Optional[int] = ..., until_hour: _Optional[int] = ...) -> None: ...
 
 class MonitoringStatus(_message.Message):
-    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows")
+    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows", "decisions_problem", "decision_shares")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     READERS_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     DECISION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    DECISION_SHARES_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[VersionCoverage]
     readers: _containers.RepeatedCompositeFieldContainer[ReaderStatus]
     store: str
     at_unix_ms: int
     decision_rows: int
-    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ...) -> None: ...
+    decisions_problem: str
+    decision_shares: _containers.RepeatedCompositeFieldContainer[DecisionShare]
+    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ..., decisions_problem: _Optional[str] = ..., decision_shares: _Optional[_Iterable[_Union[DecisionShare, _Mapping]]] = ...) -> None: ...
+
+class DecisionShare(_message.Message):
+    __slots__ = ("model", "of_65536", "keys_a_day")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OF_65536_FIELD_NUMBER: _ClassVar[int]
+    KEYS_A_DAY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    of_65536: int
+    keys_a_day: int
+    def __init__(self, model: _Optional[str] = ..., of_65536: _Optional[int] = ..., keys_a_day: _Optional[int] = ...) -> None: ...
+
+class ForgetRequest(_message.Message):
+    __slots__ = ("ids", "models", "id_digests", "dry_run")
+    class IdsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ID_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.ScalarMap[str, str]
+    models: _containers.RepeatedCompositeFieldContainer[ForgetModel]
+    id_digests: bytes
+    dry_run: bool
+    def __init__(self, ids: _Optional[_Mapping[str, str]] = ..., models: _Optional[_Iterable[_Union[ForgetModel, _Mapping]]] = ..., id_digests: _Optional[bytes] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ForgetModel(_message.Message):
+    __slots__ = ("model", "versions", "key_hashes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    KEY_HASHES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    versions: _containers.RepeatedCompositeFieldContainer[VersionEntities]
+    key_hashes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[VersionEntities, _Mapping]]] = ..., key_hashes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VersionEntities(_message.Message):
+    __slots__ = ("versions", "entities")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedScalarFieldContainer[str]
+    entities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, versions: _Optional[_Iterable[str]] = ..., entities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ForgetReply(_message.Message):
+    __slots__ = ("outcomes", "calls", "rows", "files", "unknown_rows")
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    outcomes: int
+    calls: int
+    rows: int
+    files: int
+    unknown_rows: int
+    def __init__(self, outcomes: _Optional[int] = ..., calls: _Optional[int] = ..., rows: _Optional[int] = ..., files: _Optional[int] = ..., unknown_rows: _Optional[int] = ...) -> None: ...
 
 class VersionCoverage(_message.Message):
     __slots__ = ("model", "version", "rows", "window_rows", "outcomes", "newest_hour", "windows_incomplete")

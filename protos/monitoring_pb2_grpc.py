@@ -226,6 +226,11 @@ class MonitoringStub:
                 request_serializer=protos_dot_monitoring__pb2.CellsRequest.SerializeToString,
                 response_deserializer=protos_dot_monitoring__pb2.CellsPage.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/turnout.v1.Monitoring/Forget',
+                request_serializer=protos_dot_monitoring__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.ForgetReply.FromString,
+                _registered_method=True)
 
 
 class MonitoringServicer:
@@ -263,6 +268,15 @@ class MonitoringServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Removes the decisions and reported outcomes of one person, or counts them. Journals are searched
+        before: after the call no reader can push what it had read of them earlier. Cells stay, because
+        they are counts and name nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitoringServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -290,6 +304,11 @@ def add_MonitoringServicer_to_server(servicer, server):
                     servicer.GetCells,
                     request_deserializer=protos_dot_monitoring__pb2.CellsRequest.FromString,
                     response_serializer=protos_dot_monitoring__pb2.CellsPage.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=protos_dot_monitoring__pb2.ForgetRequest.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.ForgetReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -428,6 +447,33 @@ class Monitoring:
             '/turnout.v1.Monitoring/GetCells',
             protos_dot_monitoring__pb2.CellsRequest.SerializeToString,
             protos_dot_monitoring__pb2.CellsPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/Forget',
+            protos_dot_monitoring__pb2.ForgetRequest.SerializeToString,
+            protos_dot_monitoring__pb2.ForgetReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -183,7 +183,7 @@ class KillHarness:
 
     async def _serve(self) -> None:
         # No registry answers there, and none is needed: the store has the version's bins.
-        component = MonitoringComponent(self._data, "", "127.0.0.1:1")
+        component = MonitoringComponent(self._data, "", "127.0.0.1:1", decisions=0)
         server = await serve_monitoring(component, self._address)
         await asyncio.Event().wait()
         await server.stop()

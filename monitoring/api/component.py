@@ -14,16 +14,19 @@ import grpc
 
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
-from monitoring.api.decision_policy import DecisionPolicy, day_of_id
+from monitoring.api.decision_policy import day_of_id
+from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.pages import ListPages
+from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
-from monitoring.errors import MonitoringStoreError
+from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.metrics.control_metrics import ControlMetrics
 from monitoring.metrics.page import MetricsAddress
 from monitoring.store.cell_rows import Retention
+from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
@@ -33,10 +36,14 @@ from monitoring.watch.budget_look import BudgetLook
 from monitoring.watch.coverage_look import CoverageLook
 from monitoring.watch.day_looks import DayLook
 from monitoring.watch.drift_look import DriftLook
+from monitoring.watch.harm_look import harm_detectors
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
+from monitoring.watch.quality_look import QualityLook
 from protos import window_pb2
 from registry.client import RegistryClient
+from registry.types import RegistryError
+from registry.watching.applied_policies import AppliedPolicies
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +55,19 @@ WINDOW_BATCHES_MAX = 20_000
 MINUTES_S = 15.0
 """Time between two writes of the minutes in which models were called."""
 ROLL_UP_S = 600.0
+SHARES_S = 60.0
+"""Time between two looks at the policies that say which decisions are kept."""
+BLOCK_DAYS = 3
+"""Whole days before today for which decisions stay in the database without DuckDB."""
+NO_DUCKDB = (
+    "DuckDB is not installed, so decisions stay in the database for 3 days and no Parquet is "
+    "written; install turnout[training] beside turnout[control]"
+)
 COMPACT_S = 30.0
 """Time between two looks at decisions that are in no file yet."""
 DAY_NS = 86_400 * 10**9
 HOUR_S = 3_600
+DAY_HOURS = 24
 NS_PER_S = 10**9
 
 
@@ -60,9 +76,16 @@ def database_url(folder: Path, url: str) -> str:
     return url or f"sqlite:///{folder.absolute() / 'monitoring.sqlite'}"
 
 
-def day_looks(store: MonitoringStore, looks: LookStore) -> tuple[DayLook, ...]:
+def day_looks(
+    database: MonitoringDatabase, store: MonitoringStore, looks: LookStore, rows: DayRows
+) -> tuple[DayLook, ...]:
     """Return the looks at a day, in the order in which they are made."""
-    return (CoverageLook(store, looks), DriftLook(looks), BudgetLook(looks))
+    return (
+        CoverageLook(store, looks),
+        DriftLook(looks),
+        QualityLook(CohortStore(database), rows),
+        BudgetLook(looks, harm_detectors),
+    )
 
 
 class MonitoringComponent:
@@ -74,7 +97,7 @@ class MonitoringComponent:
     url          of the database; empty: SQLite in *folder*.
     registry     host:port of the registry, from which versions are read.
     retention    how long cells and outcomes are kept.
-    decisions    of which keys rows are kept; None: of none.
+    decisions    of 65,536 keys, those of which rows are kept; None: as the policies say.
     metrics      where the metrics page is; None: there is none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
@@ -91,18 +114,18 @@ class MonitoringComponent:
         token: str | None = None,
         certificate: Path | None = None,
         retention: Retention | None = None,
-        decisions: DecisionPolicy | None = None,
+        decisions: int | None = None,
         metrics: MetricsAddress | None = None,
     ) -> None:
         # What is kept, and for how long.
         make_private_folder(folder)
         self._retention = retention or Retention()
-        self._policy = decisions or DecisionPolicy()
-        if self._policy.keeps_any and find_spec("duckdb") is None:
-            raise MonitoringStoreError(
-                "decisions are Parquet files, which need DuckDB: install turnout[training] beside "
-                "turnout[control], or keep no decisions"
-            )
+        self._shares = DecisionShares(decisions)
+        self._policies = AppliedPolicies()
+        # Blocks in the database feed the looks of a day, also where no file can be written.
+        self._decisions_problem = "" if decisions == 0 or find_spec("duckdb") else NO_DUCKDB
+        if self._decisions_problem:
+            log.warning("%s", self._decisions_problem)
         # The decisions are stored in the transaction of their batch.
         database = MonitoringDatabase(database_url(folder, url))
         self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
@@ -119,14 +142,16 @@ class MonitoringComponent:
         self.metrics = ControlMetrics(metrics, self.store, self.pages, self._registry)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
+        rows = DayRows(folder / "decisions", database)
         self._watcher = ModelWatcher(
             self._registry,
             self.store,
             self.looks,
-            DayRows(folder / "decisions", database),
-            day_looks(self.store, self.looks),
+            rows,
+            day_looks(database, self.store, self.looks, rows),
             self._counts,
             self._changes,
+            self._policies,
         )
         self._bins = BinsCache(self._registry, self.store)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
@@ -139,9 +164,17 @@ class MonitoringComponent:
 
         The server needs an AccessInterceptor, which gives each call its identity.
         """
-        sink = CellSinkService(self.store, self._bins, self._policy, self._thread)
-        pages = ListPages(self.pages)
-        status = MonitoringService(self.store, pages, self.decisions.rows, self._thread)
+        sink = CellSinkService(self.store, self._bins, self._shares, self._thread)
+        removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
+        status = MonitoringService(
+            self.store,
+            ListPages(self.pages),
+            self.decisions,
+            self._shares,
+            removal,
+            self._thread,
+            self._decisions_problem,
+        )
         server.add_generic_rpc_handlers(
             (service_handler("CellSink", sink), service_handler("Monitoring", status))
         )
@@ -184,6 +217,8 @@ class MonitoringComponent:
         ]
         await self._watcher.start()
         await self.metrics.start()
+        if self._shares.from_policies:
+            self._tasks.append(asyncio.ensure_future(self._set_shares()))
 
     async def stop(self) -> None:
         """Write what waits, and close the database. The server has stopped."""
@@ -200,14 +235,14 @@ class MonitoringComponent:
         self.store.close()
 
     async def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do *work* in the thread again and again. What the database refuses is tried again."""
+        """Do *work* in the thread again and again. What database or disk refuse is tried again."""
         failing = False
         while True:
             await asyncio.sleep(seconds)
             try:
                 await self._in_thread(work)
                 failing = False
-            except MonitoringStoreError as error:
+            except (MonitoringError, OSError) as error:
                 self.metrics.note_store_error()
                 if not failing:
                     log.warning("%s", error)
@@ -228,9 +263,31 @@ class MonitoringComponent:
             self.store.add_call_minutes(minutes)
 
     def _compact(self) -> None:
-        if self.decisions.compact():
-            day = time.time_ns() // DAY_NS
-            self.decisions.delete_before(day - self._policy.days)
+        day = time.time_ns() // DAY_NS
+        if self._decisions_problem:
+            self.decisions.delete_blocks_before(day - BLOCK_DAYS)
+        else:
+            self.decisions.compact()
+        self.decisions.delete_before(day - self._shares.current.days)
+
+    async def _set_shares(self) -> None:
+        """Set the shares of decisions again and again, by the policies and the rows of models."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                policies = await self._policies.refresh(self._registry)
+                hour = int(time.time()) // HOUR_S
+                midnight = hour // DAY_HOURS * DAY_HOURS
+                yesterday, today = [
+                    await loop.run_in_executor(
+                        self._thread, self.store.rows_by_model, start, start + DAY_HOURS
+                    )
+                    for start in (midnight - DAY_HOURS, midnight)
+                ]
+                self._shares.set_shares(policies, midnight // DAY_HOURS, yesterday, today)
+            except (RegistryError, MonitoringStoreError) as error:
+                log.info("shares of decisions stay as they are: %s", error)
+            await asyncio.sleep(SHARES_S)
 
     def _roll_up(self) -> None:
         rolled = self.store.roll_up(int(time.time()) // HOUR_S, self._retention)

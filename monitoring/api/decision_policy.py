@@ -1,5 +1,6 @@
 """Says of which keys scored rows are kept as decisions, and for how long."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -35,10 +36,13 @@ class DecisionPolicy:
                     f"{SAMPLE_ALL} keys and a day or more"
                 )
 
-    @property
-    def keeps_any(self) -> bool:
-        """Whether any model keeps decisions."""
-        return self.sampled_of_65536 > 0 or any(self.by_model.values())
+
+def decisions_option(text: str) -> int:
+    """Return a command's option --decisions. Raises what argparse shows."""
+    try:
+        return DecisionPolicy(int(text)).sampled_of_65536
+    except MonitoringError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def day_of_id(prediction_id: bytes) -> int | None:

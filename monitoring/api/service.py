@@ -24,14 +24,17 @@ from access.identities import ForbiddenError
 from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
-from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.pages import ListPages
+from monitoring.api.removal import PersonRemoval
+from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
     BadPageError,
     MonitoringStoreError,
     SequenceError,
+    UnreadableDecisionsError,
 )
 from monitoring.store.monitoring_store import MonitoringStore
 from protos import monitoring_pb2 as pb
@@ -48,6 +51,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
     BadPageError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnreadableDecisionsError: grpc.StatusCode.FAILED_PRECONDITION,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
@@ -64,17 +68,30 @@ class CellSinkService:
         self,
         store: MonitoringStore,
         bins: BinsCache,
-        policy: DecisionPolicy,
+        shares: DecisionShares,
         thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._bins = bins
-        self._policy = policy
+        self._shares = shares
         self._thread = thread
+        self._opened: set[tuple[str, str]] = set()
+        """Journals whose readers opened since the start and the last `refuse_read_batches`."""
+
+    def refuse_read_batches(self) -> None:
+        """Refuse what readers have read so far and not pushed; they open again and read it anew.
+
+        Journals that were rewritten do not have a removed person's records any more. Batches that
+        were accepted before are stored before any later work of the thread.
+        """
+        self._opened.clear()
 
     async def OpenReader(self, request: pb.JournalName, context: Context) -> pb.ReaderState:
         """Return from where a reader goes on."""
         caller_identity().check_speaks_for(request.gateway)
+        self._opened.add((request.gateway, request.journal))
+        if not await self._shares.wait():
+            log.warning("the registry's policies are not read; no decisions are kept meanwhile")
         opened = await self._run(lambda: self._store.open_reader(request))
         state = self._state(opened.sequence)
         for segment, position in sorted(opened.positions.items()):
@@ -95,14 +112,20 @@ class CellSinkService:
 
     async def PushCells(self, request: pb.CellBatch, context: Context) -> pb.ReaderState:
         """Store a batch, and return its sequence number."""
-        caller_identity().check_speaks_for(request.journal.gateway)
+        name = request.journal
+        caller_identity().check_speaks_for(name.gateway)
+        if (name.gateway, name.journal) not in self._opened:
+            raise SequenceError(
+                f"the reader of {name.gateway!r} has not opened since monitoring started or a "
+                "person was removed; open it again, and count from there"
+            )
         return self._state(await self._run(lambda: self._store.push(request)))
 
     def _state(self, sequence: int) -> pb.ReaderState:
         return pb.ReaderState(
             sequence=sequence,
-            decisions_of_65536=self._policy.sampled_of_65536,
-            decisions_by_model=self._policy.by_model,
+            decisions_of_65536=self._shares.current.sampled_of_65536,
+            decisions_by_model=self._shares.current.by_model,
         )
 
     async def _run(self, work: Callable[[], Result]) -> Result:
@@ -110,19 +133,25 @@ class CellSinkService:
 
 
 class MonitoringService:
-    """Says what monitoring has seen."""
+    """Says what monitoring has seen, and removes a person from it."""
 
     def __init__(
         self,
         store: MonitoringStore,
         pages: ListPages,
-        decision_rows: Callable[[], int],
+        decisions: DecisionStore,
+        shares: DecisionShares,
+        removal: PersonRemoval,
         thread: ThreadPoolExecutor,
+        decisions_problem: str = "",
     ) -> None:
         self._store = store
         self._pages = pages
-        self._decision_rows = decision_rows
+        self._decisions = decisions
+        self._shares = shares
+        self._removal = removal
         self._thread = thread
+        self._decisions_problem = decisions_problem
 
     async def GetStatus(
         self, request: pb.MonitoringStatusRequest, context: Context
@@ -151,6 +180,10 @@ class MonitoringService:
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetReply:
+        """Remove a person's decisions and outcomes, or count them."""
+        return await self._removal.forget(request)
+
     def _status(self, request: pb.MonitoringStatusRequest) -> pb.MonitoringStatus:
         until = request.until_hour or int(time.time()) // HOUR_S + 1
         since = request.since_hour or until - DAY_HOURS
@@ -171,7 +204,14 @@ class MonitoringService:
             readers=self._store.reader_statuses(),
             store=self._store.kind,
             at_unix_ms=time.time_ns() // 1_000_000,
-            decision_rows=self._decision_rows(),
+            decision_rows=self._decisions.rows(),
+            decisions_problem=self._decisions_problem,
+            decision_shares=[
+                pb.DecisionShare(
+                    model=model, of_65536=share, keys_a_day=self._shares.keys_a_day.get(model, 0)
+                )
+                for model, share in sorted(self._shares.current.by_model.items())
+            ],
         )
 
 

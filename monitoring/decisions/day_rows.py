@@ -27,7 +27,7 @@ class DayRows:
         self._folder = folder
         self._database = database
 
-    def read(
+    def day_rows(
         self, model: str, day: int, rows_max: int = ROWS_MAX
     ) -> Iterator[tuple[str, DecisionRows]]:
         """Yield (version label, rows) in parts. All rows of a key are there, or none.

@@ -7,12 +7,13 @@ before leaves a file that no row names, which is written again; so each row is t
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+import numpy as np
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from host.files import make_private_folder
 from monitoring.cells.decision_rows import unpack_decisions
@@ -22,7 +23,18 @@ from monitoring.decisions.parquet import (
     find_in_blocks,
     find_in_files,
     merge_decisions,
+    using_files,
     write_decisions,
+)
+from monitoring.decisions.person_rows import (
+    DecisionPerson,
+    FoundCalls,
+    block_of_rows,
+    count_in_files,
+    find_in_block,
+    find_in_model_files,
+    rows_in_block,
+    write_without_calls,
 )
 from monitoring.errors import BadDecisionsError
 from monitoring.store.database import MonitoringDatabase
@@ -86,7 +98,10 @@ class DecisionStore:
             return int(sum(counts))
 
     def compact(self) -> int:
-        """Write the waiting blocks to files, and merge many files of a day; return the rows."""
+        """Write the waiting blocks to files, and merge many files of a day; return the rows.
+
+        Raises UnreadableDecisionsError; then each row is where it was.
+        """
         written = 0
         while True:
             with self._database.read_transaction() as connection:
@@ -112,13 +127,111 @@ class DecisionStore:
         self._unlink(expired)
         return len(expired)
 
+    def delete_blocks_before(self, day: int) -> None:
+        """Delete the rows of days before *day* that are in no file."""
+        with self._database.write_transaction() as connection:
+            connection.execute(delete(decision_blocks).where(decision_blocks.c.day < day))
+
     def delete_unnamed_files(self) -> None:
-        """Delete files that a killed process left and no row names. For the start only."""
+        """Delete files that a killed process left and no row names. For the start only.
+
+        Unfinished files are among them: they may have rows of persons who were removed since.
+        """
         with self._database.read_transaction() as connection:
             named = set(connection.execute(select(decision_files.c.name)).scalars())
-        for path in self._folder.rglob("part-*.parquet"):
+        for path in self._folder.rglob("*part-*"):
             if path.relative_to(self._folder).as_posix() not in named:
                 path.unlink()
+
+    def find_calls(self, person: DecisionPerson) -> FoundCalls:
+        """Return the calls of a person in blocks and files, and how many rows they have.
+
+        Raises UnreadableDecisionsError when a file cannot be searched.
+        """
+        found = FoundCalls()
+        for _, block in self._blocks():
+            find_in_block(block, person, found)
+        for model, paths in self._files_by_model().items():
+            with using_files():
+                find_in_model_files(paths, model, person, found)
+                found.rows += count_in_files(paths, found.prediction_ids.get(model, ()))
+        for _, block in self._blocks():
+            ids = found.prediction_ids.get(block.model, ())
+            found.rows += int(rows_in_block(block, ids).sum()) if ids else 0
+        return found
+
+    def remove_calls_from_blocks(self, calls: FoundCalls) -> None:
+        """Remove the rows of calls from the blocks that are in no file yet."""
+        for number, block in self._blocks():
+            ids = calls.prediction_ids.get(block.model, ())
+            removed = rows_in_block(block, ids) if ids else np.zeros(0, np.bool_)
+            if not removed.any():
+                continue
+            where = decision_blocks.c.id == number
+            with self._database.write_transaction() as connection:
+                if removed.all():
+                    connection.execute(delete(decision_blocks).where(where))
+                else:
+                    rest = block_of_rows(block, ~removed)
+                    values = {"rows": rest.rows, "block": rest.SerializeToString()}
+                    connection.execute(update(decision_blocks).where(where).values(**values))
+
+    def remove_calls_from_next_file(self, calls: FoundCalls, searched: set[str]) -> bool | None:
+        """Remove the rows of calls from one file that is not among *searched*, and add it there.
+
+        Return whether the file had such rows; None: every file is searched. Compaction may run
+        between two calls. Raises UnreadableDecisionsError.
+        """
+        # Compaction may have made files since the last call.
+        with self._database.read_transaction() as connection:
+            files = connection.execute(select(decision_files).order_by(decision_files.c.name)).all()
+        row = next((item for item in files if item.name not in searched), None)
+        if row is None:
+            return None
+        searched.add(row.name)
+        ids = calls.prediction_ids.get(row.model, ())
+        if not ids:
+            return False
+        # A new file takes the place of the old one in one transaction, as in a merge.
+        name = _new_name(row.model, row.day)
+        with using_files():
+            rows = write_without_calls(self._folder / row.name, self._folder / name, ids)
+        if rows is None:
+            return False
+        searched.add(name)
+        with self._database.write_transaction() as connection:
+            connection.execute(delete(decision_files).where(decision_files.c.name == row.name))
+            if rows:
+                connection.execute(
+                    insert(decision_files).values(
+                        name=name, model=row.model, day=row.day, rows=rows
+                    )
+                )
+        self._unlink([row.name])
+        return True
+
+    def _blocks(self) -> Iterator[tuple[int, pb.DecisionBlock]]:
+        """Yield the number and the content of each block, read one by one."""
+        with self._database.read_transaction() as connection:
+            numbers = list(
+                connection.execute(
+                    select(decision_blocks.c.id).order_by(decision_blocks.c.id)
+                ).scalars()
+            )
+        for number in numbers:
+            with self._database.read_transaction() as connection:
+                content = connection.execute(
+                    select(decision_blocks.c.block).where(decision_blocks.c.id == number)
+                ).scalar_one()
+            yield number, pb.DecisionBlock.FromString(content)
+
+    def _files_by_model(self) -> dict[str, list[Path]]:
+        with self._database.read_transaction() as connection:
+            rows = connection.execute(select(decision_files.c.model, decision_files.c.name)).all()
+        files: dict[str, list[Path]] = {}
+        for row in rows:
+            files.setdefault(row.model, []).append(self._folder / row.name)
+        return files
 
     def find_decisions(self, prediction_id: bytes) -> list[Decision]:
         """Return what was scored under a prediction id: the answer, then shadows.
@@ -177,7 +290,8 @@ class DecisionStore:
                 blocks.append(pb.DecisionBlock.FromString(row.block))
                 rows += row.rows
         name = _new_name(model, day)
-        rows = write_decisions(self._folder / name, blocks)
+        with using_files():
+            rows = write_decisions(self._folder / name, blocks)
         # From here on the file counts, and its blocks do not.
         with self._database.write_transaction() as connection:
             connection.execute(
@@ -198,7 +312,8 @@ class DecisionStore:
                 same = (decision_files.c.model == model, decision_files.c.day == day)
                 parts = connection.execute(select(decision_files).where(*same)).all()
             name = _new_name(model, day)
-            merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
+            with using_files():
+                merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
             names = [part.name for part in parts]
             rows = sum(part.rows for part in parts)
             with self._database.write_transaction() as connection:

@@ -4,7 +4,9 @@ A file is sorted by `id_hash`, the xxh3_64 of the prediction id, in small row gr
 reads one row group, whose least and largest hash are in the file's footer.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from host.files import fsync_folder, replacing_file
 from monitoring.cells.decision_rows import DecisionRows, unpack_decisions
+from monitoring.errors import UnreadableDecisionsError
 from protos import monitoring_pb2 as pb
 
 ROW_GROUP_ROWS = 8_192
@@ -24,7 +27,8 @@ COLUMNS = (
     "holdout BOOLEAN, at_unix_ns BIGINT, key_hash UBIGINT, row_flags UINTEGER, vector FLOAT[], "
     "scores FLOAT[], entity_ids VARCHAR[]"
 )
-"""The columns of a file. vector has the inputs of the row's version in their order."""
+"""The columns of a file. vector has the inputs of the row's version in their order. A missing input
+(NaN) is NULL in it, because DuckDB takes NaN in arrays of numpy for NULL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,24 @@ class Decision:
     rows: tuple[DecisionRow, ...]
 
 
+@contextmanager
+def using_files() -> Iterator[None]:
+    """Raise UnreadableDecisionsError for what DuckDB refuses, or when it is not there."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise UnreadableDecisionsError(
+            "there are files of decisions and no DuckDB to read them; install turnout[training]"
+        ) from error
+    try:
+        yield
+    except duckdb.Error as error:
+        raise UnreadableDecisionsError(
+            f"a file of decisions cannot be read or written ({error}); restore it or make room, or "
+            "delete it from the folder and from the table decision_files"
+        ) from error
+
+
 def write_decisions(path: Path, blocks: Iterable[pb.DecisionBlock]) -> int:
     """Write the rows of blocks of one model and day to a new file; return how many there are.
 
@@ -69,7 +91,7 @@ def write_decisions(path: Path, blocks: Iterable[pb.DecisionBlock]) -> int:
             rows += len(columns)
             _insert(connection, block.version, columns, block.entities)
         beside.touch(mode=0o600)
-        _copy(connection, "SELECT * FROM decisions", beside)
+        copy_sorted(connection, "SELECT * FROM decisions", beside)
     fsync_folder(path.parent)
     return rows
 
@@ -81,11 +103,12 @@ def merge_decisions(path: Path, parts: Sequence[Path]) -> None:
     with duckdb.connect() as connection, replacing_file(path) as beside:
         beside.touch(mode=0o600)
         names = ", ".join(f"'{part}'" for part in parts)
-        _copy(connection, f"SELECT * FROM read_parquet([{names}])", beside)
+        copy_sorted(connection, f"SELECT * FROM read_parquet([{names}])", beside)
     fsync_folder(path.parent)
 
 
-def _copy(connection: Any, query: str, path: Path) -> None:  # noqa: ANN401  duckdb has no types
+def copy_sorted(connection: Any, query: str, path: Path) -> None:  # noqa: ANN401  duckdb has no types
+    """Write the rows of a query to a file, in the order of decisions."""
     connection.execute(
         f"COPY ({query} ORDER BY id_hash, version, row) TO '{path}' "
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
@@ -166,7 +189,7 @@ def decisions_of_rows(model: str, prediction_id: bytes, found: Iterable[Any]) ->
     for row, version, role, holdout, at_unix_ns, key_hash, flags, vector, scores, ids in found:
         call = role, version, holdout, at_unix_ns, key_hash
         calls.setdefault(call, []).append(
-            DecisionRow(row, flags, tuple(vector), tuple(scores), tuple(ids))
+            DecisionRow(row, flags, _floats(vector), _floats(scores), tuple(ids))
         )
     ordered = sorted(calls.items(), key=lambda item: (item[0][0] == SHADOW_ROLE, item[0]))
     return [
@@ -182,3 +205,8 @@ def decisions_of_rows(model: str, prediction_id: bytes, found: Iterable[Any]) ->
         )
         for (role, version, holdout, at_unix_ns, key_hash), rows in ordered
     ]
+
+
+def _floats(values: Iterable[float | None]) -> tuple[float, ...]:
+    """Return numbers of a file or a block; NULL in a file is NaN."""
+    return tuple(math.nan if value is None else value for value in values)

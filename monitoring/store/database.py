@@ -74,6 +74,19 @@ class MonitoringDatabase:
                     writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
                 yield writer
 
+    def overwrite_deleted(self) -> bool:
+        """Take deleted rows out of SQLite's log of changes, which keeps them for a while.
+
+        Return False when another process reads the database, so that the log stays. The pages of
+        deleted rows are overwritten already. PostgreSQL does it by its own vacuum.
+        """
+        if self.kind != "sqlite":
+            return True
+        with self._lock, self._errors(), self._engine.connect() as connection:
+            raw = connection.connection.cursor()
+            (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -107,7 +120,13 @@ def _engine(url: str) -> Engine:
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Without this, Python's sqlite3 would begin transactions by itself.
     connection.isolation_level = None
-    for setting in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}"):
+    # Deleted rows are overwritten with zeros, because a person may have asked for it.
+    for setting in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "secure_delete=ON",
+        f"busy_timeout={BUSY_MS}",
+    ):
         connection.execute(f"PRAGMA {setting}").close()
 
 

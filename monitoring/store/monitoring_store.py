@@ -6,7 +6,8 @@ leaves all of it or nothing, and the reader goes on from the positions that are 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, select, update
@@ -17,8 +18,9 @@ from monitoring.cells.cell import cell_from_proto
 from monitoring.cells.version_bins import VersionBins
 from monitoring.errors import SequenceError
 from monitoring.store import call_minutes, cell_rows, outcome_rows, window_counts
-from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
+from monitoring.store.cell_rows import Retention, StoredCell, add_to_cells
 from monitoring.store.database import MonitoringDatabase
+from monitoring.store.outcome_batches import add_outcomes
 from monitoring.store.reader_rows import (
     FoundDamage,
     damages_found,
@@ -118,10 +120,8 @@ class MonitoringStore:
                     f"stored batch {sequence}; open the reader again, and count from there"
                 )
             # All of it, or nothing.
-            for key, counts in counted:
-                add_to_cell(connection, HOUR, key, counts)
-            for event in batch.outcomes:
-                outcome_rows.add_outcome(connection, event)
+            add_to_cells(connection, HOUR, counted)
+            add_outcomes(connection, batch.outcomes)
             save_damages(connection, batch, self._now_ms())
             if self._on_batch is not None:
                 self._on_batch(connection, batch)
@@ -153,6 +153,24 @@ class MonitoringStore:
         """Return the damages of journals that were found in [since_unix_s, until_unix_s)."""
         with self._database.read_transaction() as connection:
             return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
+
+    def forget_outcomes(
+        self,
+        key_hashes: Mapping[str, Collection[int]],
+        id_digests: Collection[bytes],
+        *,
+        dry_run: bool,
+    ) -> int:
+        """Delete the outcomes of a person and return how many there are; *dry_run* counts only."""
+        with self._database.write_transaction() as connection:
+            return outcome_rows.delete_outcomes(connection, key_hashes, id_digests, dry_run=dry_run)
+
+    def overwrite_deleted(self) -> bool:
+        """Take deleted rows out of the files of the database; False: a reader keeps some of them.
+
+        They go with the next checkpoint then.
+        """
+        return self._database.overwrite_deleted()
 
     # Versions and figures
 
@@ -212,6 +230,16 @@ class MonitoringStore:
         """Return the coverage of every version that was scored in [since_hour, until_hour)."""
         with self._database.read_transaction() as connection:
             return window_counts.read_coverage(connection, since_hour, until_hour)
+
+    def rows_by_model(self, since_hour: int, until_hour: int) -> dict[str, int]:
+        """Return model -> rows that were scored in [since_hour, until_hour).
+
+        By windows; where none came, by what was counted from journals.
+        """
+        rows: Counter[str] = Counter()
+        for item in self.coverage(since_hour, until_hour):
+            rows[item.model] += max(item.rows, item.window_rows)
+        return dict(rows)
 
     def lost_window_batches(self, since_hour: int, until_hour: int) -> int:
         """Return how many batches of windows were lost in [since_hour, until_hour)."""

@@ -70,6 +70,7 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.CellSink/OpenReader": {GATEWAY},
     "/turnout.v1.CellSink/GetVersionBins": {GATEWAY},
     "/turnout.v1.CellSink/PushCells": {GATEWAY},
+    "/turnout.v1.Monitoring/Forget": {OPERATOR},
     "/turnout.v1.Explainer/Explain": {APPROVER, AUTHOR, OPERATOR},
     "/turnout.v1.Features/Push": {PUSHER},
 }

@@ -166,6 +166,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("cells", "jobs"),
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
+        ("cohorts",),
         ("fold", "explain", "incidents"),
         ("metrics", "watch"),
         ("api",),

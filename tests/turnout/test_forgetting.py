@@ -10,6 +10,7 @@ from turnout.forgetting.receipt import make_receipt, receipt_key, receipt_text, 
 KNOWN = KnownEntities(
     views={"usage@00": ("customer",), "usage": ("customer",), "offers": ("customer", "offer")},
     models={("churn", "c0"): ("customer",), ("plain", "c1"): ()},
+    versions={},
     split_salts={},
     version_public_key=b"",
     prediction_id_key=b"",

@@ -30,11 +30,13 @@ class Storage(StrEnum):
     """Where a person's rows are, in the order of their removal.
 
     Offline goes first, so that a materialise which begins later has nothing to write back.
+    Monitoring goes after the journals, so that their readers have nothing to push again.
     """
 
     OFFLINE = "offline"
     ONLINE = "online"
     JOURNALS = "journals"
+    MONITORING = "monitoring"
 
 
 def forget(
@@ -55,10 +57,13 @@ def forget(
         list[Path] | None,
         typer.Option(help="Folder of a gateway, or of journals; may be repeated. Default: ours."),
     ] = None,
+    monitoring: Annotated[
+        str, typer.Option(help="host:port of monitoring. Default: that of the registry.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and remove nothing.")] = False,
     receipt: Annotated[Path | None, typer.Option(help="File for the receipt, as JSON.")] = None,
 ) -> None:
-    """Remove a person's rows from the stores, and calls and outcomes from the journals.
+    """Remove a person's rows from the stores; calls and outcomes from journals and monitoring.
 
     All editions of all views with the entity are searched. Rows that are loaded again come back.
     Exit code 1: something could not be searched; the receipt says what.
@@ -75,15 +80,11 @@ def forget(
     root = offline or context.offline_folder()
     folders = journal or [context.running_folder()]
     key = receipt_key(known.prediction_id_key)
-    removal, screen = Removal(context, known, named, dry_run), terminal(context.json)
+    removal = Removal(context, known, named, dry_run, monitoring)
+    screen = terminal(context.json)
     _check_places(removal, chosen, root, folders)
     # Remove.
-    removals: dict[Storage, Callable[[], Removed]] = {
-        Storage.OFFLINE: lambda: removal.from_offline_store(root),
-        Storage.ONLINE: removal.from_online_store,
-        Storage.JOURNALS: lambda: removal.from_journals(folders),
-    }
-    removed = _run(screen, {item: removals[item] for item in chosen})
+    removed = _run(screen, _removals(removal, chosen, root, folders))
     # Only a reader with the id and the key learns the person.
     left = [text for item in removed.values() for text in item.left]
     counts = {item.value: done.counts for item, done in removed.items()}
@@ -95,6 +96,19 @@ def forget(
         asyncio.run(_note_in_history(context, known.models_with(named), receipt_digest(written)))
     if left:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _removals(
+    removal: "Removal", chosen: Sequence[Storage], root: Path, folders: Sequence[Path]
+) -> "dict[Storage, Callable[[], Removed]]":
+    """Return what removes from each chosen place."""
+    removals: dict[Storage, Callable[[], Removed]] = {
+        Storage.OFFLINE: lambda: removal.from_offline_store(root),
+        Storage.ONLINE: removal.from_online_store,
+        Storage.JOURNALS: lambda: removal.from_journals(folders),
+        Storage.MONITORING: removal.from_monitoring,
+    }
+    return {item: removals[item] for item in chosen}
 
 
 def _run(
@@ -170,6 +184,8 @@ def _check_places(
     _check_folders("journal", folders if Storage.JOURNALS in chosen else [])
     if Storage.ONLINE in chosen:
         removal.try_online_store()
+    if Storage.MONITORING in chosen:
+        removal.try_monitoring()
 
 
 def _check_folders(option: str, folders: list[Path]) -> None:

@@ -29,6 +29,8 @@ class KnownEntities:
     """`<view>@<first 16 hex digits of its hash>`, and `<view>` -> the entities."""
     models: Mapping[tuple[str, str], tuple[str, ...]]
     """(model, model contract) -> the entities of the model's rows."""
+    versions: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Model -> version label -> the entities of its rows."""
     split_salts: Mapping[str, bytes]
     """Model -> the salt of its split at present."""
     version_public_key: bytes
@@ -61,9 +63,12 @@ async def known_entities(context: CommandContext, client: RegistryClient) -> Kno
     # One version for each contract of a model.
     summaries = await client.list_models()
     labels: dict[tuple[str, str], str] = {}
+    contract_of_label: dict[str, dict[str, str]] = {}
     for summary in summaries:
+        of_model = contract_of_label[summary.model] = {}
         for version in await client.list_versions(summary.model):
             labels[summary.model, version.model_contract] = version.label
+            of_model[version.label] = version.model_contract
     contracts = await asyncio.gather(
         *(contract_of(model, label) for (model, _), label in labels.items())
     )
@@ -73,9 +78,14 @@ async def known_entities(context: CommandContext, client: RegistryClient) -> Kno
     if context.project is not None:
         definitions = await usable_definitions(context)
         views += [definitions.view(name) for name in definitions.views]
+    models = {key: contract.entities for key, contract in zip(labels, contracts, strict=True)}
     return KnownEntities(
         views=_by_name(views),
-        models={key: contract.entities for key, contract in zip(labels, contracts, strict=True)},
+        models=models,
+        versions={
+            model: {label: models[model, contract] for label, contract in of_model.items()}
+            for model, of_model in contract_of_label.items()
+        },
         split_salts={
             summary.model: summary.deployment.split_salt
             for summary in summaries

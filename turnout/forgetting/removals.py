@@ -1,4 +1,4 @@
-"""Removes a person's rows from the offline store, the online store and the journals.
+"""Removes a person's rows from the stores, the journals and monitoring.
 
 DuckDB and redis-py take long to import, so each removal imports what it needs by itself.
 """
@@ -37,6 +37,10 @@ class Removal:
     """The person: entity -> id."""
     dry_run: bool
     """Whether rows are only counted."""
+    monitoring: str = ""
+    """host:port of monitoring; empty: that of the registry."""
+    prediction_ids: set[bytes] = field(default_factory=set)
+    """The ids of the calls that journals had, by which monitoring finds their outcomes."""
 
     def from_offline_store(self, root: Path) -> Removed:
         """Remove the rows of every edition of every view. Running readers and loads end first."""
@@ -101,13 +105,38 @@ class Removal:
         known = self.known
         person = Person(self.named, known.models, self._key_hashes(), known.prediction_id_key)
         journals = sorted({path for folder in folders for path in journals_below(folder)})
-        counts = asdict(forget_in_journals(journals, person, dry_run=self.dry_run))
+        done = forget_in_journals(journals, person, dry_run=self.dry_run)
+        self.prediction_ids.update(done.prediction_ids)
+        counts = {name: count for name, count in asdict(done).items() if name != "prediction_ids"}
         unknown, written = counts.pop("unknown_records"), counts.pop("still_written")
         left = []
         if unknown:
             left.append(f"journals: {unknown} records with the id have an unknown contract")
         if written:
             left.append(f"journals: {written} segments are still being written; run this again")
+        return Removed(counts, left)
+
+    def try_monitoring(self) -> None:
+        """Find out before anything is removed whether monitoring lets us remove rows."""
+        from turnout.forgetting.monitoring_removal import call_forget
+
+        call_forget(self.context, self.monitoring, [])
+
+    def from_monitoring(self) -> Removed:
+        """Remove decisions, and reported outcomes, from monitoring."""
+        from turnout.forgetting.monitoring_removal import call_forget, forget_requests
+
+        requests = forget_requests(
+            self.named,
+            self.known.versions,
+            self._key_hashes(),
+            self.prediction_ids,
+            dry_run=self.dry_run,
+        )
+        counts = call_forget(self.context, self.monitoring, requests)
+        left = []
+        if unknown := counts.pop("unknown_rows"):
+            left.append(f"monitoring: {unknown} decisions with the id are of unknown versions")
         return Removed(counts, left)
 
     def _key_hashes(self) -> dict[str, frozenset[int]]:

@@ -60,6 +60,8 @@ def status(
             )
     if any(version.windows_incomplete for version in found.versions):
         screen.hint("Some windows of gateways were lost, so scored rows are more than shown.")
+    if found.decisions_problem:
+        screen.hint(found.decisions_problem)
 
 
 async def _read_status(
@@ -76,6 +78,15 @@ def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:
         "store": found.store,
         "at_unix_ms": found.at_unix_ms,
         "decision_rows": found.decision_rows,
+        "decisions_problem": found.decisions_problem,
+        "decision_shares": [
+            {
+                "model": item.model,
+                "share": item.of_65536 / 65_536,
+                "keys_a_day": item.keys_a_day or "all",
+            }
+            for item in found.decision_shares
+        ],
         "versions": [
             {
                 "model": item.model,
@@ -154,6 +165,10 @@ def run_monitoring(
     database: Annotated[
         str, typer.Option("--database", help="URL of its database. Default: SQLite there.")
     ] = "",
+    decisions: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
+    ] = None,
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
     ] = None,
@@ -168,6 +183,7 @@ def run_monitoring(
 
     Start control with --no-monitoring then, and name this address in `window_sinks` of gateways.
     """
+    # Who asks the registry, and where it is.
     context: CommandContext = ctx.obj
     # This process becomes the server, so that signals reach it.
     options: dict[str, object] = {
@@ -177,6 +193,7 @@ def run_monitoring(
         "--as": context.actor,
         "--registry-certificate": context.certificate(),
         "--store": database,
+        "--decisions": "" if decisions is None else str(decisions),
         "--identities": identities,
         "--metrics": metrics,
         "--metrics-token-file": metrics_token_file,

@@ -13,7 +13,7 @@ import grpc
 
 from access.peer_tls import ServerCertificate
 from monitoring.api.component import MonitoringComponent
-from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.api.decision_policy import decisions_option
 from monitoring.errors import MonitoringError
 from monitoring.metrics.page import MetricsAddress
 from registry.types import read_token
@@ -28,14 +28,14 @@ class MonitoringSettings:
 
     folder  of its database and files.
     store   URL of the database; empty: SQLite in the folder.
-    decisions  keys of 65,536 of which scored rows are kept.
+    decisions  keys of 65,536 of which scored rows are kept; None: as the policies say.
     metrics  where the metrics page is, and its token; None: there is none.
     off     monitoring is not served here, because it runs as a process of its own or not at all.
     """
 
     folder: Path
     store: str = ""
-    decisions: int = 0
+    decisions: int | None = None
     metrics: MetricsAddress | None = None
     off: bool = False
 
@@ -52,9 +52,8 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--decisions",
-        type=int,
-        default=0,
-        help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+        type=decisions_option,
+        help="keys of 65536 of which scored rows are kept; default: as policies say; 0: none",
     )
     parser.add_argument(
         "--metrics", default="", help="host:port of the /metrics page; default: there is none"
@@ -110,7 +109,7 @@ class HostedMonitoring:
                 address,
                 token=token,
                 certificate=certificate.certificate,
-                decisions=DecisionPolicy(settings.decisions),
+                decisions=settings.decisions,
                 metrics=settings.metrics,
             )
         except (MonitoringError, OSError) as error:

@@ -7,7 +7,7 @@ import pytest
 
 from monitoring.cells.cell import CALLS, ROW_FLAGS, ROWS, CellCounts, CellKey
 from monitoring.errors import BadPageError
-from monitoring.store.cell_rows import add_to_cell
+from monitoring.store.cell_rows import add_to_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.pages import INT_MAX, PageStore, page_token
@@ -104,7 +104,7 @@ def test_cells_come_with_their_flags_by_name(database: MonitoringDatabase) -> No
     with database.write_transaction() as connection:
         for grain, hour in ((HOUR, 500), (HOUR, 501), (DAY_GRAIN, 480)):
             key = CellKey("churn", "7", 2**63 + 1, 1, False, "", hour)
-            add_to_cell(connection, grain, key, counts)
+            add_to_cells(connection, grain, [(key, counts)])
     pages = PageStore(database)
     (day, token), *_ = pages.cells(0, INT_MAX, limit=1)
     assert (day.hours, day.hour, day.calls, day.rows) == (24, 480, 3, 4)

@@ -74,16 +74,26 @@ def test_forget_removes_a_person_from_a_running_system(
     named = PERSON.encode()
     poll_system_until(lambda: files_with(system.folder, named), 5, "the call is in the journal")
 
+    def counted() -> list[int]:
+        return [item["outcomes"] for item in system.turnout("monitor", "status")["versions"]]
+
+    poll_system_until(lambda: counted() == [2], 30, "both outcomes")
+
     # Nothing is removed by a dry run. The receipt of the removal has the same counts.
     dry = system.turnout("features", "forget", PERSON, "--dry-run")
     assert files_with(system.folder, named)
     file = tmp_path / "receipt.json"
     receipt = system.turnout("features", "forget", PERSON, "--receipt", str(file))
     removed = receipt["removed"]
+    # A dry run writes no file anew.
+    dry["removed"]["monitoring"]["files"] = removed["monitoring"]["files"]
     assert removed == dry["removed"]
     assert removed["offline"] == {"rows": 1, "quarantined": 0}
     assert removed["online"] == {"rows": 1}
     assert {removed["journals"][name] for name in ("calls", "rows", "outcomes")} == {1}
+    # Every key of a new model is kept as a decision.
+    assert {removed["monitoring"][name] for name in ("outcomes", "calls", "rows")} == {1}
+    assert counted() == [1]
     assert (receipt["entities"], receipt["actor"]) == (["subscriber"], "sam")
     assert (receipt["dry_run"], receipt["left"]) == (False, [])
     assert json.loads(file.read_text()) == receipt

@@ -1,0 +1,133 @@
+"""The share of keys that is kept: by policy and yesterday's rows, nested, fixed for a day."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitoring.api import component as component_module
+from monitoring.api import decision_shares
+from monitoring.api.component import BLOCK_DAYS, MonitoringComponent
+from monitoring.api.decision_policy import decisions_option
+from monitoring.api.decision_shares import DecisionShares, share_of_keys
+from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
+from protos import monitoring_pb2 as pb
+from registry.watching.policy import MonitoringPolicy
+from tests.monitoring.served import AT_NS, HOUR_NS, served_batch
+
+DAY = AT_NS // (24 * HOUR_NS)
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows", "share"),
+    [
+        (0, 10**12, SAMPLE_ALL),
+        (200_000, 0, SAMPLE_ALL),
+        (200_000, 200_000, SAMPLE_ALL),
+        (200_000, 400_000, SAMPLE_ALL // 2),
+        (200_000, 10_000_000, 1_310),
+        (1, 10**9, 1),
+    ],
+)
+def test_share_keeps_about_the_keys_of_the_policy(keys: int, rows: int, share: int) -> None:
+    """Never more than all, and never none of what a policy asks for."""
+    assert share_of_keys(keys, rows) == share
+
+
+def test_shares_are_fixed_for_a_day_and_follow_the_policy() -> None:
+    """Late windows of yesterday change nothing today; an applied policy does."""
+    shares = DecisionShares()
+    assert shares.current.sampled_of_65536 == 0
+    policies = {"churn": MonitoringPolicy(decisions=1_000), "all": MonitoringPolicy(decisions=0)}
+    shares.set_shares(policies, 7, {"churn": 2_000, "all": 10**9, "nba": 400_000}, {})
+    assert shares.current.by_model == {
+        "all": SAMPLE_ALL,
+        "churn": SAMPLE_ALL // 2,
+        "nba": SAMPLE_ALL // 2,
+    }
+    # A model that was never seen keeps all, such as that of a demo.
+    assert shares.current.sampled_of_65536 == SAMPLE_ALL
+    shares.set_shares(policies, 7, {"churn": 9_999}, {"churn": 10**6})
+    assert shares.current.by_model["churn"] == SAMPLE_ALL // 2
+    shares.set_shares({"churn": MonitoringPolicy(decisions=500)}, 7, {}, {})
+    assert shares.current.by_model["churn"] == SAMPLE_ALL // 4
+    assert shares.keys_a_day["churn"] == 500
+    shares.set_shares(policies, 8, {"churn": 4_000}, {})
+    assert shares.current.by_model["churn"] == SAMPLE_ALL // 4
+
+
+def test_new_model_with_much_traffic_is_bounded_on_its_first_day() -> None:
+    """It has no rows of yesterday, so those of today count."""
+    shares = DecisionShares()
+    shares.set_shares({}, 7, {}, {"new": 150_000})
+    assert shares.current.by_model["new"] == SAMPLE_ALL
+    shares.set_shares({}, 7, {}, {"new": 2_000_000})
+    assert shares.current.by_model["new"] == SAMPLE_ALL // 10
+
+
+def test_smaller_share_is_a_part_of_a_larger_one() -> None:
+    """Two days, or two models with the same keys, share the keys of the smaller sample."""
+    batch = served_batch(np.random.default_rng(3), 300, rows_max=1)
+    kept = []
+    for share in (SAMPLE_ALL // 3, SAMPLE_ALL // 9):
+        (block,) = sample_decisions(batch, np.zeros(300, dtype=np.bool_), share)
+        kept.append(block.rows)
+    keys = np.frombuffer(batch.key_hash, "<u8") % np.uint64(SAMPLE_ALL)
+    assert kept == [np.count_nonzero(keys < SAMPLE_ALL // part) for part in (3, 9)]
+    assert 0 < kept[1] < kept[0] < 300
+
+
+@pytest.mark.parametrize("override", [0, 7, SAMPLE_ALL])
+def test_option_overrides_the_policies(override: int) -> None:
+    """For a whole system, also before the registry answers."""
+    shares = DecisionShares(override)
+    assert (shares.current.sampled_of_65536, shares.from_policies) == (override, False)
+    assert asyncio.run(shares.wait())
+
+
+def test_reader_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting goes on without the registry; no decision is kept that a policy may forbid."""
+    monkeypatch.setattr(decision_shares, "READY_S", 0.01)
+    shares = DecisionShares()
+    assert [asyncio.run(shares.wait()) for _ in range(2)] == [False, False]
+    assert shares.current.sampled_of_65536 == 0
+    shares.set_shares({}, 7, {}, {})
+    assert asyncio.run(shares.wait())
+
+
+def test_option_outside_of_its_bounds_is_refused() -> None:
+    """The words are those of the policy."""
+    assert decisions_option("5") == 5
+    with pytest.raises(Exception, match="give 0 to 65536"):
+        decisions_option("65537")
+
+
+def test_without_duckdb_blocks_stay_three_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They feed the looks of a day. No file is written, and the log says why."""
+    monkeypatch.setattr(component_module, "find_spec", lambda _name: None)
+    component = MonitoringComponent(tmp_path, "", "127.0.0.1:1")
+    assert "DuckDB is not installed" in caplog.text
+    now = time.time_ns() // (24 * HOUR_NS) * (24 * HOUR_NS)
+    batches = [
+        served_batch(np.random.default_rng(1), 2, first=2 * age, at_ns=now - age * 24 * HOUR_NS)
+        for age in range(BLOCK_DAYS + 2)
+    ]
+    blocks = [
+        block
+        for joined in join_batches(batches)
+        for block in sample_decisions(joined, np.zeros(len(joined.role), bool), SAMPLE_ALL)
+    ]
+    name = pb.JournalName(gateway="gateway-1")
+    component.store.push(pb.CellBatch(journal=name, sequence=1, decisions=blocks))
+    component._compact()
+    kept = [
+        component.decisions.find_decision(batch.prediction_ids[:64]) is not None
+        for batch in batches
+    ]
+    assert kept == [True] * (BLOCK_DAYS + 1) + [False]
+    assert list(tmp_path.rglob("*.parquet")) == []
+    component.store.close()
