@@ -16,6 +16,7 @@ from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
 from monitoring.api.server import serve_monitoring
 from monitoring.errors import MonitoringError
+from monitoring.metrics.page import MetricsAddress
 from registry.types import read_token
 
 log = logging.getLogger("monitoring")
@@ -38,6 +39,7 @@ async def run_server(
         token=token,
         certificate=options.registry_certificate,
         decisions=options.decisions,
+        metrics=metrics_address(options),
     )
     server = await serve_monitoring(
         component, options.listen, certificate=own, identities=options.identities
@@ -45,6 +47,14 @@ async def run_server(
     log.info("listening port=%d store=%s", server.port, component.store.kind)
     await stop.wait()
     await server.stop()
+
+
+def metrics_address(options: argparse.Namespace) -> MetricsAddress | None:
+    """Return where the metrics page is; None: there is none. Raises MonitoringError."""
+    if not options.metrics:
+        return None
+    file = options.metrics_token_file
+    return MetricsAddress(options.metrics, read_token(file) if file else None)
 
 
 def server_certificate(options: argparse.Namespace, token: str | None) -> ServerCertificate | None:
@@ -84,6 +94,8 @@ def main() -> None:
         default=[],
         help="the registry's file with tokens, actors and roles; may be given more than once",
     )
+    parser.add_argument("--metrics", default="", help="host:port of its /metrics page")
+    parser.add_argument("--metrics-token-file", type=Path, help="file with the page's token")
     parser.add_argument("--registry-certificate", type=Path, help="PEM file, for its identity")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file of this server's own")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")

@@ -21,6 +21,7 @@ from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.processes import fail_fast
 from host.text import log_to_stderr
+from monitoring.errors import MonitoringError
 from monitoring.explain.served_rows import JournalDecisions
 from monitoring.explain.service import ExplainerComponent
 from project.environment import read_environment
@@ -241,7 +242,7 @@ def main() -> None:
                 notice_targets(options.notices),
             )
         )
-    except (PeerError, ProjectError, RegistryError) as error:
+    except (MonitoringError, PeerError, ProjectError, RegistryError) as error:
         sys.exit(f"control: {error}")
 
 

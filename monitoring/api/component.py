@@ -23,6 +23,8 @@ from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
+from monitoring.metrics.control_metrics import ControlMetrics
+from monitoring.metrics.page import MetricsAddress
 from monitoring.store.cell_rows import Retention
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
@@ -96,6 +98,7 @@ class MonitoringComponent:
     registry     host:port of the registry, from which versions are read.
     retention    how long cells and outcomes are kept.
     decisions    of 65,536 keys, those of which rows are kept; None: as the policies say.
+    metrics      where the metrics page is; None: there is none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
     Raises MonitoringStoreError when the database cannot be opened.
@@ -112,6 +115,7 @@ class MonitoringComponent:
         certificate: Path | None = None,
         retention: Retention | None = None,
         decisions: int | None = None,
+        metrics: MetricsAddress | None = None,
     ) -> None:
         # What is kept, and for how long.
         make_private_folder(folder)
@@ -135,6 +139,7 @@ class MonitoringComponent:
         )
         self.pages = PageStore(database)
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
+        self.metrics = ControlMetrics(metrics, self.store, self.pages, self._registry)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
         rows = DayRows(folder / "decisions", database)
@@ -211,11 +216,13 @@ class MonitoringComponent:
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
         ]
         await self._watcher.start()
+        await self.metrics.start()
         if self._shares.from_policies:
             self._tasks.append(asyncio.ensure_future(self._set_shares()))
 
     async def stop(self) -> None:
         """Write what waits, and close the database. The server has stopped."""
+        await self.metrics.stop()
         await self._watcher.stop()
         for task in self._tasks:
             task.cancel()
@@ -236,6 +243,7 @@ class MonitoringComponent:
                 await self._in_thread(work)
                 failing = False
             except (MonitoringError, OSError) as error:
+                self.metrics.note_store_error()
                 if not failing:
                     log.warning("%s", error)
                 failing = True

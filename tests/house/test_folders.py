@@ -168,7 +168,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("decisions",),
         ("cohorts",),
         ("fold", "explain", "incidents"),
-        ("watch",),
+        ("metrics", "watch"),
         ("api",),
         ("__main__",),
     ),

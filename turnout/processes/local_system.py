@@ -112,6 +112,7 @@ class LocalSystem:
         self._observe_address = join_address(
             host_to_call(plan.metrics_host), plan.metrics_port or free_tcp_port()
         )
+        self._control_metrics = f"127.0.0.1:{free_tcp_port()}"
         self._tokens = (
             None
             if plan.identities is None
@@ -137,6 +138,7 @@ class LocalSystem:
             gateway=self._gateway,
             features=self._features,
             metrics=f"http://{self._observe_address}/metrics",
+            control_metrics=f"http://{self._control_metrics}/metrics",
             observe_token_file=(
                 "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
             ),
@@ -179,7 +181,9 @@ class LocalSystem:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
+            command += ["--metrics-token-file", str(self._tokens.files["observer"])]
         command += ["--journal", str(self._plan.folder / "gateway")]
+        command += ["--metrics", self._control_metrics]
         for option in ("policies", "decisions", "notices"):
             if (value := getattr(self._plan, option)) is not None:
                 command += [f"--{option}", str(value)]
