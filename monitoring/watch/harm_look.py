@@ -134,10 +134,14 @@ def held_out_bins(facts: SealedFacts) -> LabelledBins | None:
     sealed = facts.reference.get("held_out_labels")
     if not isinstance(sealed, Mapping) or not has_probabilities(facts):
         return None
-    counts = {name: np.zeros(SCORE_BINS) for name in ("positives", "negatives")}
-    for name, column in counts.items():
-        column[np.array(sealed["bins"], dtype=np.int64)] = sealed[name]
-    return LabelledBins(score_grid_values(), counts["positives"], counts["negatives"])
+    positives, negatives = np.zeros(SCORE_BINS), np.zeros(SCORE_BINS)
+    # The file is sealed, and yet anybody may have written it.
+    try:
+        filled = np.array(sealed["bins"], dtype=np.int64)
+        positives[filled], negatives[filled] = sealed["positives"], sealed["negatives"]
+        return LabelledBins(score_grid_values(), positives, negatives)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def look_for_harm(
