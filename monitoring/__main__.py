@@ -15,6 +15,7 @@ from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import DecisionPolicy
 from monitoring.api.server import serve_monitoring
+from monitoring.cohorts.sensitive_attributes import given_store
 from monitoring.errors import MonitoringError
 from registry.types import read_token
 
@@ -38,6 +39,7 @@ async def run_server(
         token=token,
         certificate=options.registry_certificate,
         decisions=DecisionPolicy(options.decisions),
+        online_store=given_store(options.online_store, options.store_passwords),
     )
     server = await serve_monitoring(
         component, options.listen, certificate=own, identities=options.identities
@@ -74,6 +76,17 @@ def main() -> None:
         type=int,
         default=0,
         help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
+    )
+    # Where looks at fairness read sensitive attributes.
+    parser.add_argument(
+        "--online-store",
+        default="",
+        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+    )
+    parser.add_argument(
+        "--store-passwords",
+        default="",
+        help="folder with the passwords of its users, of a store of `turnout up`",
     )
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
     parser.add_argument("--as", dest="actor", default="monitoring", help="its name at the registry")

@@ -16,6 +16,7 @@ from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import DecisionPolicy, day_of_id
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
+from monitoring.cohorts.sensitive_attributes import OnlineStoreAddress
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringStoreError
 from monitoring.store.cell_rows import Retention
@@ -55,6 +56,7 @@ class MonitoringComponent:
     registry     host:port of the registry, from which versions are read.
     retention    how long cells and outcomes are kept.
     decisions    of which keys rows are kept; None: of none.
+    online_store  from which looks at fairness read sensitive attributes; None: from none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
     Raises MonitoringStoreError when the database cannot be opened.
@@ -71,10 +73,12 @@ class MonitoringComponent:
         certificate: Path | None = None,
         retention: Retention | None = None,
         decisions: DecisionPolicy | None = None,
+        online_store: OnlineStoreAddress | None = None,
     ) -> None:
         make_private_folder(folder)
         self._retention = retention or Retention()
         self._policy = decisions or DecisionPolicy()
+        self.online_store = online_store
         if self._policy.keeps_any and find_spec("duckdb") is None:
             raise MonitoringStoreError(
                 "decisions are Parquet files, which need DuckDB: install turnout[training] beside "

@@ -156,6 +156,9 @@ def run_monitoring(
     database: Annotated[
         str, typer.Option("--database", help="URL of its database. Default: SQLite there.")
     ] = "",
+    online_store: Annotated[
+        str, typer.Option(help="URL of the online store, for looks at fairness. Default: none.")
+    ] = "",
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
     ] = None,
@@ -175,6 +178,7 @@ def run_monitoring(
         "--as": context.actor,
         "--registry-certificate": context.certificate(),
         "--store": database,
+        "--online-store": online_store,
         "--identities": identities,
         "--tls-certificate": tls_certificate,
         "--tls-key": tls_key,

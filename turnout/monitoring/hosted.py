@@ -14,6 +14,7 @@ import grpc
 from access.peer_tls import ServerCertificate
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import DecisionPolicy
+from monitoring.cohorts.sensitive_attributes import OnlineStoreAddress, given_store
 from monitoring.errors import MonitoringError
 from rollout.api.window_sink import OnWindowBatch
 
@@ -27,17 +28,20 @@ class MonitoringSettings:
     folder  of its database and files.
     store   URL of the database; empty: SQLite in the folder.
     decisions  keys of 65,536 of which scored rows are kept.
+    online_store  from which looks at fairness read sensitive attributes; None: from none.
     off     monitoring is not served here, because it runs as a process of its own or not at all.
     """
 
     folder: Path
     store: str = ""
     decisions: int = 0
+    online_store: OnlineStoreAddress | None = None
     off: bool = False
 
 
 def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where monitoring keeps what it counts."""
+    # Its folder and database.
     parser.add_argument(
         "--monitoring",
         type=Path,
@@ -52,6 +56,17 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="keys of 65536 of which scored rows are kept as Parquet (docs/monitoring.md)",
     )
+    # Where looks at fairness read sensitive attributes.
+    parser.add_argument(
+        "--online-store",
+        default="",
+        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+    )
+    parser.add_argument(
+        "--store-passwords",
+        default="",
+        help="folder with the passwords of its users, of a store of `turnout up`",
+    )
     parser.add_argument(
         "--no-monitoring",
         action="store_true",
@@ -65,6 +80,7 @@ def monitoring_settings(options: argparse.Namespace) -> MonitoringSettings:
         options.monitoring or options.folder.absolute().parent / "monitoring",
         options.monitoring_store,
         options.decisions,
+        given_store(options.online_store, options.store_passwords),
         off=options.no_monitoring,
     )
 
@@ -95,6 +111,7 @@ class HostedMonitoring:
                 token=token,
                 certificate=certificate.certificate,
                 decisions=DecisionPolicy(settings.decisions),
+                online_store=settings.online_store,
             )
         except (MonitoringError, OSError) as error:
             log.error("monitoring is not served, and journals wait: %s", error)  # noqa: TRY400
