@@ -88,6 +88,7 @@ class OutcomeWorld:
         holdout: bool = False,
         delays: NDArray[np.int64] | None = None,
         scored: bool = True,
+        hour: int = 12,
     ) -> None:
         """Add rows with their outcomes, counted as readers count them.
 
@@ -113,7 +114,7 @@ class OutcomeWorld:
         events = np.zeros(len(OutcomeKind), np.int64)
         events[OutcomeKind.COUNTED] = int(reported.sum())
         counts.add(outcome_column("churned", "events"), events)
-        key = CellKey("churn", "7", DIGEST8, role, holdout, "", day * 24 + 12)
+        key = CellKey("churn", "7", DIGEST8, role, holdout, "", day * 24 + hour)
         self.push(cells=[cell_to_proto(key, counts)])
 
     def add_reports(self, events: Iterable[pb.OutcomeEvent]) -> None:
