@@ -23,12 +23,12 @@ from benchmarks.daily.day_versions import (
 from monitoring.cells.cell import CellKey
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.decisions.parquet import open_writer, write_decisions
+from monitoring.looks.person_looks import PersonCounter
 from monitoring.store.cell_rows import digest_text
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.tables import HOUR, cells, decision_files, outcomes
 from monitoring.watch.day_runner import DAYS, PERSONS
-from monitoring.watch.person_looks import PersonCounter
 from protos.predict_pb2 import PRODUCTION
 
 HISTORY_DAYS = 36

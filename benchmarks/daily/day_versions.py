@@ -20,7 +20,7 @@ from monitoring.cells.cell import (
 from monitoring.cells.decision_rows import DecisionRows, pack_decisions
 from monitoring.cells.outcome_columns import outcome_column
 from monitoring.cells.version_bins import FeatureBins, OutputBins, VersionBins
-from monitoring.watch.day_looks import SealedFacts
+from monitoring.looks.day_looks import SealedFacts
 from protos import monitoring_pb2 as pb
 from protos.predict_pb2 import CANARY, PRODUCTION
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy

@@ -1,12 +1,13 @@
 """Replays the virtual year: pushes each day to a real store, and makes the looks by its clock.
 
 The store, the looks and the opener of incidents are those of the component. A list stands for the
-registry. Looks at shares and silence, which a component makes every five minutes, are made every
-four hours; those at silence are made every five minutes around an event that needs it.
+registry. Looks at shares and silence, which a component makes every five minutes, are made twice a
+day; those at silence are made every five minutes around an event that needs it. Decisions stay in
+the database, where looks find them too.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,19 +17,22 @@ from benchmarks.year.planted_events import PlantedEvent, effects_of
 from benchmarks.year.served_days import ServedDay, YearStore, serve_day
 from benchmarks.year.year_calendar import FIRST_DAY, VersionCalendar
 from benchmarks.year.year_models import YearModel
-from benchmarks.year.year_people import DAY_NS, YearPeople
+from benchmarks.year.year_people import DAY_NS, GROUPS, YearPeople
 from monitoring.api.component import day_looks
+from monitoring.cohorts.sensitive_attributes import SensitiveView
 from monitoring.incidents.incident_opener import IncidentOpener
 from monitoring.jobs.grouping import MonitoringAlarm, OtherChange
 from monitoring.jobs.look import LOOK_S
+from monitoring.looks.day_looks import SealedFacts
+from monitoring.looks.uplift_look import ConfiguredHoldout
 from monitoring.store.cell_rows import Retention
 from monitoring.store.look_store import AcceptedReference, StoredFigure
-from monitoring.watch.day_looks import SealedFacts
 from monitoring.watch.day_runner import DAY_S, DayRunner, KnownVersions, Version
 from monitoring.watch.minute_look import MinuteLook
 from protos import registry_pb2
+from stats.fairness.groups import DeclaredAttribute
 
-SLOT_HOURS = 4
+SLOT_HOURS = 8
 RETENTION = Retention(hour_days=2)
 """Hours become days after two days and not after 35, since most of the time goes into cells."""
 CLOSED_AFTER_DAYS = 7
@@ -107,6 +111,19 @@ class YearIncidents:
         return registry_pb2.OpenIncidentReply(incident=registry_pb2.Incident(id=str(number)))
 
 
+@dataclass(frozen=True, slots=True)
+class YearAttributes:
+    """The groups of people of each model, as an online store has them (AttributeSource)."""
+
+    people: Mapping[str, YearPeople]
+
+    def read_view(self, view: str, entity: str, customers: Sequence[str]) -> SensitiveView:  # noqa: ARG002
+        """Return the group of each customer."""
+        groups = [self.people[name.partition("-")[0]].group_of.get(name, -1) for name in customers]
+        codes = np.array(groups, dtype=np.int64)
+        return SensitiveView((DeclaredAttribute("group", codes, GROUPS),))
+
+
 class YearReplay:
     """The days of some models, one after the other.
 
@@ -129,7 +146,11 @@ class YearReplay:
         # The real store with the real looks.
         self._store = YearStore(folder)
         made = day_looks(
-            self._store.database, self._store.store, self._store.looks, self._store.rows
+            self._store.database,
+            self._store.store,
+            self._store.rows,
+            self._holdout_of,
+            YearAttributes(self._people),
         )
         self._looks = frozenset(look.name for look in made)
         self._runner = DayRunner(
@@ -224,6 +245,10 @@ class YearReplay:
         step = LOOK_S if fine else SLOT_HOURS * 3_600
         for unix_s in range(end_s - SLOT_HOURS * 3_600 + step, end_s + 1, step):
             self._minutes.look_at_silence(production, self._known, unix_s)
+
+    def _holdout_of(self, model: str, _first: int, _last: int) -> ConfiguredHoldout | None:
+        share = self._people[model].model.holdout
+        return ConfiguredHoldout(share) if share else None
 
     def _changes(self, since_s: int) -> Iterable[OtherChange]:
         return [change for change in self._deployments if change.at >= since_s]

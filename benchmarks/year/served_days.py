@@ -32,7 +32,6 @@ from protos.predict_pb2 import CANARY, MISSING, PRODUCTION
 HOSTS = ("gateway-1", "gateway-2")
 DAY_MS = 86_400_000
 DAY_MINUTES = 1_440
-HOUR_NS = 3_600 * 10**9
 MINUTE_NS = 60 * 10**9
 ACTED = "acted"
 """The outcome by which callers report that somebody acted."""
@@ -142,19 +141,18 @@ class YearStore:
         self._bins[version.model.name, version.label] = version.facts.bins
 
     def push_windows(self, served: Sequence[ServedDay]) -> None:
-        """Push what gateways say of a day: rows and calls by hour, and minutes with calls."""
+        """Push what gateways say of a day: rows, and minutes with calls."""
         minutes: dict[str, set[int]] = {}
         for host, name in enumerate(HOSTS):
             rows: Counter[tuple[str, str, int]] = Counter()
             for day in served:
-                hours = day.people.at_unix_ns // HOUR_NS
+                # Coverage is looked at by the day, so all windows are those of noon.
+                noon = int(day.people.at_unix_ns[0]) // DAY_NS * 24 + 12
                 for version, scored, _ in day.scored():
-                    found = np.unique(hours[scored & (day.people.host == host)], return_counts=True)
-                    for hour, number in zip(*(part.tolist() for part in found), strict=True):
-                        rows[version.model.name, version.label, hour] += number
+                    number = int((scored & (day.people.host == host)).sum())
+                    rows[version.model.name, version.label, noon] += number
             self._windows[name] += 1
-            last_hour = max((hour for _, _, hour in rows), default=0)
-            batch = WindowBatchRows(f"{name}/0/1", self._windows[name], rows, rows, last_hour)
+            batch = WindowBatchRows(f"{name}/0/1", self._windows[name], rows, rows, noon)
             self.store.add_windows([batch])
         for day in served:
             called = np.unique(day.people.at_unix_ns // MINUTE_NS).tolist()
@@ -184,7 +182,6 @@ class YearStore:
         self.now_ms = (day + 1) * DAY_MS + 60_000
         self._push_batch(HOSTS[0], (day + 1) * DAY_NS, outcomes=self._reports.pop(day, []))
         self._push_batch(HOSTS[1], (day + 1) * DAY_NS)
-        self.decisions.compact()
 
     def push_damage(self, day: int) -> None:
         """Push that a piece of the journal of the first host was lost."""

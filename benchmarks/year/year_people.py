@@ -123,6 +123,8 @@ class YearPeople:
         self._holdout = np.empty(customers, dtype=np.bool_)
         self._group = np.empty(customers, dtype=np.int64)
         self._born = 0
+        self.group_of: dict[str, int] = {}
+        """Name of a customer -> position in GROUPS."""
         self._draw(np.arange(customers))
 
     def day(self, day: int, effects: DayEffects) -> PeopleOfDay:
@@ -162,7 +164,9 @@ class YearPeople:
         self._name[persons] = names
         self._key[persons] = [xxh3_64_intdigest(name.encode()) for name in names]
         self._holdout[persons] = rng.random(len(persons)) < self.model.holdout
-        self._group[persons] = rng.choice(len(GROUPS), len(persons), p=GROUP_PARTS)
+        groups = rng.choice(len(GROUPS), len(persons), p=GROUP_PARTS)
+        self._group[persons] = groups
+        self.group_of.update(zip(names, groups.tolist(), strict=True))
 
     def _present(self, day: int, effects: DayEffects) -> NDArray[np.int64]:
         """Return the customers of a day in the order of their calls."""

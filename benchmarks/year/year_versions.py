@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from benchmarks.year.year_models import CATEGORIES, Floats, ValueKind, YearModel
 from benchmarks.year.year_people import GROUPS, DayEffects, YearPeople
 from monitoring.cells.version_bins import FeatureBins, OutputBins, VersionBins
-from monitoring.watch.day_looks import SealedFacts
+from monitoring.looks.day_looks import SealedFacts
 from stats.score_grid import score_grid_edges
 from stats.score_scale import OutputReference, ScoreScale
 from training.artifacts.reference import write_reference
@@ -69,6 +69,8 @@ def fit_version(
     intercept = model.intercept + effects.log_odds
     scores = _scores(model, weights, intercept, bias, rows.vectors, rows.group)
     threshold = float(np.quantile(scores, 1 - THRESHOLD_PART))
+    # The rows are held out as well, since the version was not fitted on their labels.
+    labels = np.random.default_rng(day).random(len(scores)) < rows.probability
     reference = json.loads(
         write_reference(
             names=tuple(feature.name for feature in model.features),
@@ -77,10 +79,9 @@ def fit_version(
             outputs=(model.outcome,),
             task="binary",
             threshold=threshold,
+            positive=labels,
         )
     )
-    # The held-out labels of the card.
-    labels = np.random.default_rng(day).random(len(scores)) < rows.probability
     digest = hashlib.sha256(f"{model.name}/{label}".encode()).hexdigest()
     facts = SealedFacts(
         model=model.name,
@@ -94,7 +95,8 @@ def fit_version(
             threshold,
         ),
         views={feature.name: feature.view for feature in model.features},
-        card=_card(labels, scores),
+        card=_card(model, labels, scores),
+        entities=("customer",),
     )
     return YearVersion(model, label, weights, intercept, bias, facts)
 
@@ -134,11 +136,14 @@ def _edges(described: dict[str, object]) -> NDArray[np.float32]:
     return np.array(described["edges"], dtype=np.float32)
 
 
-def _card(labels: NDArray[np.bool_], scores: Floats) -> dict[str, object]:
+def _card(model: YearModel, labels: NDArray[np.bool_], scores: Floats) -> dict[str, object]:
     """Return the card with the metrics of the held-out rows, as training writes them."""
     measured = {
         "auc": roc_auc_score(labels, scores),
         "brier": brier_score_loss(labels, scores),
         "log_loss": log_loss(labels, scores),
     }
-    return {"metrics": {name: {"value": float(value)} for name, value in measured.items()}}
+    return {
+        "label": model.outcome,
+        "metrics": {name: {"value": float(value)} for name, value in measured.items()},
+    }
