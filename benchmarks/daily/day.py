@@ -5,7 +5,7 @@
 Readers push counts every five minutes: two roles, with and without the holdout, four segments, 20
 inputs. 200,000 kept rows a model become Parquet files. Then the day is looked at, a Sunday with its
 week, and hours that are 35 days old are rolled up. The store has five weeks of counts, outcomes and
-person-looks, and the rows of the last six days.
+person-looks, and the rows of six weeks.
 """
 
 import json

@@ -1,12 +1,12 @@
 """Fills a folder of monitoring with five weeks of history, which a day's work reads.
 
 History is written into the tables directly. Cells of one hour stand for those of every hour, and
-the rows of each day of the last week for those of every model.
+the rows of one week for those of every model and week.
 """
 
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ HISTORY_DAYS = 36
 FINAL_DAYS = 17
 OUTCOMES_A_DAY = 3_000
 INSERTED_ROWS = 5_000
+DISTINCT_DAYS = 7
+"""Days whose rows are made; the days before have the same ones."""
+KEPT_DAYS = 46
+"""Looks at customers read the four weeks that end 17 days ago."""
 DAY_NS = 86_400 * 10**9
 HOURS = 24
 PERSONS_MAX = 500_000
@@ -53,11 +57,14 @@ def write_history(
     database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
     _insert(database, cells, _cell_rows(rng, versions, day, rows_a_day))
     _insert(database, outcomes, _outcome_rows(rng, versions, day))
-    # The rows of the last six days, and the person-looks of the accepted weeks before them.
+    # The rows of the days that looks read, and the person-looks of the accepted weeks.
     looks = LookStore(database)
-    for offset in range(6, 0, -1):
-        rows = rows_of_time(rng, (day - offset) * DAY_NS, DAY_NS, keys_a_day)
-        _write_files(folder / "decisions", database, versions, day - offset, rows)
+    made = [
+        rows_of_time(rng, (day - offset) * DAY_NS, DAY_NS, keys_a_day)
+        for offset in range(DISTINCT_DAYS, 0, -1)
+    ]
+    for number, rows in enumerate(made):
+        _write_files(folder / "decisions", database, versions, day, number, rows)
     _accept_days(looks, versions, day, rows)
     database.close()
 
@@ -139,26 +146,21 @@ def _write_files(
     database: MonitoringDatabase,
     versions: list[DayVersion],
     day: int,
+    number: int,
     rows: DecisionRows,
 ) -> None:
-    """Write the rows of a day to one file, and give each model a link to it."""
-    first = folder / f"{versions[0].model}/{day}/part-0.parquet"
+    """Write the rows of a day to one file, and give each model links to it on every seventh day."""
+    first = folder / f"written-{number}.parquet"
     with open_writer() as writer:
         write_decisions(writer, first, [block_of(versions[0], day, rows)])
-    for version in versions[1:]:
-        other = folder / f"{version.model}/{day}/part-0.parquet"
-        other.parent.mkdir(parents=True)
-        os.link(first, other)
-    named = [
-        {
-            "name": f"{version.model}/{day}/part-0.parquet",
-            "model": version.model,
-            "day": day,
-            "rows": len(rows),
-        }
-        for version in versions
-    ]
+    named = []
+    for version, past in product(versions, range(number + 1, KEPT_DAYS, DISTINCT_DAYS)):
+        name = f"{version.model}/{day - past}/part-0.parquet"
+        (folder / name).parent.mkdir(parents=True)
+        os.link(first, folder / name)
+        named.append({"name": name, "model": version.model, "day": day - past, "rows": len(rows)})
     _insert(database, decision_files, iter(named))
+    first.unlink()
 
 
 def _accept_days(

@@ -87,6 +87,7 @@ class DayVersion:
             scale=ScoreScale([OutputReference(OUTCOME, SCORE_EDGES, 1.0, 0.0)], "binary", 0.5),
             views={name: name.partition(":")[0] for name in NAMES},
             card={"metrics": {"auc": {"value": 0.8}, "brier": {"value": 0.15}}},
+            entities=("customer",),
         )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.daily.day_history import DAY_NS, HOURS, OUTCOMES_A_DAY, rows_of_time
 from benchmarks.daily.day_versions import (
+    HOLDOUT_PART,
     OUTCOME,
     POLICY,
     DayVersion,
@@ -34,6 +35,7 @@ from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.looks.uplift_look import ConfiguredHoldout
 from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
@@ -98,7 +100,7 @@ class WorkOfDay:
             self._store,
             self._looks,
             self._rows,
-            day_looks(self._database, self._store, self._looks, self._rows),
+            day_looks(self._database, self._store, self._rows, _holdout_of),
             lambda: self._end_ms / 1_000,
         )
         with self._measured(LOOK):
@@ -151,6 +153,10 @@ class WorkOfDay:
         yield
         self.wall_s[work] += time.perf_counter() - wall
         self.cpu_s[work] += time.process_time() - cpu
+
+
+def _holdout_of(_model: str, _first: int, _last: int) -> ConfiguredHoldout:
+    return ConfiguredHoldout(HOLDOUT_PART)
 
 
 def _reports(
