@@ -18,12 +18,21 @@ from monitoring.api.decision_policy import day_of_id
 from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
+from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringError, MonitoringStoreError
+from monitoring.incidents.other_changes import OtherChanges
 from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
+from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.window_counts import WindowBatchRows
+from monitoring.watch.budget_look import BudgetLook
+from monitoring.watch.coverage_look import CoverageLook
+from monitoring.watch.day_looks import DayLook
+from monitoring.watch.drift_look import DriftLook
+from monitoring.watch.minute_counts import MinuteCounts
+from monitoring.watch.model_watcher import ModelWatcher
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryError
@@ -36,6 +45,8 @@ WINDOWS_S = 2.0
 in the numbers of their batches."""
 WINDOW_BATCHES_MAX = 20_000
 """Batches that wait for the database; beyond it the oldest are dropped, which shows as a gap."""
+MINUTES_S = 15.0
+"""Time between two writes of the minutes in which models were called."""
 ROLL_UP_S = 600.0
 SHARES_S = 60.0
 """Time between two looks at the policies that say which decisions are kept."""
@@ -56,6 +67,11 @@ NS_PER_S = 10**9
 def database_url(folder: Path, url: str) -> str:
     """Return *url*, or that of the SQLite file in *folder*."""
     return url or f"sqlite:///{folder.absolute() / 'monitoring.sqlite'}"
+
+
+def day_looks(store: MonitoringStore, looks: LookStore) -> tuple[DayLook, ...]:
+    """Return the looks at a day, in the order in which they are made."""
+    return (CoverageLook(store, looks), DriftLook(looks), BudgetLook(looks))
 
 
 class MonitoringComponent:
@@ -85,6 +101,7 @@ class MonitoringComponent:
         retention: Retention | None = None,
         decisions: int | None = None,
     ) -> None:
+        # What is kept, and for how long.
         make_private_folder(folder)
         self._retention = retention or Retention()
         self._shares = DecisionShares(decisions)
@@ -96,10 +113,26 @@ class MonitoringComponent:
         # The decisions are stored in the transaction of their batch.
         database = MonitoringDatabase(database_url(folder, url))
         self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
+        self.looks = LookStore(database)
+        self._counts = MinuteCounts(lambda model, digest8: self.store.find_version(model, digest8))
         self.store = MonitoringStore(
-            database, lambda: time.time_ns() // 1_000_000, self.decisions.add_batch
+            database,
+            lambda: time.time_ns() // 1_000_000,
+            self.decisions.add_batch,
+            self._counts.note_cells,
         )
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
+        # What looks at it, and opens incidents.
+        self._changes = OtherChanges()
+        self._watcher = ModelWatcher(
+            self._registry,
+            self.store,
+            self.looks,
+            DayRows(folder / "decisions", database),
+            day_looks(self.store, self.looks),
+            self._counts,
+            self._changes,
+        )
         self._bins = BinsCache(self._registry, self.store)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
@@ -130,6 +163,8 @@ class MonitoringComponent:
 
         It costs a sum and never waits. What the controller of rollouts refuses is counted too.
         """
+        self._counts.note_windows(batch)
+        self._changes.note_windows(batch)
         source = batch.source
         rows: Counter[tuple[str, str, int]] = Counter()
         calls: Counter[tuple[str, str, int]] = Counter()
@@ -155,19 +190,23 @@ class MonitoringComponent:
         await self._in_thread(self.decisions.delete_unnamed_files)
         self._tasks = [
             asyncio.ensure_future(self._every(WINDOWS_S, self._write_windows)),
+            asyncio.ensure_future(self._every(MINUTES_S, self._write_minutes)),
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
         ]
         if self._shares.from_policies:
             self._tasks.append(asyncio.ensure_future(self._set_shares()))
+        await self._watcher.start()
 
     async def stop(self) -> None:
         """Write what waits, and close the database. The server has stopped."""
+        await self._watcher.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(MonitoringStoreError):
             await self._in_thread(self._write_windows)
+            await self._in_thread(self._write_minutes)
         self._thread.shutdown()
         await self._registry.__aexit__(None, None, None)
         self.store.close()
@@ -193,6 +232,11 @@ class MonitoringComponent:
         if waiting:
             self.store.add_windows(waiting)
             del self._windows[: len(waiting)]
+
+    def _write_minutes(self) -> None:
+        minutes = self._counts.take_minutes()
+        if minutes:
+            self.store.add_call_minutes(minutes)
 
     def _compact(self) -> None:
         day = time.time_ns() // DAY_NS

@@ -73,6 +73,23 @@ class DecisionRows:
         """Return R, the number of rows."""
         return len(self.row)
 
+    def only(self, kept: NDArray[np.bool_]) -> "DecisionRows":
+        """Return the rows of which (R,) *kept* is true."""
+        entities = len(self.entity_ids) // max(1, len(self))
+        ids = np.array(self.entity_ids, dtype=object).reshape(len(self), entities)
+        return DecisionRows(
+            self.prediction_id[kept],
+            self.row[kept],
+            self.at_unix_ns[kept],
+            self.role[kept],
+            self.holdout[kept],
+            self.key_hash[kept],
+            self.row_flags[kept],
+            self.vectors[kept],
+            self.scores[kept],
+            tuple(ids[kept].ravel().tolist()),
+        )
+
 
 def join_batches(batches: Iterable[ServedBatch]) -> Iterator[ServedBatch]:
     """Yield one batch for all those of a version, so that a block has many rows."""

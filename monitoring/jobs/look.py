@@ -9,7 +9,7 @@ The reference of training is used, with a wide tolerance, until a person has acc
 days of production. A detector starts anew when its reference is another one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from monitoring.jobs.grouping import MonitoringAlarm
 from stats.alarms.budget import (
     ALARMS_A_QUARTER,
-    FEATURES,
     GROUP_WEIGHTS,
     QUALITY,
-    SCORE,
     AlarmBudget,
     Cadence,
     DetectorSettings,
@@ -46,7 +44,6 @@ from stats.alarms.shiryaev_roberts import (
     state_from_json,
 )
 from stats.alarms.weekdays import SettledReference
-from stats.drift.bins import join_bins
 from stats.drift.figures import (
     DriftFigures,
     NoFigures,
@@ -283,47 +280,6 @@ def quality_look(
     return LookResult(
         alarms=tuple(alarms), state={**state, cadence.name: states}, unwatched=unwatched
     )
-
-
-def values_of_reference(definition: Mapping[str, Any]) -> dict[str, tuple[str, ValueCounts]]:
-    """Return name -> (group, the training's counts) of what reference.json describes.
-
-    definition  the content of reference.json, as registry.bundle.Reference has it.
-
-    Outputs without edges of their own, which share one bin, are left out.
-    """
-    outputs: Sequence[Mapping[str, Any]] = definition.get("outputs") or [definition["score"]]
-    found = {
-        str(output["name"]): (SCORE, _counted(output))
-        for output in outputs
-        if output.get("edges") is not None
-    }
-    for feature in definition["features"]:
-        found[str(feature["name"])] = (FEATURES, _counted(feature))
-    return found
-
-
-def groups_of_edges(upper_ends: Floats, edges: Floats) -> Counts:
-    """Return the (J,) bin of a reference into which each bin of a finer table falls.
-
-    upper_ends  (J,) the upper end of each fine bin; the last is infinite.
-    edges       (K - 1,) the edges of the reference: its bin k ends at edges[k].
-
-    A fine bin with an edge inside belongs to the bin above that edge, so that rows are wrong by one
-    fine bin at most. `regrouped` applies it.
-    """
-    return np.searchsorted(edges, upper_ends, side="left").astype(np.int64)
-
-
-def regrouped(counts: Counts, groups: Counts, bins: int) -> Counts:
-    """Return the (K,) counts of a reference's *bins* bins, for (J,) counts of a finer table."""
-    joined = join_bins(counts, groups)
-    return np.concatenate([joined, np.zeros(bins - len(joined), dtype=np.int64)])
-
-
-def _counted(described: Mapping[str, Any]) -> ValueCounts:
-    counts = np.array(described["counts"], dtype=np.int64)
-    return ValueCounts(counts, int(described.get("missing", 0)))
 
 
 def _settled(value: WatchedValue, cadence: Cadence, weekday: int) -> Counts | None:

@@ -7,7 +7,7 @@ leaves all of it or nothing, and the reader goes on from the positions that are 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, select, update
@@ -17,10 +17,18 @@ from journal.tail import TailPosition
 from monitoring.cells.cell import cell_from_proto
 from monitoring.cells.version_bins import VersionBins
 from monitoring.errors import SequenceError
-from monitoring.store import cell_rows, outcome_rows, window_counts
+from monitoring.store import call_minutes, cell_rows, outcome_rows, window_counts
 from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
 from monitoring.store.database import MonitoringDatabase
-from monitoring.store.reader_rows import is_journal, reader_status, save_damages, save_positions
+from monitoring.store.reader_rows import (
+    FoundDamage,
+    damages_found,
+    is_journal,
+    reader_status,
+    save_damages,
+    save_positions,
+)
+from monitoring.store.served_versions import ServedVersion, first_day, served_versions
 from monitoring.store.tables import (
     HOUR,
     positions,
@@ -49,6 +57,7 @@ class MonitoringStore:
 
     now_ms    clock, Unix milliseconds.
     on_batch  is called in the transaction of each batch that is stored.
+    on_stored  is called once for each batch, after it was stored.
     """
 
     def __init__(
@@ -56,10 +65,12 @@ class MonitoringStore:
         database: MonitoringDatabase,
         now_ms: Callable[[], int],
         on_batch: OnBatch | None = None,
+        on_stored: Callable[[pb.CellBatch], None] | None = None,
     ) -> None:
         self._database = database
         self._now_ms = now_ms
         self._on_batch = on_batch
+        self._on_stored = on_stored
 
     @property
     def kind(self) -> str:
@@ -128,6 +139,8 @@ class MonitoringStore:
                 connection.execute(insert(readers).values(**name, **values))
             else:
                 connection.execute(update(readers).where(where).values(**values))
+        if self._on_stored is not None:
+            self._on_stored(batch)
         return int(batch.sequence)
 
     def reader_statuses(self) -> list[pb.ReaderStatus]:
@@ -154,6 +167,11 @@ class MonitoringStore:
         They go with the next checkpoint then.
         """
         return self._database.overwrite_deleted()
+
+    def damages_found(self, since_unix_s: int, until_unix_s: int) -> list[FoundDamage]:
+        """Return the damages of journals that were found in [since_unix_s, until_unix_s)."""
+        with self._database.read_transaction() as connection:
+            return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
 
     # Versions and figures
 
@@ -182,12 +200,32 @@ class MonitoringStore:
                 connection, since_hour, until_hour, model=model, version=version, role=role
             )
 
+    def served_versions(self, day: int) -> list[ServedVersion]:
+        """Return the versions that scored rows on a Unix day."""
+        with self._database.read_transaction() as connection:
+            return served_versions(connection, day)
+
+    def first_day(self) -> int | None:
+        """Return the Unix day of the oldest count; None: nothing was counted."""
+        with self._database.read_transaction() as connection:
+            return first_day(connection)
+
     # Windows and coverage
 
     def add_windows(self, batches: Sequence[WindowBatchRows]) -> None:
         """Add what batches of windows say; a batch that was added before changes nothing."""
         with self._database.write_transaction() as connection:
             window_counts.add_windows(connection, batches, self._now_ms())
+
+    def add_call_minutes(self, minutes: Mapping[str, Iterable[int]]) -> None:
+        """Note the Unix minutes in which models were called; a minute may come again."""
+        with self._database.write_transaction() as connection:
+            call_minutes.add_minutes(connection, minutes)
+
+    def call_minutes(self, model: str, hours: Iterable[int]) -> dict[int, int]:
+        """Return Unix hour -> bits of its minutes with a call, of those of *hours* that had one."""
+        with self._database.read_transaction() as connection:
+            return call_minutes.read_minutes(connection, model, hours)
 
     def coverage(self, since_hour: int, until_hour: int) -> list[Coverage]:
         """Return the coverage of every version that was scored in [since_hour, until_hour)."""
@@ -223,5 +261,6 @@ class MonitoringStore:
                 if due is None:
                     cell_rows.delete_expired(connection, now_hour, retention)
                     window_counts.delete_old_sources(connection, self._now_ms())
+                    call_minutes.delete_old_minutes(connection, now_hour)
                     return number
                 number += cell_rows.roll_up(connection, *due)

@@ -1,7 +1,7 @@
 """Readers of journals in the database: their positions, and what they could not read."""
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, insert, select, update
 
@@ -74,6 +74,24 @@ def save_damages(connection: Connection, batch: pb.CellBatch, now_ms: int) -> No
             damage.offset,
             damage.next_offset,
         )
+
+
+class FoundDamage(NamedTuple):
+    """A part of a journal that cannot be read."""
+
+    gateway: str
+    segment: str
+    kind: str
+
+
+def damages_found(connection: Connection, since_ms: int, until_ms: int) -> list[FoundDamage]:
+    """Return the damages that were found in [since_ms, until_ms), oldest first."""
+    found = connection.execute(
+        select(damages.c.gateway, damages.c.segment, damages.c.kind)
+        .where(damages.c.found_unix_ms >= since_ms, damages.c.found_unix_ms < until_ms)
+        .order_by(damages.c.found_unix_ms, damages.c.segment, damages.c.offset)
+    )
+    return [FoundDamage(*row) for row in found]
 
 
 def reader_status(connection: Connection, row: Row[Any]) -> pb.ReaderStatus:

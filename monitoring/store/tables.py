@@ -12,6 +12,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    Text,
 )
 
 schema = MetaData()
@@ -135,10 +136,87 @@ window_rows = Table(
     Column("lost_batches", BigInteger, nullable=False),
 )
 
+call_minutes = Table(
+    "call_minutes",
+    schema,
+    Column("model", String(128), primary_key=True),  # empty: minutes with a window of any worker
+    Column("hour", BigInteger, primary_key=True),  # Unix hour
+    Column("minutes", BigInteger, nullable=False),  # bit m: a call in minute m of the hour
+)
+
 window_sources = Table(
     "window_sources",
     schema,
     Column("source", String(256), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("seen_unix_ms", BigInteger, nullable=False),
+)
+
+person_looks = Table(
+    "person_looks",
+    schema,
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("last_day", BigInteger, primary_key=True),  # Unix day at which the period ends
+    Column("days", SmallInteger, primary_key=True),  # 1 or 7
+    Column("shadow", Boolean, primary_key=True),
+    Column("persons", BigInteger, nullable=False),
+    Column("columns", LargeBinary, nullable=False),  # turnout.v1.CellColumns
+)
+
+looks = Table(
+    "looks",
+    schema,
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("name", String(32), primary_key=True),  # of the look, such as "drift"
+    Column("position", BigInteger, nullable=False),  # the newest period that was looked at
+    Column("state", Text, nullable=False),  # JSON
+)
+
+figures = Table(
+    "figures",
+    schema,
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),  # empty: of the model
+    Column("kind", String(32), primary_key=True),
+    Column("segment", String(128), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("last_day", BigInteger, primary_key=True),
+    Column("days", SmallInteger, primary_key=True),
+    Column("value", Float(53)),
+    Column("low", Float(53)),
+    Column("high", Float(53)),
+    Column("n", BigInteger, nullable=False),
+    Column("lacking", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+    Index("figures_by_day", "last_day", "model"),
+)
+
+alarms = Table(
+    "alarms",
+    schema,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(128), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("stream", String(256), nullable=False),
+    Column("view", String(128), nullable=False),
+    Column("host", String(128), nullable=False),
+    Column("shadow", Boolean, nullable=False),
+    Column("at_unix_s", BigInteger, nullable=False),
+    Column("since_unix_s", BigInteger, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+    Column("incident_id", String(64), nullable=False),  # empty: not reported yet
+    Index("alarms_by_time", "at_unix_s"),
+)
+
+accepted_references = Table(
+    "accepted_references",
+    schema,
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("finding", BigInteger, nullable=False),  # number of the finding in the history
+    Column("first_day", BigInteger, nullable=False),
+    Column("last_day", BigInteger, nullable=False),
 )

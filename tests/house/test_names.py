@@ -48,6 +48,7 @@ UNIQUE_IN = (*ROOMS, CLIENT_FOLDER, "benchmarks")
 SHARED_NAMES = {
     "answer": "what a sandboxed child calls in the module that its task names",
     "main": "the entry point of a process or a program",
+    "upgrade": "what Alembic calls in each migration",
 }
 """Public names that stand several times, and why."""
 

@@ -17,17 +17,13 @@ from monitoring.jobs.look import (
     budget_lines,
     budget_of_version,
     daily_look,
-    groups_of_edges,
     quality_look,
-    regrouped,
-    values_of_reference,
     weekly_look,
 )
 from monitoring.jobs.severity import Severity
 from stats.alarms.budget import FEATURES, RISK, SCORE, Cadence, DetectorSettings
 from stats.alarms.weekdays import SETTLING_DAYS, settle_reference
 from stats.drift.figures import DriftFigures, DriftSize, NoFigures, ValueCounts
-from training.artifacts.reference import write_reference
 
 MONDAY = date(2026, 11, 30)
 EDGES = norm.ppf(np.arange(1, 10) / 10)
@@ -227,34 +223,3 @@ def test_budget_lines_say_what_is_allowed_bound_and_seen() -> None:
     assert budget_of_version(more).detectors["brier", Cadence.WEEKLY].alarms_max == pytest.approx(
         0.25 * 0.20
     )
-
-
-def test_reference_file_of_training_gives_the_watched_counts() -> None:
-    """The real writer of reference.json: every feature with its missing rows, and the outputs."""
-    rng = np.random.default_rng(7)
-    rows = rng.normal(size=(400, 2)).astype(np.float32)
-    rows[:40, 1] = np.nan
-    content = write_reference(
-        names=("calls", "minutes"),
-        rows=rows,
-        scores=rng.random((300, 1), dtype=np.float32),
-        outputs=("p",),
-        task="binary",
-        threshold=0.5,
-    )
-    found = values_of_reference(json.loads(content))
-    assert {name: group for name, (group, _) in found.items()} == {
-        "p": SCORE,
-        "calls": FEATURES,
-        "minutes": FEATURES,
-    }
-    assert (found["minutes"][1].rows, found["minutes"][1].missing) == (400, 40)
-    assert found["p"][1].counts.sum() == 300
-
-
-def test_finer_table_is_counted_on_the_edges_of_a_reference() -> None:
-    """Six fine bins that end at 1, 2, 3, 4, 5 and infinity, on the edges 2 and 4.5."""
-    ends = np.array([1.0, 2.0, 3.0, 4.0, 5.0, np.inf])
-    groups = groups_of_edges(ends, np.array([2.0, 4.5]))
-    assert groups.tolist() == [0, 0, 1, 1, 2, 2]
-    assert regrouped(np.array([1, 2, 3, 4, 5, 6]), groups, 4).tolist() == [3, 7, 11, 0]

@@ -1,0 +1,1 @@
+"""From alarms to incidents in the registry, with what else changed before."""

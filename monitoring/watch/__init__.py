@@ -1,0 +1,1 @@
+"""Looks at versions in service by the day and by five minutes, and reports what they find."""

@@ -1,0 +1,89 @@
+"""How many false alarms the detectors of a version may raise, and how many alarms there were."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from monitoring.jobs.look import budget_lines
+from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
+from monitoring.watch.day_looks import DayOfVersion, SealedFacts
+from monitoring.watch.watched_version import watched_version
+from registry.watching.policy import MonitoringPolicy
+from stats.alarms.budget import (
+    DAYS_A_QUARTER,
+    FAIRNESS,
+    FEATURES,
+    QUALITY,
+    RISK,
+    SCORE,
+    DetectorSettings,
+)
+from stats.figure import Figure
+
+BUDGET = "budget"
+DAY_S = 86_400
+GROUP_OF_KIND: Mapping[str, str] = {
+    "quality": QUALITY,
+    "silence": QUALITY,
+    "score": SCORE,
+    "features": FEATURES,
+    "calibration": RISK,
+    "risk": RISK,
+    "auc": RISK,
+    "fairness": FAIRNESS,
+}
+"""Kind of an alarm -> the group of detectors whose budget it spends."""
+OtherDetectors = Callable[[SealedFacts, MonitoringPolicy], tuple[DetectorSettings, ...]]
+
+
+def no_other_detectors(
+    _facts: SealedFacts, _policy: MonitoringPolicy
+) -> tuple[DetectorSettings, ...]:
+    """Return no detectors beside those of scores, features and shares."""
+    return ()
+
+
+class BudgetLook:
+    """States the bound of each group of detectors, with the alarms of the last quarter.
+
+    others  returns the detectors of outcomes and groups of people.
+    """
+
+    name = BUDGET
+
+    def __init__(self, looks: LookStore, others: OtherDetectors = no_other_detectors) -> None:
+        self._looks = looks
+        self._others = others
+
+    def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
+        """Return a figure for each group, whose value is the bound of false alarms a quarter."""
+        facts = day.facts
+        end = (day.day + 1) * DAY_S
+        # The alarms of this version, by group.
+        seen = Counter(
+            GROUP_OF_KIND[item.alarm.kind]
+            for item in self._looks.read_alarms(end - DAYS_A_QUARTER * DAY_S, end)
+            if (item.alarm.model, item.alarm.version) == (facts.model, facts.version)
+            and item.alarm.kind in GROUP_OF_KIND
+        )
+        # The bound of each group, by the number of its detectors.
+        others = self._others(facts, day.policy)
+        lines = budget_lines(watched_version(day, others=others), seen)
+        figures = tuple(
+            StoredFigure(
+                model=facts.model,
+                version=facts.version,
+                kind=BUDGET,
+                name=line.group,
+                last_day=day.day,
+                days=1,
+                figure=Figure(line.bound, line.bound, line.bound, line.detectors),
+                details={
+                    "allowed": line.allowed,
+                    "detectors": line.detectors,
+                    "seen": line.seen,
+                },
+            )
+            for line in lines
+        )
+        return LookOutcome(figures=figures, state=dict(state))

@@ -1,0 +1,184 @@
+"""Looks at each day that is over, once for each version in service and each kind of look.
+
+Days are taken in order, also after an absence of a week. What was stored is not looked at again, so
+the runner may be killed at any moment. A look that fails is tried again; a look that fails again
+and again leaves its day out, and the log says so, because other days and versions must not wait.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from monitoring.decisions.day_rows import DayRows
+from monitoring.errors import MonitoringStoreError
+from monitoring.store.look_store import LookOutcome, LookStore
+from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.served_versions import ServedVersion
+from monitoring.watch.day_looks import DayLook, DayOfVersion, SealedFacts
+from monitoring.watch.person_looks import PersonCounter
+from protos import monitoring_pb2 as pb
+from protos.journal_pb2 import UNSEEN_SHADOW
+from registry.watching.policy import MonitoringPolicy
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400
+WEEK_DAYS = 7
+SUNDAY = 3
+"""Unix day modulo 7 of Sundays: Unix day 0 was a Thursday."""
+READERS_WAIT_S = 6 * 3_600
+"""After midnight a day waits so long for journal readers that have not read its end."""
+READER_FORGOTTEN_S = 7 * DAY_S
+"""A reader that was silent for so long is not waited for."""
+PERSONS = "persons"
+"""Name of the look that counts persons, which only has a position."""
+DAYS = "days"
+"""Name under which the newest day of all versions is stored."""
+FAILURES_MAX = 3
+Version = tuple[str, str]
+"""Model and version label."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersions:
+    """What the registry says of the versions of a day."""
+
+    facts: Mapping[Version, SealedFacts]
+    """A version that is missing here cannot be read, and is not looked at."""
+    policies: Mapping[str, MonitoringPolicy]
+    """Model -> its policy. A model without one has the defaults."""
+
+
+class DayRunner:
+    """Looks at days.
+
+    store     counts of versions.
+    looks     where outcomes of looks are stored.
+    rows      the kept rows, in which persons are counted.
+    day_looks  the kinds of look, in the order in which they are made.
+    now_s     clock, Unix seconds.
+    """
+
+    def __init__(
+        self,
+        store: MonitoringStore,
+        looks: LookStore,
+        rows: DayRows,
+        day_looks: Sequence[DayLook],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._looks = looks
+        self._rows = rows
+        self._day_looks = day_looks
+        self._now_s = now_s
+        self._failures: Counter[tuple[Version, str, int]] = Counter()
+
+    def due_day(self) -> int | None:
+        """Return the oldest day that is over and was not looked at; None: there is none."""
+        done = self._looks.look_state("", "", DAYS).position
+        first = self._store.first_day() if done < 0 else done + 1
+        if first is None or not self._is_over(first):
+            return None
+        return first
+
+    def versions_of(self, day: int) -> list[ServedVersion]:
+        """Return the versions that were in service on a day."""
+        return self._store.served_versions(day)
+
+    def look_at(self, day: int, known: KnownVersions) -> bool:
+        """Look at all versions of a day. False: a look failed, and is due again.
+
+        Raises MonitoringStoreError when the database does not answer.
+        """
+        complete = True
+        for model, versions in self._by_model(day, known):
+            self._count_persons(model, day, versions)
+            for given in versions:
+                for look in self._day_looks:
+                    complete = self._look(look, given) and complete
+        if complete:
+            self._looks.save_look("", "", DAYS, day, LookOutcome())
+        return complete
+
+    def _by_model(self, day: int, known: KnownVersions) -> Iterator[tuple[str, list[DayOfVersion]]]:
+        """Yield each model with its versions that can be looked at."""
+        by_model: dict[str, list[DayOfVersion]] = {}
+        for served in self.versions_of(day):
+            facts = known.facts.get((served.model, served.version))
+            if facts is not None:
+                policy = known.policies.get(served.model) or MonitoringPolicy()
+                by_model.setdefault(served.model, []).append(
+                    DayOfVersion(facts=facts, policy=policy, day=day, shadow=served.shadow)
+                )
+        yield from by_model.items()
+
+    def _count_persons(self, model: str, day: int, versions: Sequence[DayOfVersion]) -> None:
+        """Store the person-looks of the day, and on a Sunday those of the week."""
+        due = [
+            given
+            for given in versions
+            if self._looks.look_state(model, given.facts.version, PERSONS).position < day
+        ]
+        periods = [1, WEEK_DAYS] if day % WEEK_DAYS == SUNDAY else [1]
+        for days in periods if due else []:
+            counters = {given.facts.version: PersonCounter(given.facts) for given in due}
+            shadows = {given.facts.version: given.shadow for given in due}
+            # The rows of each day are read once for all versions.
+            for read_day in range(day - days + 1, day + 1):
+                for version, rows in self._rows.read(model, read_day):
+                    if version in counters:
+                        kept = rows.only((rows.role == UNSEEN_SHADOW) == shadows[version])
+                        counters[version].add(kept)
+            for version, counter in counters.items():
+                counted = counter.counted(day, days)
+                self._looks.save_person_looks(model, version, counted, shadow=shadows[version])
+        for given in due:
+            self._looks.save_look(model, given.facts.version, PERSONS, day, LookOutcome())
+
+    def _look(self, look: DayLook, given: DayOfVersion) -> bool:
+        """Make one look, unless it was made. False: it failed, and is due again."""
+        facts, day = given.facts, given.day
+        before = self._looks.look_state(facts.model, facts.version, look.name)
+        if before.position >= day:
+            return True
+        try:
+            outcome = look.look(given, before.state)
+        except MonitoringStoreError:
+            raise
+        except Exception:
+            failure = (facts.model, facts.version), look.name, day
+            self._failures[failure] += 1
+            gives_up = self._failures[failure] >= FAILURES_MAX
+            log.exception(
+                "the look %r at %s %s on day %d failed; it is %s",
+                look.name,
+                facts.model,
+                facts.version,
+                day,
+                "left out" if gives_up else "tried again",
+            )
+            if not gives_up:
+                return False
+            outcome = LookOutcome(state=before.state)
+        self._looks.save_look(facts.model, facts.version, look.name, day, outcome)
+        return True
+
+    def _is_over(self, day: int) -> bool:
+        """Tell whether a day is over, and readers have read its end or were waited for."""
+        end = (day + 1) * DAY_S
+        now = self._now_s()
+        if now < end:
+            return False
+        if now >= end + READERS_WAIT_S:
+            return True
+        return all(_has_read(reader, end, now) for reader in self._store.reader_statuses())
+
+
+def _has_read(reader: pb.ReaderStatus, end: int, now: float) -> bool:
+    """Tell whether a reader has read up to *end*, or is gone for good."""
+    pushed = reader.pushed_unix_ms / 1_000
+    if now - pushed > READER_FORGOTTEN_S:
+        return True
+    return pushed >= end and (reader.newest_unix_ns >= end * 10**9 or not reader.backlog_bytes)
