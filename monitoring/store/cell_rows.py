@@ -5,11 +5,12 @@ message, because a cell of 20 inputs has some hundred counts, and a row for each
 of a hundred cells a hundred times as long.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, select, update
 
 from monitoring.cells.cell import CellCounts, CellKey
 from monitoring.store.tables import DAY, GRAIN_HOURS, HOUR, WEEK, cells, outcomes, window_rows
@@ -18,6 +19,12 @@ DAY_HOURS = 24
 WEEK_HOURS = 168
 MONDAY_HOURS = 3 * DAY_HOURS
 """Unix day 0 was a Thursday, so a week begins this many hours before a multiple of seven days."""
+
+SELECTED_HOURS = 500
+"""Hours of a version whose cells are read in one statement."""
+_CHANGE_CELL = update(cells).where(
+    *(cells.c[column.name] == bindparam(f"of_{column.name}") for column in cells.primary_key)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +60,63 @@ def digest_text(digest: int) -> str:
     return f"{digest:016x}"
 
 
-def add_to_cell(connection: Connection, grain: str, key: CellKey, counts: CellCounts) -> None:
-    """Add counts to a cell, which is made if there is none."""
-    values = _key_values(grain, key)
-    where = and_(*(cells.c[name] == value for name, value in values.items()))
-    stored = connection.execute(select(cells.c.columns).where(where)).scalar_one_or_none()
-    total = CellCounts() if stored is None else CellCounts.from_bytes(stored)
-    total.add_cell(counts)
-    content = {"calls": total.calls, "rows": total.rows, "columns": total.to_bytes()}
-    if stored is None:
-        connection.execute(insert(cells).values(**values, **content))
-    else:
-        connection.execute(update(cells).where(where).values(**content))
+def add_to_cells(
+    connection: Connection, grain: str, added: Iterable[tuple[CellKey, CellCounts]]
+) -> None:
+    """Add counts to cells, which are made where there are none.
+
+    The cells are read and written together: building a statement costs more than running it.
+    """
+    sums: dict[CellKey, CellCounts] = {}
+    for key, counts in added:
+        sums.setdefault(key, CellCounts()).add_cell(counts)
+    known = _stored_columns(connection, grain, sums)
+    # Add what is there, and keep new cells and others apart.
+    new, changed = [], []
+    for key, counts in sums.items():
+        stored = known.get(key)
+        total = counts
+        if stored is not None:
+            total = CellCounts.from_bytes(stored)
+            total.add_cell(counts)
+        content = {"calls": total.calls, "rows": total.rows, "columns": total.to_bytes()}
+        values = _key_values(grain, key)
+        if stored is None:
+            new.append(values | content)
+        else:
+            changed.append({f"of_{name}": value for name, value in values.items()} | content)
+    if new:
+        connection.execute(insert(cells), new)
+    if changed:
+        connection.execute(_CHANGE_CELL, changed)
+
+
+def _stored_columns(
+    connection: Connection, grain: str, keys: Iterable[CellKey]
+) -> dict[CellKey, bytes]:
+    """Return the stored columns of those cells that are there."""
+    wanted = set(keys)
+    hours: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+    for key in wanted:
+        hours[key.model, key.version, key.digest8].add(key.hour)
+    found = {}
+    for (model, version, digest8), starts in hours.items():
+        ordered = sorted(starts)
+        for first in range(0, len(ordered), SELECTED_HOURS):
+            rows = connection.execute(
+                select(cells).where(
+                    cells.c.grain == grain,
+                    cells.c.start_hour.in_(ordered[first : first + SELECTED_HOURS]),
+                    cells.c.model == model,
+                    cells.c.version == version,
+                    cells.c.digest8 == digest_text(digest8),
+                )
+            )
+            for row in rows.mappings():
+                key = _stored_key(row)
+                if key in wanted:
+                    found[key] = row["columns"]
+    return found
 
 
 def read_cells(
@@ -136,8 +188,7 @@ def roll_up(connection: Connection, grain: str, coarser: str, start_hour: int, m
         key = cell.key._replace(hour=start_hour)
         sums.setdefault(key, CellCounts()).add_cell(cell.counts)
         number += 1
-    for key, counts in sums.items():
-        add_to_cell(connection, coarser, key, counts)
+    add_to_cells(connection, coarser, sums.items())
     connection.execute(delete(cells).where(due))
     return number
 
@@ -167,8 +218,8 @@ def _key_values(grain: str, key: CellKey) -> dict[str, Any]:
     }
 
 
-def _stored_cell(row: Any) -> StoredCell:  # noqa: ANN401  a row's mapping, which is untyped
-    key = CellKey(
+def _stored_key(row: Any) -> CellKey:  # noqa: ANN401  a row's mapping, which is untyped
+    return CellKey(
         row["model"],
         row["version"],
         int(row["digest8"], 16),
@@ -177,4 +228,7 @@ def _stored_cell(row: Any) -> StoredCell:  # noqa: ANN401  a row's mapping, whic
         row["segment"],
         row["start_hour"],
     )
-    return StoredCell(row["grain"], key, CellCounts.from_bytes(row["columns"]))
+
+
+def _stored_cell(row: Any) -> StoredCell:  # noqa: ANN401  a row's mapping, which is untyped
+    return StoredCell(row["grain"], _stored_key(row), CellCounts.from_bytes(row["columns"]))

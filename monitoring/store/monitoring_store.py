@@ -18,8 +18,9 @@ from monitoring.cells.cell import cell_from_proto
 from monitoring.cells.version_bins import VersionBins
 from monitoring.errors import SequenceError
 from monitoring.store import call_minutes, cell_rows, outcome_rows, window_counts
-from monitoring.store.cell_rows import Retention, StoredCell, add_to_cell
+from monitoring.store.cell_rows import Retention, StoredCell, add_to_cells
 from monitoring.store.database import MonitoringDatabase
+from monitoring.store.outcome_batches import add_outcomes
 from monitoring.store.reader_rows import (
     FoundDamage,
     damages_found,
@@ -119,10 +120,8 @@ class MonitoringStore:
                     f"stored batch {sequence}; open the reader again, and count from there"
                 )
             # All of it, or nothing.
-            for key, counts in counted:
-                add_to_cell(connection, HOUR, key, counts)
-            for event in batch.outcomes:
-                outcome_rows.add_outcome(connection, event)
+            add_to_cells(connection, HOUR, counted)
+            add_outcomes(connection, batch.outcomes)
             save_damages(connection, batch, self._now_ms())
             if self._on_batch is not None:
                 self._on_batch(connection, batch)

@@ -152,8 +152,9 @@ def test_positions_of_gone_segments_are_dropped(store: MonitoringStore) -> None:
     assert status.newest_damages[0].kind == "damaged"
 
 
-def test_outcomes_count_once_and_corrections_replace(store: MonitoringStore) -> None:
-    """The newest report of a prediction counts, in whatever order hosts push."""
+@pytest.mark.parametrize("together", [1, 3, 11])
+def test_outcomes_count_once_and_corrections_replace(store: MonitoringStore, together: int) -> None:
+    """The newest report counts, in whatever order hosts push and however batches are cut."""
     store.save_version(churn_bins())
     reports = [
         outcome(1, 1.0),
@@ -162,13 +163,15 @@ def test_outcomes_count_once_and_corrections_replace(store: MonitoringStore) -> 
         outcome(2, 0.0, received=3),
         outcome(3, 0.0),
         outcome(3, 1.0, received=30),
+        outcome(3, 1.0, received=31),
         outcome(4, 1.0, version_digest=99),
         outcome(5, 1.0, forged=True),
         outcome(6, 1.0, event_unix_ms=AT_MS - 10**9),
         outcome(7, float("nan")),
     ]
-    for number, report in enumerate(reports):
-        store.push(batch(number + 1, outcomes=[report], offset=100 + number))
+    for number, start in enumerate(range(0, len(reports), together)):
+        part = reports[start : start + together]
+        store.push(batch(number + 1, outcomes=part, offset=100 + number))
     # Three predictions are counted, each with its newest value.
     counts = total(store)
     assert counts.counts("outcome:churned:positive").sum() == 3
@@ -176,7 +179,7 @@ def test_outcomes_count_once_and_corrections_replace(store: MonitoringStore) -> 
     events = counts.counts("outcome:churned:events", len(OutcomeKind))
     assert {kind.name: int(events[kind]) for kind in OutcomeKind if events[kind]} == {
         "COUNTED": 3,
-        "DUPLICATE": 1,
+        "DUPLICATE": 2,
         "CORRECTED": 2,
         "ORPHAN": 2,
         "BEFORE_PREDICTION": 1,
