@@ -15,11 +15,13 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
-from monitoring.api.decision_shares import DecisionShares
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.store.cell_rows import Retention
@@ -48,8 +50,8 @@ WINDOW_BATCHES_MAX = 20_000
 MINUTES_S = 15.0
 """Time between two writes of the minutes in which models were called."""
 ROLL_UP_S = 600.0
-SHARES_S = 60.0
-"""Time between two looks at the policies that say which decisions are kept."""
+POLICIES_S = 60.0
+"""Time between two looks at the policies that say what readers count and keep."""
 BLOCK_DAYS = 3
 """Whole days before today for which decisions stay in the database without DuckDB."""
 NO_DUCKDB = (
@@ -104,7 +106,7 @@ class MonitoringComponent:
         # What is kept, and for how long.
         make_private_folder(folder)
         self._retention = retention or Retention()
-        self._shares = DecisionShares(decisions)
+        self._reader_policies = ReaderPolicies(decisions)
         self._policies = AppliedPolicies()
         # Blocks in the database feed the looks of a day, also where no file can be written.
         self._decisions_problem = "" if decisions == 0 or find_spec("duckdb") else NO_DUCKDB
@@ -134,6 +136,8 @@ class MonitoringComponent:
             self._changes,
         )
         self._bins = BinsCache(self._registry, self.store)
+        rows = ScoredRows(folder / "decisions", database)
+        self._segments = OutcomeSegments(rows, self.store.find_version)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
@@ -144,12 +148,14 @@ class MonitoringComponent:
 
         The server needs an AccessInterceptor, which gives each call its identity.
         """
-        sink = CellSinkService(self.store, self._bins, self._shares, self._thread)
+        sink = CellSinkService(
+            self.store, self._bins, self._reader_policies, self._segments, self._thread
+        )
         removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
         status = MonitoringService(
             self.store,
             self.decisions,
-            self._shares,
+            self._reader_policies,
             removal,
             self._thread,
             self._decisions_problem,
@@ -194,8 +200,7 @@ class MonitoringComponent:
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
         ]
-        if self._shares.from_policies:
-            self._tasks.append(asyncio.ensure_future(self._set_shares()))
+        self._tasks.append(asyncio.ensure_future(self._apply_policies()))
         await self._watcher.start()
 
     async def stop(self) -> None:
@@ -244,10 +249,10 @@ class MonitoringComponent:
             self.decisions.delete_blocks_before(day - BLOCK_DAYS)
         else:
             self.decisions.compact()
-        self.decisions.delete_before(day - self._shares.current.days)
+        self.decisions.delete_before(day - self._reader_policies.current.days)
 
-    async def _set_shares(self) -> None:
-        """Set the shares of decisions again and again, by the policies and the rows of models."""
+    async def _apply_policies(self) -> None:
+        """Take the policies again and again, with the rows by which shares of decisions are set."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -260,10 +265,10 @@ class MonitoringComponent:
                     )
                     for start in (midnight - DAY_HOURS, midnight)
                 ]
-                self._shares.set_shares(policies, midnight // DAY_HOURS, yesterday, today)
+                self._reader_policies.apply(policies, midnight // DAY_HOURS, yesterday, today)
             except (RegistryError, MonitoringStoreError) as error:
-                log.info("shares of decisions stay as they are: %s", error)
-            await asyncio.sleep(SHARES_S)
+                log.info("readers are told what they were told before: %s", error)
+            await asyncio.sleep(POLICIES_S)
 
     def _roll_up(self) -> None:
         rolled = self.store.roll_up(int(time.time()) // HOUR_S, self._retention)

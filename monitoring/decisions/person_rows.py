@@ -146,7 +146,7 @@ def count_in_files(paths: Sequence[Path], ids: PredictionIds) -> int:
     """Return how many rows of files have one of these prediction ids. Raises duckdb.Error."""
     if not paths or not ids:
         return 0
-    with _connection_with(ids) as connection:
+    with connection_with(ids) as connection:
         return _count(connection, [str(path) for path in paths])
 
 
@@ -156,7 +156,7 @@ def write_without_calls(path: Path, new: Path, ids: PredictionIds) -> int | None
     Return how many rows are left; 0: no file was written. None: the file has no such row, and
     nothing was written. Raises duckdb.Error.
     """
-    with _connection_with(ids) as connection:
+    with connection_with(ids) as connection:
         removed = _count(connection, [str(path)])
         if not removed:
             return None
@@ -210,7 +210,7 @@ def _ids_of(columns: DecisionRows) -> list[bytes]:
     return [joined[start : start + ID_BYTES] for start in range(0, len(joined), ID_BYTES)]
 
 
-def _connection_with(ids: PredictionIds) -> Any:  # noqa: ANN401  duckdb has no types
+def connection_with(ids: PredictionIds) -> Any:  # noqa: ANN401  duckdb has no types
     """Return a connection whose table `gone` has these prediction ids."""
     import duckdb
 

@@ -192,11 +192,21 @@ class MonitoringStore:
         model: str | None = None,
         version: str | None = None,
         role: int | None = None,
+        segment: str | None = "",
     ) -> list[StoredCell]:
-        """Return the cells of all grains that begin in [since_hour, until_hour), oldest first."""
+        """Return the cells of all grains that begin in [since_hour, until_hour), oldest first.
+
+        segment  "": the cells of all rows; None: those of every segment, whose rows overlap.
+        """
         with self._database.read_transaction() as connection:
             return cell_rows.read_cells(
-                connection, since_hour, until_hour, model=model, version=version, role=role
+                connection,
+                since_hour,
+                until_hour,
+                model=model,
+                version=version,
+                role=role,
+                segment=segment,
             )
 
     def served_versions(self, day: int) -> list[ServedVersion]:
