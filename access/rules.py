@@ -142,7 +142,13 @@ RULES: dict[str, AccessRule] = {
         GetVersionBins=_role(GATEWAY),
         PushCells=_role(GATEWAY),  # for the caller's own gateway (monitoring/api)
     ),
-    **_service("turnout.v1.Monitoring", GetStatus=READ, Forget=_change(OPERATOR)),
+    **_service(
+        "turnout.v1.Monitoring",
+        GetStatus=READ,
+        Forget=_change(OPERATOR),
+        ImportScores=_change(OPERATOR),
+        ImportOutcomes=_change(OPERATOR),
+    ),
     # An explanation shows what is known of a person, so the role `reader` is not among them.
     **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),
     **_service("grpc.health.v1.Health", Check=OPEN, Watch=OPEN),

@@ -25,5 +25,9 @@ class BadDecisionsError(MonitoringError):
     """A block of decisions does not have the rows and columns that it states."""
 
 
+class BadImportError(MonitoringError):
+    """Scores or outcomes of a model elsewhere cannot be what they state."""
+
+
 class UnreadableDecisionsError(MonitoringError):
     """A file of decisions cannot be read or written."""

@@ -332,6 +332,58 @@ class VersionEntities(_message.Message):
     entities: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, versions: _Optional[_Iterable[str]] = ..., entities: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ScoresPart(_message.Message):
+    __slots__ = ("model", "content_digest", "number", "version", "keys", "predictions", "at_unix_ms", "scores", "edges")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    content_digest: bytes
+    number: int
+    version: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    predictions: _containers.RepeatedScalarFieldContainer[str]
+    at_unix_ms: bytes
+    scores: bytes
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., version: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class OutcomesPart(_message.Message):
+    __slots__ = ("model", "content_digest", "number", "keys", "predictions", "at_unix_ms", "names", "values")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    content_digest: bytes
+    number: int
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    predictions: _containers.RepeatedScalarFieldContainer[str]
+    at_unix_ms: bytes
+    names: _containers.RepeatedScalarFieldContainer[str]
+    values: bytes
+    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class ImportReply(_message.Message):
+    __slots__ = ("known", "rows", "unattributed")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNATTRIBUTED_FIELD_NUMBER: _ClassVar[int]
+    known: bool
+    rows: int
+    unattributed: int
+    def __init__(self, known: _Optional[bool] = ..., rows: _Optional[int] = ..., unattributed: _Optional[int] = ...) -> None: ...
+
 class ForgetReply(_message.Message):
     __slots__ = ("outcomes", "calls", "rows", "files", "unknown_rows")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]

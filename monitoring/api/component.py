@@ -16,6 +16,7 @@ from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.outside_imports import OutsideImports
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
@@ -126,11 +127,12 @@ class MonitoringComponent:
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
+        self._day_rows = DayRows(folder / "decisions", database)
         self._watcher = ModelWatcher(
             self._registry,
             self.store,
             self.looks,
-            DayRows(folder / "decisions", database),
+            self._day_rows,
             day_looks(self.store, self.looks),
             self._counts,
             self._changes,
@@ -152,11 +154,15 @@ class MonitoringComponent:
             self.store, self._bins, self._reader_policies, self._segments, self._thread
         )
         removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
+        imports = OutsideImports(
+            self._registry, self.store, self._day_rows, self._reader_policies, self._thread
+        )
         status = MonitoringService(
             self.store,
             self.decisions,
             self._reader_policies,
             removal,
+            imports,
             self._thread,
             self._decisions_problem,
         )

@@ -25,6 +25,7 @@ from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.outside_imports import OutsideImports
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.cells.segments import SegmentRules
@@ -32,6 +33,7 @@ from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
+    BadImportError,
     MonitoringStoreError,
     SequenceError,
     UnreadableDecisionsError,
@@ -50,6 +52,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     SequenceError: grpc.StatusCode.ABORTED,
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadImportError: grpc.StatusCode.INVALID_ARGUMENT,
     UnreadableDecisionsError: grpc.StatusCode.FAILED_PRECONDITION,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -147,6 +150,7 @@ class MonitoringService:
         decisions: DecisionStore,
         policies: ReaderPolicies,
         removal: PersonRemoval,
+        imports: OutsideImports,
         thread: ThreadPoolExecutor,
         decisions_problem: str = "",
     ) -> None:
@@ -154,6 +158,7 @@ class MonitoringService:
         self._decisions = decisions
         self._policies = policies
         self._removal = removal
+        self._imports = imports
         self._thread = thread
         self._decisions_problem = decisions_problem
 
@@ -163,6 +168,14 @@ class MonitoringService:
         """Return coverage by version, and every reader. Without hours: of the last 24 hours."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._status(request))
+
+    async def ImportScores(self, request: pb.ScoresPart, context: Context) -> pb.ImportReply:
+        """Count scores of a model elsewhere."""
+        return await self._imports.import_scores(request)
+
+    async def ImportOutcomes(self, request: pb.OutcomesPart, context: Context) -> pb.ImportReply:
+        """Count outcomes of a model elsewhere."""
+        return await self._imports.import_outcomes(request)
 
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetReply:
         """Remove a person's decisions and outcomes, or count them."""

@@ -163,7 +163,7 @@ class CellCounter:
         bins = self._bins_of(group.model, group.version, group.digest8)
         # Join the columns of all batches.
         flags = np.frombuffer(b"".join(columns.row_flags), "<u4")
-        vectors = np.frombuffer(b"".join(columns.vectors), "<f4").reshape(-1, group.width)
+        vectors = np.frombuffer(b"".join(columns.vectors), "<f4").reshape(len(flags), group.width)
         scores = np.frombuffer(b"".join(columns.scores), "<f4").reshape(-1, group.outputs)
         # A reference of another shape would count inputs under the wrong names.
         if (len(bins.features), len(bins.outputs)) != (group.width, group.outputs):
