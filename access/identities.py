@@ -28,7 +28,10 @@ GATEWAY = "gateway"
 READER = "reader"
 PUSHER = "pusher"
 MONITORING = "monitoring"
-ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSHER, MONITORING})
+AUDITOR = "auditor"
+ROLES = frozenset(
+    {AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY, READER, PUSHER, MONITORING, AUDITOR}
+)
 """The roles that an identities file may give."""
 CALLER = "caller"
 """The role of a program that asks a gateway for predictions. The gateway gives it."""

@@ -148,6 +148,10 @@ RULES: dict[str, AccessRule] = {
         Forget=_change(OPERATOR),
         ImportScores=_change(OPERATOR),
         ImportOutcomes=_change(OPERATOR),
+        GetFigures=READ,  # figures of fairness for auditors only (monitoring/api)
+        GetAlarms=READ,
+        GetLooks=READ,
+        GetCells=READ,
     ),
     # An explanation shows what is known of a person, so the role `reader` is not among them.
     **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),

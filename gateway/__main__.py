@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 
 from access.certificate_files import CertificateFilesError, check_certificate_files
 from gateway.errors import SettingsError
-from gateway.ingress_choice import IngressChoice, check_built, is_built
+from gateway.ingress_choice import (
+    LOG_VARIABLES,
+    IngressChoice,
+    check_built,
+    is_built,
+    reads_log_of_grpc,
+)
 from gateway.settings import Settings
 from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
@@ -60,6 +67,8 @@ def allow_descriptors(connections_max: int) -> None:
 
 async def _run(settings: Settings, announce: Path | None) -> int:
     allow_descriptors(settings.connections_max)
+    if reads_log_of_grpc(settings.ingress, settings.tls_certificate):
+        os.environ.update(LOG_VARIABLES | os.environ)  # the workers inherit them
     supervisor = Supervisor(settings, on_change=lambda report: _print_serving_line(report, ports))
     # The supervisor's settings have the ports that were picked for 0.
     bound = supervisor.settings

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from gateway.errors import SettingsError
 
+LOG_VARIABLES = {"GRPC_VERBOSITY": "INFO", "GRPC_TRACE": "handshaker"}
+"""What gRPC needs in its environment to log handshakes, and nothing for a call."""
+
 
 class IngressChoice(StrEnum):
     """The values of the setting `ingress`."""
@@ -21,6 +24,15 @@ class IngressChoice(StrEnum):
 def is_built() -> bool:
     """Whether turnout_ingress is installed for this Python."""
     return importlib.util.find_spec("turnout_ingress") is not None
+
+
+def reads_log_of_grpc(ingress: str, tls_certificate: str) -> bool:
+    """Whether a worker learns of refused TLS handshakes from gRPC's log.
+
+    gRPC then needs the variables of `LOG_VARIABLES` before it is imported.
+    """
+    grpcio = ingress == IngressChoice.GRPCIO or (ingress == IngressChoice.AUTO and not is_built())
+    return grpcio and bool(tls_certificate)
 
 
 def check_built(ingress: str, *, available: bool) -> None:

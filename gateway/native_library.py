@@ -66,6 +66,10 @@ class IngressThread(Protocol):
         """Return new refusals for identity or quota: (caller number or 0, code, calls)."""
         ...
 
+    def handshake_refusals(self) -> list[tuple[str, str, int]]:
+        """Return refused TLS handshakes since the last call: (reason, newest error, number)."""
+        ...
+
     def batch_ready(self) -> bool:
         """Return True if enough calls wait for a batch. If not, the thread wakes the loop later."""
         ...

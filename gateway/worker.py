@@ -23,6 +23,7 @@ import uvloop
 from access.certificate_ends import watch_certificates
 from features.online.reader import OnlineReader
 from gateway.build import Surroundings, build_serving_parts
+from gateway.ingress_choice import reads_log_of_grpc
 from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
@@ -35,13 +36,14 @@ from gateway.models.registry_trust import RegistryTrust
 from gateway.models.registry_watch import RegistryWatch
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
-from gateway.supervision.sockets import LentSocket
+from gateway.supervision.sockets import LentSockets
 from gateway.telemetry.window_stream import WindowStream
+from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.reflection import SERVICES
 from gateway.worker_identity import WorkerIdentity
 from host.clock import NS_PER_SECOND, SystemClock
 from host.processes import open_descriptors
-from host.text import log_to_stderr
+from host.text import escape_controls, log_to_stderr
 from journal.segment import JournalKind
 from journal.writer import JournalAppender
 from protos import registry_pb2, window_pb2
@@ -62,10 +64,10 @@ class GatewayWorker:
     """The parts of a worker process, and its life: load, serve, drain."""
 
     def __init__(
-        self, settings: Settings, folder: Path, breadcrumbs: BreadcrumbPage, lent_socket: LentSocket
+        self, settings: Settings, folder: Path, breadcrumbs: BreadcrumbPage, sockets: LentSockets
     ) -> None:
         # What this worker is.
-        self._settings, self._lent_socket = settings, lent_socket
+        self._settings, self._lent_sockets = settings, sockets
         self._clock, boot_id = SystemClock(), secrets.randbits(64)
         self.identity = WorkerIdentity(settings.gateway, NO_SLOT, boot_id, bytes(32))
         self._serving, self._leaving = False, False
@@ -156,8 +158,8 @@ class GatewayWorker:
         folder = self._settings.unix_folder
         unix = str(Path(folder) / f"worker-{slot}.sock") if folder else ""
         server = self._parts.server
-        with self._lent_socket.received_socket() as lent_fd:
-            await server.listen(self._settings.host, port, unix, lent_fd)
+        with self._lent_sockets.received_sockets() as lent_fds:
+            await server.listen(self._settings.host, port, unix, lent_fds)
         log.info("opened port=%d slot=%d ingress=%s", port, slot, server.kind)
         self._serving = True
         self._registry_watch.announce_serving()
@@ -213,6 +215,10 @@ class GatewayWorker:
         """Return the metrics with the gauges of this moment, and the statistics of the parts."""
         metrics = self._parts.metrics
         metrics.set_gauge("turnout_rows_inside", self._parts.server.rows_inside)
+        for reason, detail, handshakes in self._parts.server.handshake_refusals():
+            metrics.count_handshake_refusals(reason, handshakes)
+            words = escape_controls(detail)
+            log.warning("tls_refused reason=%s handshakes=%d last=%s", reason, handshakes, words)
         metrics.set_gauge("turnout_registry_connected", self._registry_watch.connected)
         metrics.set_gauge("turnout_worker_tasks", len(asyncio.all_tasks()))
         metrics.set_gauge("turnout_worker_fds", len(open_descriptors()))
@@ -337,7 +343,7 @@ async def run_worker(
 ) -> None:
     """Run a worker until it has drained."""
     worker = GatewayWorker(
-        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSocket(sockets_fd)
+        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSockets(sockets_fd)
     )
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(
@@ -370,8 +376,10 @@ def main() -> None:
     parser.add_argument("--breadcrumbs-fd", type=int, default=-1)
     parser.add_argument("--sockets-fd", type=int, default=-1)
     arguments = parser.parse_args()
-    log_to_stderr("%(asctime)s %(name)s %(message)s")
     settings = Settings.read(arguments.settings)
+    if reads_log_of_grpc(settings.ingress, settings.tls_certificate):
+        HANDSHAKE_LOG.watch_stderr()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     descriptors = (arguments.breadcrumbs_fd, arguments.sockets_fd)
     uvloop.run(run_worker(arguments.channel_fd, settings, *descriptors))

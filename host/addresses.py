@@ -2,8 +2,12 @@
 
 import ipaddress
 import re
+import socket
+from contextlib import suppress
 
 ADDRESS = re.compile(r"(\[[^\[\]\s]+\]|[^\s:/\[\]]+):\d{1,5}")
+LOOPBACK_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  addresses that are looked up
+"""The host that listens everywhere -> where this machine reaches it."""
 
 
 def is_address(text: str) -> bool:
@@ -18,3 +22,31 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def join_address(host: str, port: int) -> str:
+    """Return host:port, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def hosts_to_listen_at(host: str) -> tuple[str, ...]:
+    """Return the hosts that a server of *host* listens at.
+
+    `localhost` is 127.0.0.1 and, where this machine has IPv6, ::1: clients try either. Any other
+    host is itself.
+    """
+    if host != "localhost":
+        return (host,)
+    return ("127.0.0.1", "::1") if _has_ipv6_loopback() else ("127.0.0.1",)
+
+
+def host_to_call(host: str) -> str:
+    """Return the host at which this machine reaches a server that listens at *host*."""
+    return LOOPBACK_OF_ALL.get(host, host)
+
+
+def _has_ipv6_loopback() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False

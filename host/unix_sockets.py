@@ -1,10 +1,16 @@
 """The kernel says who listens at a Unix socket (SO_PEERCRED), before anything is sent to it."""
 
+import hashlib
 import os
 import socket
 import struct
+import tempfile
 from pathlib import Path
 
+from host.files import make_private_folder
+
+SOCKET_PATH_BYTES_MAX = 100
+"""A Unix socket's path has at most 107 bytes on Linux, and 103 on macOS."""
 _CREDENTIALS = struct.Struct("3i")
 """Process id, user id and group id of the peer: Linux's struct ucred."""
 
@@ -57,3 +63,22 @@ def check_peer_user(user: int, folder_owner: int, path: str) -> None:
             "this process's user, root, and the owner of the folder. Nothing was sent. Put the "
             "socket in a folder of the user who serves it"
         )
+
+
+def private_socket_path(folder: Path) -> Path:
+    """Return the path of `store.sock`, in a folder that only this user can enter.
+
+    It is in *folder*, or in a folder of the temporary files where the path of *folder* is too long.
+    """
+    path = folder.absolute() / "store.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        make_private_folder(folder)
+        return path
+    # The same state folder gets the same socket, so that restarts need no clearing up.
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"turnout-{os.getuid()}-{digest}"
+    short.mkdir(exist_ok=True, mode=0o700)
+    status = short.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or short.is_symlink():
+        raise PermissionError(f"{short} must be a folder of this user with mode 700; remove it")
+    return short / "store.sock"

@@ -29,5 +29,9 @@ class BadImportError(MonitoringError):
     """Scores or outcomes of a model elsewhere cannot be what they state."""
 
 
+class BadPageError(MonitoringError):
+    """The token of a page is none that this server gave, or belongs to another list."""
+
+
 class UnreadableDecisionsError(MonitoringError):
     """A file of decisions cannot be read or written."""

@@ -435,3 +435,225 @@ class ReaderStatus(_message.Message):
     lost_bytes: int
     newest_damages: _containers.RepeatedCompositeFieldContainer[JournalDamage]
     def __init__(self, journal: _Optional[_Union[JournalName, _Mapping]] = ..., pushed_unix_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., backlog_bytes: _Optional[int] = ..., newest_unix_ns: _Optional[int] = ..., damages: _Optional[int] = ..., lost_bytes: _Optional[int] = ..., newest_damages: _Optional[_Iterable[_Union[JournalDamage, _Mapping]]] = ...) -> None: ...
+
+class FiguresRequest(_message.Message):
+    __slots__ = ("model", "kind", "since_day", "until_day", "limit", "page_token", "name")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SINCE_DAY_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_DAY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    kind: str
+    since_day: int
+    until_day: int
+    limit: int
+    page_token: str
+    name: str
+    def __init__(self, model: _Optional[str] = ..., kind: _Optional[str] = ..., since_day: _Optional[int] = ..., until_day: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class FiguresPage(_message.Message):
+    __slots__ = ("figures", "next_page_token", "note")
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    figures: _containers.RepeatedCompositeFieldContainer[FigureOfPeriod]
+    next_page_token: str
+    note: str
+    def __init__(self, figures: _Optional[_Iterable[_Union[FigureOfPeriod, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+
+class FigureOfPeriod(_message.Message):
+    __slots__ = ("model", "version", "kind", "name", "segment", "last_day", "days", "value", "low", "high", "n", "lacking", "details_json")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    LAST_DAY_FIELD_NUMBER: _ClassVar[int]
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    kind: str
+    name: str
+    segment: str
+    last_day: int
+    days: int
+    value: float
+    low: float
+    high: float
+    n: int
+    lacking: str
+    details_json: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., segment: _Optional[str] = ..., last_day: _Optional[int] = ..., days: _Optional[int] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., n: _Optional[int] = ..., lacking: _Optional[str] = ..., details_json: _Optional[str] = ...) -> None: ...
+
+class AlarmsRequest(_message.Message):
+    __slots__ = ("model", "since_unix_s", "until_unix_s", "limit", "page_token")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    since_unix_s: int
+    until_unix_s: int
+    limit: int
+    page_token: str
+    def __init__(self, model: _Optional[str] = ..., since_unix_s: _Optional[int] = ..., until_unix_s: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class AlarmsPage(_message.Message):
+    __slots__ = ("alarms", "next_page_token", "note")
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    alarms: _containers.RepeatedCompositeFieldContainer[RaisedAlarm]
+    next_page_token: str
+    note: str
+    def __init__(self, alarms: _Optional[_Iterable[_Union[RaisedAlarm, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+
+class RaisedAlarm(_message.Message):
+    __slots__ = ("number", "model", "version", "kind", "stream", "view", "host", "shadow", "at_unix_s", "since_unix_s", "incident_id", "details_json", "severity")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    INCIDENT_ID_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    model: str
+    version: str
+    kind: str
+    stream: str
+    view: str
+    host: str
+    shadow: bool
+    at_unix_s: int
+    since_unix_s: int
+    incident_id: str
+    details_json: str
+    severity: int
+    def __init__(self, number: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., stream: _Optional[str] = ..., view: _Optional[str] = ..., host: _Optional[str] = ..., shadow: _Optional[bool] = ..., at_unix_s: _Optional[int] = ..., since_unix_s: _Optional[int] = ..., incident_id: _Optional[str] = ..., details_json: _Optional[str] = ..., severity: _Optional[int] = ...) -> None: ...
+
+class LooksRequest(_message.Message):
+    __slots__ = ("model", "limit", "page_token")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    limit: int
+    page_token: str
+    def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class LooksPage(_message.Message):
+    __slots__ = ("looks", "next_page_token", "references")
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    looks: _containers.RepeatedCompositeFieldContainer[LookProgress]
+    next_page_token: str
+    references: _containers.RepeatedCompositeFieldContainer[ReferenceDays]
+    def __init__(self, looks: _Optional[_Iterable[_Union[LookProgress, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., references: _Optional[_Iterable[_Union[ReferenceDays, _Mapping]]] = ...) -> None: ...
+
+class LookProgress(_message.Message):
+    __slots__ = ("model", "version", "name", "position", "until_unix_s", "unwatched")
+    class UnwatchedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    UNWATCHED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    name: str
+    position: int
+    until_unix_s: int
+    unwatched: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., name: _Optional[str] = ..., position: _Optional[int] = ..., until_unix_s: _Optional[int] = ..., unwatched: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ReferenceDays(_message.Message):
+    __slots__ = ("model", "version", "finding", "first_day", "last_day")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FINDING_FIELD_NUMBER: _ClassVar[int]
+    FIRST_DAY_FIELD_NUMBER: _ClassVar[int]
+    LAST_DAY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    finding: int
+    first_day: int
+    last_day: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., finding: _Optional[int] = ..., first_day: _Optional[int] = ..., last_day: _Optional[int] = ...) -> None: ...
+
+class CellsRequest(_message.Message):
+    __slots__ = ("model", "since_hour", "until_hour", "limit", "page_token")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_HOUR_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_HOUR_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    since_hour: int
+    until_hour: int
+    limit: int
+    page_token: str
+    def __init__(self, model: _Optional[str] = ..., since_hour: _Optional[int] = ..., until_hour: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class CellsPage(_message.Message):
+    __slots__ = ("cells", "next_page_token")
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    cells: _containers.RepeatedCompositeFieldContainer[CellTotals]
+    next_page_token: str
+    def __init__(self, cells: _Optional[_Iterable[_Union[CellTotals, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CellTotals(_message.Message):
+    __slots__ = ("model", "version", "role", "holdout", "segment", "hour", "hours", "calls", "rows", "row_flags")
+    class RowFlagsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROW_FLAGS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    role: int
+    holdout: bool
+    segment: str
+    hour: int
+    hours: int
+    calls: int
+    rows: int
+    row_flags: _containers.ScalarMap[str, int]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., segment: _Optional[str] = ..., hour: _Optional[int] = ..., hours: _Optional[int] = ..., calls: _Optional[int] = ..., rows: _Optional[int] = ..., row_flags: _Optional[_Mapping[str, int]] = ...) -> None: ...

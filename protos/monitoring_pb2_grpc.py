@@ -206,6 +206,26 @@ class MonitoringStub:
                 request_serializer=protos_dot_monitoring__pb2.MonitoringStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_monitoring__pb2.MonitoringStatus.FromString,
                 _registered_method=True)
+        self.GetFigures = channel.unary_unary(
+                '/turnout.v1.Monitoring/GetFigures',
+                request_serializer=protos_dot_monitoring__pb2.FiguresRequest.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.FiguresPage.FromString,
+                _registered_method=True)
+        self.GetAlarms = channel.unary_unary(
+                '/turnout.v1.Monitoring/GetAlarms',
+                request_serializer=protos_dot_monitoring__pb2.AlarmsRequest.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.AlarmsPage.FromString,
+                _registered_method=True)
+        self.GetLooks = channel.unary_unary(
+                '/turnout.v1.Monitoring/GetLooks',
+                request_serializer=protos_dot_monitoring__pb2.LooksRequest.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.LooksPage.FromString,
+                _registered_method=True)
+        self.GetCells = channel.unary_unary(
+                '/turnout.v1.Monitoring/GetCells',
+                request_serializer=protos_dot_monitoring__pb2.CellsRequest.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.CellsPage.FromString,
+                _registered_method=True)
         self.Forget = channel.unary_unary(
                 '/turnout.v1.Monitoring/Forget',
                 request_serializer=protos_dot_monitoring__pb2.ForgetRequest.SerializeToString,
@@ -228,6 +248,31 @@ class MonitoringServicer:
     """
 
     def GetStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFigures(self, request, context):
+        """Every list below comes in pages. A page ends with the item that reaches 1 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlarms(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLooks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCells(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,6 +308,26 @@ def add_MonitoringServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=protos_dot_monitoring__pb2.MonitoringStatusRequest.FromString,
                     response_serializer=protos_dot_monitoring__pb2.MonitoringStatus.SerializeToString,
+            ),
+            'GetFigures': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFigures,
+                    request_deserializer=protos_dot_monitoring__pb2.FiguresRequest.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.FiguresPage.SerializeToString,
+            ),
+            'GetAlarms': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlarms,
+                    request_deserializer=protos_dot_monitoring__pb2.AlarmsRequest.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.AlarmsPage.SerializeToString,
+            ),
+            'GetLooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLooks,
+                    request_deserializer=protos_dot_monitoring__pb2.LooksRequest.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.LooksPage.SerializeToString,
+            ),
+            'GetCells': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCells,
+                    request_deserializer=protos_dot_monitoring__pb2.CellsRequest.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.CellsPage.SerializeToString,
             ),
             'Forget': grpc.unary_unary_rpc_method_handler(
                     servicer.Forget,
@@ -308,6 +373,114 @@ class Monitoring:
             '/turnout.v1.Monitoring/GetStatus',
             protos_dot_monitoring__pb2.MonitoringStatusRequest.SerializeToString,
             protos_dot_monitoring__pb2.MonitoringStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFigures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/GetFigures',
+            protos_dot_monitoring__pb2.FiguresRequest.SerializeToString,
+            protos_dot_monitoring__pb2.FiguresPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlarms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/GetAlarms',
+            protos_dot_monitoring__pb2.AlarmsRequest.SerializeToString,
+            protos_dot_monitoring__pb2.AlarmsPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/GetLooks',
+            protos_dot_monitoring__pb2.LooksRequest.SerializeToString,
+            protos_dot_monitoring__pb2.LooksPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCells(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/GetCells',
+            protos_dot_monitoring__pb2.CellsRequest.SerializeToString,
+            protos_dot_monitoring__pb2.CellsPage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,7 @@ from turnout.incidents import command as incidents
 from turnout.monitoring import command as monitor
 from turnout.policy_suggestion.command import policy_app
 from turnout.report.command import print_report
+from turnout.review import command as review
 from turnout.views.terminal import terminal
 
 app = typer.Typer(
@@ -153,6 +154,7 @@ app.command("explain")(explain)
 app.add_typer(features.app, name="features")
 app.add_typer(audit.app, name="audit")
 app.command("report")(print_report)
+app.add_typer(review.app, name="review")
 app.command("restart")(restart)
 app.command("drill")(drill)
 app.add_typer(debug.app, name="debug")

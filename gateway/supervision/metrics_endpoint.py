@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from access.identities import OBSERVER, UnidentifiedError, bearer_token
 from access.rules import PAGES
 from gateway.supervision.exposition import Exposition, Report
-from host.addresses import is_loopback
+from host.addresses import hosts_to_listen_at, is_loopback
 
 CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
@@ -35,6 +35,8 @@ Answer = tuple[HTTPStatus, str, bytes]
 
 class PageServer(ThreadingHTTPServer):
     """Listens on IPv4, on IPv6, or with the host `::` on both."""
+
+    daemon_threads = True
 
     def __init__(self, address: tuple[str, int], page: type[BaseHTTPRequestHandler]) -> None:
         if ":" in address[0]:
@@ -53,6 +55,7 @@ class MetricsEndpoint:
     ) -> None:
         """Bind and start to answer; OSError when the port is taken.
 
+        host    `localhost` is both 127.0.0.1 and ::1.
         port    0 picks a free one; `port` tells which.
         report  called for each request; returns the newest report.
         token   the bearer token that every page but /healthz and /readyz asks for; None: no page
@@ -80,24 +83,34 @@ class MetricsEndpoint:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Log nothing for a request."""
 
-        # Listen, and answer beside the supervisor's loop.
-        self._server = PageServer((host, port), Page)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="metrics-endpoint", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
+        # Listen at each address of the host, and answer beside the supervisor's loop.
+        self.port = port
         """The TCP port that it listens on."""
-        return int(self._server.server_address[1])
+        self._servers: list[PageServer] = []
+        self._threads: list[threading.Thread] = []
+        try:
+            for name in hosts_to_listen_at(host):
+                self._servers.append(PageServer((name, self.port), Page))
+                self.port = int(self._servers[-1].server_address[1])
+        except OSError:
+            self.close()
+            raise
+        # Each server has a thread, which ends with it.
+        for server in self._servers:
+            thread = threading.Thread(
+                target=server.serve_forever, args=(0.1,), name="metrics-endpoint", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         """Stop answering and close the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        for server, _ in zip(self._servers, self._threads, strict=False):
+            server.shutdown()
+        for server in self._servers:
+            server.server_close()
+        for thread in self._threads:
+            thread.join()
 
 
 def _refusal(path: str, headers: Message, token: str | None, *, on_loopback: bool) -> Answer | None:

@@ -227,8 +227,8 @@ class Supervisor:
         match command:
             case Serve(worker):
                 assert worker.slot is not None
-                # The socket is sent first, so that it is there when the worker reads `serve`.
-                self._slot_sockets.send_socket(worker.slot, self._children[worker].socket_channel)
+                # The sockets are sent first, so that they are there when the worker reads `serve`.
+                self._slot_sockets.send_sockets(worker.slot, self._children[worker].socket_channel)
                 message = {"type": "serve", "slot": worker.slot, "port": self.settings.port}
                 self._send(worker, message)
                 if self._leaving:

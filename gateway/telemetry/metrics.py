@@ -45,6 +45,9 @@ FAMILIES: dict[str, Family] = {
         ("caller", "code"),
         "Calls refused for the caller's identity, models or quota, by caller and status code.",
     ),
+    "turnout_handshake_refusals": Family(
+        "counter", ("reason",), "TLS handshakes that were refused, by reason."
+    ),
     "turnout_call_seconds": Family("histogram", ARM_LABELS, "Time from arrival to reply."),
     "turnout_score": Family(
         "counter",
@@ -205,6 +208,10 @@ class Metrics:
     def count_caller_refusals(self, caller: str, code: str, n: int) -> None:
         """Add *n* calls of *caller* that were refused for its identity, models or quota."""
         self._add_count("turnout_caller_refusals", (caller, code), n)
+
+    def count_handshake_refusals(self, reason: str, n: int) -> None:
+        """Add *n* refused TLS handshakes; *reason* is HandshakeRefusal.reason."""
+        self._add_count("turnout_handshake_refusals", (reason,), n)
 
     def count_feature_rows(self, model: str, kind: str, n: int) -> None:
         """Add *n* rows; *kind* is missing, stale, defaulted, degraded or broken."""

@@ -5,9 +5,9 @@ decoding, the bound on rows inside (waiting or being scored) and cancellation. T
 server by this interface alone, and one test suite runs over both servers.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from grpc_health.v1 import health_pb2
@@ -43,6 +43,17 @@ class ServerStatistics:
     rows_waiting: int | None
     """Rows that are admitted and not taken yet."""
     connections: int | None
+
+
+class HandshakeRefusal(NamedTuple):
+    """TLS handshakes that were refused for one reason."""
+
+    reason: str
+    """no_certificate, certificate_refused: the client's. client_refused: the client did not accept
+    ours. no_common_protocol, not_tls, or other."""
+    detail: str
+    """The newest error in the words of the library, with what it knows of the client."""
+    handshakes: int
 
 
 class IngressServer(Protocol):
@@ -85,10 +96,14 @@ class IngressServer(Protocol):
         """End these calls with one status."""
         ...
 
-    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
+    async def listen(
+        self, host: str, port: int, unix: str = "", lent_fds: Sequence[int] = ()
+    ) -> int:
         """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        lent_fd  descriptor of a bound socket to listen on instead (gateway.supervision.sockets).
+        The host `localhost` is both 127.0.0.1 and ::1.
+
+        lent_fds  descriptors of bound sockets to listen on instead (gateway.supervision.sockets).
         """
         ...
 
@@ -98,6 +113,10 @@ class IngressServer(Protocol):
 
     async def close(self, grace_s: float) -> None:
         """Stop listening, let clients reconnect elsewhere and finish the calls in flight."""
+        ...
+
+    def handshake_refusals(self) -> Sequence[HandshakeRefusal]:
+        """Return the TLS handshakes that were refused since the last call, one for each reason."""
         ...
 
     def statistics(self) -> ServerStatistics:

@@ -17,6 +17,7 @@ from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.outside_imports import OutsideImports
+from monitoring.api.pages import ListPages
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
@@ -26,16 +27,20 @@ from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.store.cell_rows import Retention
+from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.pages import PageStore
 from monitoring.store.window_counts import WindowBatchRows
 from monitoring.watch.budget_look import BudgetLook
 from monitoring.watch.coverage_look import CoverageLook
 from monitoring.watch.day_looks import DayLook
 from monitoring.watch.drift_look import DriftLook
+from monitoring.watch.harm_look import harm_detectors
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
+from monitoring.watch.quality_look import QualityLook
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryError
@@ -72,9 +77,16 @@ def database_url(folder: Path, url: str) -> str:
     return url or f"sqlite:///{folder.absolute() / 'monitoring.sqlite'}"
 
 
-def day_looks(store: MonitoringStore, looks: LookStore) -> tuple[DayLook, ...]:
+def day_looks(
+    database: MonitoringDatabase, store: MonitoringStore, looks: LookStore, rows: DayRows
+) -> tuple[DayLook, ...]:
     """Return the looks at a day, in the order in which they are made."""
-    return (CoverageLook(store, looks), DriftLook(looks), BudgetLook(looks))
+    return (
+        CoverageLook(store, looks),
+        DriftLook(looks),
+        QualityLook(CohortStore(database), rows),
+        BudgetLook(looks, harm_detectors),
+    )
 
 
 class MonitoringComponent:
@@ -124,6 +136,7 @@ class MonitoringComponent:
             self.decisions.add_batch,
             self._counts.note_cells,
         )
+        self.pages = PageStore(database)
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
@@ -133,9 +146,10 @@ class MonitoringComponent:
             self.store,
             self.looks,
             self._day_rows,
-            day_looks(self.store, self.looks),
+            day_looks(database, self.store, self.looks, self._day_rows),
             self._counts,
             self._changes,
+            self._policies,
         )
         self._bins = BinsCache(self._registry, self.store)
         rows = ScoredRows(folder / "decisions", database)
@@ -159,6 +173,7 @@ class MonitoringComponent:
         )
         status = MonitoringService(
             self.store,
+            ListPages(self.pages),
             self.decisions,
             self._reader_policies,
             removal,

@@ -22,7 +22,7 @@ from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.counting import CellCounter
 from monitoring.cells.decision_rows import sample_decisions
-from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS
+from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
 from monitoring.cells.outside_rows import (
     MARK_BYTES,
     ROLE_PRODUCTION,
@@ -36,7 +36,6 @@ from monitoring.cells.outside_rows import (
 from monitoring.cells.version_bins import VersionBins
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import BadImportError, SequenceError
-from monitoring.fold.id_fields import id_digest
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.reader_rows import IMPORTS
 from protos import monitoring_pb2 as pb
@@ -206,7 +205,7 @@ class OutsideImports:
     ) -> Iterator[tuple[SampledScore, str]]:
         """Yield the kept scores with one of these keys or marks, each with its key."""
         for day in self._rows.days(model):
-            for version, rows in self._rows.read(model, day, ALL_ROWS):
+            for version, rows in self._rows.day_rows(model, day, ALL_ROWS):
                 if not is_outside_version(version):
                     continue
                 ids = rows.prediction_id.tobytes()

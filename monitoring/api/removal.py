@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from monitoring.cells.outcome_columns import DIGEST_BYTES, id_digest
 from monitoring.cells.outside_rows import outside_key_hash
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.person_rows import DecisionPerson, FoundCalls
-from monitoring.fold.id_fields import DIGEST_BYTES, id_digest
 from monitoring.store.monitoring_store import MonitoringStore
 from protos import monitoring_pb2 as pb
 

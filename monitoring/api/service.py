@@ -26,6 +26,7 @@ from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.outside_imports import OutsideImports
+from monitoring.api.pages import ListPages
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.cells.segments import SegmentRules
@@ -34,6 +35,7 @@ from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
     BadImportError,
+    BadPageError,
     MonitoringStoreError,
     SequenceError,
     UnreadableDecisionsError,
@@ -53,6 +55,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
     BadImportError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadPageError: grpc.StatusCode.INVALID_ARGUMENT,
     UnreadableDecisionsError: grpc.StatusCode.FAILED_PRECONDITION,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -147,6 +150,7 @@ class MonitoringService:
     def __init__(
         self,
         store: MonitoringStore,
+        pages: ListPages,
         decisions: DecisionStore,
         policies: ReaderPolicies,
         removal: PersonRemoval,
@@ -155,6 +159,7 @@ class MonitoringService:
         decisions_problem: str = "",
     ) -> None:
         self._store = store
+        self._pages = pages
         self._decisions = decisions
         self._policies = policies
         self._removal = removal
@@ -166,8 +171,28 @@ class MonitoringService:
         self, request: pb.MonitoringStatusRequest, context: Context
     ) -> pb.MonitoringStatus:
         """Return coverage by version, and every reader. Without hours: of the last 24 hours."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: self._status(request))
+        return await self._run(lambda: self._status(request))
+
+    async def GetFigures(self, request: pb.FiguresRequest, context: Context) -> pb.FiguresPage:
+        """Return a page of figures, with those of fairness for auditors only."""
+        identity = caller_identity()
+        return await self._run(lambda: self._pages.figures(request, identity))
+
+    async def GetAlarms(self, request: pb.AlarmsRequest, context: Context) -> pb.AlarmsPage:
+        """Return a page of alarms."""
+        identity = caller_identity()
+        return await self._run(lambda: self._pages.alarms(request, identity))
+
+    async def GetLooks(self, request: pb.LooksRequest, context: Context) -> pb.LooksPage:
+        """Return how far each look is."""
+        return await self._run(lambda: self._pages.looks(request))
+
+    async def GetCells(self, request: pb.CellsRequest, context: Context) -> pb.CellsPage:
+        """Return a page of the totals of cells."""
+        return await self._run(lambda: self._pages.cells(request))
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def ImportScores(self, request: pb.ScoresPart, context: Context) -> pb.ImportReply:
         """Count scores of a model elsewhere."""

@@ -16,6 +16,7 @@ their end, for predictions whose id has no score:
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import blake2b
 
 import numpy as np
 
@@ -28,6 +29,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 DELAY_DAYS = 401
 """Entries of the delays: 0 to 399 days, and later."""
+DIGEST_BYTES = 16
 SKEW_MS = 300_000
 """How far the clocks of callers and gateways may differ, as at the gateway."""
 
@@ -63,6 +65,11 @@ class CountedOutcome:
     name: str
     score: float | None
     value: float
+
+
+def id_digest(prediction_id: bytes) -> bytes:
+    """Return the 16 bytes by which monitoring names a prediction id."""
+    return blake2b(prediction_id, digest_size=DIGEST_BYTES).digest()
 
 
 def outcome_column(name: str, part: str) -> str:

@@ -38,7 +38,7 @@ class DayRows:
             ]
             return sorted({day for found in days for day in found})
 
-    def read(
+    def day_rows(
         self, model: str, day: int, rows_max: int = ROWS_MAX
     ) -> Iterator[tuple[str, DecisionRows]]:
         """Yield (version label, rows) in parts. All rows of a key are there, or none.

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +13,13 @@ from journal.prediction_id import (
     PredictionIdError,
     read_prediction_id,
 )
+from monitoring.cells.outcome_columns import id_digest
 from protos import monitoring_pb2 as pb
 from protos.journal_pb2 import OutcomeRecord
 
 log = logging.getLogger(__name__)
 
 NS_PER_MS = 1_000_000
-DIGEST_BYTES = 16
-
-
-def id_digest(prediction_id: bytes) -> bytes:
-    """Return the 16 bytes by which monitoring names a prediction id."""
-    return blake2b(prediction_id, digest_size=DIGEST_BYTES).digest()
 
 
 class IdFields:

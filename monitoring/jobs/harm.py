@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.jobs.quality import QualitySettings
+from registry.watching.policy import HarmThresholds
 from stats.accuracy.area import curve_area
 from stats.accuracy.decisions import decisions_at
 from stats.accuracy.harm import (
+    SHIFTS,
+    TOLERANCE,
     area_bound,
     area_fell,
     brier_losses,
@@ -29,16 +32,19 @@ from stats.tilt import log_sum
 
 Floats = NDArray[np.float64]
 
+LOSS_MEAN_MAX = 0.999
+"""Above it no mean of losses from 0 to 1 is tested: every one is allowed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApprovedQuality:
-    """What the version was approved with, on rows that it was not fitted on.
+    """What the version was approved with, on rows that it was not fitted on. None: it is not known.
 
-    brier  0 to 1. cost  mean cost of a row, in the currency of the settings; None: not stated.
+    brier  0 to 1. cost  mean cost of a row, in the currency of the settings.
     """
 
-    auc: float
-    brier: float
+    auc: float | None = None
+    brier: float | None = None
     cost: float | None = None
 
 
@@ -59,27 +65,34 @@ class HarmStream:
 
 
 def harm_streams(
-    bins: LabelledBins, settings: QualitySettings, approved: ApprovedQuality
+    bins: LabelledBins,
+    settings: QualitySettings,
+    approved: ApprovedQuality,
+    harm: HarmThresholds | None = None,
 ) -> Mapping[str, HarmStream]:
     """Return the streams of a final cohort by name.
 
     bins  all rows of the cohort by bin of the score, J of them, empty bins too, so that each look
           has the same bins.
+    harm  changes that are no harm, by the policy; None: the defaults.
 
     "calibration above" and "calibration below": more, or fewer, outcomes than scores say. "brier":
     the Brier score is above the approved one by more than is allowed. "cost": so is the mean cost,
-    where the settings state costs.
+    where the settings state costs. What was not approved with a number has no stream.
     """
+    harm = harm or HarmThresholds()
     # Calibration on both sides, and the Brier score, are of the same counts.
     counts = np.concatenate([bins.positives, bins.negatives])
     margins = logits(bins.scores)
     streams = {
-        "calibration above": HarmStream(counts, calibration_gains(margins, above=True)),
-        "calibration below": HarmStream(counts, calibration_gains(margins, above=False)),
-        "brier": HarmStream(
-            counts, risk_gains(brier_losses(bins.scores), risk_allowed(approved.brier))
-        ),
+        f"calibration {side}": HarmStream(
+            counts, _shift_gains(margins, harm.calibration_logit, above=side == "above")
+        )
+        for side in ("above", "below")
     }
+    if approved.brier is not None:
+        allowed = _allowed(approved.brier, harm)
+        streams["brier"] = HarmStream(counts, risk_gains(brier_losses(bins.scores), allowed))
     costs = settings.false_positive, settings.false_negative
     if approved.cost is not None and costs[0] is not None and costs[1] is not None:
         # Costs are scaled to 0 to 1, where the largest is 1.
@@ -88,9 +101,21 @@ def harm_streams(
         decided = decisions_at(bins, settings.threshold)
         right = decided.true_positives + decided.true_negatives
         rows = np.array([decided.false_positives, decided.false_negatives, right])
-        allowed = risk_allowed(approved.cost / largest)
-        streams["cost"] = HarmStream(rows, risk_gains(losses, allowed))
+        streams["cost"] = HarmStream(
+            rows, risk_gains(losses, _allowed(approved.cost / largest, harm))
+        )
     return streams
+
+
+def _shift_gains(margins: Floats, tolerance: float, *, above: bool) -> Floats:
+    """Return the gains of bets that lie as far beyond the tolerance as by default."""
+    shifts = [shift * tolerance / TOLERANCE for shift in SHIFTS]
+    return calibration_gains(margins, above=above, tolerance=tolerance, shifts=shifts)
+
+
+def _allowed(approved: float, harm: HarmThresholds) -> float:
+    """Return the largest mean loss that is no harm, below 1."""
+    return min(risk_allowed(approved, harm.risk_share, harm.risk_floor), LOSS_MEAN_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +140,4 @@ def look_at_area(
     bound = area_bound(
         np.array([area.value for area in known]), np.array([area.error for area in known]), alpha
     )
-    return AreaLook(bound, area_fell(bound, approved.auc))
+    return AreaLook(bound, approved.auc is not None and area_fell(bound, approved.auc))

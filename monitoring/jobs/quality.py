@@ -135,11 +135,11 @@ def cohort_quality(
     notes = _notes(cohort)
     if not settings.policy.absent_is_negative:
         # Only what was reported is known.
-        bins = _bins(cohort.scores, cohort.positives, cohort.negatives)
+        bins = cohort_labels(cohort, settings.policy).filled()
         coverage = wilson_figure(min(reported, scored), scored, of="predictions")
         figures = binary_figures(bins, settings)
         return CohortQuality(maturity, figures, coverage, REPORTED_OUTCOMES, notes)
-    bins = _bins(cohort.scores, cohort.positives, _not_reported(cohort))
+    bins = cohort_labels(cohort, settings.policy).filled()
     if maturity is Maturity.FINAL:
         coverage = wilson_figure(scored, scored, of="predictions")
         return CohortQuality(
@@ -155,13 +155,18 @@ def cohort_quality(
     return CohortQuality(maturity, figures, part, ALL_OUTCOMES, (note, *notes))
 
 
-def _bins(scores: Floats, positives: Counts, negatives: Counts) -> LabelledBins:
-    return LabelledBins(scores, positives.astype(np.float64), negatives.astype(np.float64)).filled()
+def cohort_labels(cohort: OutcomeCohort, policy: MaturityPolicy) -> LabelledBins:
+    """Return the labels of a cohort on all its bins.
 
-
-def _not_reported(cohort: OutcomeCohort) -> Counts:
-    """Return the predictions of each bin without the outcome, (J,)."""
-    return np.asarray(np.maximum(cohort.scored - cohort.positives, 0))
+    If no report means "no", predictions without the outcome are negative. They are final when the
+    cohort is. Else only reported predictions count.
+    """
+    negatives = cohort.negatives
+    if policy.absent_is_negative:
+        negatives = np.asarray(np.maximum(cohort.scored - cohort.positives, 0))
+    return LabelledBins(
+        cohort.scores, cohort.positives.astype(np.float64), negatives.astype(np.float64)
+    )
 
 
 def _notes(cohort: OutcomeCohort) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from features.canonical import canonical_json
 from monitoring.cells.cell import CellCounts
@@ -303,10 +303,10 @@ def _save_figures(connection: Connection, found: Iterable[StoredFigure]) -> None
         for item in found
     ]
     keys = [column.name for column in figures.primary_key.columns]
-    for row in rows:
-        where = and_(*(figures.c[name] == row[name] for name in keys))
-        connection.execute(delete(figures).where(where))
     if rows:
+        where = and_(*(figures.c[name] == bindparam(f"old_{name}") for name in keys))
+        old = [{f"old_{name}": row[name] for name in keys} for row in rows]
+        connection.execute(delete(figures).where(where), old)
         connection.execute(insert(figures), rows)
 
 

@@ -151,6 +151,11 @@ class MonitoringStore:
             rows = connection.execute(found.order_by(*order)).all()
             return [reader_status(connection, row) for row in rows]
 
+    def damages_found(self, since_unix_s: int, until_unix_s: int) -> list[FoundDamage]:
+        """Return the damages of journals that were found in [since_unix_s, until_unix_s)."""
+        with self._database.read_transaction() as connection:
+            return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
+
     def forget_outcomes(
         self,
         key_hashes: Mapping[str, Collection[int]],
@@ -171,11 +176,6 @@ class MonitoringStore:
         They go with the next checkpoint then.
         """
         return self._database.overwrite_deleted()
-
-    def damages_found(self, since_unix_s: int, until_unix_s: int) -> list[FoundDamage]:
-        """Return the damages of journals that were found in [since_unix_s, until_unix_s)."""
-        with self._database.read_transaction() as connection:
-            return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
 
     # Versions and figures
 

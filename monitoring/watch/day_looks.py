@@ -1,7 +1,7 @@
 """The looks at a day of a version, and what they know of it: its own files and its policy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from monitoring.cells.version_bins import VersionBins, bins_of_bundle
@@ -30,6 +30,8 @@ class SealedFacts:
     """Model input -> the view that it comes from; inputs of the request have none."""
     card: Mapping[str, Any]
     """The content of card.json, with the metrics of the held-out rows."""
+    dictionaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Model input that is a category -> the texts of its codes."""
 
     @property
     def task(self) -> str:
@@ -90,6 +92,10 @@ def facts_of_bundle(label: str, bundle: Bundle) -> SealedFacts:
         for use in bundle.contract.views
         for name in use.features
     }
+    dictionaries = {item.name: tuple(item.dictionary) for item in bundle.contract.inputs}
+    for use in bundle.contract.views:
+        for feature in use.view.features:
+            dictionaries[f"{use.view.name}:{feature.name}"] = tuple(feature.dictionary or ())
     return SealedFacts(
         model=bundle.model,
         version=label,
@@ -99,6 +105,7 @@ def facts_of_bundle(label: str, bundle: Bundle) -> SealedFacts:
         scale=bundle.reference.scale,
         views=views,
         card=bundle.card,
+        dictionaries={name: texts for name, texts in dictionaries.items() if texts},
     )
 
 

@@ -127,7 +127,7 @@ class DayRunner:
             shadows = {given.facts.version: given.shadow for given in due}
             # The rows of each day are read once for all versions.
             for read_day in range(day - days + 1, day + 1):
-                for version, rows in self._rows.read(model, read_day):
+                for version, rows in self._rows.day_rows(model, read_day):
                     if version in counters:
                         kept = rows.only((rows.role == UNSEEN_SHADOW) == shadows[version])
                         counters[version].add(kept)

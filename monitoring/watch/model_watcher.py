@@ -58,6 +58,7 @@ class ModelWatcher:
         day_looks: Sequence[DayLook],
         counts: MinuteCounts,
         changes: OtherChanges,
+        policies: AppliedPolicies,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -68,7 +69,7 @@ class ModelWatcher:
         self._runner = DayRunner(store, looks, rows, day_looks, now_s)
         self._minutes = MinuteLook(store, looks)
         self._opener = IncidentOpener(looks, registry, changes.since)
-        self._policies = AppliedPolicies()
+        self._policies = policies
         self._facts: dict[Version, SealedFacts] = {}
         self._finding = 0
         self._thread = ThreadPoolExecutor(1, "monitoring-looks")

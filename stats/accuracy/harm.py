@@ -112,9 +112,12 @@ def _log_sigmoid(margins: Floats) -> Floats:
     return np.asarray(-np.logaddexp(0.0, -margins))
 
 
-def risk_allowed(approved: float) -> float:
-    """Return the largest mean loss that is no harm, from the approved one in 0 to 1."""
-    return approved + max(RISK_MARGIN, RISK_PART * approved)
+def risk_allowed(approved: float, part: float = RISK_PART, margin: float = RISK_MARGIN) -> float:
+    """Return the largest mean loss that is no harm, from the approved one in 0 to 1.
+
+    It is above the approved loss by *part* of it, and by *margin* at least.
+    """
+    return approved + max(margin, part * approved)
 
 
 def risk_gains(losses: Floats, mean_max: float) -> Floats:

@@ -1,8 +1,16 @@
 """Tests of network addresses."""
 
+import socket
+
 import pytest
 
-from host.addresses import is_address, is_loopback
+from host.addresses import (
+    host_to_call,
+    hosts_to_listen_at,
+    is_address,
+    is_loopback,
+    join_address,
+)
 
 
 @pytest.mark.parametrize("address", ["control-host:7001", "127.0.0.1:0", "[::1]:7001"])
@@ -37,3 +45,30 @@ def test_is_address_refuses_what_grpc_would_look_up(address: str) -> None:
 def test_is_loopback_knows_addresses_of_this_machine(address: str, loopback: bool) -> None:
     """A name other than localhost may be looked up differently tomorrow."""
     assert is_loopback(address) is loopback
+
+
+def test_localhost_is_both_families_where_there_is_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without IPv6 refuses the socket. Other hosts are taken as they are."""
+    assert hosts_to_listen_at("localhost") == ("127.0.0.1", "::1")
+    assert hosts_to_listen_at("::") == ("::",)
+    assert hosts_to_listen_at("gateway-host") == ("gateway-host",)
+
+    def no_ipv6(*_: object) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", no_ipv6)
+    assert hosts_to_listen_at("localhost") == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "127.0.0.1:85"),
+        ("::", "[::1]:85"),
+        ("localhost", "localhost:85"),
+        ("10.0.0.1", "10.0.0.1:85"),
+    ],
+)
+def test_server_is_called_at_an_address_of_this_machine(host: str, address: str) -> None:
+    """The address that means all of them is no address to call."""
+    assert join_address(host_to_call(host), 85) == address

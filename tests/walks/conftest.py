@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.walks.running_system import TURNOUT, RunningSystem, poll_system_until, turnout_up
+from turnout.processes.port_checks import free_tcp_port
 from turnout.processes.system_file import read_system_file
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo
     """`turnout demo` with SUBSCRIBERS customers, after its last step."""
     base = tmp_path_factory.mktemp("played")
     folder, log = base / ".turnout" / "demo", base / "demo.log"
+    metrics_port = free_tcp_port()
     line = [*TURNOUT, "demo", "--subscribers", str(SUBSCRIBERS)]
+    line += ["--host", "localhost", "--metrics-port", str(metrics_port)]
     with log.open("wb") as output:
         program = subprocess.Popen(line, cwd=base, stdout=output, stderr=output)
         try:
@@ -75,6 +78,8 @@ def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo
             running = read_system_file(folder)
             assert running is not None, log.read_text()
             summary = json.loads((folder / "summary.json").read_text())
+            assert running.gateway.startswith("localhost:")
+            assert running.metrics == f"http://127.0.0.1:{metrics_port}/metrics"
             system = RunningSystem(folder, running)
             explanation = system.turnout("rollout", "explain", "churn")["text"]
             yield PlayedDemo(base, system, summary, explanation)

@@ -16,6 +16,32 @@ PolicyName = Annotated[
     ),
 ]
 
+MonitoringAddress = Annotated[
+    str,
+    typer.Option(
+        "--monitoring",
+        help="host:port of monitoring, where it runs alone. Default: the registry's.",
+    ),
+]
+GatewayHost = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        help="Address that the gateway's gRPC server listens at. localhost: both 127.0.0.1 and "
+        "::1. 0.0.0.0 or ::: other machines may call too.",
+    ),
+]
+GatewayPort = Annotated[
+    int, typer.Option("--port", min=0, max=65_535, help="Port of the gateway. 0: any free port.")
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option(help="Address of /metrics and /healthz. Beyond this machine: with --identities."),
+]
+MetricsPort = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Port of /metrics and /healthz. 0: any free port.")
+]
+
 
 def parse_input(text: str) -> tuple[str, str]:
     """Read NAME=VALUE. UsageError when there is no name or no equals sign."""

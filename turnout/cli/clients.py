@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from registry.types import Deployment, standing_approvals
-from turnout.cli.context import CommandContext
+from turnout.cli.context import CommandContext, monitoring_address
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL
 from turnout.views.terminal import terminal
 
 if TYPE_CHECKING:
+    from monitoring.client import MonitoringClient
     from protos.explain_pb2 import ExplainReply, ExplainRequest
     from registry.client import RegistryClient
     from turnout.cli.rollout_client import RolloutClient
@@ -46,6 +47,16 @@ def open_rollouts(context: CommandContext) -> "RolloutClient":
     return RolloutClient(address, context.actor, context.bearer_token(), certificate=certificate)
 
 
+def open_monitoring(context: CommandContext, address: str = "") -> "MonitoringClient":
+    """Return a client of monitoring, by default on the registry's address; a context manager."""
+    from monitoring.client import MonitoringClient
+
+    where = monitoring_address(context, address)
+    return MonitoringClient(
+        where, context.actor, context.bearer_token(), certificate=_certificate(context)
+    )
+
+
 @asynccontextmanager
 async def open_explainer(context: CommandContext) -> "AsyncIterator[ExplainCall]":
     """Yield a call of the explainer, which listens on the registry's address."""
@@ -64,6 +75,14 @@ async def open_explainer(context: CommandContext) -> "AsyncIterator[ExplainCall]
 
     async with channel:
         yield call
+
+
+async def require_model(client: "RegistryClient", model: str) -> None:
+    """Raise OperatorError unless the registry knows the model, here or elsewhere."""
+    known = {item.model for item in await client.list_models()}
+    known |= {item.model for item in await client.outside_models()}
+    if model not in known:
+        raise OperatorError(f"there is no model {model!r}; turnout models lists all of them")
 
 
 def _certificate(context: CommandContext) -> Path | None:

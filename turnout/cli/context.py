@@ -191,6 +191,14 @@ class CommandContext:
         return running
 
 
+def monitoring_address(context: CommandContext, named: str) -> str:
+    """Return *named*, or the registry's address, on which control serves monitoring.
+
+    NotReachableError when no system runs, UsageError for what is no host:port.
+    """
+    return _address(named, "monitoring") if named else context.registry_address()
+
+
 def _address(named: str, part: str) -> str:
     """Return *named*. UsageError when it is no address: gRPC would call port 443 of it.
 

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
 from host.files import keep_files_private
+from turnout.cli.arguments import GatewayHost, GatewayPort, MetricsHost, MetricsPort
 from turnout.cli.context import CommandContext
 from turnout.processes.local_system import SystemPlan, run_system
 from turnout.processes.service_tokens import trust_note
@@ -27,7 +28,10 @@ def up(
     store_memory_mb: Annotated[
         int, typer.Option(min=16, help="Memory of a new store; beyond it writes are refused.")
     ] = 1_024,
-    port: Annotated[int, typer.Option(help="Port of the gateway. 0: any free port.")] = 0,
+    host: GatewayHost = "127.0.0.1",
+    port: GatewayPort = 0,
+    metrics_host: MetricsHost = "127.0.0.1",
+    metrics_port: MetricsPort = 0,
     ingress: Annotated[
         IngressChoice,
         typer.Option(help="gRPC server of the gateway. auto: native if it is built, else grpcio."),
@@ -51,20 +55,22 @@ def up(
 ) -> None:
     """Run store, control, gateway, pushed rows and the journal's reader here until Ctrl-C.
 
-    Each one that ends is started again.
-
-    With --store URL it uses that store instead of starting a new one.
+    Each one that ends is started again. With --store URL that store is used, and none is started.
     """
     # All that the processes below write is for this user only.
     context: CommandContext = ctx.obj
     keep_files_private()
+    # Where everything listens and keeps its files.
     # What cannot be started (a folder in use, a store that does not answer) raises OperatorError.
     plan = SystemPlan(
         folder=context.folder,
         workers=workers,
         store_url=context.store,
         store_memory_mb=store_memory_mb,
+        host=host,
         port=port,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
         ingress=ingress,
         policies=policies,
         identities=identities,
@@ -72,7 +78,7 @@ def up(
         decisions=decisions,
         notices=_notices_file(context),
     )
-    # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.
+    # Run until Ctrl-C or SIGTERM; everything is stopped in order then.
     asyncio.run(_run_until_signal(plan, terminal(context.json)))
 
 
@@ -104,6 +110,8 @@ async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
                 asdict(system.addresses), named_values(how_to_call(system.addresses, plan.folder))
             )
             screen.hint(trust_note(plan.identities))
+            if plan.open_to_all:
+                screen.hint(f"Everybody who reaches {plan.host} may call. --callers says who may.")
             screen.hint("Ctrl-C stops it.")
             await asyncio.Event().wait()
 

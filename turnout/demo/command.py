@@ -11,6 +11,7 @@ import typer
 
 from gateway.ingress_choice import IngressChoice
 from host.files import keep_files_private
+from turnout.cli.arguments import GatewayHost, GatewayPort, MetricsPort
 from turnout.cli.context import DEMO_FOLDER, CommandContext
 from turnout.commands.up import how_to_call
 from turnout.demo.context import DemoContext
@@ -35,6 +36,9 @@ def demo(
     ] = SUBSCRIBERS,
     rate: Annotated[float, typer.Option(min=50.0, help="Customer calls a second.")] = RATE,
     workers: Annotated[int, typer.Option(min=1, help="Number of gateway workers.")] = 2,
+    host: GatewayHost = "127.0.0.1",
+    port: GatewayPort = 0,
+    metrics_port: MetricsPort = 0,
     ingress: Annotated[
         IngressChoice,
         typer.Option(help="gRPC server of the gateway. auto: native if it is built, else grpcio."),
@@ -51,6 +55,9 @@ def demo(
         folder=context.folder / DEMO_FOLDER,
         workers=workers,
         store_url=context.store,
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
         ingress=ingress,
     )
     # Each demo starts from an empty folder, so what it shows is what a new user sees.

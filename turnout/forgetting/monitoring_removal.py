@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from access.peer_tls import open_channel
-from monitoring.fold.id_fields import id_digest
+from monitoring.cells.outcome_columns import id_digest
 from protos import monitoring_pb2 as pb
 from protos.monitoring_pb2_grpc import MonitoringStub
 from registry.client import call_metadata

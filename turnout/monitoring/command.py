@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from turnout.cli import clients
 from turnout.cli.context import CommandContext
+from turnout.monitoring.accept import accept_reference
+from turnout.monitoring.figures import show_alarms, show_budget, show_figures
 from turnout.views.terminal import terminal, text_table
 
 if TYPE_CHECKING:
@@ -19,7 +22,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Watch models in service.", no_args_is_help=True)
 
 HOUR_S = 3_600
-CALL_S = 30.0
+
+
+app.command("figures")(show_figures)
+app.command("alarms")(show_alarms)
+app.command("budget")(show_budget)
+app.command("accept")(accept_reference)
 
 
 @app.callback()
@@ -57,20 +65,8 @@ def status(
 async def _read_status(
     context: CommandContext, since_hour: int, until_hour: int
 ) -> "pb.MonitoringStatus":
-    from access.peer_tls import open_channel
-    from protos import monitoring_pb2 as pb
-    from protos.monitoring_pb2_grpc import MonitoringStub
-    from registry.client import call_metadata
-
-    token = context.bearer_token()
-    async with open_channel(context.registry_address(), context.certificate(), token) as channel:
-        stub: Any = MonitoringStub(channel)  # type: ignore[no-untyped-call]
-        reply: pb.MonitoringStatus = await stub.GetStatus(
-            pb.MonitoringStatusRequest(since_hour=since_hour, until_hour=until_hour),
-            metadata=call_metadata(context.actor, token),
-            timeout=CALL_S,
-        )
-    return reply
+    async with clients.open_monitoring(context) as client:
+        return await client.status(since_hour, until_hour)
 
 
 def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """The system on this machine: store, control, gateway, features and the journal's reader."""
 
 import asyncio
-import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,8 +16,10 @@ from features.online.store_url import StoreUrlError, parse_store_url
 from features.online.store_users import READER, make_passwords, password_file, url_for_user
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
-from host.files import make_private_folder, replace_file
+from host.addresses import host_to_call, is_loopback, join_address
+from host.files import replace_file
 from host.processes import start_ticks
+from host.unix_sockets import private_socket_path
 from turnout.errors import OperatorError, StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
 from turnout.processes.port_checks import (
@@ -42,8 +42,6 @@ KEY_FILE = "control.key"
 CONNECTED_S_MAX = 30.0
 LEFTOVER_GRACE_S = 10.0
 STORE_PING_S = 1.0
-SOCKET_PATH_BYTES_MAX = 100
-"""A Unix socket's path has at most 107 bytes on Linux, and 103 on macOS."""
 GATEWAY_NAME = "gateway-1"
 """The gateway's name in windows and in the registry, and the actor of its token."""
 
@@ -59,8 +57,13 @@ class SystemPlan:
     """redis:// URL of an online store that runs already; empty: start a new one."""
     store_memory_mb: int = 1_024
     """Memory of a new store; beyond it writes are refused. 20 features take some 250 bytes."""
+    host: str = "127.0.0.1"
     port: int = 0
-    """Port of the gateway's gRPC server; 0: any free port."""
+    """Where the gateway's gRPC server listens; port 0: any free one."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """Where the supervisor's pages are. Beyond loopback they need the token that *identities*
+    make."""
     ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
     """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
@@ -72,6 +75,11 @@ class SystemPlan:
     """File of an environment with targets of notices; None: no notice is sent."""
     decisions: int | None = None
     """Keys of 65,536 of which scored rows are kept; None: as the policies of models say."""
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether processes of other machines may call, whoever they are."""
+        return self.callers is None and not is_loopback(join_address(self.host, 0))
 
     @property
     def store_folder(self) -> Path:
@@ -96,12 +104,14 @@ class LocalSystem:
 
     def __init__(self, plan: SystemPlan, report: Callable[[str], None]) -> None:
         self._plan, self._report = plan, report
-        self._socket = None if plan.store_url else _private_socket(plan.store_folder)
+        self._socket = None if plan.store_url else private_socket_path(plan.store_folder)
         self._store = plan.store_url or f"unix://{self._socket}"
         self._control = f"127.0.0.1:{free_tcp_port()}"
-        self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
+        self._gateway = join_address(host_to_call(plan.host), plan.port or free_tcp_port())
         self._features = f"127.0.0.1:{free_tcp_port()}"
-        self._observe_address = f"127.0.0.1:{free_tcp_port()}"
+        self._observe_address = join_address(
+            host_to_call(plan.metrics_host), plan.metrics_port or free_tcp_port()
+        )
         self._tokens = (
             None
             if plan.identities is None
@@ -266,12 +276,12 @@ class LocalSystem:
     def write_settings(self) -> None:
         """Write the gateway's settings for its supervisor; make the state folder if need be."""
         self._plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
             "gateway": GATEWAY_NAME,
             "folder": str(self._plan.folder / "gateway"),
-            "host": host,
-            "port": int(port),
+            "host": self._plan.host,
+            "port": int(self._gateway.rpartition(":")[2]),
+            "observe_host": self._plan.metrics_host,
             "metrics_port": int(self._observe_address.rpartition(":")[2]),
             "registry": self._control,
             "registry_certificate": str(self._certificate),
@@ -299,25 +309,6 @@ async def _at_once() -> bool:
     return True
 
 
-def _private_socket(folder: Path) -> Path:
-    """Return the path of the store's socket, in a folder that only this user can enter.
-
-    It is in *folder*, or in a folder of the temporary files where the path of *folder* is too long.
-    """
-    path = folder.absolute() / "store.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        make_private_folder(folder)
-        return path
-    # The same state folder gets the same socket, so that restarts need no clearing up.
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"turnout-{os.getuid()}-{digest}"
-    short.mkdir(exist_ok=True, mode=0o700)
-    status = short.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or short.is_symlink():
-        raise PermissionError(f"{short} must be a folder of this user with mode 700; remove it")
-    return short / "store.sock"
-
-
 def _make_certificate(folder: Path) -> Path:
     from access.peer_tls import PeerError, make_certificate  # imports gRPC
 
@@ -325,6 +316,14 @@ def _make_certificate(folder: Path) -> Path:
         return make_certificate(folder).certificate
     except PeerError as error:
         raise StartError(str(error)) from error
+
+
+def _check_pages(plan: SystemPlan) -> None:
+    if plan.identities is None and not is_loopback(join_address(plan.metrics_host, 0)):
+        raise StartError(
+            f"the pages at {plan.metrics_host} would show other machines what is deployed and "
+            "called; give the system --identities, so that the pages ask for a token"
+        )
 
 
 def _check_given_store(plan: SystemPlan) -> None:
@@ -366,6 +365,7 @@ async def run_system(
     for pid, ticks in leftover_processes(plan.folder):
         await end_leftover_process(pid, ticks, LEFTOVER_GRACE_S)
     # What can be refused is refused before the first process starts.
+    _check_pages(plan)
     try:
         check_built(plan.ingress, available=is_built())
     except SettingsError as error:

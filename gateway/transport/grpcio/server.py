@@ -5,7 +5,7 @@ a handler becomes one of the statuses in gateway/status.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -35,18 +35,21 @@ from gateway.transport.grpcio.batch_delay import (
     NEWCOMERS_MIN,
     BatchDelay,
 )
+from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
+    HandshakeRefusal,
     OnRefused,
     OnSingleCall,
     ServerStatistics,
     UnaryMethod,
 )
 from gateway.transport.tls import TlsFiles
+from host.addresses import hosts_to_listen_at, join_address
 from host.clock import Clock
 from host.sockets import stop_listening, wait_for_disconnects
 from protos.predict_pb2 import PredictReply, PredictRequest
@@ -217,12 +220,16 @@ class GrpcioServer:
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
+    async def listen(
+        self, host: str, port: int, unix: str = "", lent_fds: Sequence[int] = ()
+    ) -> int:
         """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        lent_fd  ignored, because grpc.aio takes no sockets.
+        The host `localhost` is both 127.0.0.1 and ::1.
+
+        lent_fds  ignored, because grpc.aio takes no sockets.
         """
-        del lent_fd
+        del lent_fds
         # The services: every method of ours, reflection and health.
         self._server = grpc.aio.server(options=server_options(self._settings))
         self._server.add_generic_rpc_handlers(
@@ -242,13 +249,15 @@ class GrpcioServer:
         health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
             self._health, self._server
         )
-        # The ports. An IPv6 address is written in brackets.
-        host = f"[{host}]" if ":" in host else host
-        if self._settings.tls_certificate:
-            credentials = TlsFiles(self._settings).credentials()
-            self._port = self._server.add_secure_port(f"{host}:{port}", credentials)
-        else:
-            self._port = self._server.add_insecure_port(f"{host}:{port}")
+        # The port, at each address of the host. If it is 0, the first address picks it.
+        tls = TlsFiles(self._settings) if self._settings.tls_certificate else None
+        self._port = port
+        for name in hosts_to_listen_at(host):
+            address = join_address(name, self._port)
+            if tls is not None:
+                self._port = self._server.add_secure_port(address, tls.credentials())
+            else:
+                self._port = self._server.add_insecure_port(address)
         if unix:
             self._server.add_insecure_port(f"unix:{unix}")
         await self._server.start()
@@ -292,6 +301,10 @@ class GrpcioServer:
         if self._keeping_room is not None:
             self._keeping_room.cancel()
             await asyncio.wait({self._keeping_room})
+
+    def handshake_refusals(self) -> list[HandshakeRefusal]:
+        """Return the TLS handshakes that gRPC's log has named since the last call."""
+        return HANDSHAKE_LOG.take()
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the call queue. grpcio does not tell the number of connections."""

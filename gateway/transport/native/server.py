@@ -6,7 +6,7 @@ columns. Methods that score nothing get raw bytes and use the same handlers as t
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -30,11 +30,13 @@ from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
+    HandshakeRefusal,
     OnRefused,
     OnSingleCall,
     ServerStatistics,
     UnaryMethod,
 )
+from host.addresses import hosts_to_listen_at
 from host.clock import Clock
 from protos.predict_pb2 import PredictReply
 
@@ -171,10 +173,14 @@ class NativeServer:
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
+    async def listen(
+        self, host: str, port: int, unix: str = "", lent_fds: Sequence[int] = ()
+    ) -> int:
         """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        lent_fd  descriptor of a bound socket to listen on instead. Its lender keeps it.
+        The host `localhost` is both 127.0.0.1 and ::1.
+
+        lent_fds  descriptors of bound sockets to listen on instead. Their lender keeps them.
         """
         loop, callers = asyncio.get_running_loop(), self._callers
         loop.add_reader(self._thread.fileno(), self._on_wakeup)
@@ -183,9 +189,10 @@ class NativeServer:
             self._callers_task = loop.create_task(
                 callers.follow(lambda: self._set_callers(callers))
             )
-        port = (
-            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_fd(lent_fd)
-        )
+        for fd in lent_fds:
+            port = self._thread.listen_fd(fd)
+        for address in () if lent_fds else hosts_to_listen_at(host):
+            port = self._thread.listen(address, port)
         if unix:
             self._thread.listen_unix(unix)
         return port
@@ -222,6 +229,10 @@ class NativeServer:
         end = loop.time() + within_s
         while self._thread.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no event for this
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def handshake_refusals(self) -> list[HandshakeRefusal]:
+        """Return the TLS handshakes that the thread refused since the last call."""
+        return [HandshakeRefusal(*refusal) for refusal in self._thread.handshake_refusals()]
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of rows and connections of the I/O thread."""

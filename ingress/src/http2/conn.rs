@@ -177,6 +177,11 @@ impl Conn {
         }
     }
 
+    /// Why the TLS handshake was refused: a reason, and the error's words. None: it was not.
+    pub fn handshake_refusal(&mut self) -> Option<(&'static str, String)> {
+        self.socket.handshake_refusal()
+    }
+
     /// Shift the times of this connection by `ns` during which the process did not run.
     pub fn add_suspended_time(&mut self, ns: i64) {
         for at_ns in [&mut self.opened_ns, &mut self.received_ns, &mut self.sent_ns] {

@@ -132,6 +132,15 @@ impl Socket {
         }
     }
 
+    /// Why the TLS handshake was refused: one of a few reasons, and the error's words. None: it was
+    /// not refused, or the connection ended without a word of TLS.
+    pub fn handshake_refusal(&mut self) -> Option<(&'static str, String)> {
+        match self {
+            Socket::Tls(stream) => stream.handshake_refusal.take(),
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+        }
+    }
+
     /// Whether TLS holds encrypted bytes that the kernel did not take yet.
     pub fn has_unsent(&self) -> bool {
         matches!(self, Socket::Tls(stream) if stream.has_unsent())

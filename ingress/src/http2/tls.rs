@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
+use rustls::{Error, RootCertStore, ServerConfig, ServerConnection, Stream};
 use webpki::EndEntityCert;
 
 /// Paths of the PEM files.
@@ -97,6 +97,7 @@ impl Tls {
         Ok(TlsSocket {
             socket,
             session,
+            handshake_refusal: None,
         })
     }
 }
@@ -111,11 +112,25 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
+/// The reasons of gateway.transport.server.HandshakeRefusal, by what the library says.
+fn refusal_reason(error: &Error) -> &'static str {
+    match error {
+        Error::NoCertificatesPresented => "no_certificate",
+        Error::InvalidCertificate(_) => "certificate_refused",
+        Error::AlertReceived(_) => "client_refused",
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => "no_common_protocol",
+        Error::InvalidMessage(_) => "not_tls",
+        _ => "other",
+    }
+}
+
 /// A TCP socket and its TLS session.
 pub struct TlsSocket {
     /// The TCP socket under the session.
     pub socket: TcpStream,
     session: ServerConnection,
+    /// Why the handshake was refused: a reason, and the error's words.
+    pub handshake_refusal: Option<(&'static str, String)>,
 }
 
 impl TlsSocket {
@@ -133,6 +148,14 @@ impl TlsSocket {
         }))
     }
 
+    /// Note an error of TLS during the handshake. Writing reads too, so it may meet the error first.
+    fn note_refusal(&mut self, error: &io::Error) {
+        let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        if let (true, Some(error)) = (self.session.is_handshaking(), error) {
+            self.handshake_refusal = Some((refusal_reason(error), error.to_string()));
+        }
+    }
+
     /// Whether the session holds encrypted bytes that the socket did not take yet.
     pub fn has_unsent(&self) -> bool {
         self.session.wants_write()
@@ -141,7 +164,11 @@ impl TlsSocket {
 
 impl Read for TlsSocket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match Stream::new(&mut self.session, &mut self.socket).read(into) {
+        let result = Stream::new(&mut self.session, &mut self.socket).read(into);
+        if let Err(error) = &result {
+            self.note_refusal(error);
+        }
+        match result {
             // Many peers close TCP without TLS's close_notify. That is an end like any other.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             other => other,
@@ -151,7 +178,11 @@ impl Read for TlsSocket {
 
 impl Write for TlsSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Stream::new(&mut self.session, &mut self.socket).write(bytes)
+        let result = Stream::new(&mut self.session, &mut self.socket).write(bytes);
+        if let Err(error) = &result {
+            self.note_refusal(error);
+        }
+        result
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -105,6 +105,9 @@ impl Io {
     /// Drop the connection at this index. Its socket is closed.
     pub(super) fn drop_connection(&mut self, index: usize) {
         if let Some(mut conn) = self.conns[index].take() {
+            if let Some((reason, detail)) = conn.handshake_refusal() {
+                self.server.shared.count_handshake_refusal(reason, detail);
+            }
             conn.close(&mut self.server);
             self.clients.remove(conn.streams.client, conn.streams.token);
             self.free_indexes.push(index as u32);

@@ -81,6 +81,7 @@ pub struct Shared {
     events: Mutex<Vec<RawCallEvent>>,
     refusals: Mutex<RefusalCounts>,
     caller_refusals: Mutex<HashMap<(CallerNumber, u32), u64>>,
+    handshake_refusals: Mutex<HashMap<&'static str, (String, u64)>>,
     /// Rows admitted and not yet answered.
     pub rows_inside: AtomicU64,
     /// Calls admitted and not yet answered.
@@ -115,6 +116,7 @@ impl Shared {
             events: Mutex::default(),
             refusals: Mutex::default(),
             caller_refusals: Mutex::default(),
+            handshake_refusals: Mutex::default(),
             rows_inside: AtomicU64::new(0),
             calls_inside: AtomicU64::new(0),
             rows_waiting: AtomicU64::new(0),
@@ -243,6 +245,20 @@ impl Shared {
     pub fn caller_refusals(&self) -> Vec<(CallerNumber, u32, u64)> {
         let taken = std::mem::take(&mut *locked(&self.caller_refusals));
         taken.into_iter().map(|((caller, code), count)| (caller, code, count)).collect()
+    }
+
+    /// Count a TLS handshake that was refused. `detail` is the error's own words.
+    pub fn count_handshake_refusal(&self, reason: &'static str, detail: String) {
+        let mut all = locked(&self.handshake_refusals);
+        let (newest, count) = all.entry(reason).or_default();
+        *newest = detail;
+        *count += 1;
+    }
+
+    /// Take the refused TLS handshakes: (reason, the newest error's words, how many).
+    pub fn handshake_refusals(&self) -> Vec<(&'static str, String, u64)> {
+        let taken = std::mem::take(&mut *locked(&self.handshake_refusals));
+        taken.into_iter().map(|(reason, (detail, count))| (reason, detail, count)).collect()
     }
 
     /// The counts of refusals.

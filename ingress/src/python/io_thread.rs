@@ -144,6 +144,11 @@ impl IngressThread {
         self.shared.caller_refusals()
     }
 
+    /// Refused TLS handshakes since the last time: (reason, the newest error's words, how many).
+    fn handshake_refusals(&self) -> Vec<(&'static str, String, u64)> {
+        self.shared.handshake_refusals()
+    }
+
     /// Whether a batch may be taken now. If not, `fileno` becomes readable once it may.
     fn batch_ready(&self) -> bool {
         self.shared.is_batch_ready()

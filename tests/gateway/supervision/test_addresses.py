@@ -34,7 +34,12 @@ def health_of(address: str, service: str) -> int:
 @pytest.mark.parametrize("ingress", INGRESSES)
 @pytest.mark.parametrize(
     ("host", "reached_at"),
-    [("127.0.0.1", ["127.0.0.1"]), ("::1", ["[::1]"]), ("::", ["127.0.0.1", "[::1]"])],
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("::1", ["[::1]"]),
+        ("::", ["127.0.0.1", "[::1]"]),
+        ("localhost", ["127.0.0.1", "[::1]"]),
+    ],
 )
 def test_gateway_answers_at_the_addresses_of_its_host(
     tmp_path: Path, ingress: str, host: str, reached_at: list[str]

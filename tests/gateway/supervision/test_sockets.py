@@ -6,18 +6,18 @@ from contextlib import closing
 
 import pytest
 
-from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
+from gateway.supervision.sockets import LentSockets, SlotSockets, create_socket_channel
 
 
 def listening_worker(slot_sockets: SlotSockets, slot: int) -> socket.socket | None:
     """Send the slot's socket to a worker that listens at once; return the worker's copy of it."""
     parent_end, child_end = create_socket_channel()
-    with closing(parent_end), closing(LentSocket(child_end.detach())) as lent_socket:
-        slot_sockets.send_socket(slot, parent_end)
-        with lent_socket.received_socket() as fd:
-            if fd is None:
+    with closing(parent_end), closing(LentSockets(child_end.detach())) as lent_sockets:
+        slot_sockets.send_sockets(slot, parent_end)
+        with lent_sockets.received_sockets() as descriptors:
+            if not descriptors:
                 return None
-            listener = socket.socket(fileno=os.dup(fd))
+            listener = socket.socket(fileno=os.dup(descriptors[0]))
     listener.listen()
     listener.settimeout(5.0)
     return listener
@@ -58,17 +58,17 @@ def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
             socket.create_connection(("127.0.0.1", slot_sockets.port), 5.0).close()
 
 
-def test_lent_socket_yields_none_when_nothing_was_sent() -> None:
+def test_lent_sockets_are_none_when_nothing_was_sent() -> None:
     """A worker started by hand has no channel; another has a channel without a socket."""
-    with LentSocket(-1).received_socket() as fd:
-        assert fd is None
+    with LentSockets(-1).received_sockets() as descriptors:
+        assert descriptors == []
     parent_end, child_end = create_socket_channel()
     with (
         closing(parent_end),
-        closing(LentSocket(child_end.detach())) as lent_socket,
-        lent_socket.received_socket() as fd,
+        closing(LentSockets(child_end.detach())) as lent_sockets,
+        lent_sockets.received_sockets() as descriptors,
     ):
-        assert fd is None
+        assert descriptors == []
 
 
 def test_slot_sockets_ignore_a_worker_that_is_gone() -> None:
@@ -77,4 +77,18 @@ def test_slot_sockets_ignore_a_worker_that_is_gone() -> None:
         parent_end, child_end = create_socket_channel()
         child_end.close()
         with closing(parent_end):
-            slot_sockets.send_socket(0, parent_end)
+            slot_sockets.send_sockets(0, parent_end)
+
+
+def test_slot_sockets_of_localhost_are_of_both_families() -> None:
+    """Both have one port; a client that asks for `localhost` may try either."""
+    with closing(SlotSockets("localhost", 0)) as slot_sockets:
+        parent_end, child_end = create_socket_channel()
+        with closing(parent_end), closing(LentSockets(child_end.detach())) as lent_sockets:
+            slot_sockets.send_sockets(0, parent_end)
+            with lent_sockets.received_sockets() as descriptors:
+                names = []
+                for descriptor in descriptors:
+                    with socket.socket(fileno=os.dup(descriptor)) as bound:
+                        names.append(bound.getsockname()[:2])
+    assert names == [("127.0.0.1", slot_sockets.port), ("::1", slot_sockets.port)]

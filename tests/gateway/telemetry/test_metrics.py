@@ -78,6 +78,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_batch(33)
     metrics.count_refusals("churn", "UNAVAILABLE", "overload", 2)
     metrics.count_caller_refusals("crm", "UNAUTHENTICATED", 1)
+    metrics.count_handshake_refusals("no_certificate", 1)
     metrics.count_feature_rows("churn", "stale", 4)
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)

@@ -1,1 +1,1 @@
-"""Tests of the services of monitoring."""
+"""The services of monitoring on a real server."""

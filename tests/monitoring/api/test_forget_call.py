@@ -69,7 +69,9 @@ class ServedMonitoring:
             segments = OutcomeSegments(rows, self.store.find_version)
             sink = CellSinkService(self.store, Mock(), shares, segments, thread)
             removal = PersonRemoval(self.store, self.decisions, thread, sink.refuse_read_batches)
-            service = MonitoringService(self.store, self.decisions, shares, removal, Mock(), thread)
+            service = MonitoringService(
+                self.store, Mock(), self.decisions, shares, removal, Mock(), thread
+            )
             server = grpc.aio.server(interceptors=(access_interceptor(()),))
             server.add_generic_rpc_handlers(
                 (service_handler("CellSink", sink), service_handler("Monitoring", service))

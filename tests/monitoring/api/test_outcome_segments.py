@@ -10,11 +10,10 @@ from monitoring.api.decision_policy import day_of_id
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.cells.cell import CellCounts
 from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
-from monitoring.cells.outcome_columns import OutcomeKind
+from monitoring.cells.outcome_columns import OutcomeKind, id_digest
 from monitoring.cells.segments import SegmentRules, segments_to_proto
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.scored_inputs import ScoredRows
-from monitoring.fold.id_fields import id_digest
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore

@@ -96,7 +96,7 @@ def test_decisions_are_found_before_and_after_they_are_in_files(stores: Stores) 
     # A missing input is NaN in a file, as it was when it was scored.
     values = [item for batch in batches for item in np.frombuffer(batch.vectors, "<f4").tolist()]
     missing = sum(map(math.isnan, values))
-    parts = DayRows(stores.folder, stores.database).read("churn", DAY)
+    parts = DayRows(stores.folder, stores.database).day_rows("churn", DAY)
     assert missing == sum(np.isnan(part.vectors).sum() for _, part in parts) > 0
     rows = sum(len(batch.row_flags) // 4 for batch in batches)
     assert stores.decisions.rows() == rows

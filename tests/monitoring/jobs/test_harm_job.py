@@ -50,6 +50,7 @@ def test_streams_are_those_of_the_evidence() -> None:
     evidence = calibration_evidence(bins)
     assert streams["calibration above"].log_e == pytest.approx(evidence.log_e_above)
     assert streams["calibration below"].log_e == pytest.approx(evidence.log_e_below)
+    assert quality.brier is not None
     allowed = risk_allowed(quality.brier)
     assert streams["brier"].log_e == pytest.approx(brier_evidence(bins, allowed))
     counts = decisions_at(bins, 0.3)

@@ -16,9 +16,9 @@ from journal.prediction_id import hash_model_name
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.removal import PersonRemoval
 from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
+from monitoring.cells.outcome_columns import id_digest
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import UnreadableDecisionsError
-from monitoring.fold.id_fields import id_digest
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore

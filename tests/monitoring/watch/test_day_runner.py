@@ -102,9 +102,9 @@ def test_a_person_counts_once_a_day_and_once_a_week(days: VirtualDays) -> None:
 def test_files_and_blocks_have_the_same_persons(days: VirtualDays) -> None:
     """Rows are counted before and after compaction to Parquet."""
     days.push(FIRST_DAY, normal_rows(1))
-    waiting = dict(days.rows.read("churn", FIRST_DAY))
+    waiting = dict(days.rows.day_rows("churn", FIRST_DAY))
     days.decisions.compact()
-    stored = dict(days.rows.read("churn", FIRST_DAY))
+    stored = dict(days.rows.day_rows("churn", FIRST_DAY))
     assert waiting.keys() == stored.keys() == {"7"}
     before, after = waiting["7"], stored["7"]
     order = [np.lexsort((rows.at_unix_ns, rows.key_hash)) for rows in (before, after)]
@@ -115,7 +115,7 @@ def test_files_and_blocks_have_the_same_persons(days: VirtualDays) -> None:
         np.testing.assert_array_equal(*both)
     assert sorted(before.entity_ids) == sorted(after.entity_ids)
     # Of a day with too many rows whole keys are read.
-    for version, rows in days.rows.read("churn", FIRST_DAY, rows_max=PERSONS):
+    for version, rows in days.rows.day_rows("churn", FIRST_DAY, rows_max=PERSONS):
         assert version == "7"
         assert 0 < len(rows) <= 1.2 * PERSONS
         assert (np.unique(rows.key_hash, return_counts=True)[1] == 2).all()

@@ -19,6 +19,7 @@ from protos import registry_pb2 as pb
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryUnavailableError
+from registry.watching.applied_policies import AppliedPolicies
 from tests.monitoring.watch.virtual_days import VirtualDays
 from tests.registry.explanation.versions import version_files
 from tests.registry.registry_fixture import registry_fixture, run_walk
@@ -26,7 +27,7 @@ from tests.tiny_models import linear_model, tiny_contract
 from training.export.onnx_model import OnnxModel
 
 DAY_S = 86_400
-NOW_S = int(time.time()) + 60
+NOW_S = int(time.time()) + 3_600
 """After the changes that the tests make themselves."""
 TODAY = NOW_S // DAY_S
 PERSONS = 1_500
@@ -76,6 +77,7 @@ class Beside:
             (DriftLook(days.looks),),
             self.counts,
             self.changes,
+            AppliedPolicies(),
             now_s=lambda: TODAY * DAY_S + 7 * 3_600,
         )
 

@@ -63,6 +63,31 @@ def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
         assert ping(parse_store_url(store.url), 1.0) == "PONG"
 
 
+def test_up_listens_at_the_given_host_and_ports(tmp_path: Path) -> None:
+    """`localhost` is both families; the ports are the same at each start."""
+    port, metrics_port = free_tcp_port(), free_tcp_port()
+    options = ("--host", "localhost", "--port", str(port), "--metrics-port", str(metrics_port))
+    with turnout_up(tmp_path / "state", *options) as system:
+        assert system.addresses.gateway == f"localhost:{port}"
+        assert system.addresses.metrics == f"http://127.0.0.1:{metrics_port}/metrics"
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), 5.0).close()
+        assert system.turnout("models") == []
+
+
+def test_up_refuses_pages_beyond_this_machine_without_identities(tmp_path: Path) -> None:
+    """Nothing is started: the pages would say to everybody what is deployed and called."""
+    command = subprocess.run(
+        [*TURNOUT, "up", "--metrics-host", "0.0.0.0", "--folder", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert command.returncode == 1
+    assert "give the system --identities" in command.stderr
+    assert not (tmp_path / "state" / "gateway.json").exists()
+
+
 @pytest.mark.parametrize("option", ["--store", "--port"])
 def test_up_that_cannot_start_prints_why_and_leaves_no_process(tmp_path: Path, option: str) -> None:
     """It exits with 1 when the store does not answer, and when the port is taken."""

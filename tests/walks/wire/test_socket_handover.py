@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.standalone_gateway import standalone_gateway, write_gateway_folder
 from gateway.internal_error_log import InternalErrorLog
-from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
+from gateway.supervision.sockets import LentSockets, SlotSockets, create_socket_channel
 from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.interop.service import ingress_with_test_service
 from tests.walks.running_system import poll_system_until
@@ -68,15 +68,15 @@ def test_socket_handover_resets_no_connection_in_three_hundred_changes() -> None
 
     async def walk() -> Counter[str]:
         ports, (sender, receiver) = SlotSockets("127.0.0.1", 0), create_socket_channel()
-        lent, faults = LentSocket(receiver.detach()), InternalErrorLog(logging.getLogger("quiet"))
+        lent, faults = LentSockets(receiver.detach()), InternalErrorLog(logging.getLogger("quiet"))
 
         # Each ingress gets the slot's socket over the channel, as a worker does.
         async def opened_ingress() -> "object":
             ingress = ingress_with_test_service("native", faults)
-            ports.send_socket(0, sender)
-            with lent.received_socket() as fd:
-                assert fd is not None
-                assert await ingress.listen("127.0.0.1", ports.port, "", fd) == ports.port
+            ports.send_sockets(0, sender)
+            with lent.received_sockets() as descriptors:
+                assert len(descriptors) == 1
+                assert await ingress.listen("127.0.0.1", ports.port, "", descriptors) == ports.port
             return ingress
 
         # Under a flood of connections, one ingress after the other takes over.

@@ -1,0 +1,1 @@
+"""Cohorts of predictions with their outcomes: from cells, or from decisions joined with reports."""

@@ -1,0 +1,388 @@
+"""The look at outcomes: how good a version's scores were, cohort by cohort, and whether it harms.
+
+A cohort is the predictions of one day (UTC), or of a week from Monday. When its horizon and grace
+are over it is final: its figures are stored for good, and it enters the detectors of harm once.
+Before, its figures are provisional: they say what the outcomes that are usually reported by this
+age let expect. Figures of the holdout stand beside those of everybody, because acting on scores
+changes outcomes; where there is a holdout, the detectors look at it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitoring.cohorts.labelled_rows import DayRowSource, read_labelled
+from monitoring.cohorts.outcome_cells import (
+    BY_ROLE,
+    DAYS_A_WEEK,
+    EVERYBODY,
+    HOLDOUT,
+    OTHERS,
+    CohortCells,
+    maturity_of,
+    read_cohort,
+)
+from monitoring.cohorts.report_counts import look_at_reports
+from monitoring.cohorts.row_figures import (
+    figures_of_rows,
+    figures_of_segments,
+    has_row_figures,
+)
+from monitoring.jobs.grouping import MonitoringAlarm
+from monitoring.jobs.quality import (
+    REPORTED_OUTCOMES,
+    CohortQuality,
+    cohort_labels,
+    cohort_quality,
+    quality_on_holdout,
+)
+from monitoring.store.cohort_store import CohortStore
+from monitoring.store.look_store import LookOutcome, StoredFigure
+from monitoring.watch.day_looks import DayOfVersion
+from monitoring.watch.harm_look import (
+    alarm_details,
+    budget_of_harm,
+    has_probabilities,
+    is_learned,
+    look_for_fallen_area,
+    look_for_harm,
+    outcome_alarm,
+    quality_settings,
+    watched_outcomes,
+)
+from stats.accuracy.area import area_figure
+from stats.accuracy.maturity import Delays, delays_of_elapsed
+from stats.accuracy.values import value_figures
+from stats.alarms.budget import Cadence
+from stats.figure import Figure, no_figure
+
+Details = Mapping[str, Any]
+
+COVERED_MIN = 0.98
+"""Share of the rows that cells must have where a row without a report counts as negative."""
+DAILY_AGES = 14
+"""Up to this age the figures of a provisional cohort are made again each day, then each week."""
+DELAY_MEMORY = 1.0 - 1.0 / 91
+"""What a day's delays still weigh a day later: a quarter of a year counts."""
+SUNDAY = 3
+"""Unix day modulo 7 of each Sunday: day 0 was a Thursday."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found of one outcome so far."""
+
+    state: dict[str, Any]
+    figures: list[StoredFigure] = field(default_factory=list)
+    alarms: dict[MonitoringAlarm, Details] = field(default_factory=dict)
+
+
+class QualityLook:
+    """Looks at the outcomes of a version's cohorts (DayLook).
+
+    decisions  scored rows, for segments, shadows, classes and calls; None: none are kept.
+    """
+
+    def __init__(self, store: CohortStore, decisions: DayRowSource | None = None) -> None:
+        self._store = store
+        self._decisions = decisions
+
+    @property
+    def name(self) -> str:
+        """The name under which its state is stored."""
+        return "quality"
+
+    def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
+        """Return figures, alarms and the state after the day (see DayLook)."""
+        states: dict[str, Any] = {}
+        figures: list[StoredFigure] = []
+        alarms: dict[MonitoringAlarm, Details] = {}
+        for name in watched_outcomes(day.policy):
+            found = _Found(dict(state.get(name, {})))
+            if day.facts.bins.outputs:
+                self._look_at_outcome(day, name, found)
+            states[name] = found.state
+            figures += found.figures
+            alarms |= found.alarms
+        return LookOutcome(
+            figures=tuple(figures), alarms=tuple(alarms), state=states, details=alarms
+        )
+
+    def _look_at_outcome(self, day: DayOfVersion, name: str, found: _Found) -> None:
+        days = maturity_of(day.policy.outcomes[name]).days
+        final = day.day - days
+        # Shadows have no cells with outcomes, and classes and calls need the rows.
+        if day.shadow or has_row_figures(day.facts.task):
+            found.figures += self._row_figures(day, name, final)
+            return
+        cells = self._read(day, name, final, final)
+        delays = _delays(found.state)
+        if cells.cells:
+            found.figures += self._final_figures(day, name, final, cells, delays)
+            self._look_for_harm(day, name, final, cells, found)
+            self._look_at_reports(day, name, final, cells, found)
+            found.figures += self._segment_figures(day, name, final)
+            # Later cohorts are judged by the delays of this one too.
+            found.state["delays"] = _with_delays(found.state, cells, days)
+        found.figures += self._provisional_figures(day, name, days, _delays(found.state))
+        if final % DAYS_A_WEEK == SUNDAY:
+            self._look_at_week(day, name, final, found)
+
+    def _read(self, day: DayOfVersion, name: str, first: int, last: int) -> CohortCells:
+        facts = day.facts
+        return read_cohort(
+            self._store,
+            facts.model,
+            facts.version,
+            (first, last),
+            name,
+            day.policy.outcomes[name],
+            facts.bins.outputs[0],
+        )
+
+    def _final_figures(
+        self, day: DayOfVersion, name: str, last: int, cells: CohortCells, delays: Delays
+    ) -> list[StoredFigure]:
+        """Return the figures of a final cohort: of everybody, by role, and of the holdout."""
+        length, age = cells.days, day.day - last
+        whole = self._quality(day, name, cells, age, delays)
+        figures = list(_stored(day, name, last, length, whole))
+        if not has_probabilities(day.facts):
+            return figures
+        # Canary and pinned calls beside production.
+        settings = quality_settings(day.facts, day.policy.outcomes[name])
+        roles = [scope for scope in BY_ROLE if cells.has_rows(scope)]
+        for scope in roles if len(roles) > 1 else []:
+            quality = cohort_quality(cells.cohort(scope, age), settings, delays)
+            figures += _stored(day, name, last, length, quality, scope.name)
+        # The holdout, and what acting changes.
+        if cells.has_rows(HOLDOUT) and not self._lacking(day, cells, last):
+            compared = quality_on_holdout(
+                cells.cohort(HOLDOUT, age), cells.cohort(OTHERS, age), settings, delays
+            )
+            figures += _stored(day, name, last, length, compared.holdout, HOLDOUT.name)
+            note = {"outcome": name, "explanation": compared.explanation}
+            for metric, figure in compared.by_acting.items():
+                figures.append(
+                    _figure(day, f"{metric} {name}, by acting", last, length, figure, note)
+                )
+        return figures
+
+    def _quality(
+        self, day: DayOfVersion, name: str, cells: CohortCells, age: int, delays: Delays
+    ) -> CohortQuality:
+        """Return the quality of everybody's predictions, by what the task allows."""
+        settings = quality_settings(day.facts, day.policy.outcomes[name])
+        cohort = cells.cohort(EVERYBODY, age)
+        scored = int(cohort.scored.sum())
+        maturity = settings.policy.maturity(age)
+        if has_probabilities(day.facts):
+            if lacking := self._lacking(day, cells, day.day - age):
+                quality = cohort_quality(cohort, settings, delays)
+                missing = {metric: no_figure(scored, lacking) for metric in quality.figures}
+                return CohortQuality(maturity, missing, no_figure(scored, lacking), quality.basis)
+            return cohort_quality(cohort, settings, delays)
+        # Predicted values by their errors; other scores by how they order the rows.
+        reported = int(cohort.positives.sum() + cohort.negatives.sum())
+        coverage = no_figure(scored, "") if not scored else _share(reported, scored)
+        if day.facts.task == "regression":
+            errors = value_figures(cells.errors(EVERYBODY))
+            return CohortQuality(maturity, errors, coverage, REPORTED_OUTCOMES)
+        if lacking := self._lacking(day, cells, day.day - age):
+            missing = {"auc": no_figure(scored, lacking)}
+            return CohortQuality(maturity, missing, coverage, REPORTED_OUTCOMES)
+        labels = cohort_labels(cohort, settings.policy)
+        auc = {"auc": area_figure(labels.filled(), binning=True)}
+        return CohortQuality(maturity, auc, coverage, REPORTED_OUTCOMES)
+
+    def _lacking(self, day: DayOfVersion, cells: CohortCells, last: int) -> str:
+        """Return why no figure of these cells would be true, or ""."""
+        if cells.rolled_up:
+            return "the counts of these days were rolled up to weeks, which have other days too"
+        if cells.policy.absent != "negative":
+            return ""
+        first = last - cells.days + 1
+        share = self._store.counted_share(day.facts.model, day.facts.version, first, last)
+        if share is not None and share < COVERED_MIN:
+            return (
+                f"{share:.0%} of the rows were counted, and outcomes of all of them are reported, "
+                "so nothing follows from rows without a report; journal all keys (journal_sampled)"
+            )
+        return ""
+
+    def _look_for_harm(
+        self, day: DayOfVersion, name: str, final: int, cells: CohortCells, found: _Found
+    ) -> None:
+        """Let a final cohort enter the detectors: the holdout's part where there is a holdout."""
+        outcome = day.policy.outcomes[name]
+        if not has_probabilities(day.facts) or not is_learned(day.facts, day.policy, name):
+            return
+        if self._lacking(day, cells, final):
+            return
+        found.state["holdout"] = found.state.get("holdout", False) or cells.has_rows(HOLDOUT)
+        scope = HOLDOUT if found.state["holdout"] else EVERYBODY
+        # Without any report the reporter is broken, and the look at reports says so.
+        everybody = cells.cohort(EVERYBODY, day.day - final)
+        if not int(everybody.positives.sum() + everybody.negatives.sum()):
+            return
+        bins = cohort_labels(cells.cohort(scope, day.day - final), maturity_of(outcome))
+        saved = found.state.get("harm", {})
+        harm = look_for_harm(day, name, final, bins, saved, found.figures)
+        found.alarms |= harm.alarms
+        found.state["harm"] = harm.state
+
+    def _look_at_reports(
+        self, day: DayOfVersion, name: str, final: int, cells: CohortCells, found: _Found
+    ) -> None:
+        """Add the figures of the reports about a final cohort, and their alarms."""
+        facts, budget = day.facts, budget_of_harm(day.facts, day.policy)
+        limits = {
+            stream: budget[f"{stream} {name}", Cadence.DAILY].log_threshold
+            for stream in ("reports", "delays")
+        }
+        saved = found.state.get("reports", {})
+        reports = look_at_reports(
+            cells, self._store, facts.model, facts.version, day.day, final, saved, limits
+        )
+        found.state["reports"] = reports.state
+        figures = [
+            _figure(day, shown, last, 1, figure, {"outcome": name})
+            for shown, (figure, last) in reports.figures.items()
+        ]
+        found.figures += figures
+        for stream, since in reports.changes.items():
+            alarm = outcome_alarm(day, f"{stream} {name}", since)
+            found.alarms[alarm] = alarm_details(name, final, figures)
+
+    def _look_at_week(self, day: DayOfVersion, name: str, sunday: int, found: _Found) -> None:
+        """Return the figures of the final week that ends on *sunday*, and look at its area."""
+        cells = self._read(day, name, sunday - DAYS_A_WEEK + 1, sunday)
+        if not cells.cells:
+            return
+        figures = self._final_figures(day, name, sunday, cells, _delays(found.state))
+        found.figures += figures
+        usable = has_probabilities(day.facts) and is_learned(day.facts, day.policy, name)
+        if not usable or self._lacking(day, cells, sunday):
+            return
+        scope = HOLDOUT if found.state.get("holdout") else EVERYBODY
+        policy = maturity_of(day.policy.outcomes[name])
+        bins = cohort_labels(cells.cohort(scope, policy.days), policy).filled()
+        saved = found.state.get("area", {})
+        area = look_for_fallen_area(day, name, sunday, bins, saved, figures)
+        found.alarms |= area.alarms
+        found.state["area"] = area.state
+
+    def _provisional_figures(
+        self, day: DayOfVersion, name: str, days: int, delays: Delays
+    ) -> list[StoredFigure]:
+        """Return the figures of the cohorts that are not final yet."""
+        figures: list[StoredFigure] = []
+        for age in range(days):
+            if age >= DAILY_AGES and age % DAYS_A_WEEK:
+                continue
+            cells = self._read(day, name, day.day - age, day.day - age)
+            if cells.has_rows(EVERYBODY):
+                quality = self._quality(day, name, cells, age, delays)
+                figures += _stored(day, name, day.day - age, 1, quality)
+        return figures
+
+    def _segment_figures(self, day: DayOfVersion, name: str, final: int) -> list[StoredFigure]:
+        """Return the figures of a final day by segment. They are of the rows of decisions."""
+        if not day.policy.segments or not has_probabilities(day.facts):
+            return []
+        rows = read_labelled(
+            self._decisions, self._store, day.facts.model, day.facts.version, (final, final), name
+        )
+        facts, outcome = day.facts, day.policy.outcomes[name]
+        settings = quality_settings(facts, outcome)
+        found = figures_of_segments(
+            rows, outcome, facts.bins, facts.dictionaries, day.policy.segments, settings
+        )
+        return [
+            stored
+            for segment, quality in found.items()
+            for stored in _stored(day, name, final, 1, quality, segment=segment)
+        ]
+
+    def _row_figures(self, day: DayOfVersion, name: str, final: int) -> list[StoredFigure]:
+        """Return the figures of a final day that need the rows of decisions."""
+        facts, outcome = day.facts, day.policy.outcomes[name]
+        rows = read_labelled(
+            self._decisions,
+            self._store,
+            facts.model,
+            facts.version,
+            (final, final),
+            name,
+            shadow=day.shadow,
+        )
+        settings = quality_settings(facts, outcome)
+        quality = figures_of_rows(rows, outcome, facts.bins, facts.task, settings)
+        return list(_stored(day, name, final, 1, quality))
+
+
+def _share(hits: int, rows: int) -> Figure:
+    share = min(hits / rows, 1.0)
+    return Figure(share, share, share, rows)
+
+
+def _delays(state: Mapping[str, Any]) -> Delays:
+    return Delays(np.array(state.get("delays", ()), dtype=np.float64))
+
+
+def _with_delays(state: Mapping[str, Any], cells: CohortCells, days: int) -> list[float]:
+    """Return the delays of earlier final cohorts, fading, and of this one.
+
+    Reports that came when the cohort was final are left out: no cohort will wait for them.
+    """
+    new = delays_of_elapsed(cells.delays()[: days + 1]).counts
+    known = np.zeros(len(new))
+    before = np.array(state.get("delays", ()), dtype=np.float64)[: len(new)]
+    known[: len(before)] = before * DELAY_MEMORY
+    return [round(count, 4) for count in (known + new).tolist()]
+
+
+def _stored(
+    day: DayOfVersion,
+    name: str,
+    last: int,
+    days: int,
+    quality: CohortQuality,
+    scope: str = "",
+    segment: str = "",
+) -> Iterator[StoredFigure]:
+    """Yield the figures of a cohort with what a reader must know of them."""
+    details = {
+        "outcome": name,
+        "maturity": str(quality.maturity),
+        "basis": quality.basis,
+        "coverage": quality.coverage.definition(),
+        "notes": list(quality.notes),
+    }
+    for metric, figure in quality.figures.items():
+        shown = f"{metric} {name}{', ' if scope else ''}{scope}"
+        yield _figure(day, shown, last, days, figure, details, segment)
+
+
+def _figure(
+    day: DayOfVersion,
+    shown: str,
+    last: int,
+    days: int,
+    figure: Figure,
+    details: Details,
+    segment: str = "",
+) -> StoredFigure:
+    return StoredFigure(
+        model=day.facts.model,
+        version=day.facts.version,
+        kind="quality",
+        name=shown,
+        last_day=last,
+        days=days,
+        figure=figure,
+        segment=segment,
+        details=details,
+    )

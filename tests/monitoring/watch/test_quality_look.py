@@ -1,0 +1,391 @@
+"""The look at outcomes: figures of cohorts, and each cohort in the detectors once."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+from monitoring.store.look_store import LookOutcome
+from monitoring.store.window_counts import WindowBatchRows
+from monitoring.watch.day_looks import SealedFacts
+from monitoring.watch.harm_look import budget_of_harm, harm_detectors
+from monitoring.watch.quality_look import QualityLook
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
+from stats.alarms.budget import GROUP_WEIGHTS, RISK, Cadence
+from tests.monitoring.outcome_world import (
+    CHURN,
+    FIRST_DAY,
+    DayRowsInMemory,
+    OutcomeWorld,
+    churn_day,
+    churn_facts,
+    decision_rows,
+    figures_by_name,
+    report,
+    report_rows,
+)
+
+DAYS = 3
+"""Horizon and grace of the outcome."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[OutcomeWorld]:
+    """Return an empty store."""
+    opened = OutcomeWorld(tmp_path)
+    yield opened
+    opened.store.close()
+
+
+def draw_scores(seed: int, rows: int = 800) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return scores like those of a model of churn."""
+    return np.random.default_rng(seed).beta(2, 5, rows)
+
+
+def add_days(
+    world: OutcomeWorld,
+    first: int,
+    count: int,
+    *,
+    shift: float = 0.0,
+    noise: float = 0.0,
+    rows: int = 800,
+    delay: int = 0,
+    holdout: bool = False,
+) -> None:
+    """Add calibrated cohorts, or some whose outcomes are shifted in log-odds or follow less."""
+    for day in range(first, first + count):
+        scores = draw_scores(day, rows)
+        rng = np.random.default_rng(day + 10**6)
+        margins = np.log(scores / (1 - scores)) + shift + noise * rng.normal(size=rows)
+        positive = rng.random(rows) < 1 / (1 + np.exp(-margins))
+        delays = rng.integers(delay, delay + 2, rows)
+        world.add_cohort(day, scores, positive, delays=delays, holdout=holdout)
+
+
+def look_through(
+    look: QualityLook,
+    first: int,
+    last: int,
+    state: Mapping[str, Any] | None = None,
+    facts: SealedFacts | None = None,
+) -> list[LookOutcome]:
+    """Look at each day as the runner does, with the state of the day before as JSON."""
+    found: list[LookOutcome] = []
+    for number in range(first, last + 1):
+        saved = json.loads(json.dumps(found[-1].state if found else state or {}))
+        found.append(look.look(churn_day(number, facts=facts), saved))
+    return found
+
+
+def test_final_cohort_has_the_figures_of_its_rows(world: OutcomeWorld) -> None:
+    """They are those of scikit-learn on the rows, up to the width of a bin."""
+    scores = draw_scores(1)
+    positive = np.random.default_rng(2).random(len(scores)) < scores
+    world.add_cohort(FIRST_DAY, scores, positive)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
+    figures = figures_by_name(found)
+    expected = {
+        "auc": roc_auc_score(positive, scores),
+        "log_loss": log_loss(positive, scores),
+        "brier": brier_score_loss(positive, scores),
+        "precision_at_100": positive[np.argsort(-scores)[:100]].mean(),
+    }
+    for metric, value in expected.items():
+        found = figures[f"{metric} churned", FIRST_DAY, 1]
+        assert found.figure.value == pytest.approx(value, abs=0.004), metric
+        assert found.details["maturity"] == "final"
+        assert found.details["basis"] == "of all predictions"
+    assert figures["precision_at_1000 churned", FIRST_DAY, 1].figure.lacking
+    assert "cost churned" not in {name for name, _, _ in figures}
+
+
+def test_cohort_is_provisional_until_horizon_and_grace_are_over(world: OutcomeWorld) -> None:
+    """Without delays of final cohorts there is no figure; with them the interval covers it."""
+    look = QualityLook(world.cohorts)
+    add_days(world, FIRST_DAY, 6)
+    # Of the newest cohort the reports of the first day are there, of a quarter of the outcomes.
+    day, scores = FIRST_DAY + 6, draw_scores(7)
+    rng = np.random.default_rng(8)
+    positive = rng.random(len(scores)) < scores
+    early = rng.random(len(scores)) < 0.25
+    world.add_cohort(day, scores, positive, positive & early, delays=np.zeros(800, np.int64))
+    first = look_through(look, FIRST_DAY, FIRST_DAY)
+    (lacking,) = {item.figure.lacking for item in first[0].figures}
+    assert lacking.startswith("not enough data: 0 of 100 outcomes of final cohorts")
+    found = look_through(look, FIRST_DAY + 1, day, first[-1].state)
+    newest = figures_by_name(found)["brier churned", day, 1]
+    assert newest.details["maturity"] == "provisional"
+    assert newest.details["notes"][0].startswith("provisional: 2")
+    # The other reports come, and the final figure takes the place of the provisional one.
+    world.add_cohort(day, scores, positive, positive & ~early, scored=False)
+    final = look_through(look, day + 1, day + DAYS, found[-1].state)
+    settled = figures_by_name(final)["brier churned", day, 1]
+    assert settled.details["maturity"] == "final"
+    _, low, high = newest.figure.bounds()
+    assert low < settled.figure.bounds()[0] < high
+    assert settled.figure.bounds()[0] == pytest.approx(
+        brier_score_loss(positive, scores), abs=0.002
+    )
+
+
+def test_healthy_version_raises_nothing_and_weeks_have_figures(world: OutcomeWorld) -> None:
+    """Three weeks of calibrated scores, which is what the version was approved with."""
+    add_days(world, FIRST_DAY, 21, rows=1_500)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY, FIRST_DAY + 23)
+    assert [alarm for outcome in found for alarm in outcome.alarms] == []
+    figures = figures_by_name(found)
+    weeks = [day for name, day, days in figures if (name, days) == ("auc churned", 7)]
+    epoch = date(1970, 1, 1).toordinal()
+    assert {date.fromordinal(epoch + day).isoweekday() for day in weeks} == {7}
+    assert figures["auc churned", weeks[-1], 7].figure.n == 7 * 1_500
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "stream"),
+    [
+        ({"shift": 0.9}, "calibration", "calibration above churned"),
+        ({"shift": -0.9}, "calibration", "calibration below churned"),
+        ({"shift": 0.0, "noise": 5.0}, "risk", "brier churned"),
+    ],
+)
+def test_harm_alarms_once_its_cohorts_are_final(
+    world: OutcomeWorld, change: dict[str, float], kind: str, stream: str
+) -> None:
+    """The change is dated by predictions, not by reports, and the detector starts again."""
+    broken = FIRST_DAY + 3
+    add_days(world, FIRST_DAY, 3, rows=3_000)
+    add_days(world, broken, 6, rows=3_000, **change)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, broken + 5 + DAYS)
+    alarms = [(number, alarm) for number, item in enumerate(found) for alarm in item.alarms]
+    number, alarm = next((number, item) for number, item in alarms if item.stream == stream)
+    assert alarm.kind == kind
+    assert alarm.at == (FIRST_DAY + DAYS + number + 1) * 86_400
+    assert 0 <= alarm.since // 86_400 - broken <= 2
+    assert number >= 3
+    details = found[number].details[alarm]
+    assert details["outcome"] == "churned"
+    assert "brier churned" in details["figures"]
+    # From here on it is at 0 again.
+    states = found[number].state["churned"]["harm"][stream.removesuffix(" churned")]
+    assert (states["alarms"], states["since"]) == (1, None)
+
+
+def test_fallen_area_alarms_by_its_weeks(world: OutcomeWorld) -> None:
+    """Scores that say less than approved: the weeks that alarmed are not used again."""
+    facts = churn_facts({"metrics": {"auc": {"value": 0.95}}})
+    sunday = FIRST_DAY + 2
+    add_days(world, sunday - 6, 28, rows=1_500)
+    found: list[LookOutcome] = []
+    for week in range(4):
+        state = found[-1].state if found else None
+        day = sunday + DAYS + 7 * week
+        found += look_through(QualityLook(world.cohorts), day, day, state, facts)
+    alarms = [alarm for item in found for alarm in item.alarms]
+    assert {(alarm.kind, alarm.stream) for alarm in alarms} == {("auc", "auc churned")}
+    details = next(item.details[alarms[0]] for item in found if alarms[0] in item.alarms)
+    assert details["approved"] == 0.95
+    assert details["bound"]["high"] < 0.93
+    assert found[-1].state["churned"]["area"]["weeks"] == []
+
+
+def test_holdout_stands_beside_everybody_and_is_what_detectors_see(world: OutcomeWorld) -> None:
+    """Acting prevents outcomes of those who are acted on. That is no loss of calibration."""
+    add_days(world, FIRST_DAY, 5, rows=2_000, shift=-1.0)
+    add_days(world, FIRST_DAY, 5, rows=2_000, holdout=True)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + 4 + DAYS)
+    assert [alarm for item in found for alarm in item.alarms] == []
+    figures = figures_by_name(found)
+    day = FIRST_DAY + 4
+    everybody = figures["calibration_intercept churned", day, 1].figure.value
+    holdout = figures["calibration_intercept churned, holdout", day, 1].figure.value
+    acting = figures["calibration_intercept churned, by acting", day, 1]
+    assert everybody is not None
+    assert holdout is not None
+    assert everybody < -0.3
+    assert abs(holdout) < 0.3
+    assert acting.figure.value == pytest.approx(-1.0, abs=0.4)
+    assert "is no decay" in acting.details["explanation"]
+
+
+def test_canary_and_pinned_calls_stand_beside_production(world: OutcomeWorld) -> None:
+    """Pinned calls chose the version themselves, so they are not part of everybody."""
+    for role, rows in ((1, 500), (2, 400), (3, 300)):
+        scores = draw_scores(role, rows)
+        world.add_cohort(FIRST_DAY, scores, scores > 0.4, role=role)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
+    figures = figures_by_name(found)
+    names = (
+        "accuracy churned",
+        *(f"accuracy churned, {r}" for r in ("production", "canary", "pinned")),
+    )
+    assert [figures[name, FIRST_DAY, 1].figure.n for name in names] == [900, 500, 400, 300]
+
+
+def test_rules_of_positive_outcomes(world: OutcomeWorld) -> None:
+    """A rule that cells do not know is applied to the values themselves."""
+    at_ms = (FIRST_DAY * 24 + 5) * 3_600_000
+    values = [0.0, 1.0, 5.0, 20.0, -3.0]
+    events = [
+        report(bytes([n + 1]) * 64, at_ms, value, score=(n + 1) / 8)
+        for n, value in enumerate(values)
+    ]
+    world.push(outcomes=events)
+    for rule, expected in {"> 0": 3, ">= 5": 2, "<= 0": 2, "any": 5, "= 1": 1}.items():
+        outcome = OutcomePolicy(positive_when=rule, horizon="5d", absent="unknown")
+        policy = MonitoringPolicy(outcomes={"churned": outcome})
+        look = QualityLook(world.cohorts)
+        found = look.look(churn_day(FIRST_DAY + 5, policy), {})
+        by_name = {item.name: item for item in found.figures if item.last_day == FIRST_DAY}
+        positive = by_name["recall churned"].figure
+        assert positive.lacking == f"not enough data: {expected} of 30 positive rows needed", rule
+        assert by_name["auc churned"].details["basis"].startswith("among predictions")
+
+
+@pytest.mark.parametrize(
+    ("horizon", "grace", "days"), [("36h", "0d", 2), ("20m", "1h", 1), ("24h", "90m", 2)]
+)
+def test_horizons_in_hours_are_rounded_up_to_days(
+    world: OutcomeWorld, horizon: str, grace: str, days: int
+) -> None:
+    """So a cohort is never final before its outcomes can have come."""
+    outcome = OutcomePolicy(positive_when=">= 1", horizon=horizon, grace=grace, absent="negative")
+    add_days(world, FIRST_DAY, 1)
+    for day in range(FIRST_DAY, FIRST_DAY + days + 1):
+        today = churn_day(day, MonitoringPolicy(outcomes={"churned": outcome}))
+        found = QualityLook(world.cohorts).look(today, {})
+        maturities = {i.details["maturity"] for i in found.figures if i.name == "auc churned"}
+        assert maturities == {"provisional" if day < FIRST_DAY + days else "final"}
+
+
+def test_equal_labels_no_outcomes_and_odd_reports(world: OutcomeWorld) -> None:
+    """Each is a sentence or a count of its own, and never a number that looks like accuracy."""
+    scores = draw_scores(1, 300)
+    world.add_cohort(FIRST_DAY, scores, np.zeros(300, np.bool_))
+    at_ms, day = ((FIRST_DAY + 1) * 24) * 3_600_000, 86_400_000
+    reported = (FIRST_DAY + DAYS + 1) * day
+    world.add_cohort(FIRST_DAY + 1, scores, np.random.default_rng(4).random(300) < scores)
+    world.push(
+        outcomes=[
+            report(b"a" * 64, at_ms, event_unix_ms=at_ms - 10 * day),
+            report(b"b" * 64, at_ms, float("nan")),
+            report(b"c" * 64, at_ms, event_unix_ms=at_ms + 20 * day),
+            *[report(b"d" * 64, at_ms, value) for value in (1.0, 1.0, 0.0)],
+            report(b"e" * 64, at_ms, forged=True, received_unix_ms=reported, model=""),
+        ]
+    )
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS + 1)
+    figures = figures_by_name(found)
+    assert "positive" in figures["auc churned", FIRST_DAY, 1].figure.lacking
+    # Nobody reports, where scores expect 86 outcomes: that is not called a loss of calibration.
+    (alarm,) = [alarm for item in found for alarm in item.alarms]
+    assert (alarm.kind, alarm.stream) == ("outcomes", "missing churned")
+    counted = figures["before prediction churned", FIRST_DAY + 1, 1].figure
+    for word in ("before prediction", "in the future", "not a number", "duplicate", "corrected"):
+        share = figures[f"{word} churned", FIRST_DAY + 1, 1].figure
+        assert share.value == pytest.approx(1 / counted.n), word
+    orphan = figures["orphan churned", FIRST_DAY + DAYS + 1, 1].figure
+    assert orphan.value == pytest.approx(1 / (counted.n + 1))
+
+
+def test_longer_delays_are_an_alarm_of_their_own(world: OutcomeWorld) -> None:
+    """And after it the new delays are the usual ones."""
+    add_days(world, FIRST_DAY, 14)
+    add_days(world, FIRST_DAY + 14, 6, delay=2)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + 19 + DAYS)
+    alarms = [alarm for item in found for alarm in item.alarms]
+    assert [(alarm.kind, alarm.stream) for alarm in alarms] == [("outcomes", "delays churned")]
+    assert 0 <= alarms[0].since // 86_400 - (FIRST_DAY + 14) <= 1
+
+
+def test_nothing_follows_from_rows_that_were_not_counted(world: OutcomeWorld) -> None:
+    """Reports come of all keys. If the journal has a tenth of them, the others are no negatives."""
+    add_days(world, FIRST_DAY, 1)
+    rows = Counter({("churn", "7", FIRST_DAY * 24 + 12): 8_000})
+    world.store.add_windows([WindowBatchRows("gateway-1/0/1", 1, rows, rows, FIRST_DAY * 24)])
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
+    figure = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure
+    assert figure.lacking.startswith("10% of the rows were counted")
+    assert found[0].alarms == ()
+
+
+def test_segments_and_shadows_have_figures_of_kept_rows(world: OutcomeWorld) -> None:
+    """A shadow's rows have the ids of the answers, and so the outcomes of the answers."""
+    rng = np.random.default_rng(3)
+    scores = rng.random(400)
+    vectors = rng.integers(0, 3, (400, 3)).astype(np.float32)
+    positive = rng.random(400) < scores
+    answers = decision_rows(FIRST_DAY, [str(n) for n in range(400)], scores, vectors=vectors)
+    shadow = decision_rows(FIRST_DAY, [str(n) for n in range(400)], 1 - scores, role=5)
+    kept = DayRowsInMemory()
+    # Rows of another version do not count.
+    kept.add(FIRST_DAY, answers, "6")
+    kept.add(FIRST_DAY, answers)
+    kept.add(FIRST_DAY, shadow)
+    world.push(outcomes=report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    world.add_cohort(FIRST_DAY, scores, np.zeros(400, np.bool_))
+    policy = MonitoringPolicy(
+        outcomes={"churned": CHURN},
+        segments={"tenure": Segmentation(feature="f1", ranges={"new": (0.0, 1.5)})},
+    )
+    look = QualityLook(world.cohorts, kept)
+    found = look.look(churn_day(FIRST_DAY + DAYS, policy), {})
+    areas = {item.segment: item.figure for item in found.figures if item.name == "auc churned"}
+    new = vectors[:, 1] < 1.5
+    for segment, rows in (("tenure=new", new), ("tenure=other", ~new)):
+        value = roc_auc_score(positive[rows], scores[rows])
+        assert areas[segment].value == pytest.approx(value, abs=0.01)
+        assert areas[segment].n == rows.sum()
+    found = look.look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
+    (area,) = [item.figure.value for item in found.figures if item.name == "auc churned"]
+    assert area == pytest.approx(1 - roc_auc_score(positive, scores), abs=0.01)
+    # Without decisions the sentence says what to switch on.
+    found = QualityLook(world.cohorts).look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
+    assert all("--decisions" in item.figure.lacking for item in found.figures)
+
+
+def test_detectors_of_outcomes_share_the_weight_of_their_group(world: OutcomeWorld) -> None:
+    """The drift look asks for them, so that both have one budget."""
+    outcome = OutcomePolicy(positive_when=">= 1", horizon="5d", value=100.0, cost=4.0)
+    policy = MonitoringPolicy(outcomes={"churned": outcome}, budget=0.5)
+    labels = {"bins": [200, 600], "positives": [10, 90], "negatives": [300, 100]}
+    facts = churn_facts(held_out_labels=labels)
+    names = {(item.name, item.cadence) for item in harm_detectors(facts, policy)}
+    daily = ("calibration above", "calibration below", "brier", "cost", "reports", "delays")
+    assert names == {
+        *((f"{stream} churned", Cadence.DAILY) for stream in daily),
+        ("auc churned", Cadence.WEEKLY),
+    }
+    spent = sum(item.alarms_max for item in budget_of_harm(facts, policy).values())
+    assert spent == pytest.approx(0.5 * GROUP_WEIGHTS[RISK])
+    # What is not known has no detector: adopted versions have no metrics, and no policy no money.
+    bare = harm_detectors(churn_facts({}), MonitoringPolicy(outcomes={"churned": CHURN}))
+    assert {item.name for item in bare} == {
+        f"{stream} churned" for stream in (*daily[:2], "reports", "delays")
+    }
+    assert harm_detectors(facts, MonitoringPolicy()) == ()
+    # The acts are no quality, and another outcome than the learned one is not calibrated.
+    several = MonitoringPolicy(outcomes={"churned": CHURN, "called": CHURN, "acted": CHURN})
+    assert {item.name for item in harm_detectors(facts, several) if "called" in item.name} == {
+        "reports called",
+        "delays called",
+    }
+
+
+def test_stored_looks_are_found_again(world: OutcomeWorld) -> None:
+    """A look that is made again finds the same, and figures, state and alarms can be stored."""
+    add_days(world, FIRST_DAY, 5)
+    look = QualityLook(world.cohorts)
+    for day in range(FIRST_DAY + DAYS, FIRST_DAY + DAYS + 3):
+        state = world.looks.look_state("churn", "7", "quality").state
+        outcome = look.look(churn_day(day), state)
+        assert outcome == look.look(churn_day(day), state)
+        assert world.looks.save_look("churn", "7", look.name, day, outcome)
+        stored = world.looks.read_figures(0, 10**6, model="churn", kind="quality")
+        assert all(figure in stored for figure in outcome.figures)

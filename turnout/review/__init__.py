@@ -1,0 +1,1 @@
+"""The weekly review: what is red, what waits for whom, and what was decided."""
