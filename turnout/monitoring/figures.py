@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 BUDGET = "budget"
 """Kind of the figures that say how many false alarms a group of detectors may raise."""
+UNWATCHED_SHOWN = 10
+"""Streams without a detector that are named below the table."""
 BUDGET_DAYS = 91
 """Days back in which the newest budget of a version is looked for."""
 
@@ -87,12 +89,20 @@ def show_alarms(
     }
     screen.result(value, alarms_table(found))
     _hints(screen, notes)
-    for look in looks.looks:
-        for stream, reason in sorted(look.unwatched.items()):
-            screen.hint(f"{look.model} {look.version}: {stream} has no detector: {reason}")
-    if found:
-        screen.hint(f"Next: turnout incidents show {found[-1].incident_id or 'INCIDENT'}")
-    else:
+    unwatched = [
+        f"{look.model} {look.version}: {stream} has no detector: {reason}"
+        for look in looks.looks
+        for stream, reason in sorted(look.unwatched.items())
+    ]
+    for line in unwatched[:UNWATCHED_SHOWN]:
+        screen.hint(line)
+    if len(unwatched) > UNWATCHED_SHOWN:
+        screen.hint(f"{len(unwatched) - UNWATCHED_SHOWN} more have none; --json names all of them.")
+    # The newest alarm that has an incident is where a person goes on.
+    incidents = [alarm.incident_id for alarm in found if alarm.incident_id]
+    if incidents:
+        screen.hint(f"Next: turnout incidents show {incidents[-1]}")
+    elif not found:
         screen.hint(f"No alarm in {days} days.")
 
 
