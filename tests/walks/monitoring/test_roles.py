@@ -1,4 +1,4 @@
-"""Who sees figures of fairness, who accepts a reference, and who reads the metrics of control."""
+"""Roles: figures of fairness, accepted references, and the metrics of control."""
 
 import datetime as dt
 import urllib.error
