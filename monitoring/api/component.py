@@ -247,6 +247,8 @@ class MonitoringComponent:
                 if not failing:
                     log.warning("%s", error)
                 failing = True
+            except Exception:  # what is done by the clock goes on, and the log says what failed
+                log.exception("monitoring: %s failed and is tried again", work.__name__)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)

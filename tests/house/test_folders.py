@@ -187,7 +187,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("new_project",),
     ),
     "turnout": (
-        ("define", "errors"),
+        ("define", "errors", "library_errors"),
         ("views", "processes"),
         ("cli",),
         ("notices",),
