@@ -48,6 +48,8 @@ class ListPages:
             model=request.model,
             kind=request.kind,
             name=request.name,
+            version=request.version,
+            newest=request.newest,
             without=(FAIRNESS,) if hidden else (),
             token=request.page_token,
             limit=limit,

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, Table, func, literal, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, Table, and_, func, literal, select, tuple_
 
 from monitoring.cells.cell import ROW_FLAGS
 from monitoring.errors import BadPageError
@@ -103,37 +103,33 @@ class PageStore:
         model: str = "",
         kind: str = "",
         name: str = "",
+        version: str = "",
+        newest: bool = False,
         without: Sequence[str] = (),
         token: str = "",
         limit: int = 500,
     ) -> Generator[tuple[StoredFigure, str]]:
         """Yield figures of periods that end in [since_day, until_day), each with its token.
 
+        newest   only the newest of each name and length. With model, version and kind its rows are
+                 found by the primary key.
         without  kinds that are left out.
 
         Raises BadPageError and MonitoringStoreError.
         """
         chosen = [figures.c.last_day >= since_day, figures.c.last_day < until_day]
-        chosen += _equal(figures, model=model, kind=kind, name=name)
+        chosen += _equal(figures, model=model, version=version, kind=kind, name=name)
         if without:
             chosen.append(figures.c.kind.not_in(list(without)))
-        for row in self._rows(select(figures).where(*chosen), figures, FIGURE_KEY, token, limit):
+        query = _newest(chosen) if newest else select(figures).where(*chosen)
+        for row in self._rows(query, figures, FIGURE_KEY, token, limit):
             yield _figure(row), page_token(row[name] for name in FIGURE_KEY)
 
     def newest_figures(self, since_day: int, kinds: Sequence[str]) -> list[StoredFigure]:
         """Return the newest figure of each name, of periods that end on *since_day* or later."""
-        names = ("model", "version", "kind", "segment", "name", "days")
-        columns = [figures.c[name] for name in names]
-        newest = (
-            select(*columns, func.max(figures.c.last_day).label("last_day"))
-            .where(figures.c.last_day >= since_day, figures.c.kind.in_(list(kinds)))
-            .group_by(*columns)
-            .subquery()
-        )
-        equal = [figures.c[name] == newest.c[name] for name in (*names, "last_day")]
-        query = select(figures).join(newest, onclause=equal[0] & _all(equal[1:]))
+        chosen = [figures.c.last_day >= since_day, figures.c.kind.in_(list(kinds))]
         with self._database.read_transaction() as connection:
-            return [_figure(row) for row in connection.execute(query).mappings()]
+            return [_figure(row) for row in connection.execute(_newest(chosen)).mappings()]
 
     def alarms(
         self, since_unix_s: int, until_unix_s: int, *, model: str = "", token: str = "", limit: int
@@ -224,11 +220,18 @@ def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items() if value]
 
 
-def _all(conditions: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
-    joined = conditions[0]
-    for condition in conditions[1:]:
-        joined = joined & condition
-    return joined
+def _newest(chosen: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return the query for the newest figure of each name and length among those chosen."""
+    names = [name for name in FIGURE_KEY if name != "last_day"]
+    columns = [figures.c[name] for name in names]
+    newest = (
+        select(*columns, func.max(figures.c.last_day).label("last_day"))
+        .where(*chosen)
+        .group_by(*columns)
+        .subquery()
+    )
+    equal = and_(*(figures.c[name] == newest.c[name] for name in FIGURE_KEY))
+    return select(figures).join(newest, onclause=equal)
 
 
 def _figure(row: Mapping[Any, Any]) -> StoredFigure:

@@ -54,6 +54,7 @@ def test_number_of_gauges_is_bounded() -> None:
             stored_figure("auc churned", kind="quality", version="6"),
             stored_figure("selection ratio women", kind="fairness"),
             stored_figure("score", kind="budget"),
+            stored_figure("auc churned", kind="quality", details={"maturity": "provisional"}),
             stored_figure("rows counted of rows scored", 0.9, kind="coverage"),
         ],
         IN_SERVICE,

@@ -35,7 +35,8 @@ def test_figures_are_the_newest_of_each_name() -> None:
         ("psi f0 against training", 0.31, "small"),
         ("psi f1 against accepted days", 0.04, "small"),
     ]
-    assert sections["quality"].rows[0]["state"] == "final"
+    quality = [(row["value"], row["state"], row["until"]) for row in sections["quality"].rows]
+    assert quality == [(0.7, "final", "2026-10-25"), (0.8, "provisional", "2026-11-28")]
     assert sections["estimate"].rows[0]["number"] == "not enough data: 12 of 30 rows needed"
     assert sections["uplift"].empty.startswith("not enough data: no figure of this kind")
     assert sections["fairness"].empty.startswith("not shown: figures of fairness are left out")
