@@ -60,7 +60,7 @@ def _section(kind: FigureKind, inputs: ReviewInputs) -> ReviewSection:
         else f"not enough data: no figure of this kind in this week; there are some once "
         f"{kind.wanted}"
     )
-    columns = ("model", "version", "figure", "segment", "number", "state", "n", "until")
+    columns = ("model", "version", "figure", "segment", "number", "state", "n", "days", "until")
     notes = (DRIFT_NOTE,) if kind.kind == DRIFT and rows else ()
     return ReviewSection(kind.kind, kind.title, columns, tuple(rows), empty, notes)
 
