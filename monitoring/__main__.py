@@ -15,6 +15,7 @@ from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
 from monitoring.api.server import serve_monitoring
+from monitoring.cohorts.sensitive_attributes import given_store
 from monitoring.errors import MonitoringError
 from monitoring.metrics.page import MetricsAddress
 from registry.types import read_token
@@ -40,6 +41,7 @@ async def run_server(
         certificate=options.registry_certificate,
         decisions=options.decisions,
         metrics=metrics_address(options),
+        online_store=given_store(options.online_store, options.store_passwords),
     )
     server = await serve_monitoring(
         component, options.listen, certificate=own, identities=options.identities
@@ -83,6 +85,17 @@ def main() -> None:
         "--decisions",
         type=decisions_option,
         help="keys of 65536 of which scored rows are kept; default: as policies say; 0: none",
+    )
+    # Where looks at fairness read sensitive attributes.
+    parser.add_argument(
+        "--online-store",
+        default="",
+        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+    )
+    parser.add_argument(
+        "--store-passwords",
+        default="",
+        help="folder with the passwords of its users, of a store of `turnout up`",
     )
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
     parser.add_argument("--as", dest="actor", default="monitoring", help="its name at the registry")

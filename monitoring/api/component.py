@@ -19,10 +19,24 @@ from monitoring.api.decision_shares import DecisionShares
 from monitoring.api.pages import ListPages
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
+from monitoring.cohorts.sensitive_attributes import (
+    AttributeSource,
+    OnlineAttributes,
+    OnlineStoreAddress,
+)
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
+from monitoring.looks.budget_look import BudgetLook
+from monitoring.looks.coverage_look import CoverageLook
+from monitoring.looks.day_looks import DayLook
+from monitoring.looks.drift_look import DriftLook
+from monitoring.looks.estimate_look import EstimateLook
+from monitoring.looks.fairness_look import FairnessLook
+from monitoring.looks.harm_look import harm_detectors
+from monitoring.looks.quality_look import QualityLook
+from monitoring.looks.uplift_look import HoldoutOf, UpliftLook
 from monitoring.metrics.control_metrics import ControlMetrics
 from monitoring.metrics.page import MetricsAddress
 from monitoring.store.cell_rows import Retention
@@ -32,14 +46,9 @@ from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.pages import PageStore
 from monitoring.store.window_counts import WindowBatchRows
-from monitoring.watch.budget_look import BudgetLook
-from monitoring.watch.coverage_look import CoverageLook
-from monitoring.watch.day_looks import DayLook
-from monitoring.watch.drift_look import DriftLook
-from monitoring.watch.harm_look import harm_detectors
+from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
-from monitoring.watch.quality_look import QualityLook
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryError
@@ -77,13 +86,21 @@ def database_url(folder: Path, url: str) -> str:
 
 
 def day_looks(
-    database: MonitoringDatabase, store: MonitoringStore, looks: LookStore, rows: DayRows
+    database: MonitoringDatabase,
+    store: MonitoringStore,
+    rows: DayRows,
+    holdout_of: HoldoutOf,
+    attributes: AttributeSource | None = None,
 ) -> tuple[DayLook, ...]:
     """Return the looks at a day, in the order in which they are made."""
+    looks, cohorts = LookStore(database), CohortStore(database)
     return (
         CoverageLook(store, looks),
         DriftLook(looks),
-        QualityLook(CohortStore(database), rows),
+        QualityLook(cohorts, rows),
+        EstimateLook(cohorts, rows),
+        UpliftLook(cohorts, holdout_of, rows),
+        FairnessLook(cohorts, attributes, rows),
         BudgetLook(looks, harm_detectors),
     )
 
@@ -99,6 +116,7 @@ class MonitoringComponent:
     retention    how long cells and outcomes are kept.
     decisions    of 65,536 keys, those of which rows are kept; None: as the policies say.
     metrics      where the metrics page is; None: there is none.
+    online_store  from which looks at fairness read sensitive attributes; None: from none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
     Raises MonitoringStoreError when the database cannot be opened.
@@ -116,6 +134,7 @@ class MonitoringComponent:
         retention: Retention | None = None,
         decisions: int | None = None,
         metrics: MetricsAddress | None = None,
+        online_store: OnlineStoreAddress | None = None,
     ) -> None:
         # What is kept, and for how long.
         make_private_folder(folder)
@@ -126,6 +145,7 @@ class MonitoringComponent:
         self._decisions_problem = "" if decisions == 0 or find_spec("duckdb") else NO_DUCKDB
         if self._decisions_problem:
             log.warning("%s", self._decisions_problem)
+        self._online_store = online_store
         # The decisions are stored in the transaction of their batch.
         database = MonitoringDatabase(database_url(folder, url))
         self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
@@ -142,22 +162,28 @@ class MonitoringComponent:
         self.metrics = ControlMetrics(metrics, self.store, self.pages, self._registry)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
-        rows = DayRows(folder / "decisions", database)
+        rows, holdouts = DayRows(folder / "decisions", database), HoldoutHistory()
         self._watcher = ModelWatcher(
             self._registry,
             self.store,
             self.looks,
             rows,
-            day_looks(database, self.store, self.looks, rows),
+            day_looks(database, self.store, rows, holdouts.holdout_of, self._attributes()),
             self._counts,
             self._changes,
             self._policies,
+            holdouts,
         )
         self._bins = BinsCache(self._registry, self.store)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _attributes(self) -> AttributeSource | None:
+        """Return where looks at fairness read sensitive views; None: no store was given."""
+        store = self._online_store
+        return None if store is None else OnlineAttributes(store.open, self._policies.view)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve CellSink and Monitoring on *server*, which must not have started yet.

@@ -167,6 +167,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("store", "store/migrations", "store/migrations/versions"),
         ("decisions",),
         ("cohorts",),
+        ("looks",),
         ("fold", "explain", "incidents"),
         ("metrics", "watch"),
         ("api",),

@@ -169,6 +169,9 @@ def run_monitoring(
         int | None,
         typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
     ] = None,
+    online_store: Annotated[
+        str, typer.Option(help="URL of the online store, for looks at fairness. Default: none.")
+    ] = "",
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
     ] = None,
@@ -194,6 +197,7 @@ def run_monitoring(
         "--registry-certificate": context.certificate(),
         "--store": database,
         "--decisions": "" if decisions is None else str(decisions),
+        "--online-store": online_store,
         "--identities": identities,
         "--metrics": metrics,
         "--metrics-token-file": metrics_token_file,
