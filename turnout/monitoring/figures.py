@@ -13,7 +13,13 @@ from registry.types import RegistryError
 from turnout.cli import clients
 from turnout.cli.arguments import Model, MonitoringAddress
 from turnout.cli.context import CommandContext
-from turnout.views.figures import alarm_json, alarms_table, figure_json, figures_table
+from turnout.views.figures import (
+    alarm_json,
+    alarms_table,
+    figure_json,
+    figures_table,
+    notes_of_figures,
+)
 from turnout.views.terminal import Terminal, terminal, text_table
 
 if TYPE_CHECKING:
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 BUDGET = "budget"
 """Kind of the figures that say how many false alarms a group of detectors may raise."""
+NOTES_SHOWN = 5
+"""Sentences of figures that are shown below the table; --json has each with its figure."""
 UNWATCHED_SHOWN = 10
 """Streams without a detector that are named below the table."""
 BUDGET_DAYS = 91
@@ -54,8 +62,9 @@ def show_figures(
     screen = terminal(context.json)
     if not shown:
         asyncio.run(_require_known(context, model))
-    screen.result([figure_json(figure) for figure in shown], figures_table(shown))
-    _hints(screen, notes)
+    values = [figure_json(figure) for figure in shown]
+    screen.result(values, figures_table(shown))
+    _hints(screen, [*notes, *notes_of_figures(values, NOTES_SHOWN)])
     if not shown:
         screen.hint(
             f"No figure of {model} in {days} days. Looks at a day begin when it is over; "

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from turnout.review.inputs import ReviewInputs
 from turnout.review.section import ReviewSection
-from turnout.views.figures import figure_text
+from turnout.views.figures import figure_text, notes_of_figures
 
 DRIFT = "drift"
+NOTES_SHOWN = 5
+"""Sentences of figures that a section has."""
 FEATURES_SHOWN = 5
 """Features of a version whose drift is shown."""
 AGAINST = ("training", "accepted days")
@@ -61,8 +63,10 @@ def _section(kind: FigureKind, inputs: ReviewInputs) -> ReviewSection:
         f"{kind.wanted}"
     )
     columns = ("model", "version", "figure", "segment", "number", "state", "n", "days", "until")
-    notes = (DRIFT_NOTE,) if kind.kind == DRIFT and rows else ()
-    return ReviewSection(kind.kind, kind.title, columns, tuple(rows), empty, notes)
+    notes = notes_of_figures(shown, NOTES_SHOWN)
+    if kind.kind == DRIFT and rows:
+        notes.append(DRIFT_NOTE)
+    return ReviewSection(kind.kind, kind.title, columns, tuple(rows), empty, tuple(notes))
 
 
 def _newest(figures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

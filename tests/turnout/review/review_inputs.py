@@ -105,7 +105,9 @@ def busy_inputs() -> ReviewInputs:
                 figure("quality", "auc churned", 0.6, "2026-10-25", details=FINAL),
                 figure("quality", "auc churned", 0.8, "2026-11-28", details=PROVISIONAL),
                 figure("quality", "auc churned", None, "2026-11-29", details=PROVISIONAL),
-                figure("estimate", "auc churned", None, "2026-11-29"),
+                figure(
+                    "estimate", "auc churned", None, "2026-11-29", details={"blind_spot": "Blind."}
+                ),
             ),
             alarms=(waits, mpb.RaisedAlarm(model="churn", version="7", incident_id="5f2a91c0")),
             notes=("figures of fairness are left out, because they are for the role auditor",),

@@ -37,6 +37,7 @@ def test_figures_are_the_newest_of_each_name() -> None:
     ]
     quality = [(row["value"], row["state"], row["until"]) for row in sections["quality"].rows]
     assert quality == [(0.7, "final", "2026-10-25"), (0.8, "provisional", "2026-11-28")]
+    assert sections["estimate"].notes == ("Blind",)
     assert sections["estimate"].rows[0]["number"] == "not enough data: 12 of 30 rows needed"
     assert sections["uplift"].empty.startswith("not enough data: no figure of this kind")
     assert sections["fairness"].empty.startswith("not shown: figures of fairness are left out")
