@@ -9,6 +9,7 @@ from turnout.review.week import ReviewPeriod
 
 DAY_MS = 86_400_000
 NOW_MS = 20_787 * DAY_MS
+BLIND = {"blind_spot": "Blind."}
 FINAL = {"maturity": "final"}
 PROVISIONAL = {"maturity": "provisional"}
 PERIOD = ReviewPeriod(20_780, "2026-W48")
