@@ -5,8 +5,10 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from monitoring.cells.outside_rows import OUTPUT, is_outside_version
 from monitoring.errors import MonitoringStoreError
 from monitoring.metrics.exposition import ControlReadings, exposition
 from monitoring.metrics.headlines import DAILY_KINDS, LATE_KINDS, Headline, headlines
@@ -14,6 +16,7 @@ from monitoring.metrics.page import MetricsAddress, MetricsPage
 from monitoring.store.look_store import StoredFigure
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.pages import FIVE_MINUTES_FROM, INT_MAX, PageStore
+from protos import monitoring_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import Deployment, NotFoundError, RegistryError
 
@@ -160,8 +163,10 @@ class ControlMetrics:
         # How far readers and looks are.
         now = time.time()
         today, hour = int(now) // DAY_S, int(now) // HOUR_S + 1
-        readers = self._store.reader_statuses()
         looks = [row for row, _ in self._pages.looks(limit=LOOKS_MAX)]
+        # Versions that another system serves have no deployment.
+        elsewhere = [row for row in looks if is_outside_version(row.version)]
+        outputs |= {(row.model, row.version): frozenset({OUTPUT}) for row in elsewhere}
         # Figures are read again when there is news.
         key = (
             frozenset(outputs),
@@ -185,13 +190,22 @@ class ControlMetrics:
                 for item in self._store.coverage(hour - 24, hour)
                 if item.window_rows
             },
-            readers={
-                item.journal.gateway: (item.pushed_unix_ms / 1_000, item.backlog_bytes)
-                for item in readers
-            },
+            readers=readers_by_gateway(self._store.reader_statuses()),
             looks={
                 (row.model, row.version, row.name): float(row.until_unix_s)
                 for row in looks
                 if (row.model, row.version) in outputs
             },
         )
+
+
+def readers_by_gateway(readers: Iterable[pb.ReaderStatus]) -> dict[str, tuple[float, int]]:
+    """Return gateway -> when its latest journal was pushed, and the bytes that all have to read."""
+    found: dict[str, tuple[float, int]] = {}
+    for reader in readers:
+        at_s, backlog = reader.pushed_unix_ms / 1_000, reader.backlog_bytes
+        if reader.journal.gateway in found:
+            other_s, other = found[reader.journal.gateway]
+            at_s, backlog = min(at_s, other_s), backlog + other
+        found[reader.journal.gateway] = at_s, backlog
+    return found

@@ -225,7 +225,9 @@ async def _read_monitoring(
             looks = await client.looks()
             found = await client.figures(period.first_day, period.last_day + 1)
             # Outcomes take long, so final figures of this week may be of a period before it.
-            for model, version in served:
+            seen = (await client.status(*hours)).versions
+            watched = {*served, *((item.model, item.version) for item in seen)}
+            for model, version in sorted(watched):
                 for kind in LATE_KINDS:
                     found += await client.figures(
                         period.first_day - LATE_DAYS,
@@ -238,7 +240,7 @@ async def _read_monitoring(
             return MonitoringInputs(
                 figures=tuple(map(figure_json, found)),
                 alarms=tuple(await client.alarms(*seconds)),
-                coverage=tuple((await client.status(*hours)).versions),
+                coverage=tuple(seen),
                 references=frozenset((item.model, item.version) for item in looks.references),
                 notes=tuple(client.notes),
             )
