@@ -437,7 +437,7 @@ class ReaderStatus(_message.Message):
     def __init__(self, journal: _Optional[_Union[JournalName, _Mapping]] = ..., pushed_unix_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., backlog_bytes: _Optional[int] = ..., newest_unix_ns: _Optional[int] = ..., damages: _Optional[int] = ..., lost_bytes: _Optional[int] = ..., newest_damages: _Optional[_Iterable[_Union[JournalDamage, _Mapping]]] = ...) -> None: ...
 
 class FiguresRequest(_message.Message):
-    __slots__ = ("model", "kind", "since_day", "until_day", "limit", "page_token", "name")
+    __slots__ = ("model", "kind", "since_day", "until_day", "limit", "page_token", "name", "version", "newest")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SINCE_DAY_FIELD_NUMBER: _ClassVar[int]
@@ -445,6 +445,8 @@ class FiguresRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
     model: str
     kind: str
     since_day: int
@@ -452,7 +454,9 @@ class FiguresRequest(_message.Message):
     limit: int
     page_token: str
     name: str
-    def __init__(self, model: _Optional[str] = ..., kind: _Optional[str] = ..., since_day: _Optional[int] = ..., until_day: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    version: str
+    newest: bool
+    def __init__(self, model: _Optional[str] = ..., kind: _Optional[str] = ..., since_day: _Optional[int] = ..., until_day: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., newest: _Optional[bool] = ...) -> None: ...
 
 class FiguresPage(_message.Message):
     __slots__ = ("figures", "next_page_token", "note")

@@ -1,7 +1,7 @@
 """The services turnout.v1.CellSink and turnout.v1.Monitoring.
 
 What blocks, which is the database, runs in one thread, so that the event loop of the control
-process is free for rollouts.
+process is free for rollouts. Lists are read beside that thread, so that readers push meanwhile.
 """
 
 # ruff: noqa: ARG002, N802  the names and parameters are monitoring.proto's
@@ -176,20 +176,20 @@ class MonitoringService:
     async def GetFigures(self, request: pb.FiguresRequest, context: Context) -> pb.FiguresPage:
         """Return a page of figures, with those of fairness for auditors only."""
         identity = caller_identity()
-        return await self._run(lambda: self._pages.figures(request, identity))
+        return await asyncio.to_thread(lambda: self._pages.figures(request, identity))
 
     async def GetAlarms(self, request: pb.AlarmsRequest, context: Context) -> pb.AlarmsPage:
         """Return a page of alarms."""
         identity = caller_identity()
-        return await self._run(lambda: self._pages.alarms(request, identity))
+        return await asyncio.to_thread(lambda: self._pages.alarms(request, identity))
 
     async def GetLooks(self, request: pb.LooksRequest, context: Context) -> pb.LooksPage:
         """Return how far each look is."""
-        return await self._run(lambda: self._pages.looks(request))
+        return await asyncio.to_thread(lambda: self._pages.looks(request))
 
     async def GetCells(self, request: pb.CellsRequest, context: Context) -> pb.CellsPage:
         """Return a page of the totals of cells."""
-        return await self._run(lambda: self._pages.cells(request))
+        return await asyncio.to_thread(lambda: self._pages.cells(request))
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
