@@ -81,6 +81,10 @@ TEXT_BYTES_MAX = {
     "LooksRequest.page_token": 4_096,
     "CellsRequest.page_token": 4_096,
     "ForgetRequest.id_digests": 2**21,
+    "ScoresPart.at_unix_ms": 80_000,
+    "ScoresPart.scores": 40_000,
+    "OutcomesPart.at_unix_ms": 80_000,
+    "OutcomesPart.values": 80_000,
 }
 """Bytes of one text in UTF-8. A rollout's reasons are shorter, because the reason of its
 deployment has them and the rollout's id."""

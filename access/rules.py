@@ -147,11 +147,13 @@ RULES: dict[str, AccessRule] = {
     **_service(
         "turnout.v1.Monitoring",
         GetStatus=READ,
+        Forget=_change(OPERATOR),
+        ImportScores=_change(OPERATOR),
+        ImportOutcomes=_change(OPERATOR),
         GetFigures=READ,  # figures of fairness for auditors only (monitoring/api)
         GetAlarms=READ,
         GetLooks=READ,
         GetCells=READ,
-        Forget=_change(OPERATOR),
     ),
     # An explanation shows what is known of a person, so the role `reader` is not among them.
     **_service("turnout.v1.Explainer", Explain=_role(APPROVER, AUTHOR, OPERATOR)),

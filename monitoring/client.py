@@ -61,13 +61,26 @@ class MonitoringClient:
         return reply
 
     async def figures(
-        self, since_day: int, until_day: int = 0, *, model: str = "", kind: str = "", name: str = ""
+        self,
+        since_day: int,
+        until_day: int = 0,
+        *,
+        model: str = "",
+        version: str = "",
+        kind: str = "",
+        name: str = "",
+        newest: bool = False,
     ) -> list[pb.FigureOfPeriod]:
-        """Return the figures of periods that end in [since_day, until_day), oldest first."""
+        """Return the figures of periods that end in [since_day, until_day), oldest first.
+
+        newest  only the newest of each name and length; quick with model, version and kind.
+        """
         request = pb.FiguresRequest(
             model=model,
             kind=kind,
+            version=version,
             name=name,
+            newest=newest,
             since_day=since_day,
             until_day=until_day,
             limit=ITEMS_A_PAGE,

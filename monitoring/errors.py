@@ -25,6 +25,10 @@ class BadDecisionsError(MonitoringError):
     """A block of decisions does not have the rows and columns that it states."""
 
 
+class BadImportError(MonitoringError):
+    """Scores or outcomes of a model elsewhere cannot be what they state."""
+
+
 class BadPageError(MonitoringError):
     """The token of a page is none that this server gave, or belongs to another list."""
 

@@ -29,7 +29,7 @@ class SegmentPosition(_message.Message):
     def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., check: _Optional[int] = ..., complete: _Optional[bool] = ..., gone: _Optional[bool] = ...) -> None: ...
 
 class ReaderState(_message.Message):
-    __slots__ = ("sequence", "positions", "decisions_of_65536", "decisions_by_model")
+    __slots__ = ("sequence", "positions", "decisions_of_65536", "decisions_by_model", "segments")
     class DecisionsByModelEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,11 +41,43 @@ class ReaderState(_message.Message):
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_OF_65536_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_BY_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     positions: _containers.RepeatedCompositeFieldContainer[SegmentPosition]
     decisions_of_65536: int
     decisions_by_model: _containers.ScalarMap[str, int]
-    def __init__(self, sequence: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[SegmentPosition, _Mapping]]] = ..., decisions_of_65536: _Optional[int] = ..., decisions_by_model: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    segments: _containers.RepeatedCompositeFieldContainer[ModelSegments]
+    def __init__(self, sequence: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[SegmentPosition, _Mapping]]] = ..., decisions_of_65536: _Optional[int] = ..., decisions_by_model: _Optional[_Mapping[str, int]] = ..., segments: _Optional[_Iterable[_Union[ModelSegments, _Mapping]]] = ...) -> None: ...
+
+class ModelSegments(_message.Message):
+    __slots__ = ("model", "segmentations")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTATIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    segmentations: _containers.RepeatedCompositeFieldContainer[Segmentation]
+    def __init__(self, model: _Optional[str] = ..., segmentations: _Optional[_Iterable[_Union[Segmentation, _Mapping]]] = ...) -> None: ...
+
+class Segmentation(_message.Message):
+    __slots__ = ("name", "feature", "parts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    feature: str
+    parts: _containers.RepeatedCompositeFieldContainer[SegmentPart]
+    def __init__(self, name: _Optional[str] = ..., feature: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[SegmentPart, _Mapping]]] = ...) -> None: ...
+
+class SegmentPart(_message.Message):
+    __slots__ = ("name", "low", "high", "categories")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    low: float
+    high: float
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., categories: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionBinsRequest(_message.Message):
     __slots__ = ("model", "version", "version_digest")
@@ -84,14 +116,16 @@ class OutputBins(_message.Message):
     def __init__(self, name: _Optional[str] = ..., probability: _Optional[bool] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class FeatureBins(_message.Message):
-    __slots__ = ("name", "edges", "categories")
+    __slots__ = ("name", "edges", "categories", "dictionary")
     NAME_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_FIELD_NUMBER: _ClassVar[int]
     name: str
     edges: _containers.RepeatedScalarFieldContainer[float]
     categories: int
-    def __init__(self, name: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., categories: _Optional[int] = ...) -> None: ...
+    dictionary: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., categories: _Optional[int] = ..., dictionary: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Cell(_message.Message):
     __slots__ = ("model", "version", "version_digest", "role", "holdout", "segment", "hour", "columns")
@@ -144,7 +178,7 @@ class JournalDamage(_message.Message):
     def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class OutcomeEvent(_message.Message):
-    __slots__ = ("id_digest", "model_hash", "version_digest", "role", "holdout", "predicted_unix_ms", "key_hash", "score", "row", "name", "value", "event_unix_ms", "received_unix_ms", "model", "forged")
+    __slots__ = ("id_digest", "model_hash", "version_digest", "role", "holdout", "predicted_unix_ms", "key_hash", "score", "row", "name", "value", "event_unix_ms", "received_unix_ms", "model", "forged", "prediction_id", "segments")
     ID_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +194,8 @@ class OutcomeEvent(_message.Message):
     RECEIVED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FORGED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     id_digest: bytes
     model_hash: int
     version_digest: int
@@ -175,7 +211,9 @@ class OutcomeEvent(_message.Message):
     received_unix_ms: int
     model: str
     forged: bool
-    def __init__(self, id_digest: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., predicted_unix_ms: _Optional[int] = ..., key_hash: _Optional[int] = ..., score: _Optional[float] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_unix_ms: _Optional[int] = ..., received_unix_ms: _Optional[int] = ..., model: _Optional[str] = ..., forged: _Optional[bool] = ...) -> None: ...
+    prediction_id: bytes
+    segments: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id_digest: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., predicted_unix_ms: _Optional[int] = ..., key_hash: _Optional[int] = ..., score: _Optional[float] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_unix_ms: _Optional[int] = ..., received_unix_ms: _Optional[int] = ..., model: _Optional[str] = ..., forged: _Optional[bool] = ..., prediction_id: _Optional[bytes] = ..., segments: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DecisionBlock(_message.Message):
     __slots__ = ("model", "version", "version_digest", "day", "rows", "width", "outputs", "entities", "content")
@@ -294,6 +332,58 @@ class VersionEntities(_message.Message):
     entities: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, versions: _Optional[_Iterable[str]] = ..., entities: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ScoresPart(_message.Message):
+    __slots__ = ("model", "content_digest", "number", "version", "keys", "predictions", "at_unix_ms", "scores", "edges")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    content_digest: bytes
+    number: int
+    version: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    predictions: _containers.RepeatedScalarFieldContainer[str]
+    at_unix_ms: bytes
+    scores: bytes
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., version: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class OutcomesPart(_message.Message):
+    __slots__ = ("model", "content_digest", "number", "keys", "predictions", "at_unix_ms", "names", "values")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    content_digest: bytes
+    number: int
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    predictions: _containers.RepeatedScalarFieldContainer[str]
+    at_unix_ms: bytes
+    names: _containers.RepeatedScalarFieldContainer[str]
+    values: bytes
+    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class ImportReply(_message.Message):
+    __slots__ = ("known", "rows", "unattributed")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNATTRIBUTED_FIELD_NUMBER: _ClassVar[int]
+    known: bool
+    rows: int
+    unattributed: int
+    def __init__(self, known: _Optional[bool] = ..., rows: _Optional[int] = ..., unattributed: _Optional[int] = ...) -> None: ...
+
 class ForgetReply(_message.Message):
     __slots__ = ("outcomes", "calls", "rows", "files", "unknown_rows")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
@@ -347,7 +437,7 @@ class ReaderStatus(_message.Message):
     def __init__(self, journal: _Optional[_Union[JournalName, _Mapping]] = ..., pushed_unix_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., backlog_bytes: _Optional[int] = ..., newest_unix_ns: _Optional[int] = ..., damages: _Optional[int] = ..., lost_bytes: _Optional[int] = ..., newest_damages: _Optional[_Iterable[_Union[JournalDamage, _Mapping]]] = ...) -> None: ...
 
 class FiguresRequest(_message.Message):
-    __slots__ = ("model", "kind", "since_day", "until_day", "limit", "page_token", "name")
+    __slots__ = ("model", "kind", "since_day", "until_day", "limit", "page_token", "name", "version", "newest")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SINCE_DAY_FIELD_NUMBER: _ClassVar[int]
@@ -355,6 +445,8 @@ class FiguresRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
     model: str
     kind: str
     since_day: int
@@ -362,7 +454,9 @@ class FiguresRequest(_message.Message):
     limit: int
     page_token: str
     name: str
-    def __init__(self, model: _Optional[str] = ..., kind: _Optional[str] = ..., since_day: _Optional[int] = ..., until_day: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    version: str
+    newest: bool
+    def __init__(self, model: _Optional[str] = ..., kind: _Optional[str] = ..., since_day: _Optional[int] = ..., until_day: _Optional[int] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., newest: _Optional[bool] = ...) -> None: ...
 
 class FiguresPage(_message.Message):
     __slots__ = ("figures", "next_page_token", "note")

@@ -231,6 +231,16 @@ class MonitoringStub:
                 request_serializer=protos_dot_monitoring__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=protos_dot_monitoring__pb2.ForgetReply.FromString,
                 _registered_method=True)
+        self.ImportScores = channel.unary_unary(
+                '/turnout.v1.Monitoring/ImportScores',
+                request_serializer=protos_dot_monitoring__pb2.ScoresPart.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.ImportReply.FromString,
+                _registered_method=True)
+        self.ImportOutcomes = channel.unary_unary(
+                '/turnout.v1.Monitoring/ImportOutcomes',
+                request_serializer=protos_dot_monitoring__pb2.OutcomesPart.SerializeToString,
+                response_deserializer=protos_dot_monitoring__pb2.ImportReply.FromString,
+                _registered_method=True)
 
 
 class MonitoringServicer:
@@ -277,6 +287,20 @@ class MonitoringServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportScores(self, request, context):
+        """Counts scores, or outcomes, of a model that another system serves. A part that was stored is
+        recognised by the digest of the whole content and its number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportOutcomes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitoringServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -309,6 +333,16 @@ def add_MonitoringServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=protos_dot_monitoring__pb2.ForgetRequest.FromString,
                     response_serializer=protos_dot_monitoring__pb2.ForgetReply.SerializeToString,
+            ),
+            'ImportScores': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportScores,
+                    request_deserializer=protos_dot_monitoring__pb2.ScoresPart.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.ImportReply.SerializeToString,
+            ),
+            'ImportOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportOutcomes,
+                    request_deserializer=protos_dot_monitoring__pb2.OutcomesPart.FromString,
+                    response_serializer=protos_dot_monitoring__pb2.ImportReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -474,6 +508,60 @@ class Monitoring:
             '/turnout.v1.Monitoring/Forget',
             protos_dot_monitoring__pb2.ForgetRequest.SerializeToString,
             protos_dot_monitoring__pb2.ForgetReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportScores(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/ImportScores',
+            protos_dot_monitoring__pb2.ScoresPart.SerializeToString,
+            protos_dot_monitoring__pb2.ImportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Monitoring/ImportOutcomes',
+            protos_dot_monitoring__pb2.OutcomesPart.SerializeToString,
+            protos_dot_monitoring__pb2.ImportReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,7 @@ from journal.prediction_id import hash_model_name, write_prediction_id
 from journal.score_code import ScoreRule
 from journal.segment import JournalKind, frame_record
 from journal.tape import SegmentWriter
+from monitoring.api import reader_policies
 from monitoring.api.component import MonitoringComponent, database_url
 from monitoring.api.server import serve_monitoring
 from monitoring.cells.cell import CellCounts, CellKey
@@ -182,7 +183,9 @@ class KillHarness:
         return _fork(lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
-        # No registry answers there, and none is needed: the store has the version's bins.
+        # No registry answers there, and none is needed: the store has the version's bins, and
+        # readers do not wait for policies.
+        reader_policies.READY_S = 0.0
         component = MonitoringComponent(self._data, "", "127.0.0.1:1", decisions=0)
         server = await serve_monitoring(component, self._address)
         await asyncio.Event().wait()

@@ -6,7 +6,7 @@ from monitoring.cells.version_bins import VersionBins, bins_of_bundle
 from monitoring.store.monitoring_store import MonitoringStore
 from registry.bundle import verify_bundle
 from registry.client import RegistryClient
-from registry.types import NotFoundError, VersionRefusedError
+from registry.types import NotFoundError, RegistryError, VersionRefusedError
 
 
 class BinsCache:
@@ -29,11 +29,26 @@ class BinsCache:
         async with self._lock:
             if key not in self._bins:
                 stored = await asyncio.to_thread(self._store.find_version, model, digest8)
-                bins = stored or await self._read(model, version, digest8)
+                if stored is not None and not stored.lacks_dictionaries:
+                    bins = stored
+                else:
+                    bins = await self._read_again(stored, model, version, digest8)
                 if bins.problem:
                     return bins
                 self._bins[key] = bins
             return self._bins[key]
+
+    async def _read_again(
+        self, stored: VersionBins | None, model: str, version: str, digest8: int
+    ) -> VersionBins:
+        """Read a version; if that fails, return what an older release has stored of it."""
+        try:
+            bins = await self._read(model, version, digest8)
+        except RegistryError:
+            if stored is None:
+                raise
+            return stored
+        return stored if bins.problem and stored is not None else bins
 
     async def _read(self, model: str, version: str, digest8: int) -> VersionBins:
         try:

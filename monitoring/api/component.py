@@ -15,8 +15,10 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
-from monitoring.api.decision_shares import DecisionShares
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.outside_imports import OutsideImports
 from monitoring.api.pages import ListPages
+from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.cohorts.sensitive_attributes import (
@@ -26,6 +28,7 @@ from monitoring.cohorts.sensitive_attributes import (
 )
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.looks.budget_look import BudgetLook
@@ -64,8 +67,8 @@ WINDOW_BATCHES_MAX = 20_000
 MINUTES_S = 15.0
 """Time between two writes of the minutes in which models were called."""
 ROLL_UP_S = 600.0
-SHARES_S = 60.0
-"""Time between two looks at the policies that say which decisions are kept."""
+POLICIES_S = 60.0
+"""Time between two looks at the policies that say what readers count and keep."""
 BLOCK_DAYS = 3
 """Whole days before today for which decisions stay in the database without DuckDB."""
 NO_DUCKDB = (
@@ -140,13 +143,12 @@ class MonitoringComponent:
         # What is kept, and for how long.
         make_private_folder(folder)
         self._retention = retention or Retention()
-        self._shares = DecisionShares(decisions)
+        self._reader_policies = ReaderPolicies(decisions)
         self._policies = AppliedPolicies()
         # Blocks in the database feed the looks of a day, also where no file can be written.
         self._decisions_problem = "" if decisions == 0 or find_spec("duckdb") else NO_DUCKDB
         if self._decisions_problem:
             log.warning("%s", self._decisions_problem)
-        self._online_store = online_store
         # The decisions are stored in the transaction of their batch.
         database = MonitoringDatabase(database_url(folder, url))
         self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
@@ -163,42 +165,54 @@ class MonitoringComponent:
         self.metrics = ControlMetrics(metrics, self.store, self.pages, self._registry)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
-        rows, holdouts = DayRows(folder / "decisions", database), HoldoutHistory()
-        self._watcher = ModelWatcher(
-            self._registry,
-            self.store,
-            self.looks,
-            rows,
-            day_looks(database, self.store, rows, holdouts.holdout_of, self._attributes()),
-            self._counts,
-            self._changes,
-            self._policies,
-            holdouts,
-        )
+        self._day_rows = DayRows(folder / "decisions", database)
+        self._watcher = self._watcher_of(database, online_store)
         self._bins = BinsCache(self._registry, self.store)
+        rows = ScoredRows(folder / "decisions", database)
+        self._segments = OutcomeSegments(rows, self.store.find_version)
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _attributes(self) -> AttributeSource | None:
-        """Return where looks at fairness read sensitive views; None: no store was given."""
-        store = self._online_store
-        return None if store is None else OnlineAttributes(store.open, self._policies.view)
+    def _watcher_of(
+        self, database: MonitoringDatabase, online_store: OnlineStoreAddress | None
+    ) -> ModelWatcher:
+        """Return what makes the looks."""
+        attributes, holdouts = None, HoldoutHistory()
+        if online_store is not None:
+            attributes = OnlineAttributes(online_store.open, self._policies.view)
+        return ModelWatcher(
+            self._registry,
+            self.store,
+            self.looks,
+            self._day_rows,
+            day_looks(database, self.store, self._day_rows, holdouts.holdout_of, attributes),
+            self._counts,
+            self._changes,
+            self._policies,
+            holdouts,
+        )
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve CellSink and Monitoring on *server*, which must not have started yet.
 
         The server needs an AccessInterceptor, which gives each call its identity.
         """
-        sink = CellSinkService(self.store, self._bins, self._shares, self._thread)
+        sink = CellSinkService(
+            self.store, self._bins, self._reader_policies, self._segments, self._thread
+        )
         removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
+        imports = OutsideImports(
+            self._registry, self.store, self._day_rows, self._reader_policies, self._thread
+        )
         status = MonitoringService(
             self.store,
             ListPages(self.pages),
             self.decisions,
-            self._shares,
+            self._reader_policies,
             removal,
+            imports,
             self._thread,
             self._decisions_problem,
         )
@@ -242,10 +256,9 @@ class MonitoringComponent:
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
         ]
+        self._tasks.append(asyncio.ensure_future(self._apply_policies()))
         await self._watcher.start()
         await self.metrics.start()
-        if self._shares.from_policies:
-            self._tasks.append(asyncio.ensure_future(self._set_shares()))
 
     async def stop(self) -> None:
         """Write what waits, and close the database. The server has stopped."""
@@ -297,10 +310,10 @@ class MonitoringComponent:
             self.decisions.delete_blocks_before(day - BLOCK_DAYS)
         else:
             self.decisions.compact()
-        self.decisions.delete_before(day - self._shares.current.days)
+        self.decisions.delete_before(day - self._reader_policies.current.days)
 
-    async def _set_shares(self) -> None:
-        """Set the shares of decisions again and again, by the policies and the rows of models."""
+    async def _apply_policies(self) -> None:
+        """Take the policies again and again, with the rows by which shares of decisions are set."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -313,10 +326,10 @@ class MonitoringComponent:
                     )
                     for start in (midnight - DAY_HOURS, midnight)
                 ]
-                self._shares.set_shares(policies, midnight // DAY_HOURS, yesterday, today)
+                self._reader_policies.apply(policies, midnight // DAY_HOURS, yesterday, today)
             except (RegistryError, MonitoringStoreError) as error:
-                log.info("shares of decisions stay as they are: %s", error)
-            await asyncio.sleep(SHARES_S)
+                log.info("readers are told what they were told before: %s", error)
+            await asyncio.sleep(POLICIES_S)
 
     def _roll_up(self) -> None:
         rolled = self.store.roll_up(int(time.time()) // HOUR_S, self._retention)

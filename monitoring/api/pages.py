@@ -4,7 +4,8 @@ Every role that reads may ask. Figures of fairness are for auditors: they say ho
 are treated, some of them small. Others get the other figures, and a note that says so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import TypeVar
 
 from access.bounds import PAGE_BYTES_MAX
@@ -18,6 +19,8 @@ FAIRNESS = "fairness"
 """The kind of figures and alarms that only auditors see whole."""
 ITEMS_A_PAGE = 500
 ITEMS_A_PAGE_MAX = 5_000
+CELLS_A_PAGE_MAX = 1_000
+"""A cell is read with all its bins, of which a page has the totals only."""
 NOTE = (
     f"figures of {FAIRNESS} are left out, because they are for the role {AUDITOR}; a token with "
     "that role sees them"
@@ -45,6 +48,8 @@ class ListPages:
             model=request.model,
             kind=request.kind,
             name=request.name,
+            version=request.version,
+            newest=request.newest,
             without=(FAIRNESS,) if hidden else (),
             token=request.page_token,
             limit=limit,
@@ -93,7 +98,7 @@ class ListPages:
 
     def cells(self, request: pb.CellsRequest) -> pb.CellsPage:
         """Return a page of the totals of cells."""
-        limit = _limit(request.limit)
+        limit = min(_limit(request.limit), CELLS_A_PAGE_MAX)
         found = self._store.cells(
             request.since_hour,
             request.until_hour or INT_MAX,
@@ -110,16 +115,18 @@ def _limit(asked: int) -> int:
 
 
 def _page(
-    found: Iterator[tuple[Item, str]], message_of: Callable[[Item], Message], limit: int
+    found: Generator[tuple[Item, str]], message_of: Callable[[Item], Message], limit: int
 ) -> tuple[list[Message], str]:
     """Return the messages of a page, and the token of the next one; empty: it is the last."""
     messages: list[Message] = []
     size = 0
-    for item, token in found:
-        messages.append(message_of(item))
-        size += messages[-1].ByteSize()
-        if len(messages) == limit or size >= PAGE_BYTES_MAX:
-            return messages, token
+    # Closing ends the transaction of what is read no further.
+    with closing(found) as rows:
+        for item, token in rows:
+            messages.append(message_of(item))
+            size += messages[-1].ByteSize()
+            if len(messages) == limit or size >= PAGE_BYTES_MAX:
+                return messages, token
     return messages, ""
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from monitoring.cells.outcome_columns import DIGEST_BYTES, id_digest
+from monitoring.cells.outside_rows import outside_key_hash
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.person_rows import DecisionPerson, FoundCalls
 from monitoring.store.monitoring_store import MonitoringStore
@@ -54,9 +55,10 @@ class PersonRemoval:
             person = _person_of(request)
             calls = await self._run(lambda: self._decisions.find_calls(person))
             digests = _digests_of(request, calls)
+            outside = outside_key_hash(person.longest_id) if len(person.ids) == 1 else None
             outcomes = await self._run(
                 lambda: self._store.forget_outcomes(
-                    person.key_hashes, digests, dry_run=request.dry_run
+                    person.key_hashes, digests, outside, dry_run=request.dry_run
                 )
             )
             files = 0 if request.dry_run else await self._remove(calls)

@@ -1,7 +1,7 @@
 """The services turnout.v1.CellSink and turnout.v1.Monitoring.
 
 What blocks, which is the database, runs in one thread, so that the event loop of the control
-process is free for rollouts.
+process is free for rollouts. Lists are read beside that thread, so that readers push meanwhile.
 """
 
 # ruff: noqa: ARG002, N802  the names and parameters are monitoring.proto's
@@ -24,13 +24,17 @@ from access.identities import ForbiddenError
 from access.interceptor import caller_identity
 from access.requests import parse_request
 from monitoring.api.bins_cache import BinsCache
-from monitoring.api.decision_shares import DecisionShares
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.outside_imports import OutsideImports
 from monitoring.api.pages import ListPages
+from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
+from monitoring.cells.segments import SegmentRules
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import (
     BadCellError,
     BadDecisionsError,
+    BadImportError,
     BadPageError,
     MonitoringStoreError,
     SequenceError,
@@ -50,6 +54,7 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     SequenceError: grpc.StatusCode.ABORTED,
     BadCellError: grpc.StatusCode.INVALID_ARGUMENT,
     BadDecisionsError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadImportError: grpc.StatusCode.INVALID_ARGUMENT,
     BadPageError: grpc.StatusCode.INVALID_ARGUMENT,
     UnreadableDecisionsError: grpc.StatusCode.FAILED_PRECONDITION,
     BoundError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -68,12 +73,14 @@ class CellSinkService:
         self,
         store: MonitoringStore,
         bins: BinsCache,
-        shares: DecisionShares,
+        policies: ReaderPolicies,
+        segments: OutcomeSegments,
         thread: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._bins = bins
-        self._shares = shares
+        self._segments = segments
+        self._policies = policies
         self._thread = thread
         self._opened: set[tuple[str, str]] = set()
         """Journals whose readers opened since the start and the last `refuse_read_batches`."""
@@ -90,8 +97,8 @@ class CellSinkService:
         """Return from where a reader goes on."""
         caller_identity().check_speaks_for(request.gateway)
         self._opened.add((request.gateway, request.journal))
-        if not await self._shares.wait():
-            log.warning("the registry's policies are not read; no decisions are kept meanwhile")
+        if not await self._policies.wait():
+            log.warning("the registry's policies are not read; rows are counted without segments")
         opened = await self._run(lambda: self._store.open_reader(request))
         state = self._state(opened.sequence)
         for segment, position in sorted(opened.positions.items()):
@@ -119,13 +126,18 @@ class CellSinkService:
                 f"the reader of {name.gateway!r} has not opened since monitoring started or a "
                 "person was removed; open it again, and count from there"
             )
-        return self._state(await self._run(lambda: self._store.push(request)))
+        return self._state(await self._run(lambda: self._push(request)))
+
+    def _push(self, batch: pb.CellBatch) -> int:
+        self._segments.fill(batch, SegmentRules(self._policies.segments))
+        return self._store.push(batch)
 
     def _state(self, sequence: int) -> pb.ReaderState:
         return pb.ReaderState(
             sequence=sequence,
-            decisions_of_65536=self._shares.current.sampled_of_65536,
-            decisions_by_model=self._shares.current.by_model,
+            decisions_of_65536=self._policies.current.sampled_of_65536,
+            decisions_by_model=self._policies.current.by_model,
+            segments=self._policies.segments,
         )
 
     async def _run(self, work: Callable[[], Result]) -> Result:
@@ -140,16 +152,18 @@ class MonitoringService:
         store: MonitoringStore,
         pages: ListPages,
         decisions: DecisionStore,
-        shares: DecisionShares,
+        policies: ReaderPolicies,
         removal: PersonRemoval,
+        imports: OutsideImports,
         thread: ThreadPoolExecutor,
         decisions_problem: str = "",
     ) -> None:
         self._store = store
         self._pages = pages
         self._decisions = decisions
-        self._shares = shares
+        self._policies = policies
         self._removal = removal
+        self._imports = imports
         self._thread = thread
         self._decisions_problem = decisions_problem
 
@@ -162,23 +176,31 @@ class MonitoringService:
     async def GetFigures(self, request: pb.FiguresRequest, context: Context) -> pb.FiguresPage:
         """Return a page of figures, with those of fairness for auditors only."""
         identity = caller_identity()
-        return await self._run(lambda: self._pages.figures(request, identity))
+        return await asyncio.to_thread(lambda: self._pages.figures(request, identity))
 
     async def GetAlarms(self, request: pb.AlarmsRequest, context: Context) -> pb.AlarmsPage:
         """Return a page of alarms."""
         identity = caller_identity()
-        return await self._run(lambda: self._pages.alarms(request, identity))
+        return await asyncio.to_thread(lambda: self._pages.alarms(request, identity))
 
     async def GetLooks(self, request: pb.LooksRequest, context: Context) -> pb.LooksPage:
         """Return how far each look is."""
-        return await self._run(lambda: self._pages.looks(request))
+        return await asyncio.to_thread(lambda: self._pages.looks(request))
 
     async def GetCells(self, request: pb.CellsRequest, context: Context) -> pb.CellsPage:
         """Return a page of the totals of cells."""
-        return await self._run(lambda: self._pages.cells(request))
+        return await asyncio.to_thread(lambda: self._pages.cells(request))
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def ImportScores(self, request: pb.ScoresPart, context: Context) -> pb.ImportReply:
+        """Count scores of a model elsewhere."""
+        return await self._imports.import_scores(request)
+
+    async def ImportOutcomes(self, request: pb.OutcomesPart, context: Context) -> pb.ImportReply:
+        """Count outcomes of a model elsewhere."""
+        return await self._imports.import_outcomes(request)
 
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetReply:
         """Remove a person's decisions and outcomes, or count them."""
@@ -208,9 +230,9 @@ class MonitoringService:
             decisions_problem=self._decisions_problem,
             decision_shares=[
                 pb.DecisionShare(
-                    model=model, of_65536=share, keys_a_day=self._shares.keys_a_day.get(model, 0)
+                    model=model, of_65536=share, keys_a_day=self._policies.keys_a_day.get(model, 0)
                 )
-                for model, share in sorted(self._shares.current.by_model.items())
+                for model, share in sorted(self._policies.current.by_model.items())
             ],
         )
 

@@ -52,7 +52,8 @@ class CellKey(NamedTuple):
     """turnout.v1.Role as the journal has it; shadows have one of their own."""
     holdout: bool
     segment: str
-    """By the policy; empty: none."""
+    """A part of a segmentation, as "tenure=new"; empty: all rows. Rows of a model with
+    segmentations are in a cell of each, so only cells of one segmentation may be added."""
     hour: int
     """Unix hour of the call."""
 

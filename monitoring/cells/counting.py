@@ -23,6 +23,7 @@ from monitoring.cells.cell import (
     feature_column,
     score_column,
 )
+from monitoring.cells.segments import Segments
 from monitoring.cells.version_bins import FeatureBins, VersionBins
 from monitoring.errors import BadRecordError
 from protos.journal_pb2 import ServedBatch
@@ -40,20 +41,12 @@ HoldoutOf = Callable[[bytes], NDArray[np.bool_]]
 """Returns which of C joined prediction ids are of the control group, (C,) bool."""
 
 
-class Segments(NamedTuple):
-    """The segment of each row."""
-
-    names: tuple[str, ...]
-    of_row: NDArray[np.intp]
-    """(R,) positions in *names*."""
-
-
 SegmentRule = Callable[[VersionBins, NDArray[np.float32]], Segments | None]
 """Returns the segments of (R, F) inputs of a version; None: the model has none."""
 
 
 def no_segments(_bins: VersionBins, _vectors: NDArray[np.float32]) -> None:
-    """Give every row the segment "", which is that of models without segments."""
+    """Give every row the segment "" alone, which has all rows."""
 
 
 class _Group(NamedTuple):
@@ -81,9 +74,11 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of one cell: an index array, or all rows of the group."""
+    """Rows that are in the same cells: an index array, or all rows of the group."""
 
     key: CellKey
+    segments: tuple[str, ...]
+    """The segments beside that of all rows."""
     calls: int
     rows: NDArray[np.intp] | slice
 
@@ -159,10 +154,7 @@ class CellCounter:
         cells: dict[CellKey, CellCounts] = {}
         for group, columns in groups.items():
             for key, counts in self._count_group(group, columns):
-                if key in cells:
-                    cells[key].add_cell(counts)
-                else:
-                    cells[key] = counts
+                cells.setdefault(key, CellCounts()).add_cell(counts)
         return cells
 
     def _count_group(
@@ -171,7 +163,7 @@ class CellCounter:
         bins = self._bins_of(group.model, group.version, group.digest8)
         # Join the columns of all batches.
         flags = np.frombuffer(b"".join(columns.row_flags), "<u4")
-        vectors = np.frombuffer(b"".join(columns.vectors), "<f4").reshape(-1, group.width)
+        vectors = np.frombuffer(b"".join(columns.vectors), "<f4").reshape(len(flags), group.width)
         scores = np.frombuffer(b"".join(columns.scores), "<f4").reshape(-1, group.outputs)
         # A reference of another shape would count inputs under the wrong names.
         if (len(bins.features), len(bins.outputs)) != (group.width, group.outputs):
@@ -179,7 +171,9 @@ class CellCounter:
         for part in self._parts(group, columns, bins, vectors):
             counts = CellCounts({CALLS: np.array([part.calls]), ROWS: np.zeros(1, np.int64)})
             _count_rows(counts, bins, flags[part.rows], vectors[part.rows], scores[part.rows])
-            yield part.key, counts
+            # Rows are counted once, and added to every cell that they are in.
+            for segment in ("", *part.segments):
+                yield part.key._replace(segment=segment), counts
 
     def _parts(
         self,
@@ -188,50 +182,54 @@ class CellCounter:
         bins: VersionBins,
         vectors: NDArray[np.float32],
     ) -> Iterator[_Rows]:
-        """Yield the rows of each cell of a group."""
+        """Yield the rows of a group by what their cells depend on."""
         # What a call's cell depends on, as one number: hour, role and control group.
         hours = np.frombuffer(b"".join(columns.at_unix_ns), "<i8") // HOUR_NS
         roles = np.frombuffer(b"".join(columns.role), np.uint8).astype(np.int64)
         holdout = self._holdout_of(b"".join(columns.prediction_ids))
         row_count = np.frombuffer(b"".join(columns.row_count), "<u4")
         calls = (hours << 9) | (roles << 1) | holdout
-        # A row's cell depends on its segment too.
-        segments = self._segment_of(bins, vectors) or Segments(("",), np.zeros(0, np.intp))
+        # A row's cells depend on its segments too.
+        segments = self._segment_of(bins, vectors) or Segments(((),), np.zeros(0, np.intp))
         one_segment = len(segments.names) == 1
         if one_segment and len(calls) and (calls == calls[0]).all():
-            yield _Rows(_key(group, int(calls[0]), segments.names[0]), len(calls), slice(None))
+            yield _Rows(_key(group, int(calls[0])), segments.names[0], len(calls), slice(None))
             return
-        # Hour, role, control group and segment of each row as one number.
+        # Hour, role, control group and segments of each row as one number.
         rows = np.repeat(calls, row_count) * len(segments.names)
         if not one_segment:
             rows += segments.of_row
-        # A call counts once, in the segment of its first row.
+        # A call counts once, in the segments of its first row.
         first_rows = np.cumsum(row_count, dtype=np.int64) - row_count
         calls = rows[first_rows[row_count > 0]]
-        for cell in _distinct(rows):
-            code, segment = divmod(cell, len(segments.names))
-            key = _key(group, code, segments.names[segment])
-            yield _Rows(key, int(np.count_nonzero(calls == cell)), np.flatnonzero(rows == cell))
+        for code, same in _rows_by_code(rows):
+            code_of_call, combination = divmod(code, len(segments.names))
+            yield _Rows(
+                _key(group, code_of_call),
+                segments.names[combination],
+                int(np.count_nonzero(calls == code)),
+                same,
+            )
 
 
-def _distinct(values: NDArray[np.int64]) -> list[int]:
-    """Return the distinct values. There are few, so passes over all are faster than sorting."""
-    found = []
-    while len(values):
-        found.append(int(values[0]))
-        values = values[values != values[0]]
-    return found
+def _rows_by_code(codes: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each distinct code with the positions where it stands, in order."""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    for start, same in zip(starts.tolist(), np.split(order, starts[1:]), strict=True):
+        yield int(ordered[start]), same
 
 
-def _key(group: _Group, code: int, segment: str) -> CellKey:
-    """Return the key of the cell of one code, as `_parts` makes it."""
+def _key(group: _Group, code: int) -> CellKey:
+    """Return the key of the cell of all rows of one code, as `_parts` makes it."""
     return CellKey(
         group.model,
         group.version,
         group.digest8,
         (code >> 1) & 0xFF,
         bool(code & 1),
-        segment,
+        "",
         code >> 9,
     )
 

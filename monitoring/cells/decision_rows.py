@@ -145,7 +145,7 @@ def sample_decisions(
                 holdout.astype(np.uint8)[call[rows]],
                 key_hash[call[rows]],
                 np.frombuffer(batch.row_flags, "<u4")[rows],
-                np.frombuffer(batch.vectors, "<f4").reshape(-1, batch.width)[rows],
+                np.frombuffer(batch.vectors, "<f4").reshape(len(call), batch.width)[rows],
                 np.frombuffer(batch.scores, "<f4").reshape(-1, batch.outputs)[rows],
                 tuple(ids[rows].ravel().tolist()),
             ),

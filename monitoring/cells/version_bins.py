@@ -16,6 +16,9 @@ from registry.bundle import Bundle
 from stats.score_grid import SPECIAL_BINS, score_grid_edges
 from stats.score_scale import CLASS_TASKS
 
+DICTIONARY_CHARACTERS_MAX = 20_000
+"""Categories of one input that are sent to readers of journals, all together."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class OutputBins:
@@ -44,6 +47,8 @@ class FeatureBins:
     edges: NDArray[np.float32]
     categories: int = 0
     """K codes of a dictionary, of which K itself is unknown; 0: the input is a number."""
+    dictionary: tuple[str, ...] = ()
+    """The K categories by their codes; empty where they are too long to be sent."""
 
     @property
     def missing_index(self) -> int:
@@ -76,6 +81,11 @@ class VersionBins:
     features: tuple[FeatureBins, ...] = ()
     problem: str = field(default="")
 
+    @property
+    def lacks_dictionaries(self) -> bool:
+        """Whether the categories of an input are not known, as in bins of an older release."""
+        return any(feature.categories and not feature.dictionary for feature in self.features)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs, in the order of the model's columns."""
@@ -98,7 +108,10 @@ class VersionBins:
             ],
             features=[
                 pb.FeatureBins(
-                    name=item.name, edges=item.edges.tolist(), categories=item.categories
+                    name=item.name,
+                    edges=item.edges.tolist(),
+                    categories=item.categories,
+                    dictionary=item.dictionary,
                 )
                 for item in self.features
             ],
@@ -120,7 +133,7 @@ class VersionBins:
                 for item in message.outputs
             ),
             tuple(
-                FeatureBins(item.name, _edges(item.edges), item.categories)
+                FeatureBins(item.name, _edges(item.edges), item.categories, tuple(item.dictionary))
                 for item in message.features
             ),
             message.problem,
@@ -148,17 +161,26 @@ def bins_of_bundle(model: str, version: str, bundle: Bundle) -> VersionBins:
         for item in reference.scale.outputs
     )
     # The dictionary of an input says how many codes it has.
-    categories = {item.name: len(item.dictionary) for item in contract.inputs}
+    dictionaries = {item.name: tuple(item.dictionary) for item in contract.inputs}
     for use in contract.views:
         for feature in use.view.features:
-            if feature.dictionary:
-                categories[f"{use.view.name}:{feature.name}"] = len(feature.dictionary)
+            dictionaries[f"{use.view.name}:{feature.name}"] = feature.dictionary
     features = tuple(
-        FeatureBins(name, reference.feature_edges.get(name, none), categories.get(name, 0))
+        FeatureBins(
+            name,
+            reference.feature_edges.get(name, none),
+            len(dictionaries.get(name, ())),
+            _short(dictionaries.get(name, ())),
+        )
         for name in contract.names
     )
     digest8 = int.from_bytes(bytes.fromhex(bundle.digest)[:8], "little")
     return VersionBins(model, version, digest8, outputs, features)
+
+
+def _short(dictionary: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a dictionary that fits into a message with those of other inputs, or none."""
+    return dictionary if sum(map(len, dictionary)) <= DICTIONARY_CHARACTERS_MAX else ()
 
 
 def _edges(values: Sequence[float]) -> NDArray[np.float32]:

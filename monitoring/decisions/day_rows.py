@@ -27,6 +27,17 @@ class DayRows:
         self._folder = folder
         self._database = database
 
+    def days(self, model: str) -> list[int]:
+        """Return the Unix days of which rows of a model are kept."""
+        with self._database.read_transaction() as connection:
+            days = [
+                connection.execute(
+                    select(table.c.day).where(table.c.model == model).distinct()
+                ).scalars()
+                for table in (decision_blocks, decision_files)
+            ]
+            return sorted({day for found in days for day in found})
+
     def day_rows(
         self, model: str, day: int, rows_max: int = ROWS_MAX
     ) -> Iterator[tuple[str, DecisionRows]]:

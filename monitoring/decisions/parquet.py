@@ -4,7 +4,6 @@ A file is sorted by `id_hash`, the xxh3_64 of the prediction id, in small row gr
 reads one row group, whose least and largest hash are in the file's footer.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ COLUMNS = (
     "holdout BOOLEAN, at_unix_ns BIGINT, key_hash UBIGINT, row_flags UINTEGER, vector FLOAT[], "
     "scores FLOAT[], entity_ids VARCHAR[]"
 )
-"""The columns of a file. vector has the inputs of the row's version in their order. A missing input
-(NaN) is NULL in it, because DuckDB takes NaN in arrays of numpy for NULL."""
+"""The columns of a file. vector has the inputs of the row's version in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,9 @@ def _insert(connection: Any, version: str, columns: DecisionRows, entities: int)
     for name, matrix in (("v", columns.vectors), ("s", columns.scores), ("e", texts)):
         for number in range(matrix.shape[1]):
             table[f"{name}{number}"] = np.ascontiguousarray(matrix[:, number])
-        lists[name] = ", ".join(f"{name}{number}" for number in range(matrix.shape[1]))
+        names = [f"{name}{number}" for number in range(matrix.shape[1])]
+        # DuckDB takes NaN in an array for NULL, and readers would take NULL for 0.
+        lists[name] = ", ".join(names if name == "e" else [f"ifnull({n}, 'NaN')" for n in names])
     connection.register("block", table)
     connection.execute(
         "INSERT INTO decisions SELECT id_hash, prediction_id, row, $1, role, holdout, at_unix_ns, "
@@ -202,7 +202,7 @@ def decisions_of_rows(model: str, prediction_id: bytes, found: Iterable[Any]) ->
     for row, version, role, holdout, at_unix_ns, key_hash, flags, vector, scores, ids in found:
         call = role, version, holdout, at_unix_ns, key_hash
         calls.setdefault(call, []).append(
-            DecisionRow(row, flags, _floats(vector), _floats(scores), tuple(ids))
+            DecisionRow(row, flags, tuple(vector), tuple(scores), tuple(ids))
         )
     ordered = sorted(calls.items(), key=lambda item: (item[0][0] == SHADOW_ROLE, item[0]))
     return [
@@ -218,8 +218,3 @@ def decisions_of_rows(model: str, prediction_id: bytes, found: Iterable[Any]) ->
         )
         for (role, version, holdout, at_unix_ns, key_hash), rows in ordered
     ]
-
-
-def _floats(values: Iterable[float | None]) -> tuple[float, ...]:
-    """Return numbers of a file or a block; NULL in a file is NaN."""
-    return tuple(math.nan if value is None else value for value in values)

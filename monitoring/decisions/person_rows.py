@@ -19,6 +19,7 @@ from monitoring.cells.decision_rows import (
     pack_decisions,
     unpack_decisions,
 )
+from monitoring.cells.outside_rows import ELSEWHERE, is_outside_version
 from monitoring.decisions.parquet import copy_sorted
 from protos import monitoring_pb2 as pb
 
@@ -46,8 +47,11 @@ class DecisionPerson:
     def positions(self, model: str, version: str) -> dict[int, str] | None:
         """Return position -> id in the rows of a version; None: its entities are not known.
 
-        Empty where the rows have not all of the named entities.
+        Empty where the rows have not all of the named entities. What the keys of models elsewhere
+        are is not known, so they may be any one entity.
         """
+        if is_outside_version(version):
+            return dict(enumerate(self.ids.values())) if len(self.ids) == 1 else {}
         entities = self.entities.get(model, {}).get(version)
         if entities is None:
             return None
@@ -146,7 +150,7 @@ def count_in_files(paths: Sequence[Path], ids: PredictionIds) -> int:
     """Return how many rows of files have one of these prediction ids. Raises duckdb.Error."""
     if not paths or not ids:
         return 0
-    with _connection_with(ids) as connection:
+    with connection_with(ids) as connection:
         return _count(connection, [str(path) for path in paths])
 
 
@@ -156,7 +160,7 @@ def write_without_calls(path: Path, new: Path, ids: PredictionIds) -> int | None
     Return how many rows are left; 0: no file was written. None: the file has no such row, and
     nothing was written. Raises duckdb.Error.
     """
-    with _connection_with(ids) as connection:
+    with connection_with(ids) as connection:
         removed = _count(connection, [str(path)])
         if not removed:
             return None
@@ -198,8 +202,13 @@ def _conditions(model: str, person: DecisionPerson) -> tuple[str, str, dict[str,
             values[f"id{number}_{place}"] = text
             parts.append(f"entity_ids[{place + 1}] = $id{number}_{place}")
         mine.append(f"({' AND '.join(parts)})")
+    # The key of a model elsewhere may be any one entity.
+    outside = f"(version = '{ELSEWHERE}' OR starts_with(version, '{ELSEWHERE}:'))"
+    if len(person.ids) == 1:
+        mine.append(f"({outside} AND entity_ids[1] = $longest)")
     unknown = (
-        "NOT list_contains($known::VARCHAR[], version) AND list_contains(entity_ids, $longest)"
+        f"NOT list_contains($known::VARCHAR[], version) AND NOT {outside} "
+        "AND list_contains(entity_ids, $longest)"
     )
     return " OR ".join(mine), unknown, values
 
@@ -210,7 +219,7 @@ def _ids_of(columns: DecisionRows) -> list[bytes]:
     return [joined[start : start + ID_BYTES] for start in range(0, len(joined), ID_BYTES)]
 
 
-def _connection_with(ids: PredictionIds) -> Any:  # noqa: ANN401  duckdb has no types
+def connection_with(ids: PredictionIds) -> Any:  # noqa: ANN401  duckdb has no types
     """Return a connection whose table `gone` has these prediction ids."""
     import duckdb
 

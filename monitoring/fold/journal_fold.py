@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from journal.prediction_id import hash_model_name
 from journal.segment import JournalKind
 from journal.tail import DamageKind, JournalTail, TailDamage, TailPosition, TailSlice
 from monitoring.cells.cell import cell_to_proto
-from monitoring.cells.counting import CellCounter, SegmentRule, check_served_batch, no_segments
+from monitoring.cells.counting import CellCounter, check_served_batch
 from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
+from monitoring.cells.segments import SegmentRules
 from monitoring.cells.version_bins import VersionBins
 from monitoring.errors import BadRecordError
 from monitoring.fold.id_fields import IdFields
@@ -67,7 +69,6 @@ class JournalFold:
     name        of the journal.
     state       where the store says that it was left.
     id_fields   reads prediction ids.
-    segment_of  gives each row its segment.
     """
 
     def __init__(
@@ -76,14 +77,11 @@ class JournalFold:
         name: pb.JournalName,
         state: pb.ReaderState,
         id_fields: IdFields,
-        segment_of: SegmentRule = no_segments,
     ) -> None:
         self._name = name
         self._sequence = state.sequence
         self._id_fields = id_fields
-        self._segment_of = segment_of
-        self._sampled = state.decisions_of_65536
-        self._sampled_by_model: Mapping[str, int] = dict(state.decisions_by_model)
+        self._take_policies(state)
         positions = {
             item.segment: TailPosition(item.offset, item.check, item.complete)
             for item in state.positions
@@ -133,7 +131,7 @@ class JournalFold:
         counter = CellCounter(
             lambda model, version, digest8: bins[model, version, digest8],
             self._id_fields.holdout_of,
-            self._segment_of,
+            self._segments,
         )
         for served in content.served:
             counter.add(served, checked=True)
@@ -176,8 +174,14 @@ class JournalFold:
     def note_stored(self, state: pb.ReaderState) -> None:
         """Go on after the batch, which the store has, as *state* says."""
         self._sequence = state.sequence
+        self._take_policies(state)
+
+    def _take_policies(self, state: pb.ReaderState) -> None:
+        """Count from now on as the applied policies say."""
         self._sampled = state.decisions_of_65536
-        self._sampled_by_model = dict(state.decisions_by_model)
+        self._sampled_by_model: Mapping[str, int] = dict(state.decisions_by_model)
+        self._segments = SegmentRules(state.segments)
+        self._segmented = frozenset(map(hash_model_name, self._segments.models))
 
     def _take(self, part: TailSlice, content: BatchContent, take: TakeRecord) -> None:
         content.positions.update(part.positions)
@@ -203,7 +207,12 @@ class JournalFold:
         return self._sampled_by_model.get(model, self._sampled)
 
     def _take_outcome(self, payload: bytes, content: BatchContent) -> None:
-        content.outcomes.append(self._id_fields.event_of(OutcomeRecord.FromString(payload)))
+        record = OutcomeRecord.FromString(payload)
+        event = self._id_fields.event_of(record)
+        # Monitoring finds the segments of the prediction by its id.
+        if event.model_hash in self._segmented:
+            event.prediction_id = record.prediction_id
+        content.outcomes.append(event)
 
 
 def _is_full(content: BatchContent) -> bool:

@@ -5,14 +5,18 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from monitoring.cells.outside_rows import OUTPUT, is_outside_version
 from monitoring.errors import MonitoringStoreError
 from monitoring.metrics.exposition import ControlReadings, exposition
-from monitoring.metrics.headlines import KINDS, Headline, headlines
+from monitoring.metrics.headlines import DAILY_KINDS, LATE_KINDS, Headline, headlines
 from monitoring.metrics.page import MetricsAddress, MetricsPage
+from monitoring.store.look_store import StoredFigure
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.store.pages import FIVE_MINUTES_FROM, PageStore
+from monitoring.store.pages import FIVE_MINUTES_FROM, INT_MAX, PageStore
+from protos import monitoring_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import Deployment, NotFoundError, RegistryError
 
@@ -22,8 +26,12 @@ READ_S = 15.0
 FIGURES_S = 600.0
 """Figures come with looks at days. Without a new one they are read again after this time only: of
 30 models with 200 figures a day that takes 1.5 s."""
-FIGURE_DAYS = 35
-"""Figures of older periods are no news, and weekly and monthly ones are within it."""
+DAILY_DAYS = 14
+"""Figures of looks at days that are older are no news."""
+LATE_DAYS = 400
+"""Figures whose outcomes take long are of periods that ended up to so many days ago."""
+FIGURES_MAX = 500
+"""Newest figures of one version and kind."""
 DAY_S = 86_400
 HOUR_S = 3_600
 LOOKS_MAX = 5_000
@@ -134,12 +142,31 @@ class ControlMetrics:
                 self._outputs[model, label] = frozenset(item.name for item in found.outputs)
         return {key: names for key, names in self._outputs.items() if key in named}
 
+    def _late_figures(self, since_day: int, outputs: Outputs) -> list[StoredFigure]:
+        """Return the newest figures that wait for outcomes, of the versions in service."""
+        return [
+            figure
+            for model, version in outputs
+            for kind in LATE_KINDS
+            for figure, _ in self._pages.figures(
+                since_day,
+                INT_MAX,
+                model=model,
+                version=version,
+                kind=kind,
+                newest=True,
+                limit=FIGURES_MAX,
+            )
+        ]
+
     def _read_store(self, outputs: Outputs) -> ControlReadings:
         # How far readers and looks are.
         now = time.time()
         today, hour = int(now) // DAY_S, int(now) // HOUR_S + 1
-        readers = self._store.reader_statuses()
         looks = [row for row, _ in self._pages.looks(limit=LOOKS_MAX)]
+        # Versions that another system serves have no deployment.
+        elsewhere = [row for row in looks if is_outside_version(row.version)]
+        outputs |= {(row.model, row.version): frozenset({OUTPUT}) for row in elsewhere}
         # Figures are read again when there is news.
         key = (
             frozenset(outputs),
@@ -150,7 +177,8 @@ class ControlMetrics:
             ),
         )
         if key != self._figures.key or now - self._figures.at_s > FIGURES_S:
-            newest = self._pages.newest_figures(today - FIGURE_DAYS, KINDS)
+            newest = self._pages.newest_figures(today - DAILY_DAYS, DAILY_KINDS)
+            newest += self._late_figures(today - LATE_DAYS, outputs)
             self._figures = _FiguresRead(key, now, tuple(headlines(newest, outputs)))
         # What is left is small.
         return ControlReadings(
@@ -162,13 +190,22 @@ class ControlMetrics:
                 for item in self._store.coverage(hour - 24, hour)
                 if item.window_rows
             },
-            readers={
-                item.journal.gateway: (item.pushed_unix_ms / 1_000, item.backlog_bytes)
-                for item in readers
-            },
+            readers=readers_by_gateway(self._store.reader_statuses()),
             looks={
                 (row.model, row.version, row.name): float(row.until_unix_s)
                 for row in looks
                 if (row.model, row.version) in outputs
             },
         )
+
+
+def readers_by_gateway(readers: Iterable[pb.ReaderStatus]) -> dict[str, tuple[float, int]]:
+    """Return gateway -> when its latest journal was pushed, and the bytes that all have to read."""
+    found: dict[str, tuple[float, int]] = {}
+    for reader in readers:
+        at_s, backlog = reader.pushed_unix_ms / 1_000, reader.backlog_bytes
+        if reader.journal.gateway in found:
+            other_s, other = found[reader.journal.gateway]
+            at_s, backlog = min(at_s, other_s), backlog + other
+        found[reader.journal.gateway] = at_s, backlog
+    return found

@@ -15,8 +15,13 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
 }
 """Kind -> the metrics of an outcome that are shown."""
 DRIFT, COVERAGE = "drift", "coverage"
-KINDS = (DRIFT, COVERAGE, *HEADLINES)
-"""Kinds that are shown. Figures of fairness are for auditors, and a metrics page has none."""
+DAILY_KINDS = (DRIFT, COVERAGE, "estimate")
+"""Kinds whose newest period is that of the newest look."""
+LATE_KINDS = ("quality", "uplift")
+"""Kinds whose newest period is as old as its outcomes take. Figures of fairness are for auditors,
+and a metrics page has none."""
+PROVISIONAL = "provisional"
+"""Maturity of figures that are no gauge yet."""
 SCORE, WORST_FEATURE = "psi score", "psi worst feature"
 AGAINST = ("training", "accepted days")
 """References of drift, the better one last."""
@@ -40,7 +45,7 @@ def headlines(
 
     outputs  (model, version) in service -> the names of its scores.
 
-    Figures of segments and figures without a number are left out.
+    Figures of segments, provisional ones and those without a number are left out.
     """
     # The newest period wins, and of two that end on one day the longer.
     found: dict[tuple[str, str, str, str], float] = {}
@@ -48,6 +53,8 @@ def headlines(
     for item in sorted(figures, key=lambda item: (item.last_day, item.days)):
         key = item.model, item.version
         if key not in outputs or item.segment or item.figure.value is None:
+            continue
+        if item.details.get("maturity") == PROVISIONAL:
             continue
         if item.kind == DRIFT:
             drift.setdefault(key, {})[item.name] = item

@@ -127,12 +127,15 @@ def read_cells(
     model: str | None = None,
     version: str | None = None,
     role: int | None = None,
+    segment: str | None = "",
 ) -> list[StoredCell]:
     """Return the cells of all grains that begin in [since_hour, until_hour), oldest first.
 
     A rolled-up cell replaces those of its hours, so the sum counts each row once.
+
+    segment  "": the cells of all rows; None: those of every segment, whose rows overlap.
     """
-    chosen = {"model": model, "version": version, "role": role}
+    chosen = {"model": model, "version": version, "role": role, "segment": segment}
     where: list[ColumnElement[bool]] = [
         cells.c[name] == value for name, value in chosen.items() if value is not None
     ]

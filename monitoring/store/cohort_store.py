@@ -49,8 +49,9 @@ class CohortStore:
     def day_cells(
         self, model: str, version: str, first_day: int, last_day: int, prefixes: Sequence[str]
     ) -> list[StoredCell]:
-        """Return the cells of predictions of [first_day, last_day], Unix days, oldest first.
+        """Return the cells of all rows of predictions of [first_day, last_day], oldest first.
 
+        first_day, last_day  Unix days.
         version   its label; empty: cells of reports that belong to no version.
         prefixes  beginnings of the names of the columns that are read; all others are left out.
 
@@ -59,7 +60,7 @@ class CohortStore:
         # The cells of these days, in whatever grain they are.
         query = (
             select(cells)
-            .where(cells.c.model == model, cells.c.version == version)
+            .where(cells.c.model == model, cells.c.version == version, cells.c.segment == "")
             .where(cells.c.start_hour >= first_day * HOURS_A_DAY)
             .where(cells.c.start_hour < (last_day + 1) * HOURS_A_DAY)
             .order_by(cells.c.start_hour)

@@ -22,6 +22,7 @@ from monitoring.store.cell_rows import Retention, StoredCell, add_to_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.outcome_batches import add_outcomes
 from monitoring.store.reader_rows import (
+    IMPORTS,
     FoundDamage,
     damages_found,
     is_journal,
@@ -143,10 +144,11 @@ class MonitoringStore:
         return int(batch.sequence)
 
     def reader_statuses(self) -> list[pb.ReaderStatus]:
-        """Return every journal that was pushed, with its newest damages."""
+        """Return every journal that was pushed, with its newest damages. Imports are none."""
         with self._database.read_transaction() as connection:
             order = (readers.c.gateway, readers.c.journal)
-            rows = connection.execute(select(readers).order_by(*order)).all()
+            found = select(readers).where(readers.c.gateway != IMPORTS)
+            rows = connection.execute(found.order_by(*order)).all()
             return [reader_status(connection, row) for row in rows]
 
     def damages_found(self, since_unix_s: int, until_unix_s: int) -> list[FoundDamage]:
@@ -158,12 +160,15 @@ class MonitoringStore:
         self,
         key_hashes: Mapping[str, Collection[int]],
         id_digests: Collection[bytes],
+        outside_key_hash: int | None = None,
         *,
         dry_run: bool,
     ) -> int:
         """Delete the outcomes of a person and return how many there are; *dry_run* counts only."""
         with self._database.write_transaction() as connection:
-            return outcome_rows.delete_outcomes(connection, key_hashes, id_digests, dry_run=dry_run)
+            return outcome_rows.delete_outcomes(
+                connection, key_hashes, id_digests, outside_key_hash, dry_run=dry_run
+            )
 
     def overwrite_deleted(self) -> bool:
         """Take deleted rows out of the files of the database; False: a reader keeps some of them.
@@ -192,11 +197,21 @@ class MonitoringStore:
         model: str | None = None,
         version: str | None = None,
         role: int | None = None,
+        segment: str | None = "",
     ) -> list[StoredCell]:
-        """Return the cells of all grains that begin in [since_hour, until_hour), oldest first."""
+        """Return the cells of all grains that begin in [since_hour, until_hour), oldest first.
+
+        segment  "": the cells of all rows; None: those of every segment, whose rows overlap.
+        """
         with self._database.read_transaction() as connection:
             return cell_rows.read_cells(
-                connection, since_hour, until_hour, model=model, version=version, role=role
+                connection,
+                since_hour,
+                until_hour,
+                model=model,
+                version=version,
+                role=role,
+                segment=segment,
             )
 
     def served_versions(self, day: int) -> list[ServedVersion]:

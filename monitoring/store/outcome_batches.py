@@ -30,6 +30,8 @@ from protos import monitoring_pb2 as pb
 
 ReportKey = tuple[bytes, int, str]
 """Digest of the prediction id, row, and name of the outcome."""
+SEPARATOR = ","
+"""Between the segments of an outcome. Names of segmentations and parts have none."""
 SELECTED_IDS = 500
 """Prediction ids that are looked for in one statement."""
 
@@ -73,10 +75,13 @@ class _OutcomeBatch:
             key = CellKey(event.model, "", 0, event.role, event.holdout, "", hour)
         else:
             key = outcome_key(event, bins.model, bins.version)
+        counts, segments = CellCounts(), tuple(event.segments)
         if kind is None:
             assert bins is not None
-            kind = self._count_once(event, key, bins, self._cells[key])
-        self._cells[key].add_cell(event_counts(event.name, kind))
+            kind, segments = self._count_once(event, key, bins, counts)
+        counts.add_cell(event_counts(event.name, kind))
+        for segment in ("", *segments):
+            self._cells[key._replace(segment=segment)].add_cell(counts)
         return kind
 
     def save(self) -> None:
@@ -111,8 +116,12 @@ class _OutcomeBatch:
 
     def _count_once(
         self, event: pb.OutcomeEvent, key: CellKey, bins: VersionBins, counts: CellCounts
-    ) -> OutcomeKind:
-        """Add what the report changes to *counts*, and note it."""
+    ) -> tuple[OutcomeKind, tuple[str, ...]]:
+        """Add what the report changes to *counts*, and note it.
+
+        Return what became of it, and the segments whose cells change: a correction changes those in
+        which the outcome was counted first, whatever the policy says today.
+        """
         report: ReportKey = (event.id_digest, event.row, event.name)
         known = self._known.get(report)
         # The first report of this prediction, row and name.
@@ -123,10 +132,11 @@ class _OutcomeBatch:
             outcome = CountedOutcome(key, event.name, score, event.value)
             counts.add_cell(outcome_counts(outcome, bins))
             counts.add_cell(delay_counts(event))
-            return OutcomeKind.COUNTED
+            return OutcomeKind.COUNTED, tuple(event.segments)
+        segments = tuple(filter(None, known["segment"].split(SEPARATOR)))
         # Another report of it: the same value again, or a correction.
         if known["value"] == event.value:
-            return OutcomeKind.DUPLICATE
+            return OutcomeKind.DUPLICATE, segments
         # The newest report counts, also when hosts push in another order than the reports came.
         if event.received_unix_ms >= known["received_unix_ms"]:
             before = CountedOutcome(key, event.name, known["score"], known["value"])
@@ -136,7 +146,7 @@ class _OutcomeBatch:
             known |= {"value": event.value, "received_unix_ms": event.received_unix_ms}
             if report not in self._new:
                 self._changed[report] = known
-        return OutcomeKind.CORRECTED
+        return OutcomeKind.CORRECTED, segments
 
 
 def _new_row(event: pb.OutcomeEvent, key: CellKey, score: float | None) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def _new_row(event: pb.OutcomeEvent, key: CellKey, score: float | None) -> dict[
         "digest8": digest_text(key.digest8),
         "role": key.role,
         "holdout": key.holdout,
-        "segment": key.segment,
+        "segment": SEPARATOR.join(event.segments),
         "predicted_unix_ms": event.predicted_unix_ms,
         "score": score,
         "value": event.value,

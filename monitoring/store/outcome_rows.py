@@ -1,10 +1,11 @@
-"""Versions by whose bins reported outcomes are counted, and the removal of a person's outcomes."""
+"""Versions by whose bins reported outcomes are counted, and the removal of outcomes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
+from monitoring.cells.outside_rows import ELSEWHERE
 from monitoring.cells.version_bins import VersionBins
 from monitoring.store.cell_rows import digest_text
 from monitoring.store.tables import outcomes, versions
@@ -53,13 +54,17 @@ def delete_outcomes(
     connection: Connection,
     key_hashes: Mapping[str, Collection[int]],
     id_digests: Collection[bytes],
+    outside_key_hash: int | None,
     *,
     dry_run: bool,
 ) -> int:
     """Delete outcomes by model and key hash, and by the digests of prediction ids; return how many.
 
+    outside_key_hash  that of the person in models elsewhere; None: they have none.
+
     What was counted of them stays in the cells, which name nobody.
     """
+    # What the rows of the person are.
     texts = {model: sorted(map(digest_text, hashes)) for model, hashes in key_hashes.items()}
     conditions = [
         and_(outcomes.c.model == model, outcomes.c.key_hash.in_(part))
@@ -67,6 +72,12 @@ def delete_outcomes(
         for part in batched(hashes, IN_MAX)
     ]
     conditions += [outcomes.c.id_digest.in_(part) for part in batched(sorted(id_digests), IN_MAX)]
+    if outside_key_hash is not None:
+        is_outside = or_(
+            outcomes.c.version == ELSEWHERE, outcomes.c.version.startswith(f"{ELSEWHERE}:")
+        )
+        conditions.append(and_(is_outside, outcomes.c.key_hash == digest_text(outside_key_hash)))
+    # A row may fit several conditions, and counts once.
     found: set[tuple[object, ...]] = set()
     for where in conditions:
         key = outcomes.c.id_digest, outcomes.c.row, outcomes.c.name

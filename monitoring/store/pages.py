@@ -6,13 +6,13 @@ repeat nor hide others. The key travels as a token, which the caller sends back 
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, Table, func, literal, select, tuple_
+from sqlalchemy import Column, ColumnElement, Select, Table, and_, func, literal, select, tuple_
 
-from monitoring.cells.cell import FLAG_BITS, ROW_FLAGS, CellCounts
+from monitoring.cells.cell import ROW_FLAGS
 from monitoring.errors import BadPageError
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.store.database import MonitoringDatabase
@@ -25,6 +25,7 @@ from monitoring.store.tables import (
     figures,
     looks,
 )
+from protos.monitoring_pb2 import CellColumns
 from protos.predict_pb2 import RowFlag
 from stats.figure import Figure
 
@@ -34,10 +35,13 @@ FIVE_MINUTES_FROM = 1_000_000
 """Positions of looks at days are Unix days, which are below it. A look every five minutes has the
 number of its instant in five minutes since 1970, which is above it."""
 INT_MAX = 2**63 - 1
+ROWS_AT_ONCE = 100
+"""Rows that are in memory at once. A figure with a curve may have a megabyte."""
 
 FIGURE_KEY = ("last_day", "model", "version", "kind", "segment", "name", "days")
 ALARM_KEY = ("at_unix_s", "id")
 LOOK_KEY = ("model", "version", "name")
+KNOWN_FLAGS = frozenset(RowFlag.values())
 CELL_KEY = tuple(column.name for column in cells.primary_key.columns)
 
 
@@ -99,41 +103,37 @@ class PageStore:
         model: str = "",
         kind: str = "",
         name: str = "",
+        version: str = "",
+        newest: bool = False,
         without: Sequence[str] = (),
         token: str = "",
         limit: int = 500,
-    ) -> Iterator[tuple[StoredFigure, str]]:
+    ) -> Generator[tuple[StoredFigure, str]]:
         """Yield figures of periods that end in [since_day, until_day), each with its token.
 
+        newest   only the newest of each name and length. With model, version and kind its rows are
+                 found by the primary key.
         without  kinds that are left out.
 
         Raises BadPageError and MonitoringStoreError.
         """
         chosen = [figures.c.last_day >= since_day, figures.c.last_day < until_day]
-        chosen += _equal(figures, model=model, kind=kind, name=name)
+        chosen += _equal(figures, model=model, version=version, kind=kind, name=name)
         if without:
             chosen.append(figures.c.kind.not_in(list(without)))
-        for row in self._rows(select(figures).where(*chosen), figures, FIGURE_KEY, token, limit):
+        query = _newest(chosen) if newest else select(figures).where(*chosen)
+        for row in self._rows(query, figures, FIGURE_KEY, token, limit):
             yield _figure(row), page_token(row[name] for name in FIGURE_KEY)
 
     def newest_figures(self, since_day: int, kinds: Sequence[str]) -> list[StoredFigure]:
         """Return the newest figure of each name, of periods that end on *since_day* or later."""
-        names = ("model", "version", "kind", "segment", "name", "days")
-        columns = [figures.c[name] for name in names]
-        newest = (
-            select(*columns, func.max(figures.c.last_day).label("last_day"))
-            .where(figures.c.last_day >= since_day, figures.c.kind.in_(list(kinds)))
-            .group_by(*columns)
-            .subquery()
-        )
-        equal = [figures.c[name] == newest.c[name] for name in (*names, "last_day")]
-        query = select(figures).join(newest, onclause=equal[0] & _all(equal[1:]))
+        chosen = [figures.c.last_day >= since_day, figures.c.kind.in_(list(kinds))]
         with self._database.read_transaction() as connection:
-            return [_figure(row) for row in connection.execute(query).mappings()]
+            return [_figure(row) for row in connection.execute(_newest(chosen)).mappings()]
 
     def alarms(
         self, since_unix_s: int, until_unix_s: int, *, model: str = "", token: str = "", limit: int
-    ) -> Iterator[tuple[StoredAlarm, str]]:
+    ) -> Generator[tuple[StoredAlarm, str]]:
         """Yield the alarms that were raised in [since_unix_s, until_unix_s), oldest first."""
         chosen = [alarms.c.at_unix_s >= since_unix_s, alarms.c.at_unix_s < until_unix_s]
         chosen += _equal(alarms, model=model)
@@ -149,7 +149,7 @@ class PageStore:
 
     def looks(
         self, *, model: str = "", token: str = "", limit: int
-    ) -> Iterator[tuple[LookRow, str]]:
+    ) -> Generator[tuple[LookRow, str]]:
         """Yield how far each look is, by model, version and name."""
         query = select(looks).where(*_equal(looks, model=model))
         for row in self._rows(query, looks, LOOK_KEY, token, limit):
@@ -164,7 +164,7 @@ class PageStore:
 
     def cells(
         self, since_hour: int, until_hour: int, *, model: str = "", token: str = "", limit: int
-    ) -> Iterator[tuple[CellRow, str]]:
+    ) -> Generator[tuple[CellRow, str]]:
         """Yield the totals of cells that begin in [since_hour, until_hour), finest grain last."""
         chosen = [cells.c.start_hour >= since_hour, cells.c.start_hour < until_hour]
         chosen += _equal(cells, model=model)
@@ -173,13 +173,15 @@ class PageStore:
 
     def _rows(
         self, query: Select[Any], table: Table, key: Sequence[str], token: str, limit: int
-    ) -> list[Mapping[str, Any]]:
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows as they are read: a page may end long before its limit."""
         columns = [table.c[name] for name in key]
         if token:
             query = query.where(tuple_(*columns) > _last_key(token, columns))
         with self._database.read_transaction() as connection:
-            found = connection.execute(query.order_by(*columns).limit(limit)).mappings()
-            return [dict(row) for row in found]
+            streaming = connection.execution_options(yield_per=ROWS_AT_ONCE)
+            for row in streaming.execute(query.order_by(*columns).limit(limit)).mappings():
+                yield dict(row)
 
 
 def page_token(key: Iterator[Any]) -> str:
@@ -218,11 +220,18 @@ def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items() if value]
 
 
-def _all(conditions: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
-    joined = conditions[0]
-    for condition in conditions[1:]:
-        joined = joined & condition
-    return joined
+def _newest(chosen: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return the query for the newest figure of each name and length among those chosen."""
+    names = [name for name in FIGURE_KEY if name != "last_day"]
+    columns = [figures.c[name] for name in names]
+    newest = (
+        select(*columns, func.max(figures.c.last_day).label("last_day"))
+        .where(*chosen)
+        .group_by(*columns)
+        .subquery()
+    )
+    equal = and_(*(figures.c[name] == newest.c[name] for name in FIGURE_KEY))
+    return select(figures).join(newest, onclause=equal)
 
 
 def _figure(row: Mapping[Any, Any]) -> StoredFigure:
@@ -244,11 +253,14 @@ def _alarm(row: Mapping[str, Any]) -> StoredAlarm:
 
 def _cell(row: Mapping[str, Any]) -> CellRow:
     names = ("model", "version", "role", "holdout", "segment", "calls", "rows")
-    flagged = CellCounts.from_bytes(row["columns"]).counts(ROW_FLAGS, FLAG_BITS)
+    # Only one of the columns is read: making vectors of all would take ten times as long.
+    columns = CellColumns.FromString(row["columns"]).columns
     flags = {
-        RowFlag.Name(value).lower(): int(flagged[value.bit_length() - 1])
-        for value in RowFlag.values()
-        if value and flagged[value.bit_length() - 1]
+        RowFlag.Name(1 << bit).lower(): count
+        for column in columns
+        if column.name == ROW_FLAGS
+        for bit, count in zip(column.index, column.count, strict=True)
+        if 1 << bit in KNOWN_FLAGS
     }
     return CellRow(
         **{name: row[name] for name in names},

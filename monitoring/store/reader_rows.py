@@ -11,6 +11,8 @@ from protos import monitoring_pb2 as pb
 log = logging.getLogger(__name__)
 
 DAMAGES_SHOWN = 10
+IMPORTS = "elsewhere"
+"""In the place of a gateway's name: the import of a file, which is no reader of a journal."""
 
 
 def is_journal(table: Table, name: pb.JournalName) -> ColumnElement[bool]:

@@ -35,7 +35,7 @@ def served_versions(connection: Connection, day: int) -> list[ServedVersion]:
         )
         .where(cells.c.start_hour >= day * DAY_HOURS)
         .where(cells.c.start_hour < (day + 1) * DAY_HOURS)
-        .where(cells.c.version != "", cells.c.rows > 0)
+        .where(cells.c.version != "", cells.c.segment == "", cells.c.rows > 0)
         .group_by(cells.c.model, cells.c.version, cells.c.digest8)
         .order_by(cells.c.model, cells.c.version)
     )

@@ -95,7 +95,7 @@ outcomes = Table(
     Column("digest8", String(16), nullable=False),
     Column("role", SmallInteger, nullable=False),
     Column("holdout", Boolean, nullable=False),
-    Column("segment", String(128), nullable=False),
+    Column("segment", Text, nullable=False),  # all of its prediction, with commas
     Column("predicted_unix_ms", BigInteger, nullable=False),
     Column("score", Float(53)),
     Column("value", Float(53), nullable=False),

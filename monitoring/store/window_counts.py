@@ -87,7 +87,7 @@ def read_coverage(connection: Connection, since_hour: int, until_hour: int) -> l
                 func.max(cells.c.start_hour).label("newest_hour"),
             )
             .where(cells.c.start_hour >= since_hour, cells.c.start_hour < until_hour)
-            .where(cells.c.version != "", cells.c.rows > 0)
+            .where(cells.c.version != "", cells.c.segment == "", cells.c.rows > 0)
             .group_by(*by_version)
         )
     }

@@ -68,6 +68,8 @@ class MinuteCounts:
         """Add the rows of a batch that was stored."""
         host = batch.journal.gateway
         for cell in batch.cells:
+            if cell.segment:
+                continue  # the cell of all rows has its rows too
             counts = CellCounts.from_columns(cell.columns)
             bins = self._known_bins(cell.model, cell.version_digest)
             if not counts.rows:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from monitoring.cells.outside_rows import is_outside_version
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import MonitoringStoreError
 from monitoring.incidents.incident_opener import IncidentOpener
@@ -170,7 +171,8 @@ class ModelWatcher:
     async def _known(self, versions: Iterable[Version]) -> KnownVersions:
         """Return what the registry says of versions. Each is read once."""
         for model, label in versions:
-            if (model, label) not in self._facts:
+            # A version that another system serves has no files here.
+            if (model, label) not in self._facts and not is_outside_version(label):
                 try:
                     found = await self._registry.get_version(model, label)
                     files = await self._registry.fetch(model, label)

@@ -71,6 +71,8 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.CellSink/GetVersionBins": {GATEWAY},
     "/turnout.v1.CellSink/PushCells": {GATEWAY},
     "/turnout.v1.Monitoring/Forget": {OPERATOR},
+    "/turnout.v1.Monitoring/ImportScores": {OPERATOR},
+    "/turnout.v1.Monitoring/ImportOutcomes": {OPERATOR},
     "/turnout.v1.Explainer/Explain": {APPROVER, AUTHOR, OPERATOR},
     "/turnout.v1.Features/Push": {PUSHER},
 }

@@ -1,5 +1,7 @@
 """The entity of ids must be clear, and a receipt names a person only to those with the key."""
 
+from dataclasses import replace
+
 import pytest
 
 from features.errors import EntityIdError
@@ -11,6 +13,7 @@ KNOWN = KnownEntities(
     views={"usage@00": ("customer",), "usage": ("customer",), "offers": ("customer", "offer")},
     models={("churn", "c0"): ("customer",), ("plain", "c1"): ()},
     versions={},
+    outside_models=("nps",),
     split_salts={},
     version_public_key=b"",
     prediction_id_key=b"",
@@ -47,6 +50,18 @@ def test_unclear_entity_is_refused(keys: list[str], entities: list[str], message
     """The message says what views and models are keyed by."""
     with pytest.raises(UsageError, match=message):
         named_entities(keys, entities, KNOWN)
+
+
+def test_id_of_models_elsewhere_has_any_entity() -> None:
+    """If nothing else has ids, and if it is one id."""
+    alone = replace(KNOWN, views={}, models={})
+    assert named_entities(["A"], [], alone) == {"key": "A"}
+    assert named_entities(["A"], ["customer"], alone) == {"customer": "A"}
+    for keys, known in ((["A", "B"], alone), (["A"], replace(alone, outside_models=()))):
+        with pytest.raises(UsageError):
+            named_entities(keys, [], known)
+    assert KNOWN.models_with({"customer": "A"}) == ["churn", "nps"]
+    assert KNOWN.models_with({"customer": "A", "offer": "1"}) == []
 
 
 def test_id_that_no_row_can_have_is_refused() -> None:

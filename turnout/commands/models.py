@@ -1,6 +1,7 @@
 """`turnout models`: lists the models, their deployments, and how old the rows are they read.
 
-`turnout models add` writes down a model that another system serves.
+`turnout models add` writes down a model that another system serves, and `import-scores` and
+`import-outcomes` count what that system did.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from turnout.cli import clients
 from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.cli.view_ages import ViewAge, read_view_ages
+from turnout.monitoring.outside_command import import_outcomes, import_scores
 from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import terminal, text_table
@@ -23,6 +25,8 @@ app = typer.Typer(
     "read; add models that run elsewhere.",
     invoke_without_command=True,
 )
+app.command("import-scores")(import_scores)
+app.command("import-outcomes")(import_outcomes)
 
 
 @app.callback()
@@ -106,7 +110,10 @@ def add(
     screen.result(
         message_to_json(added), f"Added: {added.model}, which runs elsewhere ({added.place})."
     )
-    screen.hint("Next: turnout report counts it among the models that are known.")
+    screen.hint(
+        "turnout report counts it among the models that are known. "
+        f"Next: turnout models import-scores {model} --file FILE"
+    )
 
 
 async def _list_models(

@@ -17,6 +17,8 @@ from turnout.cli.context import CommandContext
 from turnout.cli.projects import usable_definitions
 from turnout.errors import UsageError
 
+OUTSIDE_KEY = "key"
+"""The entity of an id where only models elsewhere have ids."""
 FETCHES_MAX = 8
 """Versions that are fetched at once."""
 
@@ -31,6 +33,8 @@ class KnownEntities:
     """(model, model contract) -> the entities of the model's rows."""
     versions: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Model -> version label -> the entities of its rows."""
+    outside_models: tuple[str, ...]
+    """Models that other systems serve. What their keys are is not known."""
     split_salts: Mapping[str, bytes]
     """Model -> the salt of its split at present."""
     version_public_key: bytes
@@ -43,8 +47,13 @@ class KnownEntities:
         return self.views.get(edition) or self.views.get(edition.partition("@")[0])
 
     def models_with(self, named: Collection[str]) -> list[str]:
-        """Return the models whose rows have all these entities, by name."""
-        return sorted({model for (model, _), own in self.models.items() if set(named) <= set(own)})
+        """Return the models whose rows have all these entities, by name.
+
+        A model elsewhere has them if there is one entity, because its keys may be those.
+        """
+        outside = self.outside_models if len(named) == 1 else ()
+        own = {model for (model, _), has in self.models.items() if set(named) <= set(has)}
+        return sorted({*own, *outside})
 
     def combinations(self) -> list[tuple[str, ...]]:
         """Return each combination of entities once, in order of their names."""
@@ -86,6 +95,7 @@ async def known_entities(context: CommandContext, client: RegistryClient) -> Kno
             model: {label: models[model, contract] for label, contract in of_model.items()}
             for model, of_model in contract_of_label.items()
         },
+        outside_models=tuple(item.model for item in await client.outside_models()),
         split_salts={
             summary.model: summary.deployment.split_salt
             for summary in summaries
@@ -103,6 +113,9 @@ def named_entities(
     for text in keys:
         check_entity_id(text)
     combinations = known.combinations()
+    # Where only other systems serve models, an id may be of any entity.
+    if not combinations and known.outside_models and len(keys) == 1:
+        combinations = [(entities[0] if entities else OUTSIDE_KEY,)]
     shown = "; ".join(", ".join(names) for names in combinations) or "nothing"
     # Without names, the ids must fit one combination only.
     if not entities:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 TEXT, NUMBER, WHOLE, MOMENT = "VARCHAR", "DOUBLE", "BIGINT", "TIMESTAMP"
+ROLE_NAMES = {number: name.lower() for name, number in Role.items()} | {UNSEEN_SHADOW: "shadow"}
 FLAGS = ("missing", "stale", "defaulted", "degraded", "not_sticky")
 
 TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -101,11 +102,10 @@ def alarm_row(alarm: "mpb.RaisedAlarm") -> Row:
 
 def cell_row(cell: "mpb.CellTotals") -> Row:
     """Return a row of `cells`."""
-    shadow = cell.role == UNSEEN_SHADOW
     return {
         "model": cell.model,
         "version": cell.version,
-        "role": "shadow" if shadow else Role.Name(cell.role).lower(),
+        "role": ROLE_NAMES.get(cell.role, str(cell.role)),
         "holdout": cell.holdout,
         "segment": cell.segment,
         "begins": moment(cell.hour * 3_600_000),

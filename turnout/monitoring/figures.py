@@ -13,7 +13,13 @@ from registry.types import RegistryError
 from turnout.cli import clients
 from turnout.cli.arguments import Model, MonitoringAddress
 from turnout.cli.context import CommandContext
-from turnout.views.figures import alarm_json, alarms_table, figure_json, figures_table
+from turnout.views.figures import (
+    alarm_json,
+    alarms_table,
+    figure_json,
+    figures_table,
+    notes_of_figures,
+)
 from turnout.views.terminal import Terminal, terminal, text_table
 
 if TYPE_CHECKING:
@@ -22,6 +28,10 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 BUDGET = "budget"
 """Kind of the figures that say how many false alarms a group of detectors may raise."""
+NOTES_SHOWN = 5
+"""Sentences of figures that are shown below the table; --json has each with its figure."""
+UNWATCHED_SHOWN = 10
+"""Streams without a detector that are named below the table."""
 BUDGET_DAYS = 91
 """Days back in which the newest budget of a version is looked for."""
 
@@ -52,8 +62,9 @@ def show_figures(
     screen = terminal(context.json)
     if not shown:
         asyncio.run(_require_known(context, model))
-    screen.result([figure_json(figure) for figure in shown], figures_table(shown))
-    _hints(screen, notes)
+    values = [figure_json(figure) for figure in shown]
+    screen.result(values, figures_table(shown))
+    _hints(screen, [*notes, *notes_of_figures(values, NOTES_SHOWN)])
     if not shown:
         screen.hint(
             f"No figure of {model} in {days} days. Looks at a day begin when it is over; "
@@ -87,12 +98,20 @@ def show_alarms(
     }
     screen.result(value, alarms_table(found))
     _hints(screen, notes)
-    for look in looks.looks:
-        for stream, reason in sorted(look.unwatched.items()):
-            screen.hint(f"{look.model} {look.version}: {stream} has no detector: {reason}")
-    if found:
-        screen.hint(f"Next: turnout incidents show {found[-1].incident_id or 'INCIDENT'}")
-    else:
+    unwatched = [
+        f"{look.model} {look.version}: {stream} has no detector: {reason}"
+        for look in looks.looks
+        for stream, reason in sorted(look.unwatched.items())
+    ]
+    for line in unwatched[:UNWATCHED_SHOWN]:
+        screen.hint(line)
+    if len(unwatched) > UNWATCHED_SHOWN:
+        screen.hint(f"{len(unwatched) - UNWATCHED_SHOWN} more have none; --json names all of them.")
+    # The newest alarm that has an incident is where a person goes on.
+    incidents = [alarm.incident_id for alarm in found if alarm.incident_id]
+    if incidents:
+        screen.hint(f"Next: turnout incidents show {incidents[-1]}")
+    elif not found:
         screen.hint(f"No alarm in {days} days.")
 
 

@@ -23,6 +23,10 @@ model, and counts for the model's first version only. Later versions begin with 
 SEVERITIES = {1: "review", 2: "warning", 3: "page"}
 RESOLUTIONS = {0: "open", 1: "real", 2: "false alarm", 3: "expected"}
 P90 = 0.9
+SCORES = "scores"
+"""Kind of the findings about imports of a model elsewhere."""
+SCORES_MS = 7 * 86_400_000
+"""A model elsewhere is watched if its newest score is not older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,17 @@ def _runs(fact: Fact, label: str) -> bool:
     return label in places or any(shadow[0] == label for shadow in after.get("shadows", ()))
 
 
+def _has_new_scores(fact: Fact, inputs: ReportInputs) -> bool:
+    """Whether a finding is of an import with scores of the last days (turnout models)."""
+    if fact.after.get("kind") != SCORES:
+        return False
+    try:
+        newest_ms = int(json.loads(str(fact.after.get("text")))["newest_unix_ms"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    return inputs.now_ms - SCORES_MS <= newest_ms
+
+
 def monitored_models(inputs: ReportInputs) -> dict[str, Any]:
     """Return every model that is known, where it runs, and whether it is watched."""
     # Known by a version, by a project, or because a person wrote it down.
@@ -181,6 +196,7 @@ def monitored_models(inputs: ReportInputs) -> dict[str, Any]:
         if fact.action.startswith("deploy"):
             production[fact.model] = fact
     outside = {fact.model: fact for fact in inputs.of("add outside model")}
+    scored = {fact.model: fact for fact in inputs.of("finding") if _has_new_scores(fact, inputs)}
     models = []
     for model in sorted(entries):
         deployed = production.get(model)
@@ -188,6 +204,10 @@ def monitored_models(inputs: ReportInputs) -> dict[str, Any]:
         place = str(outside[model].after.get("place", "")) if model in outside else ""
         watched = bool(inputs.policies.get(model)) and bool(label)
         seqs = entries[model] | ({deployed.seq} if deployed is not None and label else set())
+        # A model elsewhere is watched while its scores come.
+        if place and model in scored:
+            watched = True
+            seqs.add(scored[model].seq)
         models.append(
             {
                 "model": model,

@@ -26,7 +26,7 @@ from turnout.review.decisions import (
 from turnout.review.inputs import ReviewInputs, read_lines, read_review_inputs
 from turnout.review.pages import ReviewPage, html_page, markdown_page
 from turnout.review.plots import draw_lines
-from turnout.review.section import ReviewSection, cell_text
+from turnout.review.section import ReviewSection, cell_text, sentence
 from turnout.review.sections import review_sections, summary_lines
 from turnout.review.week import EPOCH, review_period
 from turnout.views.terminal import Terminal, terminal, text_table
@@ -73,7 +73,7 @@ def review(
     screen.result(_json(inputs, sections), *_tables(page))
     if html is not None:
         lines = asyncio.run(read_lines(context, period, monitoring, sections))
-        _write_html(screen, html, page, lines)
+        write_html(screen, html, page, lines)
     if markdown is not None:
         replace_file(markdown, markdown_page(page), durable=False)
         screen.hint(f"Written: {markdown}")
@@ -185,14 +185,12 @@ def _tables(page: ReviewPage) -> list[RenderableType]:
             ]
             shown.append(text_table([name.replace("_", " ") for name in section.columns], rows))
         else:
-            shown.append(Text(f"{section.empty}."))
-        shown += [Text(f"{note}.", style="dim") for note in section.shown_notes]
+            shown.append(Text(f"{sentence(section.empty)}."))
+        shown += [Text(f"{sentence(note)}.", style="dim") for note in section.shown_notes]
     return shown
 
 
-def _write_html(
-    screen: Terminal, file: Path, page: ReviewPage, lines: dict[str, list[Any]]
-) -> None:
+def write_html(screen: Terminal, file: Path, page: ReviewPage, lines: dict[str, list[Any]]) -> None:
     """Write the page. Without matplotlib it has no pictures, and a hint says so."""
     try:
         pictures = {key: draw_lines(found) for key, found in lines.items()}

@@ -1,13 +1,15 @@
 """The sections of figures: drift, accuracy, estimates, business and fairness. No I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from turnout.review.inputs import ReviewInputs
 from turnout.review.section import ReviewSection
-from turnout.views.figures import figure_text
+from turnout.views.figures import figure_text, notes_of_figures
 
 DRIFT = "drift"
+NOTES_SHOWN = 5
+"""Sentences of figures that a section has."""
 FEATURES_SHOWN = 5
 """Features of a version whose drift is shown."""
 AGAINST = ("training", "accepted days")
@@ -46,13 +48,7 @@ def figure_sections(inputs: ReviewInputs) -> list[ReviewSection]:
 
 def _section(kind: FigureKind, inputs: ReviewInputs) -> ReviewSection:
     monitoring = inputs.monitoring
-    # The newest of each name: later ones take the place of earlier ones.
-    newest: dict[tuple[object, ...], dict[str, Any]] = {}
-    for figure in monitoring.figures:
-        if figure["kind"] == kind.kind:
-            names = ("model", "version", "segment", "name", "days")
-            newest[tuple(figure[name] for name in names)] = figure
-    shown = list(newest.values())
+    shown = _newest(figure for figure in monitoring.figures if figure["kind"] == kind.kind)
     if kind.kind == DRIFT:
         shown = telling_drift(shown, _outputs(inputs))
     rows = [_row(figure) for figure in shown]
@@ -66,9 +62,32 @@ def _section(kind: FigureKind, inputs: ReviewInputs) -> ReviewSection:
         else f"not enough data: no figure of this kind in this week; there are some once "
         f"{kind.wanted}"
     )
-    columns = ("model", "version", "figure", "segment", "number", "state", "n", "until")
-    notes = (DRIFT_NOTE,) if kind.kind == DRIFT and rows else ()
-    return ReviewSection(kind.kind, kind.title, columns, tuple(rows), empty, notes)
+    columns = ("model", "version", "figure", "segment", "number", "state", "n", "days", "until")
+    notes = notes_of_figures(shown, NOTES_SHOWN)
+    if kind.kind == DRIFT and rows:
+        notes.append(DRIFT_NOTE)
+    return ReviewSection(kind.kind, kind.title, columns, tuple(rows), empty, tuple(notes))
+
+
+def _newest(figures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest figure of each name that has a number, or else the newest.
+
+    Final and provisional figures are two. Of two that end on one day the longer one counts, except
+    for drift, in which a day and a week are two questions.
+    """
+    chosen: dict[tuple[object, ...], dict[str, Any]] = {}
+    for figure in figures:
+        names = ("model", "version", "segment", "name")
+        maturity = figure["details"].get("maturity")
+        length = figure["days"] if figure["kind"] == DRIFT else 0
+        key = (*(figure[name] for name in names), maturity, length)
+        if key not in chosen or _rank(figure) >= _rank(chosen[key]):
+            chosen[key] = figure
+    return list(chosen.values())
+
+
+def _rank(figure: Mapping[str, Any]) -> tuple[bool, str, int]:
+    return figure["value"] is not None, figure["last_day"], figure["days"]
 
 
 def telling_drift(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from protos import monitoring_pb2 as mpb
 from protos import registry_pb2 as pb
+from registry.types import Deployment
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.cli.view_ages import ViewAge, read_view_ages
@@ -40,6 +41,9 @@ ACTIONS = frozenset(
 ENDS = frozenset({"change incident"})
 INCIDENTS_MAX = 1_000
 LINE_DAYS = 91
+LATE_KINDS = ("quality", "uplift", "fairness")
+"""Kinds of figures that wait for outcomes."""
+LATE_DAYS = 400
 HOURS_A_DAY = 24
 
 
@@ -126,6 +130,11 @@ async def read_review_inputs(
             await _model_in_service(client, summary, productions, ages.get(summary.model, []))
             for summary in summaries
         ]
+    served = [
+        (summary.model, label)
+        for summary in summaries
+        for label in Deployment.from_proto(summary.deployment).versions
+    ]
     return ReviewInputs(
         period=period,
         now_ms=time.time_ns() // 1_000_000,
@@ -137,7 +146,7 @@ async def read_review_inputs(
         broken_glasses=tuple(glasses),
         entries=tuple(entries),
         decisions=tuple(decisions),
-        monitoring=await _read_monitoring(context, period, monitoring),
+        monitoring=await _read_monitoring(context, period, monitoring, served),
     )
 
 
@@ -197,22 +206,41 @@ async def _model_in_service(
 
 
 async def _read_monitoring(
-    context: CommandContext, period: ReviewPeriod, address: str
+    context: CommandContext,
+    period: ReviewPeriod,
+    address: str,
+    served: Sequence[tuple[str, str]],
 ) -> MonitoringInputs:
-    """Return what monitoring says, or why it says nothing."""
+    """Return what monitoring says, or why it says nothing.
+
+    served  (model, version) of all that is deployed.
+    """
     import grpc
 
+    # The week in the units of each list.
     hours = period.first_day * HOURS_A_DAY, (period.last_day + 1) * HOURS_A_DAY
     seconds = period.begin_ms // 1_000, period.end_ms // 1_000
     try:
         async with clients.open_monitoring(context, address) as client:
             looks = await client.looks()
+            found = await client.figures(period.first_day, period.last_day + 1)
+            # Outcomes take long, so final figures of this week may be of a period before it.
+            seen = (await client.status(*hours)).versions
+            watched = {*served, *((item.model, item.version) for item in seen)}
+            for model, version in sorted(watched):
+                for kind in LATE_KINDS:
+                    found += await client.figures(
+                        period.first_day - LATE_DAYS,
+                        period.first_day,
+                        model=model,
+                        version=version,
+                        kind=kind,
+                        newest=True,
+                    )
             return MonitoringInputs(
-                figures=tuple(
-                    map(figure_json, await client.figures(period.first_day, period.last_day + 1))
-                ),
+                figures=tuple(map(figure_json, found)),
                 alarms=tuple(await client.alarms(*seconds)),
-                coverage=tuple((await client.status(*hours)).versions),
+                coverage=tuple(seen),
                 references=frozenset((item.model, item.version) for item in looks.references),
                 notes=tuple(client.notes),
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from host.text import escape_controls
-from turnout.review.section import ReviewSection, cell_text
+from turnout.review.section import ReviewSection, cell_text, sentence
 
 STYLE = """
 :root { color-scheme: light; }
@@ -59,9 +59,9 @@ def markdown_page(page: ReviewPage) -> str:
                 cells = (_plain(cell_text(row.get(name))) for name in section.columns)
                 lines.append(f"| {' | '.join(cells)} |")
         else:
-            lines.append(f"{_plain(_sentence(section.empty))}.")
+            lines.append(f"{_plain(sentence(section.empty))}.")
         for note in section.shown_notes if section.rows else section.notes:
-            lines += ["", f"{_plain(_sentence(note))}."]
+            lines += ["", f"{_plain(sentence(note))}."]
     return "\n".join(lines) + "\n"
 
 
@@ -110,12 +110,7 @@ def _table(section: ReviewSection) -> str:
 
 
 def _text(text: str, style: str) -> str:
-    return f'<p class="{style}">{_safe(_sentence(text))}.</p>'
-
-
-def _sentence(text: str) -> str:
-    """Return a note as a sentence begins."""
-    return text[:1].upper() + text[1:]
+    return f'<p class="{style}">{_safe(sentence(text))}.</p>'
 
 
 def _heading(column: str) -> str:

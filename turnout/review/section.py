@@ -81,6 +81,15 @@ def figure_line(figures: "Sequence[pb.FigureOfPeriod]") -> FigureLine | None:
     return FigureLine(f"{first.model} {first.version} {first.name}{segment}", points)
 
 
+def sentence(text: str) -> str:
+    """Return a note as a sentence, without its full stop.
+
+    >>> sentence("none is open")
+    'None is open'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def cell_text(value: object) -> str:
     """Return a value as a table shows it.
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -51,6 +51,25 @@ def figure_text(item: dict[str, Any]) -> str:
     if item["low"] is None or item["high"] is None:
         return shown
     return f"{shown} [{item['low']:.4g}, {item['high']:.4g}]"
+
+
+def notes_of_figures(figures: Iterable[Mapping[str, Any]], notes_max: int) -> list[str]:
+    """Return the sentences that belong to figures, each once and without its full stop.
+
+    figures  as figure_json. An estimate says what it cannot see, and a cohort what it rests on.
+
+    >>> blind = {"details": {"blind_spot": "It is blind.", "notes": ["few rows", 3]}}
+    >>> notes_of_figures([blind, blind], 5)
+    ['It is blind', 'few rows']
+    """
+    found: dict[str, None] = {}
+    for figure in figures:
+        details = figure["details"]
+        notes = details.get("notes")
+        for note in [details.get("blind_spot"), *(notes if isinstance(notes, list) else ())]:
+            if isinstance(note, str) and note:
+                found[note.rstrip(".")] = None
+    return list(found)[:notes_max]
 
 
 def figures_table(figures: "Sequence[pb.FigureOfPeriod]") -> RenderableType:

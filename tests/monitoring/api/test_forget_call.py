@@ -18,11 +18,13 @@ from journal.person import Person
 from journal.segment import JournalKind, frame_record
 from journal.tape import SegmentWriter
 from monitoring.api.decision_policy import day_of_id
-from monitoring.api.decision_shares import DecisionShares
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
 from monitoring.cells.decision_rows import SAMPLE_ALL
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.fold.id_fields import IdFields
 from monitoring.fold.journal_fold import JournalFold
 from monitoring.fold.sink_client import CellSinkClient
@@ -51,19 +53,25 @@ class ServedMonitoring:
     """Monitoring on a server of its own, and a reader's client."""
 
     def __init__(self, folder: Path) -> None:
-        database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
-        self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
-        self.store = MonitoringStore(database, lambda: 0, self.decisions.add_batch)
+        self.folder = folder / "decisions"
+        self.database = MonitoringDatabase(f"sqlite:///{folder}/monitoring.sqlite")
+        self.decisions = DecisionStore(self.folder, self.database, day_of_id)
+        self.store = MonitoringStore(self.database, lambda: 0, self.decisions.add_batch)
         self.address = ""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[CellSinkClient]:
         """Serve, and yield a client."""
         with ThreadPoolExecutor(1) as thread:
-            shares = DecisionShares(SAMPLE_ALL)
-            sink = CellSinkService(self.store, Mock(), shares, thread)
+            shares = ReaderPolicies(SAMPLE_ALL)
+            shares.apply({}, 0, {}, {})
+            rows = ScoredRows(self.folder, self.database)
+            segments = OutcomeSegments(rows, self.store.find_version)
+            sink = CellSinkService(self.store, Mock(), shares, segments, thread)
             removal = PersonRemoval(self.store, self.decisions, thread, sink.refuse_read_batches)
-            service = MonitoringService(self.store, Mock(), self.decisions, shares, removal, thread)
+            service = MonitoringService(
+                self.store, Mock(), self.decisions, shares, removal, Mock(), thread
+            )
             server = grpc.aio.server(interceptors=(access_interceptor(()),))
             server.add_generic_rpc_handlers(
                 (service_handler("CellSink", sink), service_handler("Monitoring", service))

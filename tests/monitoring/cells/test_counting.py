@@ -17,7 +17,8 @@ from monitoring.cells.cell import (
     feature_column,
     score_column,
 )
-from monitoring.cells.counting import CellCounter, Segments, count_feature
+from monitoring.cells.counting import CellCounter, count_feature
+from monitoring.cells.segments import Segments
 from monitoring.cells.version_bins import FeatureBins, VersionBins
 from monitoring.errors import BadCellError, BadRecordError
 from protos.journal_pb2 import ServedBatch
@@ -105,17 +106,21 @@ def test_cells_equal_a_loop_over_rows(seed: int, batches: int, cut: int) -> None
 
 
 def test_segments_divide_the_rows() -> None:
-    """Each row is in one segment, and a call in that of its first row."""
+    """Each row is in "" and in one segment, and a call in that of its first row."""
     rng = np.random.default_rng(1)
     batch = served_batch(rng, 20)
     rows = len(batch.row_flags) // 4
 
     def by_first_input(_: VersionBins, vectors: NDArray[np.float32]) -> Segments:
-        return Segments(("low", "high"), (vectors[:, 0] > 0).astype(np.intp))
+        return Segments((("low",), ("high",)), (vectors[:, 0] > 0).astype(np.intp))
 
     counting = CellCounter(lambda *_: churn_bins(), holdout_of, by_first_input)
     counting.add(batch)
-    cells = counting.take_cells()
+    taken = counting.take_cells()
+    whole = CellCounter(lambda *_: churn_bins(), holdout_of)
+    whole.add(batch)
+    assert {key: counts for key, counts in taken.items() if not key.segment} == whole.take_cells()
+    cells = {key: counts for key, counts in taken.items() if key.segment}
     assert {key.segment for key in cells} == {"low", "high"}
     assert sum(counts.rows for counts in cells.values()) == rows
     assert sum(counts.calls for counts in cells.values()) == 20

@@ -1,5 +1,6 @@
 """Decisions: each row once, found by its prediction id, bit for bit as it was scored."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from monitoring.cells.decision_rows import (
     sample_decisions,
     unpack_decisions,
 )
+from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import BadDecisionsError, MonitoringError
 from monitoring.store.database import MonitoringDatabase
@@ -92,6 +94,11 @@ def test_decisions_are_found_before_and_after_they_are_in_files(stores: Stores) 
         stores.decisions.compact()
         stores.push(batch)
     stores.decisions.compact()
+    # A missing input is NaN in a file, as it was when it was scored.
+    values = [item for batch in batches for item in np.frombuffer(batch.vectors, "<f4").tolist()]
+    missing = sum(map(math.isnan, values))
+    parts = DayRows(stores.folder, stores.database).day_rows("churn", DAY)
+    assert missing == sum(np.isnan(part.vectors).sum() for _, part in parts) > 0
     rows = sum(len(batch.row_flags) // 4 for batch in batches)
     assert stores.decisions.rows() == rows
     for batch in batches:

@@ -10,9 +10,11 @@ from journal.tail import DamageKind
 from journal.tape import SegmentWriter
 from monitoring.cells.cell import cell_from_proto
 from monitoring.cells.decision_rows import SAMPLE_ALL, unpack_decisions
+from monitoring.cells.segments import segments_to_proto
 from monitoring.fold.id_fields import IdFields
 from monitoring.fold.journal_fold import JournalFold
 from protos import monitoring_pb2 as pb
+from registry.watching.policy import MonitoringPolicy, Segmentation
 from tests.monitoring.served import KEY, churn_bins, ids_of, outcome_record, served_batch
 
 NAME = pb.JournalName(gateway="gateway-1")
@@ -61,6 +63,27 @@ def test_outcomes_wait_for_the_key(tmp_path: Path) -> None:
     assert (known.role, known.forged, len(known.id_digest)) == (1, False, 16)
     assert forged.forged
     assert not by_entity.id_digest
+
+
+def test_segments_are_those_of_the_policy_and_change_with_it(tmp_path: Path) -> None:
+    """Rows are counted in segments, and ids of outcomes are sent, for models with segments only."""
+    served = served_batch(np.random.default_rng(3), 5)
+    write(tmp_path, JournalKind.SERVED, served.SerializeToString())
+    outcome = outcome_record(served.prediction_ids[:64]).SerializeToString()
+    write(tmp_path, JournalKind.OUTCOMES, outcome)
+    tenure = Segmentation(feature="f1", ranges={"new": (-9.0, 1.0)})
+    policy = MonitoringPolicy(segments={"tenure": tenure})
+    state = pb.ReaderState(segments=[segments_to_proto("churn", policy)])
+    batch = read_batch(tmp_path, state)
+    assert {cell.segment for cell in batch.cells} == {"", "tenure=new", "tenure=other"}
+    assert batch.outcomes[0].prediction_id == served.prediction_ids[:64]
+    # The same reader, after a push whose answer has no segments.
+    fold = JournalFold(tmp_path, NAME, state, IdFields(lambda: KEY))
+    fold.note_stored(pb.ReaderState(sequence=1))
+    content = fold.read()
+    batch = fold.batch_of(content, dict.fromkeys(content.versions, churn_bins()))
+    assert {cell.segment for cell in batch.cells} == {""}
+    assert not batch.outcomes[0].prediction_id
 
 
 def test_decisions_are_those_of_sampled_keys(tmp_path: Path) -> None:

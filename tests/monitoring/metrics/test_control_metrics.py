@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.metrics.control_metrics import ControlMetrics
+from monitoring.metrics.control_metrics import ControlMetrics, readers_by_gateway
 from monitoring.metrics.page import MetricsAddress
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.pages import PageStore
+from protos import monitoring_pb2 as pb
 from registry.client import RegistryClient
 
 
@@ -69,3 +70,15 @@ def test_port_that_is_taken_ends_nothing(database: MonitoringDatabase) -> None:
             await first.stop()
 
     asyncio.run(course())
+
+
+def test_journals_of_one_gateway_are_one_series() -> None:
+    """The latest of them counts, and all that they have to read."""
+    journals = [("gw-1", 9_000, 5), ("gw-1", 4_000, 7), ("gw-2", 8_000, 1)]
+    readers = [
+        pb.ReaderStatus(
+            journal=pb.JournalName(gateway=name), pushed_unix_ms=at_ms, backlog_bytes=size
+        )
+        for name, at_ms, size in journals
+    ]
+    assert readers_by_gateway(readers) == {"gw-1": (4.0, 12), "gw-2": (8.0, 1)}

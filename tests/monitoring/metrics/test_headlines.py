@@ -25,8 +25,8 @@ def test_drift_is_that_of_the_scores_and_of_the_worst_feature() -> None:
     shown = found(
         psi("score", 0.02),
         psi("usage:data_gb", 0.1),
-        psi("usage:calls", 0.3),
         psi("usage:calls", 0.05, "accepted days"),
+        psi("usage:calls", 0.3),
         psi("usage:calls", 0.9, "last week"),
         psi("usage:none", None),
     )
@@ -54,6 +54,7 @@ def test_number_of_gauges_is_bounded() -> None:
             stored_figure("auc churned", kind="quality", version="6"),
             stored_figure("selection ratio women", kind="fairness"),
             stored_figure("score", kind="budget"),
+            stored_figure("auc churned", kind="quality", details={"maturity": "provisional"}),
             stored_figure("rows counted of rows scored", 0.9, kind="coverage"),
         ],
         IN_SERVICE,

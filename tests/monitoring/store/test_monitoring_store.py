@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from journal.prediction_id import hash_model_name
 from journal.tail import TailPosition
@@ -15,9 +18,9 @@ from monitoring.cells.cell import CellCounts, CellKey, cell_to_proto
 from monitoring.cells.outcome_columns import OutcomeKind
 from monitoring.errors import BadCellError, MonitoringStoreError, SequenceError
 from monitoring.store.cell_rows import Retention, start_of, sum_of_cells
-from monitoring.store.database import MonitoringDatabase
+from monitoring.store.database import MIGRATIONS, MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.store.tables import DAY, HOUR, WEEK, schema
+from monitoring.store.tables import DAY, HOUR, WEEK, outcomes, schema
 from monitoring.store.window_counts import WindowBatchRows
 from protos import monitoring_pb2 as pb
 from tests.monitoring.served import AT_NS, DIGEST8, churn_bins
@@ -92,6 +95,25 @@ def test_migrations_make_the_tables_of_this_release(database_url: str) -> None:
         database.close()
 
 
+def test_segments_of_outcomes_may_be_long_after_the_migration(database_url: str) -> None:
+    """Rows of the release before stay; PostgreSQL refused more than 128 characters."""
+    columns = [column.name for column in outcomes.columns]
+    row = dict.fromkeys(columns, 1) | {"id_digest": bytes(16), "holdout": False, "segment": ""}
+    row |= dict.fromkeys(("name", "model", "version", "digest8", "key_hash"), "x")
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0002")
+        connection.execute(outcomes.insert().values(row))
+    engine.dispose()
+    database = MonitoringDatabase(database_url)
+    with database.write_transaction() as connection:
+        assert [dict(found) for found in connection.execute(outcomes.select()).mappings()] == [row]
+        connection.execute(outcomes.insert().values(row | {"row": 2, "segment": "s=p," * 99}))
+    database.close()
+
+
 @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite:////no/such/folder/file"])
 def test_database_that_cannot_be_opened_is_named(url: str) -> None:
     """The error says what to give."""
@@ -119,6 +141,21 @@ def test_batch_counts_once_with_its_positions(store: MonitoringStore) -> None:
     other.journal.gateway = "gateway-2"
     assert store.push(other) == 1
     assert total(store).counts("score:churned").tolist() == [0, 17]
+
+
+def test_rows_of_segments_are_counted_once_in_figures_of_all_rows(
+    store: MonitoringStore,
+) -> None:
+    """They are in the cell of all rows too."""
+    part = cell(4)
+    part.segment = "tenure=new"
+    store.push(batch(1, cell(10), part))
+    assert total(store).rows == store.coverage(0, FOREVER)[0].rows == 10
+    assert store.served_versions(HOUR_0 // 24)[0].rows == 10
+    assert store.rows_by_model(0, FOREVER) == {"churn": 10}
+    (found,) = store.read_cells(0, FOREVER, segment="tenure=new")
+    assert found.counts.rows == 4
+    assert len(store.read_cells(0, FOREVER, segment=None)) == 2
 
 
 def test_refused_batch_leaves_nothing(store: MonitoringStore) -> None:

@@ -60,6 +60,9 @@ def test_figures_are_chosen_by_model_kind_and_day(database: MonitoringDatabase) 
     assert found(model="fraud") == [other]
     assert found(kind="fairness") == [fair]
     assert fair not in found(without=("fairness",))
+    assert found(version="6") == []
+    assert found(newest=True, model="churn", version="7", kind="drift") == [new]
+    assert found(0, DAY + 1, newest=True) == [old]
     assert pages.newest_figures(DAY, ["drift"]) in ([new, other], [other, new])
     assert pages.newest_figures(DAY + 2, ["drift"]) == []
 

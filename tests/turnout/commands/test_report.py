@@ -108,6 +108,16 @@ def test_models_that_run_elsewhere_are_known() -> None:
     assert (known["known"], known["in_production"], known["in_monitored_production"]) == (2, 2, 1)
     assert [item["elsewhere"] for item in known["models"]] == ["", "mainframe"]
     assert known["models"][0]["entries"] == [2, 6, 99]
+    # Scores that came within seven days are watched; older ones and those of others are not.
+    for age_days, monitored in ((6, 2), (8, 1)):
+        newest_ms = (100 - age_days * 24) * HOUR_MS
+        text = json.dumps({"newest_unix_ms": newest_ms, "rows": 1, "content": ""})
+        finding = Fact(9, 0, "finding", "fraud", "finding/1", {"kind": "scores", "text": text})
+        known = report(*JOURNEY, elsewhere, finding)["monitored_models"]
+        assert known["in_monitored_production"] == monitored
+        assert known["models"][1]["entries"] == ([8, 9] if monitored == 2 else [8])
+    unread = Fact(9, 0, "finding", "fraud", "finding/1", {"kind": "scores", "text": "{"})
+    assert report(*JOURNEY, elsewhere, unread)["monitored_models"]["in_monitored_production"] == 1
     unwatched = report(*JOURNEY, watched=False)["monitored_models"]
     assert unwatched["in_monitored_production"] == 0
 

@@ -9,6 +9,9 @@ from turnout.review.week import ReviewPeriod
 
 DAY_MS = 86_400_000
 NOW_MS = 20_787 * DAY_MS
+BLIND = {"blind_spot": "Blind."}
+FINAL = {"maturity": "final"}
+PROVISIONAL = {"maturity": "provisional"}
 PERIOD = ReviewPeriod(20_780, "2026-W48")
 
 
@@ -99,8 +102,13 @@ def busy_inputs() -> ReviewInputs:
                 psi("f1", 0.04, "2026-11-28", against="accepted days"),
                 psi("score", 0.02, "2026-11-28"),
                 psi("score", None, "2026-11-28", against="accepted days"),
-                figure("quality", "auc churned", 0.7, "2026-11-29", details={"maturity": "final"}),
-                figure("estimate", "auc churned", None, "2026-11-29"),
+                figure("quality", "auc churned", 0.7, "2026-10-25", days=7, details=FINAL),
+                figure("quality", "auc churned", 0.6, "2026-10-25", details=FINAL),
+                figure("quality", "auc churned", 0.8, "2026-11-28", details=PROVISIONAL),
+                figure("quality", "auc churned", None, "2026-11-29", details=PROVISIONAL),
+                figure(
+                    "estimate", "auc churned", None, "2026-11-29", details={"blind_spot": "Blind."}
+                ),
             ),
             alarms=(waits, mpb.RaisedAlarm(model="churn", version="7", incident_id="5f2a91c0")),
             notes=("figures of fairness are left out, because they are for the role auditor",),

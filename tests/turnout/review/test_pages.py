@@ -1,15 +1,19 @@
 """The page as HTML and Markdown: whole, safe, and without the network."""
 
 import re
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from tests.turnout.review.review_inputs import busy_inputs
+from turnout.review.command import write_html
 from turnout.review.pages import ReviewPage, html_page, markdown_page
 from turnout.review.plots import draw_lines
 from turnout.review.section import FigureLine
 from turnout.review.sections import review_sections, summary_lines
+from turnout.views.terminal import terminal
 
 VOID = {"meta", "br", "img", "link"}
 LINE = FigureLine("churn 7 psi <f0>", ((20_780, 0.1, 0.05, 0.2), (20_781, 0.3, None, None)))
@@ -96,3 +100,15 @@ def test_markdown_has_a_table_or_a_reason_for_each_section() -> None:
 def test_no_line_is_no_picture() -> None:
     """Without figures of two days there is nothing to draw."""
     assert draw_lines([]) == ""
+
+
+def test_page_without_matplotlib_has_no_picture_and_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The extra `plots` is not needed for the tables."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    file = tmp_path / "review.html"
+    write_html(terminal(as_json=False), file, page(), {"drift": [LINE]})
+    assert "pip install 'turnout[plots]'" in capsys.readouterr().err
+    assert "<svg" not in file.read_text()
+    assert "</html>" in file.read_text()

@@ -1,8 +1,10 @@
 """What a review says of a week."""
 
 from dataclasses import replace
+from functools import partial
 
 from tests.turnout.review.review_inputs import NOW_MS, PERIOD, busy_inputs
+from turnout.review.decisions import ReviewDecision
 from turnout.review.inputs import MonitoringInputs, ReviewInputs
 from turnout.review.section import ROWS_MAX, ReviewSection
 from turnout.review.sections import review_sections, summary_lines
@@ -33,7 +35,9 @@ def test_figures_are_the_newest_of_each_name() -> None:
         ("psi f0 against training", 0.31, "small"),
         ("psi f1 against accepted days", 0.04, "small"),
     ]
-    assert sections["quality"].rows[0]["state"] == "final"
+    quality = [(row["value"], row["state"], row["until"]) for row in sections["quality"].rows]
+    assert quality == [(0.7, "final", "2026-10-25"), (0.8, "provisional", "2026-11-28")]
+    assert sections["estimate"].notes == ("Blind",)
     assert sections["estimate"].rows[0]["number"] == "not enough data: 12 of 30 rows needed"
     assert sections["uplift"].empty.startswith("not enough data: no figure of this kind")
     assert sections["fairness"].empty.startswith("not shown: figures of fairness are left out")
@@ -55,6 +59,26 @@ def test_ages_and_what_waits_for_whom() -> None:
     accepted = MonitoringInputs(references=frozenset({("churn", "7")}))
     again = sections_of(replace(busy_inputs(), monitoring=accepted))["waiting"]
     assert "reference to accept" not in [row["what"] for row in again.rows]
+
+
+def test_decisions_are_those_that_are_open_or_were_done_in_the_week() -> None:
+    """The overdue ones first; one that was done long ago is history."""
+    of = partial(ReviewDecision, model="churn", owner="dora", decided_by="sam")
+    decisions = (
+        of(1, text="old", due="2026-11-01", decided_unix_ms=1, done_by="dora", done_unix_ms=2),
+        of(2, text="done", due="2026-11-02", decided_unix_ms=1, done_by="dora",
+           done_unix_ms=PERIOD.begin_ms),
+        of(3, text="later", due="2027-01-01", decided_unix_ms=1),
+        of(4, text="late", due="2026-11-29", decided_unix_ms=1),
+    )  # fmt: skip
+    sections = review_sections(replace(busy_inputs(), decisions=decisions))
+    (found,) = [section for section in sections if section.key == "decisions"]
+    assert [(row["id"], row["state"]) for row in found.rows] == [
+        (4, "OVERDUE"),
+        (3, "open"),
+        (2, "done"),
+    ]
+    assert summary_lines(sections)[-1] == "Decisions: 2 open, 1 overdue, 1 done"
 
 
 def test_actions_are_those_of_the_week_with_short_reasons() -> None:

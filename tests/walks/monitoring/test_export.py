@@ -29,15 +29,15 @@ def test_export_has_what_was_stored_and_counted(
     """Every table has its columns and types; numbers are equal to those of the commands."""
     # Figures, an incident, and some rows that the reader counts.
     store_a_week(running_system)
-    running_system.turnout("incidents", "open", MODEL, "--title", "for the export")
-    (incident,) = running_system.turnout("incidents", "list", MODEL)
+    incident = running_system.turnout("incidents", "open", MODEL, "--title", "for the export")
     inputs = [part for n in range(3) for part in ("-i", f"f{n}=0.5")]
     for number in range(5):
         running_system.turnout("predict", MODEL, f"S{number}", *inputs)
 
     def counted() -> bool:
         status = running_system.turnout("monitor", "status")
-        return any(item["rows"] for item in status["versions"] if item["model"] == MODEL)
+        versions = [item for item in status["versions"] if item["model"] == MODEL]
+        return sum(item["rows"] for item in versions) >= 5
 
     poll_system_until(counted, 30.0, "rows in monitoring")
     folder = tmp_path / "out's"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from monitoring.api import component as component_module
-from monitoring.api import decision_shares
+from monitoring.api import reader_policies
 from monitoring.api.component import BLOCK_DAYS, MonitoringComponent
-from monitoring.api.decision_policy import decisions_option
-from monitoring.api.decision_shares import DecisionShares, share_of_keys
+from monitoring.api.decision_policy import DecisionPolicy, decisions_option
+from monitoring.api.reader_policies import ReaderPolicies, share_of_keys
 from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
 from protos import monitoring_pb2 as pb
-from registry.watching.policy import MonitoringPolicy
+from registry.watching.policy import MonitoringPolicy, Segmentation
 from tests.monitoring.served import AT_NS, HOUR_NS, served_batch
 
 DAY = AT_NS // (24 * HOUR_NS)
@@ -38,10 +38,10 @@ def test_share_keeps_about_the_keys_of_the_policy(keys: int, rows: int, share: i
 
 def test_shares_are_fixed_for_a_day_and_follow_the_policy() -> None:
     """Late windows of yesterday change nothing today; an applied policy does."""
-    shares = DecisionShares()
+    shares = ReaderPolicies()
     assert shares.current.sampled_of_65536 == 0
     policies = {"churn": MonitoringPolicy(decisions=1_000), "all": MonitoringPolicy(decisions=0)}
-    shares.set_shares(policies, 7, {"churn": 2_000, "all": 10**9, "nba": 400_000}, {})
+    shares.apply(policies, 7, {"churn": 2_000, "all": 10**9, "nba": 400_000}, {})
     assert shares.current.by_model == {
         "all": SAMPLE_ALL,
         "churn": SAMPLE_ALL // 2,
@@ -49,21 +49,21 @@ def test_shares_are_fixed_for_a_day_and_follow_the_policy() -> None:
     }
     # A model that was never seen keeps all, such as that of a demo.
     assert shares.current.sampled_of_65536 == SAMPLE_ALL
-    shares.set_shares(policies, 7, {"churn": 9_999}, {"churn": 10**6})
+    shares.apply(policies, 7, {"churn": 9_999}, {"churn": 10**6})
     assert shares.current.by_model["churn"] == SAMPLE_ALL // 2
-    shares.set_shares({"churn": MonitoringPolicy(decisions=500)}, 7, {}, {})
+    shares.apply({"churn": MonitoringPolicy(decisions=500)}, 7, {}, {})
     assert shares.current.by_model["churn"] == SAMPLE_ALL // 4
     assert shares.keys_a_day["churn"] == 500
-    shares.set_shares(policies, 8, {"churn": 4_000}, {})
+    shares.apply(policies, 8, {"churn": 4_000}, {})
     assert shares.current.by_model["churn"] == SAMPLE_ALL // 4
 
 
 def test_new_model_with_much_traffic_is_bounded_on_its_first_day() -> None:
     """It has no rows of yesterday, so those of today count."""
-    shares = DecisionShares()
-    shares.set_shares({}, 7, {}, {"new": 150_000})
+    shares = ReaderPolicies()
+    shares.apply({}, 7, {}, {"new": 150_000})
     assert shares.current.by_model["new"] == SAMPLE_ALL
-    shares.set_shares({}, 7, {}, {"new": 2_000_000})
+    shares.apply({}, 7, {}, {"new": 2_000_000})
     assert shares.current.by_model["new"] == SAMPLE_ALL // 10
 
 
@@ -82,18 +82,26 @@ def test_smaller_share_is_a_part_of_a_larger_one() -> None:
 @pytest.mark.parametrize("override", [0, 7, SAMPLE_ALL])
 def test_option_overrides_the_policies(override: int) -> None:
     """For a whole system, also before the registry answers."""
-    shares = DecisionShares(override)
-    assert (shares.current.sampled_of_65536, shares.from_policies) == (override, False)
+    shares = ReaderPolicies(override)
+    assert shares.current.sampled_of_65536 == override
+    tenure = {"new": (0.0, 12.0)}
+    policy = MonitoringPolicy(
+        decisions=9, segments={"tenure": Segmentation(feature="months", ranges=tenure)}
+    )
+    shares.apply({"churn": policy, "nba": MonitoringPolicy()}, 7, {"churn": 10**6}, {})
+    assert shares.current == DecisionPolicy(override)
+    # Segments are no decisions.
+    assert [item.model for item in shares.segments] == ["churn"]
     assert asyncio.run(shares.wait())
 
 
 def test_reader_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting goes on without the registry; no decision is kept that a policy may forbid."""
-    monkeypatch.setattr(decision_shares, "READY_S", 0.01)
-    shares = DecisionShares()
+    monkeypatch.setattr(reader_policies, "READY_S", 0.01)
+    shares = ReaderPolicies()
     assert [asyncio.run(shares.wait()) for _ in range(2)] == [False, False]
     assert shares.current.sampled_of_65536 == 0
-    shares.set_shares({}, 7, {}, {})
+    shares.apply({}, 7, {}, {})
     assert asyncio.run(shares.wait())
 
 

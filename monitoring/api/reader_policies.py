@@ -1,4 +1,4 @@
-"""Which share of each model's keys is kept as decisions today, by the applied policies.
+"""What the applied policies say to readers of journals: segments and decisions of each model.
 
 A key is kept if its hash is below a threshold, so a smaller share is a part of a larger one, in all
 models and on all days.
@@ -11,6 +11,8 @@ from time import monotonic
 
 from monitoring.api.decision_policy import DecisionPolicy
 from monitoring.cells.decision_rows import SAMPLE_ALL
+from monitoring.cells.segments import segments_to_proto
+from protos import monitoring_pb2 as pb
 from registry.watching.policy import MonitoringPolicy
 
 READY_S = 10.0
@@ -27,10 +29,10 @@ def share_of_keys(keys_a_day: int, rows_a_day: int) -> int:
     return max(1, SAMPLE_ALL * keys_a_day // rows_a_day)
 
 
-class DecisionShares:
-    """The thresholds of today.
+class ReaderPolicies:
+    """What readers are told now.
 
-    override  the threshold of every model, whatever the policies say; None: the policies decide.
+    override  the threshold of decisions of every model; None: the policies decide it.
 
     The share of a model is fixed once a day by the rows of the day before. A model that had none
     keeps every key, until it has more rows today than its policy has keys.
@@ -44,14 +46,9 @@ class DecisionShares:
         self._yesterday: Mapping[str, int] = {}
         self._keys: dict[str, int] = {}
         self.current = DecisionPolicy(sampled_of_65536=override or 0)
-        """What readers are told. Nothing is kept before the policies were read."""
-        if override is not None:
-            self._ready.set()
-
-    @property
-    def from_policies(self) -> bool:
-        """Whether the policies decide."""
-        return self._override is None
+        """The decisions that are kept. There are none before the policies were read."""
+        self.segments: tuple[pb.ModelSegments, ...] = ()
+        """The segmentations of models that have some."""
 
     @property
     def keys_a_day(self) -> Mapping[str, int]:
@@ -69,19 +66,25 @@ class DecisionShares:
             return False
         return True
 
-    def set_shares(
+    def apply(
         self,
         policies: Mapping[str, MonitoringPolicy],
         day: int,
         yesterday: Mapping[str, int],
         today: Mapping[str, int],
     ) -> None:
-        """Fix the shares of a Unix day.
+        """Take the policies, and fix the shares of a Unix day.
 
         policies   by model. A model without one has the defaults.
         yesterday  model -> rows of the day before. Later in the same day it is not looked at.
         today      model -> rows so far.
         """
+        # Segments hold whatever the option says of decisions.
+        found = [segments_to_proto(model, policies[model]) for model in sorted(policies)]
+        self.segments = tuple(item for item in found if item.segmentations)
+        self._ready.set()
+        if self._override is not None:
+            return
         if day != self._day:
             self._day, self._yesterday = day, dict(yesterday)
         default = MonitoringPolicy()
@@ -95,4 +98,3 @@ class DecisionShares:
         self.current = replace(
             self.current, sampled_of_65536=share_of_keys(default.decisions, 0), by_model=shares
         )
-        self._ready.set()

@@ -1,0 +1,289 @@
+"""Counts scores and outcomes of models that other systems serve, as people import them.
+
+An import is a file whose rows come in parts. To the store it is a journal, named by the digest of
+its rows, whose batches are the parts: each is stored once, in one transaction, however often and
+from wherever it comes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.entity_ids import check_entity_ids
+from journal.prediction_id import hash_model_name
+from monitoring.api.reader_policies import ReaderPolicies
+from monitoring.cells.cell import cell_to_proto
+from monitoring.cells.counting import CellCounter
+from monitoring.cells.decision_rows import sample_decisions
+from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
+from monitoring.cells.outside_rows import (
+    MARK_BYTES,
+    ROLE_PRODUCTION,
+    is_outside_version,
+    mark_of_prediction,
+    outside_batch,
+    outside_bins,
+    outside_digest8,
+    outside_version,
+)
+from monitoring.cells.version_bins import VersionBins
+from monitoring.decisions.day_rows import DayRows
+from monitoring.errors import BadImportError, SequenceError
+from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.reader_rows import IMPORTS
+from protos import monitoring_pb2 as pb
+from registry.client import RegistryClient
+
+Result = TypeVar("Result")
+
+DIGEST_BYTES = 32
+ROWS_MAX = 10_000
+"""Rows of one part."""
+RETAINED_DAYS = 1_826
+"""Counts are kept so long, so older rows are refused."""
+ALL_ROWS = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class SampledScore:
+    """A score from elsewhere that is kept as a decision."""
+
+    prediction_id: bytes
+    version: str
+    at_ms: int
+    key_hash: int
+    score: float
+
+
+class OutsideImports:
+    """Takes the parts of imports.
+
+    rows    the decisions, in which outcomes find their scores.
+    thread  in which the database is used.
+    """
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        store: MonitoringStore,
+        rows: DayRows,
+        policies: ReaderPolicies,
+        thread: ThreadPoolExecutor,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._rows = rows
+        self._policies = policies
+        self._thread = thread
+        self._now_s = now_s
+
+    async def import_scores(self, part: pb.ScoresPart) -> pb.ImportReply:
+        """Count a part of scores. Raises BadImportError, SequenceError and errors of the store."""
+        await self._check_model(part.model)
+        await self._policies.wait()
+        return await self._run(lambda: self._import_scores(part))
+
+    async def import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
+        """Count a part of outcomes. Raises what `import_scores` does."""
+        await self._check_model(part.model)
+        return await self._run(lambda: self._import_outcomes(part))
+
+    async def _check_model(self, model: str) -> None:
+        """Refuse a model that is not written down as one that runs elsewhere."""
+        known = [item.model for item in await self._registry.outside_models()]
+        if model not in known:
+            raise BadImportError(
+                f"{model!r} is no model elsewhere; `turnout models add {model} --elsewhere PLACE` "
+                f"writes one down. Known are: {', '.join(known) or 'none'}"
+            )
+
+    def _import_scores(self, part: pb.ScoresPart) -> pb.ImportReply:
+        # What the part states.
+        times = _numbers(part.at_unix_ms, "<i8", "times")
+        scores = _numbers(part.scores, "<f4", "scores")
+        _check_lengths(len(times), scores=len(scores), keys=len(part.keys))
+        if part.predictions:
+            _check_lengths(len(times), predictions=len(part.predictions))
+        self._check_times(times)
+        _check_keys(part.keys)
+        if not np.isfinite(scores).all():
+            raise BadImportError("a score is NaN or infinite; leave such rows out")
+        # The bins of a version are those of its first import.
+        name = self._journal("scores", part)
+        if self._is_stored(name, part.number):
+            return pb.ImportReply(known=True, rows=len(times))
+        bins = self._bins(part, scores)
+        batch = outside_batch(
+            bins, part.keys, part.predictions, times, scores, f"{name.journal}\0{part.number}"
+        )
+        # Counted and kept like rows of a gateway.
+        holdout = np.zeros(len(times), dtype=np.bool_)
+        counter = CellCounter(lambda *_: bins, lambda _: holdout)
+        counter.add(batch)
+        decisions = self._policies.current
+        sampled = decisions.by_model.get(part.model, decisions.sampled_of_65536)
+        self._store.push(
+            pb.CellBatch(
+                journal=name,
+                sequence=part.number,
+                cells=[cell_to_proto(*cell) for cell in counter.take_cells().items()],
+                decisions=sample_decisions(batch, holdout, sampled),
+                newest_unix_ns=int(times.max()) * 1_000_000,
+            )
+        )
+        return pb.ImportReply(rows=len(times))
+
+    def _import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
+        # What the part states.
+        times = _numbers(part.at_unix_ms, "<i8", "times")
+        values = _numbers(part.values, "<f8", "values")
+        subjects = part.predictions or part.keys
+        _check_lengths(len(times), values=len(values), names=len(part.names), keys=len(subjects))
+        self._check_times(times)
+        _check_keys(part.keys)
+        if not np.isfinite(values).all():
+            raise BadImportError("a value is NaN or infinite; leave such rows out")
+        name = self._journal("outcomes", part)
+        if self._is_stored(name, part.number):
+            return pb.ImportReply(known=True, rows=len(times))
+        # Each outcome finds its score.
+        found = self._by_prediction(part) if part.predictions else self._by_key(part, times)
+        now_ms = int(self._now_s() * 1e3)
+        events = [
+            _event(part, row, found[row], int(times[row]), float(values[row]), now_ms)
+            for row in range(len(times))
+        ]
+        self._store.push(pb.CellBatch(journal=name, sequence=part.number, outcomes=events))
+        return pb.ImportReply(rows=len(times), unattributed=sum(item is None for item in found))
+
+    def _bins(self, part: pb.ScoresPart, scores: NDArray[np.float32]) -> VersionBins:
+        """Return the bins of the part's version, which its first part sets."""
+        label = outside_version(part.version)
+        known = self._store.find_version(part.model, outside_digest8(part.model, label))
+        bins = known or outside_bins(part.model, label, part.edges)
+        if bins.outputs[0].probability and ((scores < 0) | (scores > 1)).any():
+            raise BadImportError(
+                f"scores of {part.model!r}, version {label}, are probabilities since its first "
+                "import, and one is not between 0 and 1; give other scores another version"
+            )
+        if known is None:
+            self._store.save_version(bins)
+        return bins
+
+    def _by_prediction(self, part: pb.OutcomesPart) -> list[SampledScore | None]:
+        marks = [mark_of_prediction(part.model, name) for name in part.predictions]
+        scores = {
+            kept.prediction_id[:MARK_BYTES]: kept
+            for kept, _ in self._kept(part.model, marks=frozenset(marks))
+        }
+        return [scores.get(mark) for mark in marks]
+
+    def _by_key(self, part: pb.OutcomesPart, times: NDArray[np.int64]) -> list[SampledScore | None]:
+        """Return for each outcome the newest score of its key at or before its time."""
+        by_key: dict[str, list[SampledScore]] = {}
+        for kept, key in self._kept(part.model, keys=frozenset(part.keys)):
+            by_key.setdefault(key, []).append(kept)
+        found = []
+        for key, at_ms in zip(part.keys, times.tolist(), strict=True):
+            earlier = [kept for kept in by_key.get(key, ()) if kept.at_ms <= at_ms]
+            found.append(max(earlier, key=lambda kept: kept.at_ms, default=None))
+        return found
+
+    def _kept(
+        self,
+        model: str,
+        keys: Collection[str] = frozenset(),
+        marks: Collection[bytes] = frozenset(),
+    ) -> Iterator[tuple[SampledScore, str]]:
+        """Yield the kept scores with one of these keys or marks, each with its key."""
+        for day in self._rows.days(model):
+            for version, rows in self._rows.day_rows(model, day, ALL_ROWS):
+                if not is_outside_version(version):
+                    continue
+                ids = rows.prediction_id.tobytes()
+                for row, key in enumerate(rows.entity_ids):
+                    prediction_id = ids[64 * row : 64 * row + 64]
+                    if key in keys or prediction_id[:MARK_BYTES] in marks:
+                        at_ms = int(rows.at_unix_ns[row]) // 1_000_000
+                        key_hash, score = int(rows.key_hash[row]), float(rows.scores[row, 0])
+                        yield SampledScore(prediction_id, version, at_ms, key_hash, score), key
+
+    def _check_times(self, times: NDArray[np.int64]) -> None:
+        now_ms = int(self._now_s() * 1e3)
+        if len(times) and not (
+            now_ms - RETAINED_DAYS * DAY_MS < times.min() and times.max() <= now_ms + SKEW_MS
+        ):
+            raise BadImportError(
+                f"times are between {times.min()} and {times.max()} (Unix milliseconds); none may "
+                "be in the future, or older than the five years for which counts are kept"
+            )
+
+    def _journal(self, kind: str, part: pb.ScoresPart | pb.OutcomesPart) -> pb.JournalName:
+        """Return the name of an import. The same rows of another model are another import."""
+        if len(part.content_digest) != DIGEST_BYTES:
+            raise BadImportError(f"the digest of an import's rows has {DIGEST_BYTES} bytes")
+        content = f"{kind}\0{part.model}\0".encode() + part.content_digest
+        return pb.JournalName(gateway=IMPORTS, journal=blake2b(content).hexdigest()[:64])
+
+    def _is_stored(self, name: pb.JournalName, number: int) -> bool:
+        """Return whether a part was stored. Raises SequenceError for one that does not follow."""
+        stored = self._store.open_reader(name).sequence
+        if number > stored + 1 or number < 1:
+            raise SequenceError(f"part {number} does not follow part {stored}; begin with part 1")
+        return number <= stored
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _numbers(content: bytes, dtype: str, what: str) -> Any:  # noqa: ANN401  an array of this dtype
+    """Return a column of numbers."""
+    if len(content) % np.dtype(dtype).itemsize:
+        raise BadImportError(f"the column of {what} is cut")
+    return np.frombuffer(content, dtype)
+
+
+def _check_lengths(rows: int, **lengths: int) -> None:
+    if not 0 < rows <= ROWS_MAX or any(length != rows for length in lengths.values()):
+        columns = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise BadImportError(f"{rows} times and {columns}; a part has 1 to {ROWS_MAX} of each")
+
+
+def _check_keys(keys: Collection[str]) -> None:
+    if check_entity_ids(list(keys)) is None:
+        raise BadImportError(
+            "a key is empty, longer than 128 bytes, or has control characters; leave it out"
+        )
+
+
+def _event(
+    part: pb.OutcomesPart,
+    row: int,
+    kept: SampledScore | None,
+    at_ms: int,
+    value: float,
+    now_ms: int,
+) -> pb.OutcomeEvent:
+    """Return an outcome as a reader would push it; without a score it names the model only."""
+    event = pb.OutcomeEvent(
+        name=part.names[row], value=value, event_unix_ms=at_ms, received_unix_ms=now_ms
+    )
+    if kept is None:
+        event.model = part.model
+        return event
+    event.id_digest = id_digest(kept.prediction_id)
+    event.model_hash = hash_model_name(part.model)
+    event.version_digest = outside_digest8(part.model, kept.version)
+    event.role = ROLE_PRODUCTION
+    event.predicted_unix_ms = kept.at_ms
+    event.key_hash = kept.key_hash
+    event.score = kept.score
+    return event

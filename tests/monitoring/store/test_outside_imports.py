@@ -1,0 +1,243 @@
+"""Imports of models elsewhere: each row once, found by its outcomes, and refused with its fault."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitoring.api.decision_policy import day_of_id
+from monitoring.api.outside_imports import OutsideImports
+from monitoring.api.reader_policies import ReaderPolicies
+from monitoring.api.removal import PersonRemoval
+from monitoring.cells.cell import CellCounts
+from monitoring.cells.outcome_columns import OutcomeKind
+from monitoring.decisions.day_rows import DayRows
+from monitoring.decisions.decision_store import DecisionStore
+from monitoring.errors import BadImportError, SequenceError
+from monitoring.store.cell_rows import sum_of_cells
+from monitoring.store.database import MonitoringDatabase
+from monitoring.store.monitoring_store import MonitoringStore
+from protos import monitoring_pb2 as pb
+from stats.score_grid import bins_by_edges, score_grid_edges
+from turnout.monitoring.import_files import OutcomeRow, ScoreRow
+from turnout.monitoring.import_parts import outcomes_parts, scores_parts
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+AT_MS = 490_000 * HOUR_MS
+NOW_MS = AT_MS + 40 * DAY_MS
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that is written down as one that runs elsewhere."""
+
+    model: str
+
+
+class KnownModels:
+    """The registry's list of models elsewhere."""
+
+    async def outside_models(self) -> list[KnownModel]:
+        """Return one model."""
+        return [KnownModel("nps")]
+
+
+class Imported:
+    """Monitoring that takes imports."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        database = MonitoringDatabase(url)
+        self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
+        self.store = MonitoringStore(database, lambda: NOW_MS, self.decisions.add_batch)
+        self._rows = DayRows(folder / "decisions", database)
+
+    def take(self, *parts: pb.ScoresPart | pb.OutcomesPart) -> list[pb.ImportReply]:
+        """Take parts in order."""
+
+        async def run() -> list[pb.ImportReply]:
+            policies = ReaderPolicies()
+            policies.apply({}, 0, {}, {})
+            with ThreadPoolExecutor(1) as thread:
+                imports = OutsideImports(
+                    KnownModels(),  # type: ignore[arg-type]
+                    self.store,
+                    self._rows,
+                    policies,
+                    thread,
+                    lambda: NOW_MS / 1e3,
+                )
+                return [
+                    await imports.import_scores(part)
+                    if isinstance(part, pb.ScoresPart)
+                    else await imports.import_outcomes(part)
+                    for part in parts
+                ]
+
+        return asyncio.run(run())
+
+    def scores(self, rows: Sequence[ScoreRow]) -> list[pb.ImportReply]:
+        """Import scores as the command does."""
+        return self.take(*scores_parts("nps", rows))
+
+    def outcomes(self, rows: Sequence[OutcomeRow]) -> list[pb.ImportReply]:
+        """Import outcomes as the command does."""
+        return self.take(*outcomes_parts("nps", rows))
+
+    def counts(self, version: str) -> CellCounts:
+        """Return the sum of the cells of a version."""
+        return sum_of_cells(self.store.read_cells(0, 10**9, model="nps", version=version))
+
+    def forget(self, **ids: str) -> pb.ForgetReply:
+        """Remove a person."""
+        with ThreadPoolExecutor(1) as thread:
+            removal = PersonRemoval(self.store, self.decisions, thread, lambda: None)
+            return asyncio.run(removal.forget(pb.ForgetRequest(ids=ids)))
+
+
+@pytest.fixture
+def imported(tmp_path: Path, database_url: str) -> Iterator[Imported]:
+    """Return an empty monitoring with either database."""
+    opened = Imported(tmp_path, database_url)
+    yield opened
+    opened.store.close()
+
+
+def score(key: str, value: float, hours: int = 0, version: str = "a", name: str = "") -> ScoreRow:
+    """Return a score, *hours* after the first."""
+    return ScoreRow(key, AT_MS + hours * HOUR_MS, value, version, name)
+
+
+def outcome(key: str, value: float, hours: int, name: str = "") -> OutcomeRow:
+    """Return an outcome by key, or by prediction *name*."""
+    return OutcomeRow("" if name else key, name, AT_MS + hours * HOUR_MS, "left", value)
+
+
+def test_scores_are_counted_once_by_version_and_hour(imported: Imported) -> None:
+    """Rows that come again change nothing, also after a part of them."""
+    rows = [score("C1", 0.25), score("C2", 0.75), score("C1", 0.5, 1), score("C1", 0.5, 0, "b")]
+    parts = scores_parts("nps", rows)
+    assert [reply.known for reply in imported.take(parts[0])] == [False]
+    assert [reply.known for reply in imported.scores(rows)] == [True, False]
+    assert [reply.known for reply in imported.scores(rows)] == [True, True]
+    cells = imported.store.read_cells(0, 10**9)
+    assert {(cell.key.version, cell.key.hour - 490_000, cell.counts.rows) for cell in cells} == {
+        ("elsewhere:a", 0, 2),
+        ("elsewhere:a", 1, 1),
+        ("elsewhere:b", 0, 1),
+    }
+    binned = bins_by_edges(np.array([0.25, 0.5, 0.75], np.float32), score_grid_edges())
+    found = imported.counts("elsewhere:a").counts("score:score")
+    assert np.flatnonzero(found).tolist() == binned.tolist()
+    coverage = {item.version: item.rows for item in imported.store.coverage(0, 10**9)}
+    assert coverage == {"elsewhere:a": 3, "elsewhere:b": 1}
+    assert imported.decisions.rows() == 4
+    # No reader of a journal is waited for.
+    assert imported.store.reader_statuses() == []
+
+
+def test_outcome_belongs_to_the_newest_score_before_it(imported: Imported) -> None:
+    """By key, in blocks and in files; a key without an earlier score belongs to no version."""
+    imported.scores([score("C1", 0.25), score("C1", 0.75, 5, "b"), score("C2", 0.5)])
+    imported.decisions.compact()
+    imported.scores([score("C1", 0.5, 9)])
+    rows = [outcome("C1", 1, 4), outcome("C1", 1, 6), outcome("C1", 0, 30), outcome("C9", 1, 4)]
+    (reply,) = imported.outcomes(rows)
+    assert (reply.rows, reply.unattributed) == (4, 1)
+    found = imported.counts("elsewhere:a")
+    edges = score_grid_edges()
+    (low,) = bins_by_edges(np.array([0.25], np.float32), edges)
+    (half,) = bins_by_edges(np.array([0.5], np.float32), edges)
+    assert np.flatnonzero(found.counts("outcome:left:positive")).tolist() == [low]
+    assert np.flatnonzero(found.counts("outcome:left:negative")).tolist() == [half]
+    assert imported.counts("elsewhere:b").counts("outcome:left:positive").sum() == 1
+    lost = imported.counts("").counts("outcome:left:events", len(OutcomeKind))
+    assert lost[OutcomeKind.BY_ENTITY] == 1
+    # The same outcomes in another file are duplicates, and another value is a correction.
+    again = [outcome("C1", 1, 4), outcome("C1", 0, 6), outcome("C2", 1, 1)]
+    imported.outcomes(again)
+    kinds = imported.counts("elsewhere:a").counts("outcome:left:events", len(OutcomeKind))
+    assert (kinds[OutcomeKind.DUPLICATE], kinds[OutcomeKind.COUNTED]) == (1, 3)
+    assert imported.counts("elsewhere:b").counts("outcome:left:negative").sum() == 1
+
+
+def test_outcome_is_found_by_the_name_of_its_prediction(imported: Imported) -> None:
+    """Also when the same key was scored later."""
+    imported.scores([score("C1", 0.25, name="p1"), score("C1", 0.5, 1, "b", "p2")])
+    (reply,) = imported.outcomes([outcome("C1", 1, 2, "p1"), outcome("C1", 1, 2, "p3")])
+    assert reply.unattributed == 1
+    assert imported.counts("elsewhere:a").counts("outcome:left:positive").sum() == 1
+    assert imported.counts("elsewhere:b").counts("outcome:left:positive").sum() == 0
+
+
+def test_scores_that_are_no_probabilities_have_bins_of_their_first_import(
+    imported: Imported,
+) -> None:
+    """And a version of probabilities takes no others."""
+    imported.scores([score(f"C{number}", float(number)) for number in range(100)])
+    imported.scores([score("C1", -5.0), score("C2", 1e6)])
+    counts = imported.counts("elsewhere:a").counts("score:score", 20)
+    assert (counts[:20].sum(), counts[0], counts[19]) == (102, 6, 6)
+    imported.scores([score("C1", 0.5, 0, "p")])
+    with pytest.raises(BadImportError, match="are probabilities since its first import"):
+        imported.scores([score("C1", 1.5, 0, "p")])
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"model": "churn"}, "'churn' is no model elsewhere.*Known are: nps"),
+        ({"scores": np.array([0.5, np.nan], "<f4").tobytes()}, "NaN or infinite"),
+        ({"at_unix_ms": np.array([AT_MS, NOW_MS + DAY_MS], "<i8").tobytes()}, "in the future"),
+        ({"at_unix_ms": np.array([AT_MS, 0], "<i8").tobytes()}, "older than the five years"),
+        ({"scores": bytes(4)}, "2 times and 1 scores"),
+        ({"scores": bytes(7)}, "column of scores is cut"),
+        ({"keys": ["C1"]}, "1 keys"),
+        ({"keys": ["C1", ""]}, "a key is empty"),
+        ({"predictions": ["p1"]}, "1 predictions"),
+        ({"content_digest": b"short"}, "32 bytes"),
+        ({"at_unix_ms": b"", "scores": b"", "keys": []}, "a part has 1 to"),
+    ],
+)
+def test_bad_part_is_refused_and_nothing_is_stored(
+    imported: Imported, change: dict[str, object], fault: str
+) -> None:
+    """A program may send what the command never sends."""
+    (part,) = scores_parts("nps", [score("C1", 0.5), score("C2", 0.5)])
+    for name, value in change.items():
+        part.ClearField(name)
+        part.MergeFrom(pb.ScoresPart(**{name: value}))  # type: ignore[arg-type]
+    with pytest.raises(BadImportError, match=fault):
+        imported.take(part)
+    assert imported.store.read_cells(0, 10**9) == []
+    assert imported.decisions.rows() == 0
+
+
+def test_bad_outcomes_are_refused(imported: Imported) -> None:
+    """NaN, and parts that do not follow."""
+    (part,) = outcomes_parts("nps", [outcome("C1", float("nan"), 1)])
+    with pytest.raises(BadImportError, match="a value is NaN"):
+        imported.take(part)
+    (part,) = outcomes_parts("nps", [outcome("C1", 1, 1)])
+    part.number = 3
+    with pytest.raises(SequenceError, match="part 3 does not follow part 0"):
+        imported.take(part)
+
+
+def test_person_is_removed_from_models_elsewhere(imported: Imported) -> None:
+    """Whatever the person is called there; the scores of others stay."""
+    imported.scores([score("C1", 0.25), score("C2", 0.5)])
+    imported.decisions.compact()
+    imported.scores([score("C1", 0.75, 2, "b"), score("C2", 0.5, 2, "b")])
+    imported.outcomes([outcome("C1", 1, 3), outcome("C2", 1, 3)])
+    assert imported.forget(customer="C1", offer="C2") == pb.ForgetReply()
+    removed = imported.forget(customer="C1")
+    assert (removed.calls, removed.outcomes, removed.unknown_rows) == (2, 1, 0)
+    assert imported.decisions.rows() == 2
+    # Its outcome is found by the key hash, too, when its score is kept no more.
+    imported.decisions.delete_blocks_before(10**9)
+    assert imported.forget(customer="C2").outcomes == 1

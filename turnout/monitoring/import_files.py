@@ -1,0 +1,242 @@
+"""Reads files of scores and outcomes of models that other systems serve, and checks every row.
+
+A file is imported whole or not at all: with one bad row nothing is sent, and the bad rows are
+named. So a corrected file can be imported without counting its good rows twice.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from features.entity_ids import check_entity_id
+from features.errors import EntityIdError
+from turnout.errors import OperatorError
+
+SKEW_MS = 300_000
+"""How far the clocks of two systems may differ."""
+DAY_MS = 86_400_000
+RETAINED_DAYS = 1_826
+"""Counts are kept so long, so older rows are refused."""
+SHOWN = 20
+"""Bad rows that are named one by one."""
+TEXT_MAX = 128
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One score of a model elsewhere."""
+
+    key: str
+    at_ms: int
+    score: float
+    version: str
+    prediction: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """One outcome of a model elsewhere. It has a key or a prediction, and the other is empty."""
+
+    key: str
+    prediction: str
+    at_ms: int
+    name: str
+    value: float
+
+
+class BadRowError(ValueError):
+    """Says what is wrong with one row."""
+
+
+def read_score_rows(path: Path, now_ms: int | None = None) -> list[ScoreRow]:
+    """Return the rows of a file with the columns key, time, score, and version and prediction.
+
+    Without `version` all rows are of one version; without `prediction` outcomes are found by key.
+    Raises OperatorError, which names the file's or the rows' faults.
+    """
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+
+    def row_of(key: str, at: str, score: str, version: str, prediction: str) -> ScoreRow:
+        return ScoreRow(
+            _key(key),
+            _time(at, now),
+            _number("score", score),
+            _text("version", version, required=False),
+            _text("prediction", prediction, required=False),
+        )
+
+    rows = _checked(path, ("key", "time", "score"), ("version", "prediction"), row_of, "scores")
+    named = sum(bool(row.prediction) for row in rows)
+    if named not in (0, len(rows)):
+        raise OperatorError(
+            f"{path.name}: {len(rows) - named} of {len(rows)} rows have no prediction; all have "
+            "one, or none has"
+        )
+    return rows
+
+
+def read_outcome_rows(path: Path, now_ms: int | None = None) -> list[OutcomeRow]:
+    """Return the rows of a file with the columns time, name, value, and key or prediction.
+
+    Raises OperatorError, which names the file's or the rows' faults.
+    """
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+
+    def row_of(at: str, name: str, value: str, key: str, prediction: str) -> OutcomeRow:
+        if bool(key) is bool(prediction):
+            raise BadRowError("it has a key and a prediction, or neither; give one of them")
+        return OutcomeRow(
+            _key(key) if key else "",
+            _text("prediction", prediction, required=False),
+            _time(at, now),
+            _text("name", name, required=True),
+            _number("value", value),
+        )
+
+    return _checked(path, ("time", "name", "value"), ("key", "prediction"), row_of, "outcomes")
+
+
+def content_digest(rows: Sequence[ScoreRow | OutcomeRow]) -> bytes:
+    """Return 32 bytes that the same rows in the same order have, whatever kind of file it is."""
+    digest = blake2b(digest_size=32)
+    for row in rows:
+        digest.update(repr(row).encode())
+    return digest.digest()
+
+
+def _checked(
+    path: Path,
+    required: Sequence[str],
+    others: Sequence[str],
+    row_of: Callable[..., Any],
+    what: str,
+) -> list[Any]:
+    """Return the rows of a file. Raises OperatorError when one cannot be used."""
+    rows: list[Any] = []
+    bad, faults = 0, list[str]()
+    for number, values in enumerate(_texts(path, required, others), start=1):
+        try:
+            rows.append(row_of(*values))
+        except (BadRowError, EntityIdError) as error:
+            bad += 1
+            if len(faults) < SHOWN:
+                faults.append(f"row {number}: {error}")
+    if bad:
+        more = f"; {bad - len(faults)} more" if bad > len(faults) else ""
+        raise OperatorError(
+            f"{path.name}: {bad} of {bad + len(rows)} rows cannot be imported, and nothing was: "
+            f"{'; '.join(faults)}{more}. Correct or remove them, and import the file again"
+        )
+    if not rows:
+        raise OperatorError(f"{path.name} has no rows; {what} were expected")
+    return rows
+
+
+def _texts(path: Path, required: Sequence[str], others: Sequence[str]) -> Iterator[Row]:
+    """Yield the columns of a file as texts, in order; a column that is not there is empty.
+
+    Times come as Unix milliseconds, or as they are where they are none.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise OperatorError(f"{path.name} is read as no table; give a file .csv or .parquet")
+    reader = "read_parquet($1)" if path.suffix == ".parquet" else _csv_reader(path)
+    try:
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            found = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [str(path)])
+            types = {row[0]: row[1] for row in found.fetchall()}
+            missing = [name for name in required if name not in types]
+            if missing:
+                raise OperatorError(
+                    f"{path.name} has no column {', '.join(missing)}; its columns are "
+                    f"{', '.join(types)}, and {', '.join((*required, *others))} are known"
+                )
+            columns = [_column(name, types.get(name)) for name in (*required, *others)]
+            query = f"SELECT {', '.join(columns)} FROM {reader}"
+            cursor = connection.execute(query, [str(path)])
+            while part := cursor.fetchmany(10_000):
+                yield from part
+    except duckdb.Error as error:
+        raise OperatorError(
+            f"{path.name} cannot be read, and nothing was imported: {error}; write it again, "
+            "or look whether it was cut"
+        ) from error
+
+
+def _csv_reader(path: Path) -> str:
+    """Return DuckDB's reader of a CSV file. It must guess nothing: a guess may leave lines out."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            names = next(csv.reader(lines), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise OperatorError(f"{path.name} cannot be read as CSV in UTF-8: {error}") from error
+    quoted = ["'" + name.replace("'", "''") + "': 'VARCHAR'" for name in names]
+    if not names or len(set(names)) != len(names):
+        raise OperatorError(f"{path.name} has no first line with names, each once: {names}")
+    options = "header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"'"
+    return f"read_csv($1, {options}, columns = {{{', '.join(quoted)}}})"
+
+
+def _column(name: str, kind: str | None) -> str:
+    """Return the expression of a column as a text."""
+    if kind is None:
+        return "''"
+    if name == "time" and kind.startswith(("TIMESTAMP", "DATE")):
+        return "coalesce(epoch_ms(time::TIMESTAMP)::VARCHAR, '')"
+    if name == "time" and kind == "VARCHAR":
+        # A number is Unix milliseconds; a time without a zone is UTC.
+        return (
+            "coalesce(try_cast(time AS BIGINT)::VARCHAR, "
+            "epoch_ms(try_cast(time AS TIMESTAMPTZ))::VARCHAR, time, '')"
+        )
+    return f"coalesce(\"{name}\"::VARCHAR, '')"
+
+
+def _key(text: str) -> str:
+    check_entity_id(text)
+    return text
+
+
+def _text(name: str, text: str, *, required: bool) -> str:
+    if (required and not text) or len(text.encode()) > TEXT_MAX or not (text or "-").isprintable():
+        raise BadRowError(f"{name} {text[:40]!r} is no text of at most {TEXT_MAX} printable bytes")
+    return text
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise BadRowError(f"{name} {text[:40]!r} is no number") from error
+    if not math.isfinite(number):
+        raise BadRowError(f"{name} is {text[:40]!r}; it must be a finite number")
+    return number
+
+
+def _time(text: str, now_ms: int) -> int:
+    try:
+        at_ms = int(text)
+    except ValueError as error:
+        raise BadRowError(
+            f"time {text[:40]!r} is no time; write 2026-11-30T12:00:00Z or Unix milliseconds"
+        ) from error
+    if at_ms > now_ms + SKEW_MS:
+        raise BadRowError(f"time {_shown(at_ms)} is in the future")
+    if at_ms <= now_ms - RETAINED_DAYS * DAY_MS:
+        raise BadRowError(f"time {_shown(at_ms)} is older than the five years that counts are kept")
+    return at_ms
+
+
+def _shown(at_ms: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ms / 1e3))
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms"

@@ -1,0 +1,91 @@
+"""`turnout models import-scores | import-outcomes`: models that other systems serve."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from turnout.cli.clients import open_registry
+from turnout.cli.context import CommandContext
+from turnout.views.terminal import named_values, terminal
+
+if TYPE_CHECKING:
+    from turnout.monitoring.import_parts import Imported
+
+FINDING = "scores"
+"""Kind of the finding about an import of scores, by which `turnout report` counts the model."""
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model, as `models add` has it.")]
+File = Annotated[
+    Path, typer.Option("--file", exists=True, dir_okay=False, help="A file .csv or .parquet.")
+]
+Address = Annotated[
+    str, typer.Option("--monitoring", help="host:port of monitoring. Default: the registry's.")
+]
+
+
+def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Address = "") -> None:
+    """Count scores of a model elsewhere: columns key, time, score, and version if there are many.
+
+    With a bad row nothing is imported, and the bad rows are named. The same rows may be imported
+    again, which changes nothing.
+    """
+    from turnout.monitoring.import_files import read_score_rows
+    from turnout.monitoring.import_parts import scores_parts, send_parts
+
+    context: CommandContext = ctx.obj
+    rows = read_score_rows(file)
+    done = send_parts(context, monitoring, scores_parts(model, rows))
+    newest_ms = max(row.at_ms for row in rows)
+    asyncio.run(_note_in_history(context, model, done, newest_ms))
+    _show(context, done)
+
+
+def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Address = "") -> None:
+    """Count outcomes of a model elsewhere: columns key or prediction, time, name, value.
+
+    An outcome by key belongs to the newest imported score of the key at or before its time.
+    """
+    from turnout.monitoring.import_files import read_outcome_rows
+    from turnout.monitoring.import_parts import outcomes_parts, send_parts
+
+    context: CommandContext = ctx.obj
+    done = send_parts(context, monitoring, outcomes_parts(model, read_outcome_rows(file)))
+    _show(context, done)
+
+
+def _show(context: CommandContext, done: "Imported") -> None:
+    screen = terminal(context.json)
+    values = {
+        "rows": f"{done.rows:,}",
+        "imported before": f"{done.known_rows:,}",
+        "without a score": f"{done.unattributed:,}",
+    }
+    screen.result(asdict(done), named_values(values))
+    if done.unattributed:
+        screen.hint(
+            "Outcomes without a kept score are counted and belong to no version: import the "
+            "scores first, and keep decisions of the model (docs/monitoring.md)."
+        )
+    else:
+        screen.hint("Next: turnout monitor status")
+
+
+async def _note_in_history(
+    context: CommandContext, model: str, done: "Imported", newest_ms: int
+) -> None:
+    """Write a finding about an import, once."""
+    from protos.registry_pb2 import Finding
+
+    content = {"rows": done.rows, "newest_unix_ms": newest_ms, "content": done.digest}
+    text = json.dumps(content, sort_keys=True)
+    async with open_registry(context) as client:
+        # A command that was killed before this line leaves it to the next one.
+        if done.known_rows == done.rows:
+            async for finding in client.findings(0):
+                if (finding.model, finding.kind, finding.text) == (model, FINDING, text):
+                    return
+        await client.write_finding(Finding(model=model, kind=FINDING, text=text))
