@@ -149,8 +149,12 @@ def _gather(rows: DecisionRows, found: _Gathered) -> None:
     # Later looks on the other side of the holdout.
     moved = found.holdout[customers] != rows.holdout[order].astype(np.bool_)
     found.moved.update(customers[moved].tolist())
-    # What reports may name: few rows have a key that somebody reported about.
-    for place in np.flatnonzero(np.isin(keys, found.reported_keys)).tolist():
+    # What reports may name: few rows have a key that somebody reported about. A report without a
+    # key may be about any row.
+    named = np.isin(keys, found.reported_keys)
+    if found.reported_keys[:1].tolist() == [0]:
+        named[:] = True
+    for place in np.flatnonzero(named).tolist():
         customer = int(customers[place])
         found.by_key.setdefault(int(keys[place]), customer)
         digest = id_digest(rows.prediction_id[order[place]].tobytes())
