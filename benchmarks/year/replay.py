@@ -17,6 +17,7 @@ from benchmarks.year.planted_events import PlantedEvent, effects_of
 from benchmarks.year.served_days import ServedDay, YearStore, serve_day
 from benchmarks.year.year_calendar import FIRST_DAY, VersionCalendar
 from benchmarks.year.year_models import YearModel
+from benchmarks.year.year_outcomes import OutcomeClock
 from benchmarks.year.year_people import DAY_NS, GROUPS, YearPeople
 from monitoring.api.component import day_looks
 from monitoring.cohorts.sensitive_attributes import SensitiveView
@@ -143,6 +144,7 @@ class YearReplay:
         self._calendars = {
             name: VersionCalendar(people, events) for name, people in self._people.items()
         }
+        self._clocks = {name: OutcomeClock(people, seed) for name, people in self._people.items()}
         # The real store with the real looks.
         self._store = YearStore(folder)
         made = day_looks(
@@ -223,7 +225,8 @@ class YearReplay:
             self._deployments.append(OtherChange(at=at, kind="deployment", subject=name, text=text))
         rng = np.random.default_rng([self._seed, day, len(name)])
         served = serve_day(rng, people.day(FIRST_DAY + day, effects), versions, effects)
-        self._store.plan_reports(rng, served)
+        for report in self._clocks[name].pass_day(FIRST_DAY + day, served):
+            self._store.plan_report(report)
         return served
 
     def _accept_references(self, day: int) -> None:

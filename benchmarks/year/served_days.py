@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,6 @@ HOSTS = ("gateway-1", "gateway-2")
 DAY_MS = 86_400_000
 DAY_MINUTES = 1_440
 MINUTE_NS = 60 * 10**9
-ACTED = "acted"
-"""The outcome by which callers report that somebody acted."""
 HOLDOUT_BIT = 0x80
 ID = np.dtype(
     [
@@ -189,43 +186,9 @@ class YearStore:
         damage = pb.JournalDamage(segment="served-1", offset=10, next_offset=500, kind="damaged")
         self._push_batch(HOSTS[0], day * DAY_NS, damages=[damage])
 
-    def plan_reports(self, rng: np.random.Generator, day: ServedDay) -> None:
-        """Draw the outcomes of answers, and plan the day on which each is reported."""
-        people, effects = day.people, day.effects
-        model = day.versions.production.model
-        # An act changes the probability of the outcome.
-        scores = day.scores[day.versions.production.label]
-        threshold = np.quantile(scores, 1 - model.acted) if len(scores) else 0.0
-        acted = (scores >= threshold) & ~people.holdout & (model.acted > 0)
-        acted |= people.holdout & (rng.random(len(scores)) < effects.acts_on_holdout)
-        adds = model.acting_adds if effects.acting_adds is None else effects.acting_adds
-        has_outcome = rng.random(len(scores)) < people.probability + adds * acted
-        for version, scored, role in day.scored():
-            if role == UNSEEN_SHADOW:
-                continue
-            for row in np.flatnonzero(has_outcome & scored).tolist():
-                event = _report(day, version, role, row)
-                # Most outcomes come in the first half of the horizon.
-                delay = int(rng.beta(1.5, 3.0) * model.horizon_days) + effects.late_days
-                self._plan(event, delay, rng)
-                if rng.random() < effects.doubled:
-                    self._plan(event, delay + 1, rng)
-                if rng.random() < effects.corrected:
-                    event.value = 0.0
-                    self._plan(event, delay + 3, rng)
-            if model.acted:
-                for row in np.flatnonzero(acted & scored).tolist():
-                    event = _report(day, version, role, row)
-                    event.name = ACTED
-                    self._plan(event, 0, rng)
-
-    def _plan(self, event: pb.OutcomeEvent, delay: int, rng: np.random.Generator) -> None:
-        report = pb.OutcomeEvent()
-        report.CopyFrom(event)
-        day = event.predicted_unix_ms // DAY_MS + delay + 1
-        report.received_unix_ms = day * DAY_MS + int(rng.integers(DAY_MS))
-        report.event_unix_ms = report.received_unix_ms
-        self._reports[day].append(report)
+    def plan_report(self, report: pb.OutcomeEvent) -> None:
+        """Keep a report until the day on which it comes."""
+        self._reports[report.received_unix_ms // DAY_MS].append(report)
 
     def _push_batch(self, host: str, newest_unix_ns: int, **parts: object) -> None:
         self._sequences[host] += 1
@@ -237,23 +200,6 @@ class YearStore:
                 **parts,  # type: ignore[arg-type]  # cells, decisions, outcomes or damages
             )
         )
-
-
-def _report(day: ServedDay, version: YearVersion, role: int, row: int) -> pb.OutcomeEvent:
-    """Return the report of the outcome of a call."""
-    people = day.people
-    return pb.OutcomeEvent(
-        id_digest=blake2b(day.ids[row].tobytes(), digest_size=16).digest(),
-        model_hash=hash_model_name(version.model.name),
-        version_digest=version.digest8,
-        role=role,
-        holdout=bool(people.holdout[row]),
-        predicted_unix_ms=int(people.at_unix_ns[row]) // 10**6,
-        key_hash=int(people.key_hash[row]),
-        score=float(day.scores[version.label][row]),
-        name=version.model.outcome,
-        value=1.0,
-    )
 
 
 def _minutes_of_day(minute: int) -> range:

@@ -161,7 +161,7 @@ YEAR_MODELS = (
         name="propensity",
         features=(
             *USAGE,
-            YearFeature("billing:amount", 0.4, ValueKind.AMOUNT, billing=0.06),
+            YearFeature("billing:amount", 0.4, ValueKind.AMOUNT),
             YearFeature("customer:tenure", 0.3),
             YearFeature("campaign:opened", 0.7, ValueKind.MOSTLY_ZERO),
         ),

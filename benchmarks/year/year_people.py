@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from benchmarks.year.year_models import CATEGORIES, Floats, YearModel
 
-STICKY = np.float32(0.9)
+STICKY = np.float32(0.98)
 """Correlation of a customer's latent value on one day with that on another."""
 WEEKEND_PART = 0.8
 """Customers on a day of the weekend, as a part of those on a workday."""
@@ -126,6 +126,11 @@ class YearPeople:
         self.group_of: dict[str, int] = {}
         """Name of a customer -> position in GROUPS."""
         self._draw(np.arange(customers))
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(K,) the keys of all customers; a key changes when another customer takes the place."""
+        return self._key
 
     def day(self, day: int, effects: DayEffects) -> PeopleOfDay:
         """Return the customers of a Unix day with what they are served."""

@@ -1,6 +1,7 @@
 """The virtual year: its customers are as described, and its verdicts can fail."""
 
 import asyncio
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from benchmarks.year import __main__ as command
 from benchmarks.year.planted_events import PLANTED_EVENTS, PlantedEvent, changed, effects_of, moved
 from benchmarks.year.replay import OpenedIncident, SeenAlarm, YearIncidents, YearReplay, YearResult
+from benchmarks.year.served_days import ServedVersions, serve_day
 from benchmarks.year.year_calendar import FIRST_DAY, VersionCalendar
 from benchmarks.year.year_models import YEAR_MODELS, ValueKind
+from benchmarks.year.year_outcomes import OutcomeClock
 from benchmarks.year.year_people import DayEffects, YearPeople
 from benchmarks.year.year_verdicts import Outcome, judge_year
 from benchmarks.year.year_versions import fit_version
@@ -144,6 +147,33 @@ def test_version_is_calibrated_on_the_world_that_it_was_fitted_on() -> None:
     wrong = version.scores(broken.vectors, broken.group)
     assert wrong.mean() > 2 * broken.probability.mean()
     assert version.facts.metric("auc") == pytest.approx(0.83, abs=0.04)
+
+
+def test_outcomes_are_events_of_customers_and_as_frequent_as_scores_say() -> None:
+    """Every open prediction of a customer gets the outcome; in all as many as were expected."""
+    people = YearPeople(replace(SMALL, horizon_days=7, intercept=-2.0), seed=7)
+    version = fit_version(people, "1", FIRST_DAY, DayEffects())
+    clock, rng = OutcomeClock(people, seed=7), np.random.default_rng(7)
+    expected, reports = 0.0, Counter[int]()
+    customers: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for day in range(40):
+        served = serve_day(
+            rng,
+            people.day(FIRST_DAY + day, DayEffects()),
+            ServedVersions(version),
+            DayEffects(late_days=2),
+        )
+        expected += float(served.people.probability.sum()) if day < 30 else 0.0
+        for report in clock.pass_day(FIRST_DAY + day, served):
+            predicted = report.predicted_unix_ms // 86_400_000 - FIRST_DAY
+            assert day - 7 < predicted <= day
+            assert report.received_unix_ms // 86_400_000 == FIRST_DAY + day + 3
+            reports[predicted] += 1
+            customers[day, report.key_hash].add(predicted)
+    counted = sum(number for day, number in reports.items() if day < 30)
+    assert counted == pytest.approx(expected, rel=0.1)
+    # A fifth of the customers come on most days, and the days of one customer are one fact.
+    assert max(len(days) for days in customers.values()) >= 6
 
 
 def test_calendar_has_a_shadow_then_a_canary_then_production() -> None:
