@@ -30,7 +30,7 @@ TURNS = round(86_400 / COMPACT_S)
 """Times a day at which files are written."""
 QUICK_TURNS = 24
 SUNDAY = 20_800
-"""A Unix day."""
+"""The Unix day that is measured."""
 DAYS_WORK = (COMPACT, LOOK, ROLL_UP)
 """What the bar is about. Pushes come all day long, and their cost is shown beside it."""
 MINUTES_MAX = 10.0
@@ -39,10 +39,12 @@ MEMORY_MB_MAX = 2_048.0
 
 def main(options: MonitoringOptions) -> list[MeasuredBar]:
     """Return the bars of time and memory, and what each kind of work took."""
+    # What is asked for.
     models = options.rounds or (QUICK_MODELS if options.quick else MODELS)
     keys, turns = KEYS_A_DAY, TURNS
     if options.quick:
         keys, turns = QUICK_KEYS_A_DAY, QUICK_TURNS
+    # The history is written here, and the work is done in a process of its own.
     with tempfile.TemporaryDirectory(prefix="turnout-day-") as folder:
         write_history(Path(folder), day_versions(models), SUNDAY, ROWS_A_DAY, keys)
         measured = _work_in_child(Path(folder), models, keys, turns)

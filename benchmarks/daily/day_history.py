@@ -18,7 +18,7 @@ from benchmarks.daily.day_versions import (
     DayVersion,
     block_of,
     cells_of_hour,
-    kept_rows,
+    sampled_rows,
 )
 from monitoring.cells.cell import CellKey
 from monitoring.cells.decision_rows import DecisionRows
@@ -38,7 +38,7 @@ OUTCOMES_A_DAY = 3_000
 INSERTED_ROWS = 5_000
 DISTINCT_DAYS = 7
 """Days whose rows are made; the days before have the same ones."""
-KEPT_DAYS = 46
+RETAINED_DAYS = 46
 """Looks at customers read the four weeks that end 17 days ago."""
 DAY_NS = 86_400 * 10**9
 HOURS = 24
@@ -75,7 +75,7 @@ def rows_of_time(
     """Return one row of each of *keys* persons, most of whom come on other days too."""
     persons = rng.integers(0, PERSONS_MAX, keys).astype(np.uint64)
     at = start_ns + np.sort(rng.integers(0, length_ns, keys))
-    return kept_rows(rng, at, persons * np.uint64(0x9E3779B97F4A7C15))
+    return sampled_rows(rng, at, persons * np.uint64(0x9E3779B97F4A7C15))
 
 
 def _cell_rows(
@@ -154,7 +154,7 @@ def _write_files(
     with open_writer() as writer:
         write_decisions(writer, first, [block_of(versions[0], day, rows)])
     named = []
-    for version, past in product(versions, range(number + 1, KEPT_DAYS, DISTINCT_DAYS)):
+    for version, past in product(versions, range(number + 1, RETAINED_DAYS, DISTINCT_DAYS)):
         name = f"{version.model}/{day - past}/part-0.parquet"
         (folder / name).parent.mkdir(parents=True)
         os.link(first, folder / name)

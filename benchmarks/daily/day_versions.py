@@ -127,7 +127,7 @@ def _counts(rng: np.random.Generator, rows: int, *, final: bool) -> CellCounts:
     return counts
 
 
-def kept_rows(
+def sampled_rows(
     rng: np.random.Generator, at_unix_ns: NDArray[np.int64], keys: NDArray[np.uint64]
 ) -> DecisionRows:
     """Return one row of each key, at (R,) instants."""

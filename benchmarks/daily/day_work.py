@@ -48,7 +48,7 @@ DAY_MS = 86_400_000
 PUSH, COMPACT, LOOK, ROLL_UP = "push", "compact", "look", "roll up"
 SCRAP = "made up"
 """What the benchmark itself does."""
-KEPT_DAYS = 120
+RETAINED_DAYS = 120
 """Days for which decisions are kept."""
 
 
@@ -112,7 +112,7 @@ class WorkOfDay:
         """Roll up the hours that are due, and return how many cells they were."""
         with self._measured(ROLL_UP):
             rolled = self._store.roll_up((self.day + 1) * HOURS, Retention())
-            self._decisions.delete_before(self.day - KEPT_DAYS)
+            self._decisions.delete_before(self.day - RETAINED_DAYS)
         return rolled
 
     def result(self) -> dict[str, object]:

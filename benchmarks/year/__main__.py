@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write events and alarms there")
     parser.add_argument("--pictures", type=Path, help="draw each model to this folder")
     asked = parser.parse_args(arguments)
+    # Which models, and how many days.
     names = asked.models or (QUICK_MODELS if asked.quick else [model.name for model in YEAR_MODELS])
     days = min(asked.days, QUICK_DAYS if asked.quick else YEAR_DAYS)
     # Replay, judge and show.

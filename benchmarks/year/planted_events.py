@@ -41,7 +41,7 @@ class PlantedEvent:
     host: str = ""
     """The host that the alarm names."""
     found_within: int = 1
-    """Days."""
+    """Days from the first one to the end of the day that finds it, at most."""
     also: frozenset[str] = frozenset()
     """Kinds of alarms that follow from it and are no false alarms."""
     echo_days: int = 3

@@ -24,7 +24,7 @@ CATEGORY_ENDS = np.array([-1.0, -0.4, 0.1, 0.6, 1.2], dtype=np.float32)
 CATEGORY_MIDDLES = np.array([-1.5, -0.7, -0.15, 0.35, 0.9, 1.7, 0.0], dtype=np.float32)
 """The latent value that stands for each category; the last is that of an unknown one."""
 AMOUNT_MEAN, AMOUNT_SD = 3.0, 0.6
-"""Of the logarithm of an amount in euros."""
+"""The logarithm of an amount in euros is normal with them."""
 
 
 class ValueKind(Enum):

@@ -81,7 +81,7 @@ class PeopleOfDay:
     entity_ids: tuple[str, ...]
     at_unix_ns: NDArray[np.int64]
     host: NDArray[np.int64]
-    """(N,) 0 or 1."""
+    """(N,) position in served_days.HOSTS."""
     holdout: NDArray[np.bool_]
     group: NDArray[np.int64]
     """(N,) position in GROUPS."""
@@ -98,7 +98,7 @@ class TrainingRows:
     """M customers from which a version is fitted."""
 
     vectors: Floats
-    """(M, F)"""
+    """(M, F) what is served."""
     group: NDArray[np.int64]
     """(M,) position in GROUPS."""
     probability: NDArray[np.float64]

@@ -36,7 +36,7 @@ class YearVersion:
     model: YearModel
     label: str
     weights: NDArray[np.float32]
-    """(F,)"""
+    """(F,) log odds by standard deviation of each input."""
     intercept: float
     bias: VersionBias | None
     facts: SealedFacts
@@ -60,6 +60,7 @@ def fit_version(
     bias: VersionBias | None = None,
 ) -> YearVersion:
     """Return a version that is calibrated on the world of a Unix day with its lasting effects."""
+    # What it learns, which is how the world is on that day.
     model = people.model
     rows = people.training_rows(day, effects, TRAINING_ROWS)
     weights = np.array(
@@ -82,6 +83,7 @@ def fit_version(
             positive=labels,
         )
     )
+    # What its sealed files say.
     digest = hashlib.sha256(f"{model.name}/{label}".encode()).hexdigest()
     facts = SealedFacts(
         model=model.name,

@@ -328,22 +328,20 @@ class DecisionStore:
             for part in of_day:
                 by_size[_size_class(part.rows)].append(part)
             for parts in by_size.values():
-                if len(parts) < MERGE_FILES:
-                    continue
-                name = _new_name(model, day)
-                files = [self._folder / part.name for part in parts]
-                with using_files():
-                    merge_decisions(writer, self._folder / name, files)
-                names = [part.name for part in parts]
-                rows = sum(part.rows for part in parts)
-                with self._database.write_transaction() as connection:
-                    connection.execute(
-                        delete(decision_files).where(decision_files.c.name.in_(names))
-                    )
-                    connection.execute(
-                        insert(decision_files).values(name=name, model=model, day=day, rows=rows)
-                    )
-                self._unlink(names)
+                if len(parts) >= MERGE_FILES:
+                    rows = sum(part.rows for part in parts)
+                    names = [part.name for part in parts]
+                    self._merge_files(writer, {"model": model, "day": day, "rows": rows}, names)
+
+    def _merge_files(self, writer: Any, values: dict[str, Any], names: list[str]) -> None:  # noqa: ANN401
+        """Merge files into one. *values* of its row are all but its name."""
+        name = _new_name(values["model"], values["day"])
+        with using_files():
+            merge_decisions(writer, self._folder / name, [self._folder / part for part in names])
+        with self._database.write_transaction() as connection:
+            connection.execute(delete(decision_files).where(decision_files.c.name.in_(names)))
+            connection.execute(insert(decision_files).values(name=name, **values))
+        self._unlink(names)
 
     def _unlink(self, names: list[str]) -> None:
         with self._lock:
