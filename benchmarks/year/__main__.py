@@ -27,6 +27,7 @@ from benchmarks.year.year_verdicts import EventVerdict, Outcome, YearVerdict, ju
 
 QUICK_DAYS = 91
 QUICK_MODELS = ("fraud",)
+FILE_COLUMNS = 190
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="turnout-year-") as folder:
         result = YearReplay(Path(folder), models, PLANTED_EVENTS, asked.seed).run(days)
     verdict = judge_year(PLANTED_EVENTS, names, result)
-    console = Console()
+    # Lines of a file are as long as the table needs.
+    console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
     console.print(verdict_table(verdict, days), false_alarm_table(verdict))
     console.print(f"{days} days of {len(models)} models, {time.process_time() - started:.0f} s CPU")
     if asked.json is not None:

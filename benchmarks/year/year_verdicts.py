@@ -90,7 +90,7 @@ def _judge(
     if event.look and event.look not in result.looks:
         return EventVerdict(event, Outcome.NO_LOOK)
     replayed = event.first_day + (1 if event.silent else event.found_within) <= result.days
-    if not replayed or not set(event.models) <= set(models):
+    if not replayed or not set(event.models) & set(models):
         return EventVerdict(event, Outcome.NOT_REPLAYED)
     # What must be silent has no alarm of its own.
     if event.silent:
