@@ -81,7 +81,7 @@ def verdict_table(verdict: YearVerdict, days: int) -> Table:
             expected_text(event),
             f"[{colour}]{item.outcome.value}",
             "" if item.latency_days is None else str(item.latency_days),
-            "" if first is None else f"{first.incident.cause}: {first.alarm.stream}",
+            item.measured if first is None else f"{first.incident.cause}: {first.alarm.stream}",
         )
     return table
 
@@ -90,6 +90,9 @@ def expected_text(event: PlantedEvent) -> str:
     """Return what must be found of an event, and when."""
     if event.silent:
         return "silence"
+    if event.figure is not None:
+        name, low, high = event.figure
+        return f"{name} from {low:.1%} to {high:.1%}"
     return f"{' or '.join(sorted(event.kinds))} within {event.found_within} d"
 
 
@@ -127,6 +130,7 @@ def _event_facts(item: EventVerdict) -> dict[str, object]:
         "outcome": item.outcome.value,
         "right": item.right and item.outcome is not Outcome.NO_LOOK,
         "latency_days": item.latency_days,
+        "measured": item.measured,
         "alarm": None if item.first is None else _alarm_facts(item.first),
     }
 

@@ -48,13 +48,16 @@ class PlantedEvent:
     """Days after the last one on which alarms are still due to it."""
     look: str = ""
     """The look that can see it, where that is not one of those that every component has."""
+    figure: tuple[str, float, float] | None = None
+    """The name of a figure of a whole period, and what its mean over the periods must lie between.
+    It is found with the first period whose interval leaves 0 out."""
     fine: bool = False
     """Whether looks of silence are made every five minutes on its days."""
 
     @property
     def silent(self) -> bool:
         """Whether nothing may alarm."""
-        return not self.kinds
+        return not self.kinds and self.figure is None
 
     def explains(self, model: str, kind: str, day: int) -> bool:
         """Whether an alarm of a kind on a day of the year is due to it."""
@@ -315,6 +318,15 @@ PLANTED_EVENTS = (
         last_day=118,
         stream="rare",
         look="fairness",
+    ),
+    PlantedEvent(
+        name="a true uplift of 2 points",
+        models=("propensity",),
+        first_day=0,
+        last_day=254,
+        figure=("effect bought", 0.01, 0.035),
+        found_within=110,
+        look="uplift",
     ),
     PlantedEvent(
         name="a broken holdout: half of it is acted on",

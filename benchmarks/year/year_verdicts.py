@@ -10,6 +10,8 @@ from enum import Enum
 
 from benchmarks.year.planted_events import PlantedEvent
 from benchmarks.year.replay import SeenAlarm, YearResult
+from benchmarks.year.year_calendar import FIRST_DAY
+from monitoring.looks.uplift_look import PERIOD_DAYS
 
 ALARMS_A_QUARTER = 0.25
 """Promised false alarms of one version in a quarter."""
@@ -40,6 +42,10 @@ class EventVerdict:
     outcome: Outcome
     first: SeenAlarm | None = None
     """The alarm that found it, or that should not have come."""
+    measured: str = ""
+    """The figure that was expected, as it was measured."""
+    clear_day: int | None = None
+    """Day of the year after the first period in which the figure is not 0 beyond doubt."""
 
     @property
     def right(self) -> bool:
@@ -49,6 +55,8 @@ class EventVerdict:
     @property
     def latency_days(self) -> int | None:
         """Days from its first day to the end of the day that found it; None: nothing did."""
+        if self.clear_day is not None:
+            return self.clear_day - self.event.first_day
         return None if self.first is None else self.first.day + 1 - self.event.first_day
 
 
@@ -92,10 +100,13 @@ def _judge(
     replayed = event.first_day + (1 if event.silent else event.found_within) <= result.days
     if not replayed or not set(event.models) & set(models):
         return EventVerdict(event, Outcome.NOT_REPLAYED)
+    if event.figure is not None:
+        return _judge_figure(event, event.figure, result)
     # What must be silent has no alarm of its own.
     if event.silent:
         loud = [seen for seen in unexplained if _is_about(event, seen)]
-        return EventVerdict(event, Outcome.ALARMED if loud else Outcome.SILENT, *loud[:1])
+        outcome = Outcome.ALARMED if loud else Outcome.SILENT
+        return EventVerdict(event, outcome, loud[0] if loud else None)
     # What must be found has its kind, stream and host, in time, in an incident of its cause.
     found = [
         seen
@@ -115,6 +126,32 @@ def _judge(
         seen.incident.cause.startswith(event.cause) for seen in found if seen.day <= first.day + 1
     )
     return EventVerdict(event, Outcome.FOUND if named else Outcome.WRONG_CAUSE, first)
+
+
+def _judge_figure(
+    event: PlantedEvent, expected: tuple[str, float, float], result: YearResult
+) -> EventVerdict:
+    """Return whether a figure of whole periods is as planted, and when it was first clear."""
+    name, low, high = expected
+    periods = [
+        item
+        for item in result.figures
+        if item.name == name and item.days == PERIOD_DAYS and not item.segment
+        if item.figure.known and item.last_day - FIRST_DAY <= event.last_day
+    ]
+    values = [item.figure.bounds() for item in periods]
+    if not values:
+        return EventVerdict(event, Outcome.MISSED)
+    mean = sum(value for value, _, _ in values) / len(values)
+    measured = f"{name}: {mean:.2%} on average of {len(values)} periods"
+    clear = [
+        item.last_day - FIRST_DAY + 1
+        for item, (_, first, last) in zip(periods, values, strict=True)
+        if first * last > 0
+    ]
+    found = clear and clear[0] <= event.found_within and low <= mean <= high
+    outcome = Outcome.FOUND if found else Outcome.MISSED
+    return EventVerdict(event, outcome, measured=measured, clear_day=clear[0] if clear else None)
 
 
 def _explaining(events: Sequence[PlantedEvent], seen: SeenAlarm) -> list[PlantedEvent]:

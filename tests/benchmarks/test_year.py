@@ -19,6 +19,8 @@ from benchmarks.year.year_people import DayEffects, YearPeople
 from benchmarks.year.year_verdicts import Outcome, judge_year
 from benchmarks.year.year_versions import fit_version
 from monitoring.jobs.grouping import MonitoringAlarm
+from monitoring.store.look_store import StoredFigure
+from stats.figure import Figure
 
 FRAUD = next(model for model in YEAR_MODELS if model.name == "fraud")
 SMALL = replace(FRAUD, persons_a_day=600)
@@ -85,6 +87,37 @@ def test_alarms_that_no_event_explains_are_counted_against_the_promise() -> None
     assert not verdict.right
     quiet = judge_year([EVENT], ["fraud"], replace(result, alarms=(*explained, false[0])))
     assert quiet.right
+
+
+def test_figure_of_whole_periods_is_judged() -> None:
+    """Its mean must be as planted, and one period must leave 0 out in time."""
+    event = PlantedEvent(
+        name="uplift",
+        models=("fraud",),
+        first_day=0,
+        last_day=80,
+        figure=("effect fraud", 0.01, 0.03),
+        found_within=60,
+    )
+    figures = [
+        StoredFigure(
+            model="fraud",
+            version="1",
+            kind="uplift",
+            name="effect fraud",
+            last_day=FIRST_DAY + day,
+            days=28,
+            figure=Figure(value, value - 0.02, value + 0.02, 1_000),
+        )
+        for day, value in ((27, 0.015), (55, 0.025), (83, 0.5))
+    ]
+    result = YearResult(91, (), tuple(figures), frozenset(), version_days=91)
+    (verdict,) = judge_year([event], ["fraud"], result).events
+    assert (verdict.outcome, verdict.latency_days) == (Outcome.FOUND, 56)
+    unclear = replace(result, figures=(figures[0],))
+    assert judge_year([event], ["fraud"], unclear).events[0].outcome is Outcome.MISSED
+    wrong = replace(event, figure=("effect fraud", 0.03, 0.05))
+    assert judge_year([wrong], ["fraud"], result).events[0].outcome is Outcome.MISSED
 
 
 def test_effects_last_or_end_and_versions_know_what_lasts() -> None:
