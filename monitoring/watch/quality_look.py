@@ -7,12 +7,14 @@ age let expect. Figures of the holdout stand beside those of everybody, because 
 changes outcomes; where there is a holdout, the detectors look at it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from monitoring.cohorts.customers import rows_a_customer
 from monitoring.cohorts.labelled_rows import DayRowSource, read_labelled
 from monitoring.cohorts.outcome_cells import (
     BY_ROLE,
@@ -24,7 +26,7 @@ from monitoring.cohorts.outcome_cells import (
     maturity_of,
     read_cohort,
 )
-from monitoring.cohorts.report_counts import look_at_reports
+from monitoring.cohorts.report_counts import faded_delays, look_at_reports
 from monitoring.cohorts.row_figures import (
     figures_of_rows,
     figures_of_segments,
@@ -53,10 +55,10 @@ from monitoring.watch.harm_look import (
     watched_outcomes,
 )
 from stats.accuracy.area import area_figure
-from stats.accuracy.maturity import Delays, delays_of_elapsed
+from stats.accuracy.maturity import Delays
 from stats.accuracy.values import value_figures
 from stats.alarms.budget import Cadence
-from stats.figure import Figure, no_figure
+from stats.figure import Figure, no_figure, wilson_figure
 
 Details = Mapping[str, Any]
 
@@ -64,8 +66,6 @@ COVERED_MIN = 0.98
 """Share of the rows that cells must have where a row without a report counts as negative."""
 DAILY_AGES = 14
 """Up to this age the figures of a provisional cohort are made again each day, then each week."""
-DELAY_MEMORY = 1.0 - 1.0 / 91
-"""What a day's delays still weigh a day later: a quarter of a year counts."""
 SUNDAY = 3
 """Unix day modulo 7 of each Sunday: day 0 was a Thursday."""
 
@@ -111,12 +111,13 @@ class QualityLook:
         )
 
     def _look_at_outcome(self, day: DayOfVersion, name: str, found: _Found) -> None:
-        days = maturity_of(day.policy.outcomes[name]).days
-        final = day.day - days
+        maturity = maturity_of(day.policy.outcomes[name])
+        days, final = maturity.days, day.day - maturity.days
         # Shadows have no cells with outcomes, and classes and calls need the rows.
         if day.shadow or has_row_figures(day.facts.task):
             found.figures += self._row_figures(day, name, final)
             return
+        self._count_repeats(day, maturity.horizon_days, found)
         cells = self._read(day, name, final, final)
         delays = _delays(found.state)
         if cells.cells:
@@ -125,10 +126,25 @@ class QualityLook:
             self._look_at_reports(day, name, final, cells, found)
             found.figures += self._segment_figures(day, name, final)
             # Later cohorts are judged by the delays of this one too.
-            found.state["delays"] = _with_delays(found.state, cells, days)
+            found.state["delays"] = faded_delays(found.state.get("delays", ()), cells)
         found.figures += self._provisional_figures(day, name, days, _delays(found.state))
         if final % DAYS_A_WEEK == SUNDAY:
             self._look_at_week(day, name, final, found)
+
+    def _count_repeats(self, day: DayOfVersion, horizon_days: int, found: _Found) -> None:
+        """Count once a week how many rows of a horizon one customer has.
+
+        Without decisions each customer is taken to come every day.
+        """
+        found.state.setdefault("cluster", float(horizon_days))
+        if self._decisions is None or day.day % DAYS_A_WEEK != SUNDAY:
+            return
+        facts = day.facts
+        repeats = rows_a_customer(
+            self._decisions, facts.model, facts.version, day.day, horizon_days
+        )
+        if repeats is not None:
+            found.state["cluster"] = repeats
 
     def _read(self, day: DayOfVersion, name: str, first: int, last: int) -> CohortCells:
         facts = day.facts
@@ -186,7 +202,7 @@ class QualityLook:
             return cohort_quality(cohort, settings, delays)
         # Predicted values by their errors; other scores by how they order the rows.
         reported = int(cohort.positives.sum() + cohort.negatives.sum())
-        coverage = no_figure(scored, "") if not scored else _share(reported, scored)
+        coverage = wilson_figure(min(reported, scored), scored)
         if day.facts.task == "regression":
             errors = value_figures(cells.errors(EVERYBODY))
             return CohortQuality(maturity, errors, coverage, REPORTED_OUTCOMES)
@@ -229,7 +245,8 @@ class QualityLook:
             return
         bins = cohort_labels(cells.cohort(scope, day.day - final), maturity_of(outcome))
         saved = found.state.get("harm", {})
-        harm = look_for_harm(day, name, final, bins, saved, found.figures)
+        cluster = found.state["cluster"]
+        harm = look_for_harm(day, name, final, bins, saved, found.figures, cluster)
         found.alarms |= harm.alarms
         found.state["harm"] = harm.state
 
@@ -244,7 +261,15 @@ class QualityLook:
         }
         saved = found.state.get("reports", {})
         reports = look_at_reports(
-            cells, self._store, facts.model, facts.version, day.day, final, saved, limits
+            cells,
+            self._store,
+            facts.model,
+            facts.version,
+            day.day,
+            final,
+            saved,
+            limits,
+            math.ceil(found.state["cluster"]),
         )
         found.state["reports"] = reports.state
         figures = [
@@ -270,7 +295,8 @@ class QualityLook:
         policy = maturity_of(day.policy.outcomes[name])
         bins = cohort_labels(cells.cohort(scope, policy.days), policy).filled()
         saved = found.state.get("area", {})
-        area = look_for_fallen_area(day, name, sunday, bins, saved, figures)
+        cluster = found.state["cluster"]
+        area = look_for_fallen_area(day, name, sunday, bins, saved, figures, cluster)
         found.alarms |= area.alarms
         found.state["area"] = area.state
 
@@ -323,25 +349,8 @@ class QualityLook:
         return list(_stored(day, name, final, 1, quality))
 
 
-def _share(hits: int, rows: int) -> Figure:
-    share = min(hits / rows, 1.0)
-    return Figure(share, share, share, rows)
-
-
 def _delays(state: Mapping[str, Any]) -> Delays:
     return Delays(np.array(state.get("delays", ()), dtype=np.float64))
-
-
-def _with_delays(state: Mapping[str, Any], cells: CohortCells, days: int) -> list[float]:
-    """Return the delays of earlier final cohorts, fading, and of this one.
-
-    Reports that came when the cohort was final are left out: no cohort will wait for them.
-    """
-    new = delays_of_elapsed(cells.delays()[: days + 1]).counts
-    known = np.zeros(len(new))
-    before = np.array(state.get("delays", ()), dtype=np.float64)[: len(new)]
-    known[: len(before)] = before * DELAY_MEMORY
-    return [round(count, 4) for count in (known + new).tolist()]
 
 
 def _stored(

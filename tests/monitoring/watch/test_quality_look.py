@@ -1,38 +1,34 @@
 """The look at outcomes: figures of cohorts, and each cohort in the detectors once."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from monitoring.store.look_store import LookOutcome
 from monitoring.store.window_counts import WindowBatchRows
-from monitoring.watch.day_looks import SealedFacts
-from monitoring.watch.harm_look import budget_of_harm, harm_detectors
 from monitoring.watch.quality_look import QualityLook
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
-from stats.alarms.budget import GROUP_WEIGHTS, RISK, Cadence
 from tests.monitoring.outcome_world import (
     CHURN,
+    CHURN_DAYS,
     FIRST_DAY,
     DayRowsInMemory,
     OutcomeWorld,
+    add_days,
     churn_day,
-    churn_facts,
     decision_rows,
+    draw_scores,
     figures_by_name,
+    look_through,
     report,
     report_rows,
 )
 
-DAYS = 3
-"""Horizon and grace of the outcome."""
+DAYS = CHURN_DAYS
 
 
 @pytest.fixture
@@ -41,47 +37,6 @@ def world(tmp_path: Path) -> Iterator[OutcomeWorld]:
     opened = OutcomeWorld(tmp_path)
     yield opened
     opened.store.close()
-
-
-def draw_scores(seed: int, rows: int = 800) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return scores like those of a model of churn."""
-    return np.random.default_rng(seed).beta(2, 5, rows)
-
-
-def add_days(
-    world: OutcomeWorld,
-    first: int,
-    count: int,
-    *,
-    shift: float = 0.0,
-    noise: float = 0.0,
-    rows: int = 800,
-    delay: int = 0,
-    holdout: bool = False,
-) -> None:
-    """Add calibrated cohorts, or some whose outcomes are shifted in log-odds or follow less."""
-    for day in range(first, first + count):
-        scores = draw_scores(day, rows)
-        rng = np.random.default_rng(day + 10**6)
-        margins = np.log(scores / (1 - scores)) + shift + noise * rng.normal(size=rows)
-        positive = rng.random(rows) < 1 / (1 + np.exp(-margins))
-        delays = rng.integers(delay, delay + 2, rows)
-        world.add_cohort(day, scores, positive, delays=delays, holdout=holdout)
-
-
-def look_through(
-    look: QualityLook,
-    first: int,
-    last: int,
-    state: Mapping[str, Any] | None = None,
-    facts: SealedFacts | None = None,
-) -> list[LookOutcome]:
-    """Look at each day as the runner does, with the state of the day before as JSON."""
-    found: list[LookOutcome] = []
-    for number in range(first, last + 1):
-        saved = json.loads(json.dumps(found[-1].state if found else state or {}))
-        found.append(look.look(churn_day(number, facts=facts), saved))
-    return found
 
 
 def test_final_cohort_has_the_figures_of_its_rows(world: OutcomeWorld) -> None:
@@ -145,54 +100,6 @@ def test_healthy_version_raises_nothing_and_weeks_have_figures(world: OutcomeWor
     epoch = date(1970, 1, 1).toordinal()
     assert {date.fromordinal(epoch + day).isoweekday() for day in weeks} == {7}
     assert figures["auc churned", weeks[-1], 7].figure.n == 7 * 1_500
-
-
-@pytest.mark.parametrize(
-    ("change", "kind", "stream"),
-    [
-        ({"shift": 0.9}, "calibration", "calibration above churned"),
-        ({"shift": -0.9}, "calibration", "calibration below churned"),
-        ({"shift": 0.0, "noise": 5.0}, "risk", "brier churned"),
-    ],
-)
-def test_harm_alarms_once_its_cohorts_are_final(
-    world: OutcomeWorld, change: dict[str, float], kind: str, stream: str
-) -> None:
-    """The change is dated by predictions, not by reports, and the detector starts again."""
-    broken = FIRST_DAY + 3
-    add_days(world, FIRST_DAY, 3, rows=3_000)
-    add_days(world, broken, 6, rows=3_000, **change)
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, broken + 5 + DAYS)
-    alarms = [(number, alarm) for number, item in enumerate(found) for alarm in item.alarms]
-    number, alarm = next((number, item) for number, item in alarms if item.stream == stream)
-    assert alarm.kind == kind
-    assert alarm.at == (FIRST_DAY + DAYS + number + 1) * 86_400
-    assert 0 <= alarm.since // 86_400 - broken <= 2
-    assert number >= 3
-    details = found[number].details[alarm]
-    assert details["outcome"] == "churned"
-    assert "brier churned" in details["figures"]
-    # From here on it is at 0 again.
-    states = found[number].state["churned"]["harm"][stream.removesuffix(" churned")]
-    assert (states["alarms"], states["since"]) == (1, None)
-
-
-def test_fallen_area_alarms_by_its_weeks(world: OutcomeWorld) -> None:
-    """Scores that say less than approved: the weeks that alarmed are not used again."""
-    facts = churn_facts({"metrics": {"auc": {"value": 0.95}}})
-    sunday = FIRST_DAY + 2
-    add_days(world, sunday - 6, 28, rows=1_500)
-    found: list[LookOutcome] = []
-    for week in range(4):
-        state = found[-1].state if found else None
-        day = sunday + DAYS + 7 * week
-        found += look_through(QualityLook(world.cohorts), day, day, state, facts)
-    alarms = [alarm for item in found for alarm in item.alarms]
-    assert {(alarm.kind, alarm.stream) for alarm in alarms} == {("auc", "auc churned")}
-    details = next(item.details[alarms[0]] for item in found if alarms[0] in item.alarms)
-    assert details["approved"] == 0.95
-    assert details["bound"]["high"] < 0.93
-    assert found[-1].state["churned"]["area"]["weeks"] == []
 
 
 def test_holdout_stands_beside_everybody_and_is_what_detectors_see(world: OutcomeWorld) -> None:
@@ -355,34 +262,6 @@ def test_segments_and_shadows_have_figures_of_kept_rows(world: OutcomeWorld) -> 
     # Without decisions the sentence says what to switch on.
     found = QualityLook(world.cohorts).look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
     assert all("--decisions" in item.figure.lacking for item in found.figures)
-
-
-def test_detectors_of_outcomes_share_the_weight_of_their_group(world: OutcomeWorld) -> None:
-    """The drift look asks for them, so that both have one budget."""
-    outcome = OutcomePolicy(positive_when=">= 1", horizon="5d", value=100.0, cost=4.0)
-    policy = MonitoringPolicy(outcomes={"churned": outcome}, budget=0.5)
-    labels = {"bins": [200, 600], "positives": [10, 90], "negatives": [300, 100]}
-    facts = churn_facts(held_out_labels=labels)
-    names = {(item.name, item.cadence) for item in harm_detectors(facts, policy)}
-    daily = ("calibration above", "calibration below", "brier", "cost", "reports", "delays")
-    assert names == {
-        *((f"{stream} churned", Cadence.DAILY) for stream in daily),
-        ("auc churned", Cadence.WEEKLY),
-    }
-    spent = sum(item.alarms_max for item in budget_of_harm(facts, policy).values())
-    assert spent == pytest.approx(0.5 * GROUP_WEIGHTS[RISK])
-    # What is not known has no detector: adopted versions have no metrics, and no policy no money.
-    bare = harm_detectors(churn_facts({}), MonitoringPolicy(outcomes={"churned": CHURN}))
-    assert {item.name for item in bare} == {
-        f"{stream} churned" for stream in (*daily[:2], "reports", "delays")
-    }
-    assert harm_detectors(facts, MonitoringPolicy()) == ()
-    # The acts are no quality, and another outcome than the learned one is not calibrated.
-    several = MonitoringPolicy(outcomes={"churned": CHURN, "called": CHURN, "acted": CHURN})
-    assert {item.name for item in harm_detectors(facts, several) if "called" in item.name} == {
-        "reports called",
-        "delays called",
-    }
 
 
 def test_stored_looks_are_found_again(world: OutcomeWorld) -> None:
