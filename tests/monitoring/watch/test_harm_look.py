@@ -48,16 +48,16 @@ def test_harm_alarms_once_its_cohorts_are_final(
     world: OutcomeWorld, change: dict[str, float], kind: str, stream: str
 ) -> None:
     """The change is dated by predictions, not by reports, and the detector starts again."""
-    broken = FIRST_DAY + 3
-    add_days(world, FIRST_DAY, 3, rows=3_000)
-    add_days(world, broken, 6, rows=3_000, **change)
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, broken + 5 + DAYS)
+    broken = FIRST_DAY + 2
+    add_days(world, FIRST_DAY, 2, rows=6_000)
+    add_days(world, broken, 3, rows=6_000, **change)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, broken + 2 + DAYS)
     alarms = [(number, alarm) for number, item in enumerate(found) for alarm in item.alarms]
     number, alarm = next((number, item) for number, item in alarms if item.stream == stream)
     assert alarm.kind == kind
     assert alarm.at == (FIRST_DAY + DAYS + number + 1) * 86_400
-    assert 0 <= alarm.since // 86_400 - broken <= 2
-    assert number >= 3
+    assert 0 <= alarm.since // 86_400 - broken <= 1
+    assert number >= 2
     details = found[number].details[alarm]
     assert details["outcome"] == "churned"
     assert "brier churned" in details["figures"]
