@@ -22,6 +22,7 @@ from monitoring.cohorts.outcome_cells import (
     EVERYBODY,
     HOLDOUT,
     OTHERS,
+    SHADOW,
     CohortCells,
     maturity_of,
     read_cohort,
@@ -113,14 +114,18 @@ class QualityLook:
     def _look_at_outcome(self, day: DayOfVersion, name: str, found: _Found) -> None:
         maturity = maturity_of(day.policy.outcomes[name])
         days, final = maturity.days, day.day - maturity.days
-        # Shadows have no cells with outcomes, and classes and calls need the rows.
-        if day.shadow or has_row_figures(day.facts.task):
-            found.figures += self._row_figures(day, name, final)
+        cells = self._read(day, name, final, final)
+        # What it was on the day of the cohort counts, for it may be retired since. Outcomes of
+        # shadows, classes and calls need the rows.
+        shadow = not cells.has_rows(EVERYBODY) and (day.shadow or cells.has_rows(SHADOW))
+        by_rows = has_row_figures(day.facts.task)
+        if shadow or by_rows:
+            found.figures += self._row_figures(day, name, final, shadow=shadow)
+        if by_rows:
             return
         self._count_repeats(day, maturity.horizon_days, found)
-        cells = self._read(day, name, final, final)
-        delays = _delays(found.state)
-        if cells.cells:
+        if cells.cells and not shadow:
+            delays = _delays(found.state)
             found.figures += self._final_figures(day, name, final, cells, delays)
             self._look_for_harm(day, name, final, cells, found)
             self._look_at_reports(day, name, final, cells, found)
@@ -139,24 +144,14 @@ class QualityLook:
         found.state.setdefault("cluster", float(horizon_days))
         if self._decisions is None or day.day % DAYS_A_WEEK != SUNDAY:
             return
-        facts = day.facts
-        repeats = rows_a_customer(
-            self._decisions, facts.model, facts.version, day.day, horizon_days
-        )
-        if repeats is not None:
+        of = day.facts.model, day.facts.version, day.day, horizon_days
+        if (repeats := rows_a_customer(self._decisions, *of)) is not None:
             found.state["cluster"] = repeats
 
     def _read(self, day: DayOfVersion, name: str, first: int, last: int) -> CohortCells:
-        facts = day.facts
-        return read_cohort(
-            self._store,
-            facts.model,
-            facts.version,
-            (first, last),
-            name,
-            day.policy.outcomes[name],
-            facts.bins.outputs[0],
-        )
+        facts, policy = day.facts, day.policy.outcomes[name]
+        output, days = facts.bins.outputs[0], (first, last)
+        return read_cohort(self._store, facts.model, facts.version, days, name, policy, output)
 
     def _final_figures(
         self, day: DayOfVersion, name: str, last: int, cells: CohortCells, delays: Delays
@@ -284,7 +279,7 @@ class QualityLook:
     def _look_at_week(self, day: DayOfVersion, name: str, sunday: int, found: _Found) -> None:
         """Return the figures of the final week that ends on *sunday*, and look at its area."""
         cells = self._read(day, name, sunday - DAYS_A_WEEK + 1, sunday)
-        if not cells.cells:
+        if not cells.has_rows(EVERYBODY):
             return
         figures = self._final_figures(day, name, sunday, cells, _delays(found.state))
         found.figures += figures
@@ -332,7 +327,9 @@ class QualityLook:
             for stored in _stored(day, name, final, 1, quality, segment=segment)
         ]
 
-    def _row_figures(self, day: DayOfVersion, name: str, final: int) -> list[StoredFigure]:
+    def _row_figures(
+        self, day: DayOfVersion, name: str, final: int, *, shadow: bool
+    ) -> list[StoredFigure]:
         """Return the figures of a final day that need the rows of decisions."""
         facts, outcome = day.facts, day.policy.outcomes[name]
         rows = read_labelled(
@@ -342,7 +339,7 @@ class QualityLook:
             facts.version,
             (final, final),
             name,
-            shadow=day.shadow,
+            shadow=shadow,
         )
         settings = quality_settings(facts, outcome)
         quality = figures_of_rows(rows, outcome, facts.bins, facts.task, settings)

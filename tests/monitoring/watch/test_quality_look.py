@@ -234,39 +234,56 @@ def test_nothing_follows_from_rows_that_were_not_counted(world: OutcomeWorld) ->
     assert found[0].alarms == ()
 
 
-def test_segments_and_shadows_have_figures_of_kept_rows(world: OutcomeWorld) -> None:
-    """A shadow's rows have the ids of the answers, and so the outcomes of the answers."""
+def test_segments_have_figures_of_rows_that_were_saved(world: OutcomeWorld) -> None:
+    """A range is from, up to and without; rows in no part are in "other"."""
     rng = np.random.default_rng(3)
     scores = rng.random(400)
     vectors = rng.integers(0, 3, (400, 3)).astype(np.float32)
     positive = rng.random(400) < scores
     answers = decision_rows(FIRST_DAY, [str(n) for n in range(400)], scores, vectors=vectors)
-    shadow = decision_rows(FIRST_DAY, [str(n) for n in range(400)], 1 - scores, role=5)
-    kept = DayRowsInMemory()
+    saved = DayRowsInMemory()
     # Rows of another version do not count.
-    kept.add(FIRST_DAY, answers, "6")
-    kept.add(FIRST_DAY, answers)
-    kept.add(FIRST_DAY, shadow)
-    world.push(outcomes=report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
-    world.add_cohort(FIRST_DAY, scores, np.zeros(400, np.bool_))
+    saved.add(FIRST_DAY, answers, "6")
+    saved.add(FIRST_DAY, answers)
+    world.add_reports(report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    world.add_cohort(FIRST_DAY, scores, positive)
     policy = MonitoringPolicy(
         outcomes={"churned": CHURN},
         segments={"tenure": Segmentation(feature="f1", ranges={"new": (0.0, 1.5)})},
     )
-    look = QualityLook(world.cohorts, kept)
-    found = look.look(churn_day(FIRST_DAY + DAYS, policy), {})
+    found = QualityLook(world.cohorts, saved).look(churn_day(FIRST_DAY + DAYS, policy), {})
     areas = {item.segment: item.figure for item in found.figures if item.name == "auc churned"}
     new = vectors[:, 1] < 1.5
     for segment, rows in (("tenure=new", new), ("tenure=other", ~new)):
         value = roc_auc_score(positive[rows], scores[rows])
         assert areas[segment].value == pytest.approx(value, abs=0.01)
         assert areas[segment].n == rows.sum()
-    found = look.look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
-    (area,) = [item.figure.value for item in found.figures if item.name == "auc churned"]
-    assert area == pytest.approx(1 - roc_auc_score(positive, scores), abs=0.01)
+
+
+def test_shadow_has_the_outcomes_of_the_answers(world: OutcomeWorld) -> None:
+    """Its rows have their ids. What it was on the day of the cohort counts, and not what it is."""
+    rng = np.random.default_rng(3)
+    scores = rng.random(400)
+    positive = rng.random(400) < 1 - scores
+    names = [str(n) for n in range(400)]
+    answers, saved = decision_rows(FIRST_DAY, names, 1 - scores), DayRowsInMemory()
+    saved.add(FIRST_DAY, answers, "6")
+    saved.add(FIRST_DAY, decision_rows(FIRST_DAY, names, scores, role=5))
+    world.add_reports(report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    world.add_cohort(FIRST_DAY, scores, np.zeros(400, np.bool_), role=5)
+    day = FIRST_DAY + DAYS
+    for shadow in (True, False):
+        found = QualityLook(world.cohorts, saved).look(churn_day(day, shadow=shadow), {})
+        figures = figures_by_name([found])
+        area = figures["auc churned", FIRST_DAY, 1].figure.value
+        assert area == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
     # Without decisions the sentence says what to switch on.
-    found = QualityLook(world.cohorts).look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
+    found = QualityLook(world.cohorts).look(churn_day(day, shadow=True), {})
     assert all("--decisions" in item.figure.lacking for item in found.figures)
+    # A version that answers nobody any more is judged by what it answered.
+    world.add_cohort(FIRST_DAY + 1, scores, positive)
+    found = QualityLook(world.cohorts, saved).look(churn_day(day + 1, shadow=True), {})
+    assert figures_by_name([found])["accuracy churned", FIRST_DAY + 1, 1].figure.n == 400
 
 
 def test_stored_looks_are_found_again(world: OutcomeWorld) -> None:
