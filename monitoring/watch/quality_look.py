@@ -126,7 +126,11 @@ class QualityLook:
         self._count_repeats(day, maturity.horizon_days, found)
         if cells.cells and not shadow:
             delays = _delays(found.state)
-            found.figures += self._final_figures(day, name, final, cells, delays)
+            # Where cells have too few rows, the rows that are kept have outcomes of their own.
+            if self._decisions is not None and self._lacking(day, cells, final):
+                found.figures += self._row_figures(day, name, final, shadow=False)
+            else:
+                found.figures += self._final_figures(day, name, final, cells, delays)
             self._look_for_harm(day, name, final, cells, found)
             self._look_at_reports(day, name, final, cells, found)
             found.figures += self._segment_figures(day, name, final)

@@ -232,6 +232,15 @@ def test_nothing_follows_from_rows_that_were_not_counted(world: OutcomeWorld) ->
     figure = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure
     assert figure.lacking.startswith("10% of the rows were counted")
     assert found[0].alarms == ()
+    # Rows that are kept are joined with their own outcomes, however few they are.
+    scores, saved = draw_scores(5, 300), DayRowsInMemory()
+    positive = np.random.default_rng(6).random(300) < scores
+    batch = decision_rows(FIRST_DAY, [str(n) for n in range(300)], scores)
+    saved.add(FIRST_DAY, batch)
+    world.add_reports(report_rows(batch, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    found = look_through(QualityLook(world.cohorts, saved), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
+    area = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure.value
+    assert area == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
 
 
 def test_segments_have_figures_of_rows_that_were_saved(world: OutcomeWorld) -> None:
