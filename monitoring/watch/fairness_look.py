@@ -167,7 +167,8 @@ class FairnessLook:
         # The evidence begins anew with each year, since people may count again.
         saved = state.get("groups", {}) if number else {}
         before = {name: group_state_from(item) for name, item in saved.items()}
-        after, report = look_at_groups(before, people, attributes)
+        ratio_min = compared.day.policy.harm.fairness_ratio
+        after, report = look_at_groups(before, people, attributes, ratio_min)
         # Each group and metric is told once a year.
         raised = {tuple(item) for item in state.get("raised", ())} if number else set()
         alarms = _alarms(compared, report, raised)

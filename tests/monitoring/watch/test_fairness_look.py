@@ -129,6 +129,24 @@ def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) 
     assert not metrics & {alarm.stream for alarm in later.alarms}
 
 
+def test_bounds_are_those_of_the_policy(world: OutcomeWorld) -> None:
+    """Three fifths of the others' rate are within a policy that allows a half."""
+    rows = DayRowsInMemory()
+    add_people(world, rows, MONDAY, 0, 8_000, south=0.32)
+    lenient = replace(POLICY, harm=HarmThresholds(fairness_ratio=0.5))
+    found = look_at(world, rows, RegionsOfNumbers(), policy=lenient)
+    figures = {item.name: item for item in found.figures}
+    south = figures["selection_rate ratio protected:region=south"]
+    assert south.details["verdict"] == "within"
+    assert south.details["text"] == "within: the ratio is between 0.5 and 2"
+    # Another bound needs evidence of its own, so that of the first look is left.
+    add_people(world, rows, MONDAY + 28, 8_000, 8_000, south=0.32)
+    later = look_at(world, rows, RegionsOfNumbers(), DUE + 28, found.state)
+    rates = later.state["groups"]["protected:region=south"]["rates"]["selection_rate"]
+    assert rates["ratio_min"] == 0.8
+    assert rates["counts"][0] < 400
+
+
 def test_fair_decisions_are_within(world: OutcomeWorld) -> None:
     """No group is outside, and none has an alarm."""
     rows = DayRowsInMemory()
