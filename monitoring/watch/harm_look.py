@@ -199,7 +199,7 @@ def look_for_fallen_area(
     # The weeks since the last alarm.
     area = curve_area(bins)
     weeks = [list(week) for week in state.get("weeks", ())]
-    if not np.isnan(area.value):
+    if not np.isnan(area.value) and (not weeks or weeks[-1][0] < sunday):
         weeks = [*weeks, [sunday, area.value, area.error]][-WEEKS_MAX:]
     detector = budget_of_harm(day.facts, day.policy).get((f"auc {name}", Cadence.WEEKLY))
     approved = day.facts.metric("auc")

@@ -56,7 +56,7 @@ from monitoring.watch.harm_look import (
     watched_outcomes,
 )
 from stats.accuracy.area import area_figure
-from stats.accuracy.maturity import Delays
+from stats.accuracy.maturity import Delays, Maturity
 from stats.accuracy.values import value_figures
 from stats.alarms.budget import Cadence
 from stats.figure import Figure, no_figure, wilson_figure
@@ -104,6 +104,9 @@ class QualityLook:
             found = _Found(dict(state.get(name, {})))
             if day.facts.bins.outputs:
                 self._look_at_outcome(day, name, found)
+            else:
+                missing = no_figure(0, day.facts.bins.problem or "the version has no outputs")
+                found.figures.append(_figure(day, f"auc {name}", day.day, 1, missing, {}))
             states[name] = found.state
             figures += found.figures
             alarms |= found.alarms
@@ -164,7 +167,7 @@ class QualityLook:
         length, age = cells.days, day.day - last
         whole = self._quality(day, name, cells, age, delays)
         figures = list(_stored(day, name, last, length, whole))
-        if not has_probabilities(day.facts):
+        if not has_probabilities(day.facts) or self._lacking(day, cells, last):
             return figures
         # Canary and pinned calls beside production.
         settings = quality_settings(day.facts, day.policy.outcomes[name])
@@ -173,7 +176,7 @@ class QualityLook:
             quality = cohort_quality(cells.cohort(scope, age), settings, delays)
             figures += _stored(day, name, last, length, quality, scope.name)
         # The holdout, and what acting changes.
-        if cells.has_rows(HOLDOUT) and not self._lacking(day, cells, last):
+        if cells.has_rows(HOLDOUT):
             compared = quality_on_holdout(
                 cells.cohort(HOLDOUT, age), cells.cohort(OTHERS, age), settings, delays
             )
@@ -193,24 +196,23 @@ class QualityLook:
         cohort = cells.cohort(EVERYBODY, age)
         scored = int(cohort.scored.sum())
         maturity = settings.policy.maturity(age)
+        lacking = self._lacking(day, cells, day.day - age)
         if has_probabilities(day.facts):
-            if lacking := self._lacking(day, cells, day.day - age):
-                quality = cohort_quality(cohort, settings, delays)
-                missing = {metric: no_figure(scored, lacking) for metric in quality.figures}
-                return CohortQuality(maturity, missing, no_figure(scored, lacking), quality.basis)
-            return cohort_quality(cohort, settings, delays)
+            quality = cohort_quality(cohort, settings, delays)
+            missing = dict.fromkeys(quality.figures, no_figure(scored, lacking))
+            none = CohortQuality(maturity, missing, no_figure(scored, lacking), quality.basis)
+            return none if lacking else quality
         # Predicted values by their errors; other scores by how they order the rows.
         reported = int(cohort.positives.sum() + cohort.negatives.sum())
         coverage = wilson_figure(min(reported, scored), scored)
         if day.facts.task == "regression":
             errors = value_figures(cells.errors(EVERYBODY))
             return CohortQuality(maturity, errors, coverage, REPORTED_OUTCOMES)
-        if lacking := self._lacking(day, cells, day.day - age):
-            missing = {"auc": no_figure(scored, lacking)}
-            return CohortQuality(maturity, missing, coverage, REPORTED_OUTCOMES)
-        labels = cohort_labels(cohort, settings.policy)
-        auc = {"auc": area_figure(labels.filled(), binning=True)}
-        return CohortQuality(maturity, auc, coverage, REPORTED_OUTCOMES)
+        if maturity is Maturity.PROVISIONAL:
+            lacking = lacking or "the outcomes are not final, and none is expected of such scores"
+        bins = cohort_labels(cohort, settings.policy).filled()
+        area = no_figure(scored, lacking) if lacking else area_figure(bins, binning=True)
+        return CohortQuality(maturity, {"auc": area}, coverage, REPORTED_OUTCOMES)
 
     def _lacking(self, day: DayOfVersion, cells: CohortCells, last: int) -> str:
         """Return why no figure of these cells would be true, or ""."""

@@ -30,7 +30,7 @@ from monitoring.watch.day_looks import DayOfVersion
 from monitoring.watch.harm_look import ACTED, watched_outcomes
 from protos import registry_pb2 as pb
 from registry.types import ALL_BP
-from registry.watching.policy import OutcomePolicy
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from stats.figure import Figure, no_figure
 from stats.uplift.effect import EffectLook, bins_of_customers, effect_sequence, planned_spread
 from stats.uplift.holdout import HoldoutCounts
@@ -63,6 +63,15 @@ class ConfiguredHoldout:
 
 HoldoutOf = Callable[[str, int, int], ConfiguredHoldout | None]
 """Returns the holdout of (model, first day, last day); None: there was none."""
+
+
+def days_after_service(policy: MonitoringPolicy) -> int:
+    """Return for how many days after its last answer a version still has to be looked at.
+
+    Then its last cohort is final, and so is its last period of four weeks.
+    """
+    days = [maturity_of(outcome).days for outcome in watched_outcomes(policy).values()]
+    return max(days, default=0) + PERIOD_DAYS
 
 
 def holdout_of_period(

@@ -226,12 +226,15 @@ def test_longer_delays_are_an_alarm_of_their_own(world: OutcomeWorld) -> None:
 def test_nothing_follows_from_rows_that_were_not_counted(world: OutcomeWorld) -> None:
     """Reports come of all keys. If the journal has a tenth of them, the others are no negatives."""
     add_days(world, FIRST_DAY, 1)
+    add_days(world, FIRST_DAY, 1, rows=40, holdout=True)
+    world.add_cohort(FIRST_DAY, draw_scores(1, 60), np.ones(60, np.bool_), role=2)
     rows = Counter({("churn", "7", FIRST_DAY * 24 + 12): 8_000})
     world.store.add_windows([WindowBatchRows("gateway-1/0/1", 1, rows, rows, FIRST_DAY * 24)])
     found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
     figure = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure
-    assert figure.lacking.startswith("10% of the rows were counted")
+    assert figure.lacking.startswith("11% of the rows were counted")
     assert found[0].alarms == ()
+    assert {name for name, _, _ in figures_by_name(found) if "," in name} == set()
     # Rows that are kept are joined with their own outcomes, however few they are.
     scores, saved = draw_scores(5, 300), DayRowsInMemory()
     positive = np.random.default_rng(6).random(300) < scores

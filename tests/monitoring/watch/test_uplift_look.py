@@ -14,6 +14,7 @@ from monitoring.watch.day_looks import DayOfVersion
 from monitoring.watch.uplift_look import (
     ConfiguredHoldout,
     UpliftLook,
+    days_after_service,
     holdout_of_period,
     uplift_finding,
 )
@@ -198,6 +199,16 @@ def test_holdout_of_a_period_is_what_was_deployed() -> None:
     later = [*deployed, (31 * day, 1_000, other)]
     assert holdout_of_period(later, 12, 30) == ConfiguredHoldout(0.05, 1)
     assert holdout_of_period(later, 12, 31) == ConfiguredHoldout(0.1, 2)
+
+
+def test_looks_go_on_until_the_last_period_is_decided(world: OutcomeWorld) -> None:
+    """A version that answered on the first day of a period only has a figure by then, not later."""
+    assert days_after_service(MonitoringPolicy()) == 28
+    campaign = Campaign(world)
+    campaign.add_day(MONDAY, 0, 200)
+    last = MONDAY + days_after_service(policy_of())
+    found = [campaign.look(churn_day(day, policy_of(), shadow=True)) for day in (last - 1, last)]
+    assert [bool(item.figures) for item in found] == [True, False]
 
 
 def test_acts_on_the_holdout_break_it(world: OutcomeWorld) -> None:
