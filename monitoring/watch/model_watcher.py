@@ -103,7 +103,8 @@ class ModelWatcher:
         await self._refresh()
         days = 0
         while (day := await self._in_thread(self._runner.due_day)) is not None:
-            served = await self._in_thread(partial(self._runner.versions_of, day))
+            policies = self._policies.policies
+            served = await self._in_thread(partial(self._runner.versions_of, day, policies))
             known = await self._known([(item.model, item.version) for item in served])
             if not await self._in_thread(partial(self._runner.look_at, day, known)):
                 break

@@ -151,7 +151,7 @@ def test_rows_of_segments_are_counted_once_in_figures_of_all_rows(
     part.segment = "tenure=new"
     store.push(batch(1, cell(10), part))
     assert total(store).rows == store.coverage(0, FOREVER)[0].rows == 10
-    assert store.served_versions(HOUR_0 // 24)[0].rows == 10
+    assert store.served_versions(HOUR_0 // 24, HOUR_0 // 24)[0].rows == 10
     assert store.rows_by_model(0, FOREVER) == {"churn": 10}
     (found,) = store.read_cells(0, FOREVER, segment="tenure=new")
     assert found.counts.rows == 4

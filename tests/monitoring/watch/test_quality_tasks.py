@@ -202,3 +202,12 @@ def test_cost_is_that_of_wrong_decisions_by_the_policy(world: OutcomeWorld) -> N
     expected = (wrong[0].sum() * 4.0 + wrong[1].sum() * 96.0) / 500
     cost = found["cost churned", FIRST_DAY, 1].figure.value
     assert cost == pytest.approx(expected, rel=0.03)
+
+
+def test_version_without_bins_says_why(world: OutcomeWorld) -> None:
+    """Its files were gone when its rows were counted."""
+    facts = churn_facts()
+    bins = VersionBins("churn", "7", facts.bins.digest8, problem="its files are gone")
+    day = churn_day(FIRST_DAY, facts=replace(facts, bins=bins))
+    (figure,) = QualityLook(world.cohorts).look(day, {}).figures
+    assert figure.figure.lacking == "its files are gone"
