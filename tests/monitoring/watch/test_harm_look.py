@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from monitoring.cohorts.customers import rows_a_customer
-from monitoring.looks.harm_look import budget_of_harm, harm_detectors
+from monitoring.looks.harm_look import budget_of_harm, harm_detectors, look_for_fallen_area
 from monitoring.looks.quality_look import QualityLook
 from monitoring.store.look_store import LookOutcome
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy
+from stats.accuracy.labelled_bins import LabelledBins
 from stats.alarms.budget import GROUP_WEIGHTS, RISK, Cadence
 from tests.monitoring.outcome_world import (
     CHURN,
@@ -104,6 +105,15 @@ def test_rows_of_one_customer_are_one_fact(world: OutcomeWorld) -> None:
     assert sorted(evidence) == [1.0, 2.0, pytest.approx(4.0)]
     np.testing.assert_allclose(evidence[1.0], 2 * evidence[2.0])
     np.testing.assert_allclose(evidence[1.0], 4 * evidence[max(evidence)])
+    # The interval of the area grows by the root of it.
+    day, widths = churn_day(sunday, facts=churn_facts({"metrics": {"auc": {"value": 0.99}}})), []
+    week = LabelledBins(np.array([0.2, 0.6]), np.array([300.0, 500.0]), np.array([900.0, 200.0]))
+    for cluster in (1.0, 4.0):
+        saved = {"weeks": [[sunday - 7, 0.7, 0.01]]}
+        found = look_for_fallen_area(day, "churned", sunday, week, saved, [], cluster)
+        (details,) = found.alarms.values()
+        widths.append(details["bound"]["high"] - details["bound"]["value"])
+    assert widths[1] == pytest.approx(2 * widths[0])
 
 
 def test_detectors_of_outcomes_share_the_weight_of_their_group(world: OutcomeWorld) -> None:

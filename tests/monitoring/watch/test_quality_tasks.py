@@ -96,6 +96,9 @@ def test_scores_that_are_no_probabilities_are_judged_by_their_order(world: Outco
     areas = [item.figure for item in found.figures if item.name == "auc churned" and item.days == 1]
     assert areas[0].value == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
     assert not any("calibration" in item.name for item in found.figures)
+    early = QualityLook(world.cohorts).look(churn_day(FIRST_DAY, policy, facts), {})
+    lacking = figures_by_name([early])["auc churned", FIRST_DAY, 1].figure.lacking
+    assert lacking.startswith("the outcomes are not final")
 
 
 def test_several_classes_need_the_rows(world: OutcomeWorld) -> None:

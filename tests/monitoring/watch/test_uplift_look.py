@@ -243,6 +243,8 @@ def test_an_effect_that_falls_is_an_alarm(world: OutcomeWorld) -> None:
         found = campaign.look(churn_day(MONDAY + 7 * week + 6 + DAYS, policy_of()), state)
         assert found.alarms == ()
         state = found.state
+        # Only a whole period is compared with.
+        assert ("baseline" in state["churned"]) == (week == 3)
     baseline = state["churned"]["baseline"]
     assert baseline["low"] < -0.28 < baseline["high"] < 0
     # Nobody acts any more.
