@@ -75,7 +75,9 @@ RULES: dict[str, AccessRule] = {
         AcquireLease=_change(CONTROLLER),
         SaveCheckpoint=_change(CONTROLLER),
         LoadCheckpoint=_role(CONTROLLER),
-        WriteFinding=_change(CONTROLLER, OPERATOR),
+        WriteFinding=_change(
+            CONTROLLER, OPERATOR, MONITORING
+        ),  # monitoring: figures (registry/api)
         WatchFindings=READ,
         ApplyProject=_change(AUTHOR, OPERATOR),  # authors no policies and models (registry/api)
         GetProject=READ,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from access.client_connections import client_at, keep_room
-from host.processes import raise_descriptor_limit
+from host.processes import fail_fast, raise_descriptor_limit
 
 STREAMS_MAX = 256
 """Streams of one caller at one service: a gateway has one for each worker."""
@@ -99,9 +99,8 @@ def keep_client_connections(port: int) -> "asyncio.Task[None]":
     The process may open as many files as that takes.
     """
     raise_descriptor_limit(DESCRIPTORS)
-    return asyncio.get_running_loop().create_task(
-        keep_room(port, CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX)
-    )
+    keeping_room = keep_room(port, CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX)
+    return fail_fast(asyncio.get_running_loop().create_task(keeping_room))
 
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (

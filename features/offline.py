@@ -22,7 +22,7 @@ from features.errors import SourceError
 from features.pushed import PushedRow, pushed_columns
 from features.rows import EVENT_MS_MAX, pack_valid, row_flags
 from features.staleness import FORGET_AFTER_TTLS
-from features.storage.database import MEMORY_MB, fetch_columns, open_duckdb
+from features.storage.database import MEMORY_MB, duckdb_reason, fetch_columns, open_duckdb
 from features.storage.ingests import (
     StoredIngest,
     delete_replaced,
@@ -344,8 +344,8 @@ class OfflineStore:
                 yield connection
             except duckdb.Error as error:
                 raise SourceError(
-                    f"the offline store in {self._root} cannot be used: "
-                    f"{str(error).splitlines()[0]}"
+                    f"the offline store in {self._root} cannot be used: {duckdb_reason(error)}; "
+                    "restore the file from a copy, or ingest its rows again"
                 ) from error
 
     def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:

@@ -173,7 +173,8 @@ class Settings:
 
     # Features
     feature_budget_ms: int = 30
-    """Time for one batch's read of the online store; a model's policy may say less."""
+    """Time for one batch's read of the online store, up to 512 rows; more rows have more time in
+    proportion. A model's policy may say less."""
 
     # Probes: the first opening of a version, in a child process
     probe_s_max: float = 60.0

@@ -42,7 +42,7 @@ from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.reflection import SERVICES
 from gateway.worker_identity import WorkerIdentity
 from host.clock import NS_PER_SECOND, SystemClock
-from host.processes import open_descriptors
+from host.processes import fail_fast, open_descriptors
 from host.text import escape_controls, log_to_stderr
 from journal.segment import JournalKind
 from journal.writer import JournalAppender
@@ -327,15 +327,10 @@ class GatewayWorker:
     # Tasks
 
     def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        # The spare takes over when it fails: that is better than a worker without a part.
+        task = fail_fast(asyncio.get_running_loop().create_task(coroutine))
         self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("task_failed error=%r", error, exc_info=error)
-            os._exit(70)  # the spare takes over: that is better than a worker without a part
+        task.add_done_callback(self._tasks.discard)
 
 
 async def run_worker(

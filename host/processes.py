@@ -1,10 +1,12 @@
-"""Figures of processes from the kernel: whether they live, their memory, their CPU time.
+"""Figures of processes from the kernel, such as their memory, and how this process ends.
 
 Most of it is read from /proc, which Linux has and macOS has not. Each function says what it returns
 where there is no /proc.
 """
 
+import asyncio
 import ctypes
+import logging
 import os
 import re
 import resource
@@ -12,8 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
+PART_FAILED = 70
+"""Exit code of a process that ended because a part of it failed (EX_SOFTWARE of sysexits.h)."""
 _PR_SET_PDEATHSIG = 1
 """Option of prctl(2), from linux/prctl.h."""
+
+log = logging.getLogger(__name__)
 
 
 def die_with_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> bool:
@@ -142,3 +148,20 @@ def _stat_fields(pid: int) -> list[str]:
     except OSError:
         return []
     return stat.rpartition(")")[2].split()
+
+
+def fail_fast(task: "asyncio.Task[None]") -> "asyncio.Task[None]":
+    """End this process with PART_FAILED when *task* raises. Return *task*.
+
+    What starts the process starts it again, and counts that. A task that ends well, or that is
+    cancelled, changes nothing.
+    """
+    task.add_done_callback(_on_done)
+    return task
+
+
+def _on_done(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("task_failed error=%r; this process ends", error, exc_info=error)
+        logging.shutdown()
+        os._exit(PART_FAILED)

@@ -15,7 +15,9 @@ from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
 from monitoring.api.server import serve_monitoring
+from monitoring.cohorts.sensitive_attributes import given_store
 from monitoring.errors import MonitoringError
+from monitoring.metrics.page import MetricsAddress
 from registry.types import read_token
 
 log = logging.getLogger("monitoring")
@@ -38,6 +40,8 @@ async def run_server(
         token=token,
         certificate=options.registry_certificate,
         decisions=options.decisions,
+        metrics=metrics_address(options),
+        online_store=given_store(options.online_store, options.store_passwords),
     )
     server = await serve_monitoring(
         component, options.listen, certificate=own, identities=options.identities
@@ -45,6 +49,14 @@ async def run_server(
     log.info("listening port=%d store=%s", server.port, component.store.kind)
     await stop.wait()
     await server.stop()
+
+
+def metrics_address(options: argparse.Namespace) -> MetricsAddress | None:
+    """Return where the metrics page is; None: there is none. Raises MonitoringError."""
+    if not options.metrics:
+        return None
+    file = options.metrics_token_file
+    return MetricsAddress(options.metrics, read_token(file) if file else None)
 
 
 def server_certificate(options: argparse.Namespace, token: str | None) -> ServerCertificate | None:
@@ -74,6 +86,17 @@ def main() -> None:
         type=decisions_option,
         help="keys of 65536 of which scored rows are kept; default: as policies say; 0: none",
     )
+    # Where looks at fairness read sensitive attributes.
+    parser.add_argument(
+        "--online-store",
+        default="",
+        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+    )
+    parser.add_argument(
+        "--store-passwords",
+        default="",
+        help="folder with the passwords of its users, of a store of `turnout up`",
+    )
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
     parser.add_argument("--as", dest="actor", default="monitoring", help="its name at the registry")
     parser.add_argument("--token-file", type=Path, help="file with its token [TURNOUT_TOKEN]")
@@ -84,6 +107,8 @@ def main() -> None:
         default=[],
         help="the registry's file with tokens, actors and roles; may be given more than once",
     )
+    parser.add_argument("--metrics", default="", help="host:port of its /metrics page")
+    parser.add_argument("--metrics-token-file", type=Path, help="file with the page's token")
     parser.add_argument("--registry-certificate", type=Path, help="PEM file, for its identity")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file of this server's own")
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")

@@ -11,6 +11,7 @@ from access.certificate_ends import watch_certificates
 from access.identities import IdentitiesFileError
 from access.peer_tls import PeerError, ServerCertificate, certificate_for
 from host.files import keep_files_private
+from host.processes import fail_fast
 from host.text import log_to_stderr
 from registry.api.server import serve_registry
 from registry.types import RegistryError
@@ -49,7 +50,7 @@ async def run_registry(
     sys.stdout.write(f"registry listening on {host}:{server.port}\n")
     sys.stdout.flush()
     files = {} if certificate is None else {"registry": certificate.certificate}
-    watching = asyncio.ensure_future(watch_certificates(files))
+    watching = fail_fast(asyncio.ensure_future(watch_certificates(files)))
     stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,6 +13,7 @@ from access.certificate_ends import watch_certificates
 from access.peer_tls import PeerError, ServerCertificate
 from host.addresses import is_loopback
 from host.files import keep_files_private
+from host.processes import fail_fast
 from host.text import log_to_stderr
 from registry.types import read_token
 from rollout.api.server import serve_rollout
@@ -46,7 +47,7 @@ async def main(
     )
     logging.getLogger("rollout").info("listening port=%d", server.port)
     files = {} if certificate is None else {"rollout": certificate.certificate}
-    watching = asyncio.ensure_future(watch_certificates(files))
+    watching = fail_fast(asyncio.ensure_future(watch_certificates(files)))
     await stop.wait()
     watching.cancel()
     await server.stop()

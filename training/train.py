@@ -336,5 +336,8 @@ def _files(recipe: Recipe, fitted: CertifiedFit) -> dict[str, bytes]:
             outputs=recipe.contract.outputs,
             task=recipe.task,
             threshold=fitted.threshold,
+            positive=fitted.held_out_outcomes.events["positive"]
+            if recipe.task == "binary"
+            else None,
         ),
     }

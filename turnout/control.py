@@ -19,7 +19,9 @@ from access.interceptor import access_interceptor
 from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
 from access.streams import keep_client_connections
 from host.files import keep_files_private
+from host.processes import fail_fast
 from host.text import log_to_stderr
+from monitoring.errors import MonitoringError
 from monitoring.explain.served_rows import JournalDecisions
 from monitoring.explain.service import ExplainerComponent
 from project.environment import read_environment
@@ -100,7 +102,7 @@ async def serve_control(
         await rollouts.start()
         await hosted.start()
         await explainer.start()
-        watching = asyncio.ensure_future(watch_certificates({"control": certificate.certificate}))
+        watching = _watch(certificate)
         _log_listening(address, registry.version_public_key, certificate)
         # Everything runs until it is asked to stop. What calls another part stops before it.
         await stop_requested.wait()
@@ -113,6 +115,12 @@ async def serve_control(
         keeping_connections.cancel()
     finally:
         registry.close()
+
+
+def _watch(certificate: ServerCertificate) -> "asyncio.Task[None]":
+    """Warn of the certificate's end from now on."""
+    watched = {"control": certificate.certificate}
+    return fail_fast(asyncio.create_task(watch_certificates(watched)))
 
 
 def _event_at_end() -> asyncio.Event:
@@ -234,7 +242,7 @@ def main() -> None:
                 notice_targets(options.notices),
             )
         )
-    except (PeerError, ProjectError, RegistryError) as error:
+    except (MonitoringError, PeerError, ProjectError, RegistryError) as error:
         sys.exit(f"control: {error}")
 
 

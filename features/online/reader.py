@@ -8,6 +8,7 @@ while the store does not answer. A gateway worker has one reader, used by its ev
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from features.online.sentinel import MasterFinder
 from features.online.store_url import encode_command, parse_store_url
 from host.retry import Backoff
 from host.unix_sockets import connect_unix_socket
+
+log = logging.getLogger(__name__)
 
 PING = encode_command((b"PING",))
 LOOP_LAG_S = 0.002
@@ -388,7 +391,12 @@ class OnlineReader:
         settings = self._settings
         backoff = Backoff(settings.backoff_ms_min / 1e3, settings.backoff_ms_max / 1e3)
         while True:
-            connected = await self._connect()
+            try:
+                connected = await self._connect()
+            except Exception as error:  # a reader that stopped trying would never read again
+                log.exception("online store: connecting failed; it is tried again")
+                self._last_error = repr(error)
+                connected = False
             first_attempt_done.set()
             if connected:
                 backoff.reset()

@@ -76,14 +76,15 @@ def parse_store_url(url: str) -> StoreAddress:
         if parts.scheme == "redis+sentinel":
             return _by_sentinel(parts)
         options = _options(parts, ("namespace",))
-        port = parts.port or PORT_DEFAULT
+        port = _port(parts, PORT_DEFAULT)
     except StoreUrlError:
         raise
     except ValueError as error:
         raise StoreUrlError("the store's URL has a port or host that cannot be read") from error
     # User and password may have percent-encoded characters.
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "unix" and parts.path:
+    _check_login(user, password)
+    if parts.scheme == "unix" and parts.path and not parts.hostname:
         address = StoreAddress(path=unquote(parts.path), user=user, password=password)
         return replace(address, **options)
     # All that is left is TCP.
@@ -91,7 +92,8 @@ def parse_store_url(url: str) -> StoreAddress:
         raise StoreUrlError(
             f"the store's URL starts with {parts.scheme!r}; it must be "
             "redis://[user:password@]host[:port][/database], unix:///path/to/socket or "
-            "redis+sentinel://[user:password@]host[:port],.../service[/database]"
+            "redis+sentinel://[user:password@]host[:port],.../service[/database]. "
+            "For a store with TLS, run a proxy such as stunnel on this host and name its address"
         )
     database = _database(parts.path.strip("/"))
     address = StoreAddress(
@@ -117,9 +119,9 @@ def _by_sentinel(parts: SplitResult) -> StoreAddress:
             f"the store's URL names {len(sentinels)} sentinels and the service {service!r}; it "
             "must be redis+sentinel://[user:password@]host[:port],.../service[/database]"
         )
-    address = StoreAddress(
-        user=unquote(user), password=unquote(password), database=_database(database)
-    )
+    user, password = unquote(user), unquote(password)
+    _check_login(user, password)
+    address = StoreAddress(user=user, password=password, database=_database(database))
     options = _options(parts, ("namespace", "sentinel_password"))
     return replace(address, sentinels=sentinels, service=unquote(service), **options)
 
@@ -146,7 +148,23 @@ def _options(parts: SplitResult, known: tuple[str, ...]) -> dict[str, Any]:
 
 def _host_port(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname or "", parts.port or SENTINEL_PORT_DEFAULT
+    if not parts.hostname or parts.path or parts.username is not None:
+        raise StoreUrlError(f"the store's URL names the sentinel {text!r}; it must be host[:port]")
+    return parts.hostname, _port(parts, SENTINEL_PORT_DEFAULT)
+
+
+def _port(parts: SplitResult, default: int) -> int:
+    if parts.port == 0:
+        raise StoreUrlError("the store's URL names port 0, at which nothing can listen")
+    return parts.port or default
+
+
+def _check_login(user: str, password: str) -> None:
+    """Refuse a user without a password: one side would send it, and the other would not."""
+    if user and not password:
+        raise StoreUrlError(
+            f"the store's URL names the user {user!r} without a password; write user:password@"
+        )
 
 
 def _database(number: str) -> int:

@@ -290,7 +290,13 @@ class ReportOutcomeService:
         try:
             while self._lookups:
                 lookups, self._lookups = self._lookups, []
-                found = await self._find_on_disk([scope for scope, _ in lookups])
+                try:
+                    found = await self._find_on_disk([scope for scope, _ in lookups])
+                except Exception as error:  # noqa: BLE001  each report that waits ends with it
+                    for _, known in lookups:
+                        if not known.done():
+                            known.set_exception(error)
+                    continue
                 for scope, known in lookups:
                     if not known.done():
                         known.set_result(found.get(scope))

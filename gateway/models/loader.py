@@ -235,8 +235,13 @@ class Loader:
             if only_preloaded:
                 self._refuse_quarantined(state)
             version = await self._from_disk(state) or await self._from_registry(state)
-        except VersionRefusedError as error:
-            state.state, state.reason = VersionLoad.REFUSED, str(error)
+        except Exception as error:
+            if isinstance(error, VersionRefusedError):
+                refused = error
+            else:
+                log.exception("load_failed model=%s version=%s", state.model, state.label)
+                refused = VersionRefusedError(f"loading it failed: {error!r}")
+            state.state, state.reason = VersionLoad.REFUSED, str(refused)
             log.warning(
                 "version_refused model=%s version=%s reason=%s",
                 state.model,
@@ -244,7 +249,7 @@ class Loader:
                 state.reason,
             )
             self._on_change()
-            raise
+            raise refused from error
         state.state = VersionLoad.READY
         self._on_change()
         return version

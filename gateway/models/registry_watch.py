@@ -14,6 +14,7 @@ from gateway.models.loader import Loader
 from gateway.models.registry_trust import RegistryTrust
 from gateway.worker_identity import WorkerIdentity
 from host.clock import Clock
+from host.processes import fail_fast
 from host.retry import Backoff
 from protos import registry_pb2
 from registry.client import RegistryClient
@@ -81,7 +82,7 @@ class RegistryWatch:
     async def run(self, loader: Loader) -> None:
         """Watch and report until cancelled."""
         async with self._client:
-            reporting = asyncio.create_task(self._report(loader))
+            reporting = fail_fast(asyncio.create_task(self._report(loader)))
             try:
                 await self._watch(loader)
             finally:

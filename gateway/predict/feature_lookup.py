@@ -16,6 +16,19 @@ from protos.predict_pb2 import DEFAULTED, DEGRADED
 
 STORE_DEADLINE_SHARE = 0.3
 """The read may take this share of the time until the latest deadline of the batch."""
+BUDGET_ROWS = 512
+"""The feature budget is for this many rows, a full batch of the default size. More rows have more
+time in proportion, because a store needs it: one call may have many more."""
+
+
+def read_budget_s(feature_ns: int, rows: int, left_ns: int) -> float:
+    """Return the seconds that the read of a batch may take.
+
+    feature_ns  the budget of BUDGET_ROWS rows.
+    left_ns     time until the latest deadline of the batch.
+    """
+    budget_ns = feature_ns * max(1.0, rows / BUDGET_ROWS)
+    return min(budget_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
 
 
 class OnlineStore(Protocol):
@@ -59,7 +72,7 @@ async def look_up_features(
         keys += request.store_keys()
     # Read them within the budget.
     left_ns = int(calls.deadline_ns.max()) - now_ns
-    budget_s = min(routes.limits.feature_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
+    budget_s = read_budget_s(routes.limits.feature_ns, calls.rows, left_ns)
     try:
         replies = await (store or NoOnlineStore()).mget(keys, budget_s)
     except OnlineStoreError as error:

@@ -25,7 +25,7 @@ from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
 from gateway.models.executor import NO_FAULT
 from gateway.models.routes import LoadedVersion, Routes, RouteTable
 from gateway.models.view_reads import ViewRead
-from gateway.predict.feature_lookup import STORE_DEADLINE_SHARE, NoOnlineStore, OnlineStore
+from gateway.predict.feature_lookup import NoOnlineStore, OnlineStore, read_budget_s
 from gateway.predict.prediction_ids import PredictionIdWriter
 from gateway.predict.refusals import NO_FEATURES, TOO_LATE
 from gateway.predict.routing import KEY_BYTES_RANDOM
@@ -322,7 +322,7 @@ class SingleCallPath:
         if not routes.reads:
             return None
         view_read = routes.reads[0]
-        budget_s = min(routes.limits.feature_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
+        budget_s = read_budget_s(routes.limits.feature_ns, 1, left_ns)
         try:
             return self._store.mget([view_read.rows.store_key(_entity(view_read, call))], budget_s)
         except OnlineStoreError as error:

@@ -11,6 +11,7 @@ supervisor's loop, and a slow reader delays neither the loop nor other readers.
 import hashlib
 import hmac
 import json
+import logging
 import re
 import socket
 import threading
@@ -28,6 +29,8 @@ CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""
@@ -98,7 +101,7 @@ class MetricsEndpoint:
         # Each server has a thread, which ends with it.
         for server in self._servers:
             thread = threading.Thread(
-                target=server.serve_forever, args=(0.1,), name="metrics-endpoint", daemon=True
+                target=_serve, args=(server,), name="metrics-endpoint", daemon=True
             )
             thread.start()
             self._threads.append(thread)
@@ -111,6 +114,15 @@ class MetricsEndpoint:
             server.server_close()
         for thread in self._threads:
             thread.join()
+
+
+def _serve(server: PageServer) -> None:
+    """Answer until the server is shut down. If that fails, its port is closed: probes then fail."""
+    try:
+        server.serve_forever(0.1)
+    except Exception:
+        log.critical("the pages have stopped; restart the gateway", exc_info=True)
+        server.server_close()
 
 
 def _refusal(path: str, headers: Message, token: str | None, *, on_loopback: bool) -> Answer | None:

@@ -133,6 +133,8 @@ class WindowStream:
         call = stub.Push(metadata=self._metadata)
         # grpcio leaves a task behind that waits for a request when the call ends. This one is ours.
         writing = asyncio.create_task(self._write_batches(call, first_acknowledged))
+        # Without it the call has no use.
+        writing.add_done_callback(lambda _: call.cancel())
         try:
             async for ack in call:
                 self._note_refusal(ack.refusal)
@@ -144,6 +146,11 @@ class WindowStream:
                     first_acknowledged.set_result(ack.sequence)
                     self._backoff.reset()
                     self._logged_codes.clear()
+        except asyncio.CancelledError:
+            # A writer that fails ends the call, which looks here as if this task was cancelled.
+            if writing.done() and not writing.cancelled() and (error := writing.exception()):
+                raise error from None
+            raise
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -155,16 +162,13 @@ class WindowStream:
 
     async def _write_batches(self, call: PushCall, acknowledged: "asyncio.Future[int]") -> None:
         """Write batches to *call* until cancelled, or until the call has ended."""
-        try:
-            # The first batch is empty and names this worker.
-            await call.write(window_pb2.WindowBatch(source=self._source))
-            sent_sequence = await acknowledged
-            while True:
-                self._wake.clear()
-                for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
-                    sent_sequence = batch.sequence
-                    batch.clock_unix_ns = self._unix_ns()
-                    await call.write(batch)
-                await self._wake.wait()
-        finally:
-            call.cancel()
+        # The first batch is empty and names this worker.
+        await call.write(window_pb2.WindowBatch(source=self._source))
+        sent_sequence = await acknowledged
+        while True:
+            self._wake.clear()
+            for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
+                sent_sequence = batch.sequence
+                batch.clock_unix_ns = self._unix_ns()
+                await call.write(batch)
+            await self._wake.wait()

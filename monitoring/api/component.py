@@ -21,11 +21,27 @@ from monitoring.api.pages import ListPages
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.api.service import CellSinkService, MonitoringService, service_handler
+from monitoring.cohorts.sensitive_attributes import (
+    AttributeSource,
+    OnlineAttributes,
+    OnlineStoreAddress,
+)
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
+from monitoring.looks.budget_look import BudgetLook
+from monitoring.looks.coverage_look import CoverageLook
+from monitoring.looks.day_looks import DayLook
+from monitoring.looks.drift_look import DriftLook
+from monitoring.looks.estimate_look import EstimateLook
+from monitoring.looks.fairness_look import FairnessLook
+from monitoring.looks.harm_look import harm_detectors
+from monitoring.looks.quality_look import QualityLook
+from monitoring.looks.uplift_look import HoldoutOf, UpliftLook
+from monitoring.metrics.control_metrics import ControlMetrics
+from monitoring.metrics.page import MetricsAddress
 from monitoring.store.cell_rows import Retention
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
@@ -33,14 +49,9 @@ from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.pages import PageStore
 from monitoring.store.window_counts import WindowBatchRows
-from monitoring.watch.budget_look import BudgetLook
-from monitoring.watch.coverage_look import CoverageLook
-from monitoring.watch.day_looks import DayLook
-from monitoring.watch.drift_look import DriftLook
-from monitoring.watch.harm_look import harm_detectors
+from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
-from monitoring.watch.quality_look import QualityLook
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryError
@@ -78,13 +89,21 @@ def database_url(folder: Path, url: str) -> str:
 
 
 def day_looks(
-    database: MonitoringDatabase, store: MonitoringStore, looks: LookStore, rows: DayRows
+    database: MonitoringDatabase,
+    store: MonitoringStore,
+    rows: DayRows,
+    holdout_of: HoldoutOf,
+    attributes: AttributeSource | None = None,
 ) -> tuple[DayLook, ...]:
     """Return the looks at a day, in the order in which they are made."""
+    looks, cohorts = LookStore(database), CohortStore(database)
     return (
         CoverageLook(store, looks),
         DriftLook(looks),
-        QualityLook(CohortStore(database), rows),
+        QualityLook(cohorts, rows),
+        EstimateLook(cohorts, rows),
+        UpliftLook(cohorts, holdout_of, rows),
+        FairnessLook(cohorts, attributes, rows),
         BudgetLook(looks, harm_detectors),
     )
 
@@ -99,6 +118,8 @@ class MonitoringComponent:
     registry     host:port of the registry, from which versions are read.
     retention    how long cells and outcomes are kept.
     decisions    of 65,536 keys, those of which rows are kept; None: as the policies say.
+    metrics      where the metrics page is; None: there is none.
+    online_store  from which looks at fairness read sensitive attributes; None: from none.
     actor, token, certificate  as for registry.client.RegistryClient.
 
     Raises MonitoringStoreError when the database cannot be opened.
@@ -115,6 +136,8 @@ class MonitoringComponent:
         certificate: Path | None = None,
         retention: Retention | None = None,
         decisions: int | None = None,
+        metrics: MetricsAddress | None = None,
+        online_store: OnlineStoreAddress | None = None,
     ) -> None:
         # What is kept, and for how long.
         make_private_folder(folder)
@@ -138,19 +161,11 @@ class MonitoringComponent:
         )
         self.pages = PageStore(database)
         self._registry = RegistryClient(registry, actor, token, certificate=certificate)
+        self.metrics = ControlMetrics(metrics, self.store, self.pages, self._registry)
         # What looks at it, and opens incidents.
         self._changes = OtherChanges()
         self._day_rows = DayRows(folder / "decisions", database)
-        self._watcher = ModelWatcher(
-            self._registry,
-            self.store,
-            self.looks,
-            self._day_rows,
-            day_looks(database, self.store, self.looks, self._day_rows),
-            self._counts,
-            self._changes,
-            self._policies,
-        )
+        self._watcher = self._watcher_of(database, online_store)
         self._bins = BinsCache(self._registry, self.store)
         rows = ScoredRows(folder / "decisions", database)
         self._segments = OutcomeSegments(rows, self.store.find_version)
@@ -158,6 +173,25 @@ class MonitoringComponent:
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _watcher_of(
+        self, database: MonitoringDatabase, online_store: OnlineStoreAddress | None
+    ) -> ModelWatcher:
+        """Return what makes the looks."""
+        attributes, holdouts = None, HoldoutHistory()
+        if online_store is not None:
+            attributes = OnlineAttributes(online_store.open, self._policies.view)
+        return ModelWatcher(
+            self._registry,
+            self.store,
+            self.looks,
+            self._day_rows,
+            day_looks(database, self.store, self._day_rows, holdouts.holdout_of, attributes),
+            self._counts,
+            self._changes,
+            self._policies,
+            holdouts,
+        )
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve CellSink and Monitoring on *server*, which must not have started yet.
@@ -223,9 +257,11 @@ class MonitoringComponent:
         ]
         self._tasks.append(asyncio.ensure_future(self._apply_policies()))
         await self._watcher.start()
+        await self.metrics.start()
 
     async def stop(self) -> None:
         """Write what waits, and close the database. The server has stopped."""
+        await self.metrics.stop()
         await self._watcher.stop()
         for task in self._tasks:
             task.cancel()
@@ -246,9 +282,12 @@ class MonitoringComponent:
                 await self._in_thread(work)
                 failing = False
             except (MonitoringError, OSError) as error:
+                self.metrics.note_store_error()
                 if not failing:
                     log.warning("%s", error)
                 failing = True
+            except Exception:  # what is done by the clock goes on, and the log says what failed
+                log.exception("monitoring: %s failed and is tried again", work.__name__)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)

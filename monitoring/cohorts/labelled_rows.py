@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.cells.outcome_columns import id_digest
 from monitoring.cells.version_bins import OutputBins
-from monitoring.cohorts.outcome_cells import EVERYBODY
-from monitoring.decisions.parquet import SHADOW_ROLE
+from monitoring.cohorts.outcome_cells import EVERYBODY, SHADOW
 from monitoring.jobs.quality import OutcomeCohort
 from monitoring.store.cohort_store import CohortStore
 from registry.watching.policy import OutcomePolicy, Segmentation
@@ -149,8 +148,7 @@ def _labelled(
     shadow: bool,
 ) -> LabelledDecisions:
     # The rows that are asked for, each with the value of its report.
-    roles = (SHADOW_ROLE,) if shadow else EVERYBODY.roles
-    chosen = np.flatnonzero(np.isin(rows.role, list(roles)))
+    chosen = np.flatnonzero(_is_of(rows, shadow=shadow))
     digests = [id_digest(rows.prediction_id[row].tobytes()) for row in chosen.tolist()]
     values = np.array(
         [
@@ -174,6 +172,37 @@ def _labelled(
         np.array([calls.setdefault(digest, len(calls)) for digest in digests], dtype=np.int64),
         customers,
     )
+
+
+def _is_of(rows: DecisionRows, *, shadow: bool) -> Flags:
+    """Return which rows were scored as a shadow, or answered without a pin, (R,)."""
+    scope = SHADOW if shadow else EVERYBODY
+    return np.isin(rows.role, list(scope.roles))
+
+
+def sample_vectors(
+    source: DayRowSource,
+    model: str,
+    version: str,
+    days: tuple[int, int],
+    rows_max: int,
+    rng: np.random.Generator,
+    *,
+    shadow: bool = False,
+) -> Floats:
+    """Return inputs of a version's rows of the days, equally many of each day, (N, F) float64."""
+    parts: list[Floats] = []
+    rows_a_day = max(rows_max // (days[1] - days[0] + 1), 1)
+    for day in range(days[0], days[1] + 1):
+        of_day = [
+            rows.vectors[_is_of(rows, shadow=shadow)].astype(np.float64)
+            for label, rows in source.day_rows(model, day)
+            if label == version and len(rows)
+        ]
+        if of_day:
+            vectors = np.concatenate(of_day)
+            parts.append(vectors[rng.permutation(len(vectors))[:rows_a_day]])
+    return np.concatenate(parts) if parts else np.zeros((0, 0))
 
 
 def segment_masks(

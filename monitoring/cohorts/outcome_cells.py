@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from monitoring.cells.cell import ROWS, CellCounts, score_column
 from monitoring.cells.outcome_columns import DELAY_DAYS, OutcomeKind, outcome_column
 from monitoring.cells.version_bins import OutputBins
+from monitoring.decisions.parquet import SHADOW_ROLE
 from monitoring.jobs.quality import OutcomeCohort, cohort_of_columns
 from monitoring.store.cell_rows import StoredCell, sum_of_cells
 from monitoring.store.cohort_store import CohortStore, ReportedOutcome
@@ -49,6 +50,8 @@ EVERYBODY = CohortScope("", (PRODUCTION, CANARY, FALLBACK))
 HOLDOUT = CohortScope("holdout", EVERYBODY.roles, holdout=True)
 OTHERS = CohortScope("acted on", EVERYBODY.roles, holdout=False)
 """Those out of the holdout, on whom somebody may act."""
+SHADOW = CohortScope("", (SHADOW_ROLE,))
+"""What a version scored as a shadow."""
 BY_ROLE = (
     CohortScope("production", (PRODUCTION, FALLBACK)),
     CohortScope("canary", (CANARY,)),

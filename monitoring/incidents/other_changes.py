@@ -2,9 +2,9 @@
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from monitoring.jobs.grouping import OtherChange
 from protos import window_pb2
@@ -26,11 +26,6 @@ EXPLAINING = {
 
 class ChangeEntry(Protocol):
     """The fields of a history entry that are told."""
-
-    @property
-    def seq(self) -> int:
-        """Number of the entry."""
-        ...
 
     @property
     def at_unix_ms(self) -> int:
@@ -58,31 +53,17 @@ class ChangeEntry(Protocol):
         ...
 
 
-class HistorySource(Protocol):
-    """The part of RegistryClient that reads the history."""
-
-    def read_history(
-        self, after: int = 0, until: int = 0
-    ) -> AsyncIterator[tuple[Sequence[ChangeEntry], Any]]:
-        """Yield the entries with a larger seq in blocks."""
-        ...
-
-
 class OtherChanges:
     """Remembers the newest changes."""
 
     def __init__(self) -> None:
-        self._seq = 0
         self._changes: deque[OtherChange] = deque(maxlen=CHANGES_MAX)
         self._boots: dict[tuple[str, int], int] = {}
 
-    async def refresh(self, registry: HistorySource) -> None:
-        """Read the entries that are new in the history. Raises RegistryError."""
-        async for entries, _ in registry.read_history(self._seq):
-            for entry in entries:
-                self._seq = max(self._seq, entry.seq)
-                if entry.action in EXPLAINING:
-                    self._changes.append(change_of_entry(entry))
+    def note_entry(self, entry: ChangeEntry) -> None:
+        """Note an entry of the history, if it may explain an alarm."""
+        if entry.action in EXPLAINING:
+            self._changes.append(change_of_entry(entry))
 
     def note_windows(self, batch: window_pb2.WindowBatch) -> None:
         """Note a gateway worker that started anew."""

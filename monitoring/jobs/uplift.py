@@ -22,7 +22,10 @@ from stats.uplift.qini import QiniCurve, qini_curve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusinessSettings:
-    """What an outcome is worth, and what an act costs, in one currency. value  None: not stated."""
+    """What an outcome is worth, and what an act costs, in one currency.
+
+    value  of one outcome that happens, below 0 for a loss; None: not stated.
+    """
 
     value: float | None = None
     cost: float = 0.0
@@ -125,9 +128,11 @@ def _segment_uplift(
     acted = no_figure(int(treated), "nobody reports on whom somebody acted")
     if customers.acted is not None:
         acted = wilson_figure(customers.acted, treated, of="customers")
-    # Money needs the value of an outcome.
+    # Money needs the value of an outcome, and the number of acts where each costs some.
     money = no_figure(effect.n, "the policy states no value of the outcome")
-    if settings.value is not None:
+    if settings.value is not None and settings.cost > 0 and customers.acted is None:
+        money = no_figure(effect.n, "nobody reports acts, each of which has a cost by the policy")
+    elif settings.value is not None:
         money = money_figure(
             effect,
             customers=int(treated),

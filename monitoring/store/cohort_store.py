@@ -36,6 +36,8 @@ class ReportedOutcome:
     """The row's first output, from the prediction id; None: the id has none for this row."""
     value: float
     received_unix_ms: int
+    key_hash: int
+    """The sticky key of the call, hashed with the salt of its split."""
 
 
 class CohortStore:
@@ -132,6 +134,7 @@ class CohortStore:
                 row.score,
                 row.value,
                 row.received_unix_ms,
+                int(row.key_hash, 16),
             )
             for row in rows
         ]

@@ -31,8 +31,8 @@ from stats.figure import Figure
 DAY_S = 86_400
 FIVE_MINUTES_S = 300
 FIVE_MINUTES_FROM = 1_000_000
-"""Positions of looks by the day are Unix days, which are below it; those of looks every five
-minutes are numbers of five-minute periods since 1970, which are above it."""
+"""Positions of looks at days are Unix days, which are below it. A look every five minutes has the
+number of its instant in five minutes since 1970, which is above it."""
 INT_MAX = 2**63 - 1
 
 FIGURE_KEY = ("last_day", "model", "version", "kind", "segment", "name", "days")
@@ -54,10 +54,9 @@ class LookRow:
     @property
     def until_unix_s(self) -> int:
         """The end of the newest period that was looked at; 0: none was."""
-        if self.position < 0:
-            return 0
-        seconds = FIVE_MINUTES_S if self.position >= FIVE_MINUTES_FROM else DAY_S
-        return (self.position + 1) * seconds
+        if self.position >= FIVE_MINUTES_FROM:
+            return self.position * FIVE_MINUTES_S
+        return (self.position + 1) * DAY_S
 
     @property
     def unwatched(self) -> dict[str, str]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import MonitoringStoreError
+from monitoring.looks.day_looks import DayLook, DayOfVersion, SealedFacts
+from monitoring.looks.person_looks import PersonCounter
 from monitoring.store.look_store import LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.served_versions import ServedVersion
-from monitoring.watch.day_looks import DayLook, DayOfVersion, SealedFacts
-from monitoring.watch.person_looks import PersonCounter
 from protos import monitoring_pb2 as pb
 from protos.journal_pb2 import UNSEEN_SHADOW
 from registry.watching.policy import MonitoringPolicy

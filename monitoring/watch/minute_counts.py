@@ -11,19 +11,12 @@ from dataclasses import dataclass, field
 
 from monitoring.cells.cell import ROW_FLAGS, ROWS, CellCounts, feature_column
 from monitoring.cells.version_bins import VersionBins
+from monitoring.looks.watched_version import FLAGS, missing_share, unknown_share
 from protos import monitoring_pb2 as pb
-from protos import predict_pb2, window_pb2
+from protos import window_pb2
 from protos.journal_pb2 import UNSEEN_SHADOW
 
 MINUTE_S = 60
-SILENT_SHARE = "minutes without a call"
-FLAGS = {
-    "rows without stored features": predict_pb2.MISSING,
-    "rows with stale features": predict_pb2.STALE,
-    "rows with a default": predict_pb2.DEFAULTED,
-    "rows while the feature store did not answer": predict_pb2.DEGRADED,
-}
-"""Share of rows -> the flag of a row. They are of the version; no flag names a view."""
 ANSWERING = frozenset({window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_PINNED})
 
 FindBins = Callable[[str, int], VersionBins | None]
@@ -136,13 +129,3 @@ def share_hits(counts: CellCounts, bins: VersionBins | None) -> Iterator[tuple[s
         yield missing_share(feature.name), int(column[feature.missing_index])
         if feature.categories:
             yield unknown_share(feature.name), int(column[feature.unknown_index])
-
-
-def missing_share(feature: str) -> str:
-    """Return the name of the share of rows without a value of a feature."""
-    return f"missing {feature}"
-
-
-def unknown_share(feature: str) -> str:
-    """Return the name of the share of rows with an unknown category of a feature."""
-    return f"unknown {feature}"

@@ -17,24 +17,27 @@ from dataclasses import dataclass, replace
 from monitoring.cells.cell import CellCounts
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.look import LOOK_S, WatchedShare, WatchedVersion, quality_look
+from monitoring.looks.day_looks import SealedFacts
+from monitoring.looks.drift_look import UNWATCHED
+from monitoring.looks.watched_version import (
+    FLAGS,
+    SILENT_SHARE,
+    THURSDAY,
+    missing_share,
+    share_names_of,
+    unknown_share,
+)
 from monitoring.store.call_minutes import ANY_MODEL, HOUR_MINUTES
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_looks import SealedFacts
 from monitoring.watch.day_runner import DAY_S, KnownVersions
-from monitoring.watch.drift_look import UNWATCHED
 from monitoring.watch.minute_counts import (
-    FLAGS,
     MINUTE_S,
-    SILENT_SHARE,
     ShareHits,
     VersionKey,
-    missing_share,
     share_hits,
-    unknown_share,
 )
-from monitoring.watch.watched_version import THURSDAY, share_names_of
 from registry.watching.policy import MonitoringPolicy
 
 MINUTES = "minutes"

@@ -19,10 +19,12 @@ from monitoring.errors import MonitoringStoreError
 from monitoring.incidents.incident_opener import IncidentOpener
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.jobs.look import LOOK_S
-from monitoring.store.look_store import AcceptedReference, LookStore
+from monitoring.looks.day_looks import DayLook, SealedFacts, facts_of_files
+from monitoring.looks.uplift_look import uplift_finding
+from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_looks import DayLook, SealedFacts, facts_of_files
-from monitoring.watch.day_runner import DayRunner, KnownVersions, Version
+from monitoring.watch.day_runner import DAY_S, DayRunner, KnownVersions, Version
+from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.minute_look import MinuteLook
 from protos import registry_pb2
@@ -34,6 +36,10 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+UPLIFT_FINDING = "uplift-finding"
+"""Name of the look whose position is the day of the uplift that the history has."""
+UPLIFT_DAYS = 400
+"""An older uplift is not written."""
 REFERENCE_FINDING = "reference"
 """Kind of the findings with which a person accepts days as a reference."""
 DAY_CHECK_S = 60.0
@@ -59,6 +65,7 @@ class ModelWatcher:
         counts: MinuteCounts,
         changes: OtherChanges,
         policies: AppliedPolicies,
+        holdouts: HoldoutHistory,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -70,6 +77,8 @@ class ModelWatcher:
         self._minutes = MinuteLook(store, looks)
         self._opener = IncidentOpener(looks, registry, changes.since)
         self._policies = policies
+        self._holdouts = holdouts
+        self._seq = 0
         self._facts: dict[Version, SealedFacts] = {}
         self._finding = 0
         self._thread = ThreadPoolExecutor(1, "monitoring-looks")
@@ -100,6 +109,7 @@ class ModelWatcher:
                 break
             days += 1
             await self._report()
+            await self._write_uplift()
         await self._report()
         return days
 
@@ -116,12 +126,42 @@ class ModelWatcher:
     async def _report(self) -> None:
         """Open incidents for the alarms that wait."""
         if await self._in_thread(self._looks.unreported_alarms):
-            await self._changes.refresh(self._registry)
+            await self._read_history()
             await self._opener.report()
+
+    async def _read_history(self) -> None:
+        """Read what is new in the history."""
+        async for entries, _ in self._registry.read_history(self._seq):
+            for entry in entries:
+                self._seq = max(self._seq, entry.seq)
+                self._changes.note_entry(entry)
+                self._holdouts.note_entry(entry)
+
+    async def _write_uplift(self) -> None:
+        """Write the newest uplift of each model into the history, where the report reads it.
+
+        A kill between both writes repeats a finding, which changes no figure.
+        """
+        day = int(self._now_s()) // DAY_S
+        found = await self._in_thread(
+            partial(self._looks.read_figures, day - UPLIFT_DAYS, day, kind="uplift")
+        )
+        for model in sorted({item.model for item in found}):
+            newest = max(item.last_day for item in found if item.model == model)
+            written = self._looks.look_state(model, "", UPLIFT_FINDING).position
+            finding = uplift_finding(
+                item for item in found if (item.model, item.last_day) == (model, newest)
+            )
+            if finding is not None and newest > written:
+                await self._registry.write_finding(finding)
+                await self._in_thread(
+                    partial(self._looks.save_look, model, "", UPLIFT_FINDING, newest, LookOutcome())
+                )
 
     async def _refresh(self) -> None:
         """Read policies and accepted references that are new."""
         await self._policies.refresh(self._registry)
+        await self._read_history()
         async for finding in self._registry.findings(self._finding):
             self._finding = max(self._finding, finding.sequence)
             accepted = accepted_reference(finding)

@@ -11,6 +11,7 @@ from access import streams
 from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
+from host.processes import fail_fast
 from registry.api.registrations import ProveFiles
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
@@ -42,7 +43,7 @@ class RegistryParts:
     def __init__(self, service: RegistryService, store: RegistryStore) -> None:
         self._service = service
         self._store = store
-        self._proving_older = asyncio.create_task(service.prove_older_entries())
+        self._proving_older = fail_fast(asyncio.create_task(service.prove_older_entries()))
 
     @property
     def version_public_key(self) -> bytes:

@@ -37,7 +37,7 @@ from registry.types import (
     NotAllowedError,
     RegistryUnavailableError,
 )
-from registry.watching.incidents import check_may_change
+from registry.watching.incidents import FIGURES, check_may_change
 
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
@@ -361,7 +361,14 @@ class RegistryService:
 
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
-        _require_lease(identity, request.lease_token)
+        # Figures move no traffic, so monitoring writes them without the lease of rollouts.
+        if request.kind != FIGURES:
+            if not identity.roles & {OPERATOR, CONTROLLER}:
+                raise NotAllowedError(
+                    f"{identity.actor!r} is monitoring, which writes findings of the kind "
+                    f"{FIGURES!r} only; {request.kind[:80]!r} is for operators and the controller"
+                )
+            _require_lease(identity, request.lease_token)
         # What a finding led to is noted in the incident that it came from.
         write = self._incidents.write_acted if request.kind == ACTED else self._store.write_finding
         return await self._in_thread_with_incidents(partial(write, identity.actor, request))
@@ -652,7 +659,7 @@ class RegistryService:
 
 
 def _require_lease(identity: Identity, lease_token: int) -> None:
-    """Raise FencedError for a controller that shows no lease. A person needs none."""
+    """Raise FencedError for a program that shows no lease. A person needs none."""
     if OPERATOR not in identity.roles and not lease_token:
         raise FencedError(
             f"{identity.actor!r} is a controller and sent no lease token; only the controller that "

@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+from features.views import View
 from registry.types import ProjectRevision
 from registry.watching.policy import MonitoringPolicy
 from registry.watching.policy_reader import MonitoringPolicyError, read_monitoring_policy
@@ -33,6 +34,7 @@ class AppliedPolicies:
     def __init__(self) -> None:
         self._revisions: dict[str, int] = {}
         self._of_project: dict[str, dict[str, MonitoringPolicy]] = {}
+        self._views: dict[str, View] = {}
 
     @property
     def policies(self) -> Mapping[str, MonitoringPolicy]:
@@ -43,6 +45,10 @@ class AppliedPolicies:
             for model, policy in models.items()
         }
 
+    def view(self, name: str) -> View | None:
+        """Return a view of the applied projects, as of the last refresh; None: there is none."""
+        return self._views.get(name)
+
     async def refresh(self, registry: ProjectsReader) -> Mapping[str, MonitoringPolicy]:
         """Read the projects that changed, and return all policies. Raises RegistryError."""
         listed = await registry.list_projects()
@@ -51,17 +57,20 @@ class AppliedPolicies:
                 continue
             whole = await registry.get_project(revision.name, revision.revision)
             if whole is not None:
-                self._of_project[revision.name] = _policies_in(whole)
+                definitions = json.loads(whole.definitions)
+                self._of_project[revision.name] = _policies_in(whole.name, definitions)
+                for name, view in definitions.get("views", {}).items():
+                    self._views[name] = View.from_definition(view["canonical"])
                 self._revisions[revision.name] = revision.revision
         return self.policies
 
 
-def _policies_in(revision: ProjectRevision) -> dict[str, MonitoringPolicy]:
+def _policies_in(project: str, definitions: Mapping[str, Any]) -> dict[str, MonitoringPolicy]:
     policies = {}
-    for model, settings in json.loads(revision.definitions).get("models", {}).items():
+    for model, settings in definitions.get("models", {}).items():
         try:
             policies[model] = read_monitoring_policy(settings.get("monitoring") or {})
         except MonitoringPolicyError as error:
             # A newer release may know more than this one.
-            log.warning("monitoring of %r in project %r: %s", model, revision.name, error)
+            log.warning("monitoring of %r in project %r: %s", model, project, error)
     return policies

@@ -23,6 +23,8 @@ from registry.types import (
 )
 from registry.watching.policy import KINDS
 
+FIGURES = "figures"
+"""Kind of the findings in which monitoring writes what a model is worth."""
 MANUAL = "manual"
 """Kind of an incident that a person opens without one of KINDS."""
 INCIDENT_ID = re.compile(r"[0-9a-f]{4,32}")

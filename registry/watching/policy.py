@@ -13,7 +13,7 @@ It is the section [monitoring] of `models/churn.toml`:
     horizon = "30d"                # until the outcome is decided
     grace = "3d"                   # until a decided outcome has arrived
     absent = "negative"            # or "unknown": what no report within both means
-    value = 120.0                  # money of one outcome that was avoided or won
+    value = -120.0                 # money of one outcome that happens; below 0: a loss
     cost = 4.0                     # money of one act on a score
 
     [monitoring.segments.tenure]

@@ -16,6 +16,7 @@ from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
+from host.processes import fail_fast
 from registry.client import RegistryClient
 from rollout.api.commands import RolloutCommands
 from rollout.api.service import RolloutsService, rollouts_handlers
@@ -82,9 +83,8 @@ class RolloutComponent:
         """Start to try for the lease, and to lead when the controller has it."""
         await self._registry.__aenter__()
         holder = f"{socket.gethostname()[:32]}/{os.getpid()}/{secrets.token_hex(4)}"
-        self._running = asyncio.ensure_future(
-            run_leader(self.controller, self._registry, holder, self._clock, self._beside)
-        )
+        leading = run_leader(self.controller, self._registry, holder, self._clock, self._beside)
+        self._running = fail_fast(asyncio.ensure_future(leading))
 
     async def stop(self) -> None:
         """Give the lease up and stop. The next controller gets the unacknowledged windows."""

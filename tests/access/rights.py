@@ -48,7 +48,7 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Registry/AcquireLease": {CONTROLLER},
     "/turnout.v1.Registry/SaveCheckpoint": {CONTROLLER},
     "/turnout.v1.Registry/LoadCheckpoint": {CONTROLLER},
-    "/turnout.v1.Registry/WriteFinding": {CONTROLLER, OPERATOR},
+    "/turnout.v1.Registry/WriteFinding": {CONTROLLER, OPERATOR, MONITORING},
     "/turnout.v1.Registry/ApplyProject": {AUTHOR, OPERATOR},
     "/turnout.v1.Registry/BeginRun": {AUTHOR},
     "/turnout.v1.Registry/AppendRunLog": {AUTHOR},

@@ -31,6 +31,7 @@ LONG_FILES = {
     "registry/types.py": "the types and errors that the registry shares with other rooms",
     "registry/client.py": "one method for each RPC of the registry",
     "features/offline.py": "one method for each act on the offline store",
+    "turnout/processes/local_system.py": "one local system: its processes and addresses",
     "turnout/commands/versions.py": "one command for each act on a version",
     "training/recipe.py": "one field for each setting of a recipe, and what contradicts what",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",

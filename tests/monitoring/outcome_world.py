@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import insert
 
 from journal.prediction_id import hash_model_name
 from monitoring.cells.cell import CALLS, ROWS, CellCounts, CellKey, cell_to_proto, score_column
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.cells.outcome_columns import DELAY_DAYS, OutcomeKind, id_digest, outcome_column
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
+from monitoring.store.cell_rows import digest_text
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_looks import DayOfVersion, SealedFacts
+from monitoring.store.tables import outcomes
 from protos import monitoring_pb2 as pb
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from stats.score_grid import SCORE_BINS, bins_by_edges, score_grid_edges
@@ -87,6 +90,7 @@ class OutcomeWorld:
         holdout: bool = False,
         delays: NDArray[np.int64] | None = None,
         scored: bool = True,
+        hour: int = 12,
     ) -> None:
         """Add rows with their outcomes, counted as readers count them.
 
@@ -112,18 +116,43 @@ class OutcomeWorld:
         events = np.zeros(len(OutcomeKind), np.int64)
         events[OutcomeKind.COUNTED] = int(reported.sum())
         counts.add(outcome_column("churned", "events"), events)
-        key = CellKey("churn", "7", DIGEST8, role, holdout, "", day * 24 + 12)
+        key = CellKey("churn", "7", DIGEST8, role, holdout, "", day * 24 + hour)
         self.push(cells=[cell_to_proto(key, counts)])
+
+    def add_reports(self, events: Iterable[pb.OutcomeEvent]) -> None:
+        """Add rows of reported outcomes as pushes leave them, without the counts of cells."""
+        rows = [
+            {
+                "id_digest": event.id_digest,
+                "row": event.row,
+                "name": event.name,
+                "model": "churn",
+                "version": "7",
+                "digest8": digest_text(event.version_digest),
+                "role": event.role,
+                "holdout": event.holdout,
+                "segment": "",
+                "predicted_unix_ms": event.predicted_unix_ms,
+                "score": event.score if event.HasField("score") else None,
+                "value": event.value,
+                "received_unix_ms": event.received_unix_ms,
+                "key_hash": digest_text(event.key_hash),
+            }
+            for event in events
+        ]
+        with self.database.write_transaction() as connection:
+            if rows:
+                connection.execute(insert(outcomes), rows)
 
 
 FiguresByName = dict[tuple[str, int, int], StoredFigure]
 
 
-def figures_by_name(outcomes: Iterable[LookOutcome]) -> FiguresByName:
+def figures_by_name(found: Iterable[LookOutcome]) -> FiguresByName:
     """Return (name, last day, days) -> the newest figure of everybody."""
     return {
         (item.name, item.last_day, item.days): item
-        for outcome in outcomes
+        for outcome in found
         for item in outcome.figures
         if not item.segment
     }

@@ -16,6 +16,9 @@ from features.contract import ModelContract
 from features.offline import OfflineStore
 from registry import bundle, scoring
 from registry.types import ScoringError
+from stats.accuracy.area import curve_area
+from stats.accuracy.labelled_bins import LabelledBins
+from stats.score_grid import score_grid_values
 from tests.telco import NOW_MS, copied_project, recipe_of
 from tests.training.conftest import ChurnVersions
 from tests.training.population import (
@@ -76,6 +79,16 @@ def test_train_makes_a_version_that_gateways_can_load(
     assert ModelContract.from_definition(json.loads(candidate.files["contract.json"])).outputs == (
         "churned",
     )
+
+
+def test_reference_has_the_labels_of_the_held_out_rows(churn_versions: ChurnVersions) -> None:
+    """By bin of the score grid, of which the area is that of the card up to the width of a bin."""
+    candidate = churn_versions.candidate
+    sealed = json.loads(candidate.files["reference.json"])["held_out_labels"]
+    counts = [np.array(sealed[name], dtype=np.float64) for name in ("positives", "negatives")]
+    assert sum(count.sum() for count in counts) == candidate.held_out.sum()
+    bins = LabelledBins(score_grid_values()[sealed["bins"]], *counts)
+    assert curve_area(bins).value == pytest.approx(candidate.metrics["auc"].value, abs=0.002)
 
 
 def test_train_gives_the_same_files_again(

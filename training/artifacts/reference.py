@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json
+from stats.score_grid import NAN_BIN, bins_by_edges, score_grid_edges
 from stats.score_scale import (
     BINS_MAX,
     CLASS_TASKS,
@@ -31,6 +32,7 @@ def write_reference(
     outputs: tuple[str, ...],
     task: str,
     threshold: float,
+    positive: NDArray[np.bool_] | None = None,
 ) -> bytes:
     """Return the content of reference.json.
 
@@ -40,6 +42,8 @@ def write_reference(
              extreme.
     outputs  names of the K outputs.
     task     one of stats.score_scale.TASKS.
+    positive (M,) bool, the labels of the held-out rows, of a version of two classes; None: the
+             accuracy of rows without outcomes cannot be estimated from them.
     """
     # Releases that judged the first output only read "score".
     first = scores[:, 0]
@@ -58,8 +62,23 @@ def write_reference(
             "task": task,
             "outputs": _outputs(scores, outputs, task),
             "features": [_feature_bins(name, rows[:, column]) for column, name in enumerate(names)],
+            **({} if positive is None else {"held_out_labels": _label_bins(first, positive)}),
         }
     )
+
+
+def _label_bins(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return the labels of M rows by bin of the score grid, for the bins that have a row."""
+    bins = bins_by_edges(scores, score_grid_edges())
+    # Scores that are NaN or infinite have no place on the grid.
+    placed = bins < NAN_BIN
+    counts = [np.bincount(bins[placed & rows], minlength=NAN_BIN) for rows in (positive, ~positive)]
+    filled = np.flatnonzero(counts[0] + counts[1])
+    return {
+        "bins": filled.tolist(),
+        "positives": counts[0][filled].tolist(),
+        "negatives": counts[1][filled].tolist(),
+    }
 
 
 def _outputs(

@@ -30,6 +30,7 @@ from training.errors import (
     RecipeError,
 )
 from turnout.errors import ExitCode, OperatorError
+from turnout.library_errors import duckdb_message, redis_message, system_message
 
 START_HINT = "is the system up? Start it with: turnout up"
 
@@ -67,28 +68,17 @@ def exit_message(error: Exception) -> ExitMessage | None:
         case JoinError() | ConversionError() | GateFailedError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case _:
-            return _store_error_message(error) or _call_error_message(error)
+            return _call_error_message(error) or _library_error_message(error)
 
 
-def _store_error_message(error: Exception) -> ExitMessage | None:
-    """Like exit_message, for the errors of redis-py."""
-    if "redis" not in sys.modules:
-        return None
-    from redis import ConnectionError as RedisConnectionError
-    from redis import RedisError
-    from redis import TimeoutError as RedisTimeoutError
-
-    match error:
-        case RedisConnectionError() | RedisTimeoutError():
-            reason = str(error).rstrip(".")
-            text = f"the online store does not answer: {reason}. Rows that were written stay"
-            back = "repeat the command when it is back"
-            return ExitMessage(f"{text}; {back}", ExitCode.NOT_REACHABLE)
-        case RedisError():
-            text = f"the online store refused a command: {error}. Rows that were written stay"
-            return ExitMessage(text, ExitCode.FAILED)
-        case _:
-            return None
+def _library_error_message(error: Exception) -> ExitMessage | None:
+    """Like exit_message, for the errors of redis-py, DuckDB and the operating system."""
+    if (store := redis_message(error)) is not None:
+        text, unreachable = store
+        return ExitMessage(text, ExitCode.NOT_REACHABLE if unreachable else ExitCode.FAILED)
+    if (reason := duckdb_message(error) or system_message(error)) is not None:
+        return ExitMessage(reason, ExitCode.FAILED)
+    return None
 
 
 def _call_error_message(error: Exception) -> ExitMessage | None:

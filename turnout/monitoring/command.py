@@ -13,6 +13,7 @@ import typer
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.monitoring.accept import accept_reference
+from turnout.monitoring.export import export_files
 from turnout.monitoring.figures import show_alarms, show_budget, show_figures
 from turnout.views.terminal import terminal, text_table
 
@@ -28,6 +29,7 @@ app.command("figures")(show_figures)
 app.command("alarms")(show_alarms)
 app.command("budget")(show_budget)
 app.command("accept")(accept_reference)
+app.command("export")(export_files)
 
 
 @app.callback()
@@ -167,8 +169,15 @@ def run_monitoring(
         int | None,
         typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
     ] = None,
+    online_store: Annotated[
+        str, typer.Option(help="URL of the online store, for looks at fairness. Default: none.")
+    ] = "",
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="host:port of its /metrics page.")] = "",
+    metrics_token_file: Annotated[
+        Path | None, typer.Option(exists=True, help="File with the token that the page needs.")
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file of its own.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with the key.")] = None,
@@ -177,6 +186,7 @@ def run_monitoring(
 
     Start control with --no-monitoring then, and name this address in `window_sinks` of gateways.
     """
+    # Who asks the registry, and where it is.
     context: CommandContext = ctx.obj
     # This process becomes the server, so that signals reach it.
     options: dict[str, object] = {
@@ -187,7 +197,10 @@ def run_monitoring(
         "--registry-certificate": context.certificate(),
         "--store": database,
         "--decisions": "" if decisions is None else str(decisions),
+        "--online-store": online_store,
         "--identities": identities,
+        "--metrics": metrics,
+        "--metrics-token-file": metrics_token_file,
         "--tls-certificate": tls_certificate,
         "--tls-key": tls_key,
     }

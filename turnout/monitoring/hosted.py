@@ -14,7 +14,10 @@ import grpc
 from access.peer_tls import ServerCertificate
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
+from monitoring.cohorts.sensitive_attributes import OnlineStoreAddress, given_store
 from monitoring.errors import MonitoringError
+from monitoring.metrics.page import MetricsAddress
+from registry.types import read_token
 from rollout.api.window_sink import OnWindowBatch
 
 log = logging.getLogger("control")
@@ -27,17 +30,22 @@ class MonitoringSettings:
     folder  of its database and files.
     store   URL of the database; empty: SQLite in the folder.
     decisions  keys of 65,536 of which scored rows are kept; None: as the policies say.
+    metrics  where the metrics page is, and its token; None: there is none.
+    online_store  from which looks at fairness read sensitive attributes; None: from none.
     off     monitoring is not served here, because it runs as a process of its own or not at all.
     """
 
     folder: Path
     store: str = ""
     decisions: int | None = None
+    metrics: MetricsAddress | None = None
+    online_store: OnlineStoreAddress | None = None
     off: bool = False
 
 
 def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where monitoring keeps what it counts."""
+    # Its folder and database.
     parser.add_argument(
         "--monitoring",
         type=Path,
@@ -52,6 +60,23 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
         help="keys of 65536 of which scored rows are kept; default: as policies say; 0: none",
     )
     parser.add_argument(
+        "--metrics", default="", help="host:port of the /metrics page; default: there is none"
+    )
+    parser.add_argument(
+        "--metrics-token-file", type=Path, help="file with the bearer token that the page needs"
+    )
+    # Where looks at fairness read sensitive attributes.
+    parser.add_argument(
+        "--online-store",
+        default="",
+        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+    )
+    parser.add_argument(
+        "--store-passwords",
+        default="",
+        help="folder with the passwords of its users, of a store of `turnout up`",
+    )
+    parser.add_argument(
         "--no-monitoring",
         action="store_true",
         help="it runs as a process of its own, or not at all",
@@ -59,11 +84,18 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
 
 
 def monitoring_settings(options: argparse.Namespace) -> MonitoringSettings:
-    """Return what the command line says. `options.folder` is the registry's."""
+    """Return what the command line says. `options.folder` is the registry's.
+
+    Raises MonitoringError for an address of the metrics page that it may not have.
+    """
+    file = options.metrics_token_file
+    token = read_token(file) if file else None
     return MonitoringSettings(
         options.monitoring or options.folder.absolute().parent / "monitoring",
         options.monitoring_store,
         options.decisions,
+        MetricsAddress(options.metrics, token) if options.metrics else None,
+        given_store(options.online_store, options.store_passwords),
         off=options.no_monitoring,
     )
 
@@ -94,6 +126,8 @@ class HostedMonitoring:
                 token=token,
                 certificate=certificate.certificate,
                 decisions=settings.decisions,
+                metrics=settings.metrics,
+                online_store=settings.online_store,
             )
         except (MonitoringError, OSError) as error:
             log.error("monitoring is not served, and journals wait: %s", error)  # noqa: TRY400

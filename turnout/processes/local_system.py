@@ -112,6 +112,7 @@ class LocalSystem:
         self._observe_address = join_address(
             host_to_call(plan.metrics_host), plan.metrics_port or free_tcp_port()
         )
+        self._control_metrics = f"127.0.0.1:{free_tcp_port()}"
         self._tokens = (
             None
             if plan.identities is None
@@ -137,6 +138,7 @@ class LocalSystem:
             gateway=self._gateway,
             features=self._features,
             metrics=f"http://{self._observe_address}/metrics",
+            control_metrics=f"http://{self._control_metrics}/metrics",
             observe_token_file=(
                 "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
             ),
@@ -154,10 +156,9 @@ class LocalSystem:
     def _store_process(self) -> ProcessSpec:
         folder, memory_mb = self._plan.store_folder, str(self._plan.store_memory_mb)
         program = [sys.executable, "-P", "-m", "turnout.store"]
-        command = [*program, str(self._socket), str(folder), memory_mb]
         return ProcessSpec(
             name="store",
-            command=command,
+            command=[*program, str(self._socket), str(folder), memory_mb],
             log=self._plan.log("store"),
             ready=self._store_answers,
             ready_s_max=15.0,
@@ -172,20 +173,23 @@ class LocalSystem:
         return False
 
     def _control_process(self) -> ProcessSpec:
-        folder = self._plan.folder / "registry"
         command = [sys.executable, "-P", "-m", "turnout.control", "--listen", self._control]
         command += ["--monitoring", str(self._plan.folder / "monitoring")]
+        passwords = "" if self._socket is None else str(self._plan.store_folder)
+        command += ["--online-store", self._store, "--store-passwords", passwords]
         if self._tokens is not None:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
+            command += ["--metrics-token-file", str(self._tokens.files["observer"])]
         command += ["--journal", str(self._plan.folder / "gateway")]
+        command += ["--metrics", self._control_metrics]
         for option in ("policies", "decisions", "notices"):
             if (value := getattr(self._plan, option)) is not None:
                 command += [f"--{option}", str(value)]
         return ProcessSpec(
             name="control",
-            command=[*command, "--folder", str(folder)],
+            command=[*command, "--folder", str(self._plan.folder / "registry")],
             log=self._plan.log("control"),
             ready=lambda: accepts_connections(self._control),
             ready_s_max=30.0,
@@ -193,10 +197,10 @@ class LocalSystem:
         )
 
     def _gateway_process(self) -> ProcessSpec:
-        settings = self._plan.folder / "gateway.json"
+        settings = str(self._plan.folder / "gateway.json")
         return ProcessSpec(
             name="gateway",
-            command=[sys.executable, "-P", "-m", "gateway", "--settings", str(settings)],
+            command=[sys.executable, "-P", "-m", "gateway", "--settings", settings],
             log=self._plan.log("gateway"),
             ready=lambda: answers_http(f"http://{self._observe_address}/healthz"),
             ready_s_max=60.0,

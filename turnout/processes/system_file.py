@@ -35,6 +35,8 @@ class SystemAddresses:
     """host:port of the server of pushed rows, which has the registry's certificate."""
     metrics: str
     """http:// URL of the gateway's /metrics page."""
+    control_metrics: str = ""
+    """http:// URL of the /metrics page of control, which needs the same token."""
     registry_certificate: str = ""
     """PEM file of the certificate of the registry and the rollout controller."""
     observe_token_file: str = ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from host.files import keep_files_private
+from host.processes import fail_fast
 from host.text import log_to_stderr
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
@@ -129,7 +130,7 @@ async def _serve(
         sys.stdout.write(f"features listening on {listen.rpartition(':')[0]}:{server.port}\n")
         sys.stdout.flush()
         files = {} if certificate is None else {"features": certificate.certificate}
-        watching = asyncio.ensure_future(watch_certificates(files))
+        watching = fail_fast(asyncio.ensure_future(watch_certificates(files)))
         await stop_requested.wait()
         watching.cancel()
         await server.stop()

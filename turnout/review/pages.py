@@ -21,7 +21,7 @@ th { text-align: left; font-weight: 600; border-bottom: 1px solid #8c959f; paddi
 td { border-bottom: 1px solid #eaeef2; padding: .25rem .5rem; vertical-align: top;
   overflow-wrap: anywhere; }
 td.page, td.OVERDUE { color: #a40e26; font-weight: 600; }
-td.warning, td.large { color: #7d4e00; font-weight: 600; }
+td.warning, td.large, td.old-views { color: #7d4e00; font-weight: 600; }
 p.note, p.empty { color: #57606a; font-size: .87rem; margin: .3rem 0; }
 figure { margin: .6rem 0; } figure svg { max-width: 100%; height: auto; }
 @media print { body { margin: 0; max-width: none; font-size: 10pt; }
@@ -30,7 +30,7 @@ figure { margin: .6rem 0; } figure svg { max-width: 100%; height: auto; }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The page may load nothing, and runs no script."""
-MARKED = frozenset({"page", "warning", "large", "OVERDUE"})
+MARKED = frozenset({"page", "warning", "large", "OVERDUE", "old views"})
 """Values whose cells have a style of their own."""
 
 
@@ -59,9 +59,9 @@ def markdown_page(page: ReviewPage) -> str:
                 cells = (_plain(cell_text(row.get(name))) for name in section.columns)
                 lines.append(f"| {' | '.join(cells)} |")
         else:
-            lines.append(f"{_plain(section.empty)}.")
+            lines.append(f"{_plain(_sentence(section.empty))}.")
         for note in section.shown_notes if section.rows else section.notes:
-            lines += ["", f"{_plain(note)}."]
+            lines += ["", f"{_plain(_sentence(note))}."]
     return "\n".join(lines) + "\n"
 
 
@@ -102,14 +102,20 @@ def _table(section: ReviewSection) -> str:
         cells = []
         for name in section.columns:
             text = cell_text(row.get(name))
-            marked = f' class="{text}"' if text in MARKED else ""
+            style = text.replace(" ", "-")
+            marked = f' class="{style}"' if text in MARKED else ""
             cells.append(f"<td{marked}>{_safe(text)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _text(text: str, style: str) -> str:
-    return f'<p class="{style}">{_safe(text)}.</p>'
+    return f'<p class="{style}">{_safe(_sentence(text))}.</p>'
+
+
+def _sentence(text: str) -> str:
+    """Return a note as a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def _heading(column: str) -> str:

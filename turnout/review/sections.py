@@ -43,7 +43,7 @@ def red_section(inputs: ReviewInputs) -> ReviewSection:
     columns = ("severity", "model", "version", "what", "why", "state", "owner", "since", "incident")
     alarms = len(inputs.monitoring.alarms)
     problem = inputs.monitoring.problem
-    seen = problem or f"{alarms} alarms were raised in this week"
+    seen = problem or f"alarms raised in this week: {alarms}"
     return ReviewSection(
         "red",
         "What is red, and why",
@@ -109,7 +109,8 @@ def stale_section(inputs: ReviewInputs) -> ReviewSection:
     """Return how old versions, their training data and their views are, the oldest first."""
     rows = [_stale_row(model, inputs) for model in inputs.models if model.version is not None]
     rows.sort(key=lambda row: -(row["data_days"] or row["version_days"] or 0))
-    columns = ("model", "version", "owner", "version_days", "data_days", "production_days", "views")
+    days = ("version_days", "data_days", "production_days")
+    columns = ("model", "version", "owner", *days, "state", "views")
     notes = (f"Ages of views: {inputs.views_unknown}",) if inputs.views_unknown else ()
     return ReviewSection(
         "stale", "Ages of models", columns, tuple(rows), "no model is in production", notes
@@ -125,6 +126,7 @@ def _stale_row(item: ModelInService, inputs: ReviewInputs) -> dict[str, Any]:
         "version_days": _days(item.version.created_unix_ms, inputs.now_ms),
         "data_days": _days(_newest_label_ms(item.card), inputs.now_ms),
         "production_days": _days(item.production_unix_ms, inputs.now_ms),
+        "state": "old views" if any(view.is_old for view in item.views) else "",
         "views": ", ".join(view.shown for view in item.views),
         "old_views": [view.view for view in item.views if view.is_old],
     }

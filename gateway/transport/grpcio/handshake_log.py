@@ -5,6 +5,7 @@ it: lines about handshakes are counted, and all other lines go on to the real st
 writes goes to the real stderr at once, and not through the pipe.
 """
 
+import logging
 import os
 import re
 import sys
@@ -38,6 +39,8 @@ LINE_BYTES_MAX = 64 * 1024
 """A longer line is passed on in pieces."""
 DETAIL_BYTES_MAX = 200
 
+log = logging.getLogger("gateway")
+
 
 class HandshakeLog:
     """Reads what libraries write to stderr, and takes the refused handshakes out of it."""
@@ -63,7 +66,7 @@ class HandshakeLog:
         os.close(sink)
         sys.stderr = os.fdopen(stderr, "w", buffering=1, errors="backslashreplace")
         self._shows_all = any(os.environ.get(name) != LOG_VARIABLES[name] for name in LOG_VARIABLES)
-        reading = threading.Thread(target=self._read, args=(source, stderr), daemon=True)
+        reading = threading.Thread(target=self._read_or_undo, args=(source, stderr), daemon=True)
         reading.start()
 
     def take(self) -> list[HandshakeRefusal]:
@@ -71,6 +74,17 @@ class HandshakeLog:
         with self._lock:
             taken, self._refusals = self._refusals, {}
         return list(taken.values())
+
+    def _read_or_undo(self, source: int, stderr: int) -> None:
+        """Read until the process ends. If that fails, stderr is again what it was, and is not full.
+
+        Then gRPC's lines are in the log, and the handshakes that they name are not counted.
+        """
+        try:
+            self._read(source, stderr)
+        except Exception:
+            os.dup2(stderr, 2)
+            log.critical("refused TLS handshakes are not counted any more", exc_info=True)
 
     def _read(self, source: int, stderr: int) -> None:
         rest = b""

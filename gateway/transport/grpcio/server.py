@@ -51,6 +51,7 @@ from gateway.transport.server import (
 from gateway.transport.tls import TlsFiles
 from host.addresses import hosts_to_listen_at, join_address
 from host.clock import Clock
+from host.processes import fail_fast
 from host.sockets import stop_listening, wait_for_disconnects
 from protos.predict_pb2 import PredictReply, PredictRequest
 
@@ -262,14 +263,14 @@ class GrpcioServer:
             self._server.add_insecure_port(f"unix:{unix}")
         await self._server.start()
         # A client's share of the connections, which grpcio does not keep.
-        settings = self._settings
-        self._keeping_room = asyncio.get_running_loop().create_task(
-            keep_room(self._port, settings.connections_max, settings.client_connections_max)
+        settings, loop = self._settings, asyncio.get_running_loop()
+        keeping_room = keep_room(
+            self._port, settings.connections_max, settings.client_connections_max
         )
+        self._keeping_room = fail_fast(loop.create_task(keeping_room))
         if self._callers is not None:
-            self._callers_task = asyncio.get_running_loop().create_task(
-                self._callers.follow(self._shapes_by_caller.clear)
-            )
+            following = self._callers.follow(self._shapes_by_caller.clear)
+            self._callers_task = fail_fast(loop.create_task(following))
         return self._port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:

@@ -38,6 +38,7 @@ from gateway.transport.server import (
 )
 from host.addresses import hosts_to_listen_at
 from host.clock import Clock
+from host.processes import fail_fast
 from protos.predict_pb2 import PredictReply
 
 SCORED_METHODS = {
@@ -186,8 +187,8 @@ class NativeServer:
         loop.add_reader(self._thread.fileno(), self._on_wakeup)
         self._open = True
         if callers is not None:
-            self._callers_task = loop.create_task(
-                callers.follow(lambda: self._set_callers(callers))
+            self._callers_task = fail_fast(
+                loop.create_task(callers.follow(lambda: self._set_callers(callers)))
             )
         for fd in lent_fds:
             port = self._thread.listen_fd(fd)

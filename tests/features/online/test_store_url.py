@@ -43,6 +43,8 @@ def test_store_url_is_parsed(url: str, address: StoreAddress) -> None:
         *("http://h", "redis://", "h:6379", "redis://h/x", "redis://h:99999", "", "rediss://h"),
         *("redis+sentinel://h", "redis+sentinel:///churn", "redis+sentinel://h:x/churn"),
         *("redis+sentinel://h/churn/x", "redis+sentinel://u:p@/churn"),
+        *("redis://h:0", "redis://u@h", "unix://host/s", "redis://h/0/1", "redis://h/db2"),
+        *("redis+sentinel://:1/churn", "redis+sentinel://h:0/churn", "redis+sentinel://u@h/churn"),
     ],
 )
 def test_store_url_of_another_form_is_refused(url: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gateway.batch import BatchSlice
 from gateway.columns import row_counts
 from gateway.models.executor import CanaryBreaker, Fault, score_calls
+from gateway.predict.feature_lookup import read_budget_s
 from gateway.status import Code, RefusedError
 from gateway.transport.admission import Admission, filter_calls, split_by_deadline
 from gateway.transport.call_queue import CallQueue
@@ -223,3 +224,13 @@ def test_batch_delay_waits_again_after_a_second_call_or_newcomers() -> None:
     assert batch_delay.should_wait(2)
     batch_delay.record_newcomers(5)
     assert batch_delay.should_wait(1)
+
+
+def test_read_budget_grows_with_the_rows_of_a_batch_within_its_deadline() -> None:
+    """Up to a full batch it is the budget itself; 30 % of the time that is left bounds it."""
+    feature_ns, second_ns = 30_000_000, 1_000_000_000
+    assert read_budget_s(feature_ns, 1, second_ns) == 0.03
+    assert read_budget_s(feature_ns, 512, second_ns) == 0.03
+    assert read_budget_s(feature_ns, 4_096, second_ns) == 0.24
+    assert read_budget_s(feature_ns, 4_096, second_ns // 2) == 0.15
+    assert read_budget_s(feature_ns, 1, second_ns // 20) == 0.015

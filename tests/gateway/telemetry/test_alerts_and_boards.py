@@ -1,4 +1,4 @@
-"""Alerts and boards ask for metrics and labels that gateways export."""
+"""Alerts and boards ask for metrics and labels that gateways and control export."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 
 from gateway.supervision.exposition import HOST_FAMILIES, SUPERVISOR_FAMILIES
 from gateway.telemetry.metrics import FAMILIES, Family
+from monitoring.metrics.exposition import CONTROL_FAMILIES, ControlFamily
 from tests.prometheus_files import RULES, Query, alert_queries, board_queries
 
 QUERIES = [*alert_queries(), *board_queries()]
@@ -13,12 +14,20 @@ OF_PROMETHEUS = {"instance", "job", "le"}
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
-def exported() -> dict[str, tuple[str, Family]]:
-    """Return each name on the metrics page, with the family's name and the family."""
-    families = FAMILIES | SUPERVISOR_FAMILIES | HOST_FAMILIES
+WITHOUT_WORKER = {*HOST_FAMILIES, *CONTROL_FAMILIES}
+"""Families without the label `worker`."""
+
+
+def families() -> dict[str, Family | ControlFamily]:
+    """Return every family of both pages."""
+    return {**FAMILIES, **SUPERVISOR_FAMILIES, **HOST_FAMILIES, **CONTROL_FAMILIES}
+
+
+def exported() -> dict[str, tuple[str, Family | ControlFamily]]:
+    """Return each name on a metrics page, with the family's name and the family."""
     return {
         name + suffix: (name, family)
-        for name, family in families.items()
+        for name, family in families().items()
         for suffix in SUFFIXES[family.kind]
     }
 
@@ -32,7 +41,7 @@ def test_query_names_metrics_and_labels_that_are_exported(query: Query) -> None:
     assert used or "up{" in query.expression
     for name in used:
         family, definition = names[name]
-        labels |= {*definition.labels} | ({"worker"} if family not in HOST_FAMILIES else set())
+        labels |= {*definition.labels} | ({"worker"} if family not in WITHOUT_WORKER else set())
     by = ", ".join(re.findall(r"by \(([^)]*)\)", query.expression)).split(", ")
     matched = re.findall(r"[{,](\w+)[!=]", query.expression)
     assert {label for label in [*by, *matched] if label} <= labels
@@ -41,8 +50,7 @@ def test_query_names_metrics_and_labels_that_are_exported(query: Query) -> None:
 def test_every_metric_is_on_a_board() -> None:
     """So a new metric gets its panel, or a reason to have none."""
     shown = " ".join(query.expression for query in board_queries())
-    families = FAMILIES | SUPERVISOR_FAMILIES | HOST_FAMILIES
-    assert [name for name in families if not re.search(rf"\b{name}(_\w+)?\b", shown)] == []
+    assert [name for name in families() if not re.search(rf"\b{name}(_\w+)?\b", shown)] == []
 
 
 def test_every_alert_says_who_acts_and_how() -> None:

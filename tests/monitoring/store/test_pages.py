@@ -89,7 +89,7 @@ def test_looks_say_until_when_they_looked_and_what_they_cannot_watch(
     looks.accept_reference(AcceptedReference("churn", "7", 5, DAY - 14, DAY))
     (drift, token), (windows, _) = pages.looks(limit=9)
     assert (drift.until_unix_s, drift.unwatched) == (AT_S + 86_400, {"usage:data_gb": reason})
-    assert (windows.until_unix_s, windows.unwatched) == (AT_S + 300, {})
+    assert (windows.until_unix_s, windows.unwatched) == (AT_S, {})
     assert [row.name for row, _ in pages.looks(token=token, limit=9)] == ["windows"]
     assert list(pages.looks(model="fraud", limit=9)) == []
     assert pages.references(model="churn") == looks.accepted_references()

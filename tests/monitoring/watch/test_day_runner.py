@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from monitoring.looks.day_looks import DayLook, DayOfVersion
+from monitoring.looks.drift_look import DriftLook
 from monitoring.store.look_store import AcceptedReference, LookOutcome
-from monitoring.watch.day_looks import DayLook, DayOfVersion
 from monitoring.watch.day_runner import DayRunner, KnownVersions
-from monitoring.watch.drift_look import DriftLook
 from tests.monitoring.watch.virtual_days import FIRST_DAY, VirtualDays, facts
 
 DAY_S = 86_400

@@ -9,8 +9,8 @@ import pytest
 
 from monitoring.cells.cell import CellCounts, CellKey, cell_to_proto
 from monitoring.jobs.grouping import MonitoringAlarm
+from monitoring.looks.day_looks import SealedFacts
 from monitoring.store.call_minutes import minute_bits
-from monitoring.watch.day_looks import SealedFacts
 from monitoring.watch.day_runner import KnownVersions
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.minute_look import MinuteLook

@@ -11,8 +11,9 @@ import pytest
 from monitoring.incidents.incident_opener import IncidentOpener, incident_title
 from monitoring.incidents.other_changes import OtherChanges
 from monitoring.jobs.grouping import MonitoringAlarm, group_alarms
-from monitoring.store.look_store import LookOutcome
-from monitoring.watch.drift_look import DriftLook
+from monitoring.looks.drift_look import DriftLook
+from monitoring.store.look_store import LookOutcome, StoredFigure
+from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
 from protos import registry_pb2 as pb
@@ -20,6 +21,7 @@ from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import RegistryUnavailableError
 from registry.watching.applied_policies import AppliedPolicies
+from stats.figure import Figure
 from tests.monitoring.watch.virtual_days import VirtualDays
 from tests.registry.explanation.versions import version_files
 from tests.registry.registry_fixture import registry_fixture, run_walk
@@ -78,6 +80,7 @@ class Beside:
             self.counts,
             self.changes,
             AppliedPolicies(),
+            HoldoutHistory(),
             now_s=lambda: TODAY * DAY_S + 7 * 3_600,
         )
 
@@ -134,7 +137,9 @@ def test_a_broken_view_of_two_models_is_seen_once(tmp_path: Path) -> None:
             save(days, 1, alarm(), alarm(stream="missing usage:data_gb"), alarm("fraud"))
             async with registry.client("monitoring") as client:
                 changes = OtherChanges()
-                await changes.refresh(client)
+                async for entries, _ in client.read_history():
+                    for entry in entries:
+                        changes.note_entry(entry)
                 opener = IncidentOpener(days.looks, client, changes.since)
                 assert await opener.report() == 1
                 incidents = {item.model: item for item in await client.list_incidents()}
@@ -203,6 +208,41 @@ def test_an_accepted_reference_is_read_from_the_history(tmp_path: Path) -> None:
                 (accepted,) = days.looks.accepted_references()
                 assert (accepted.first_day, accepted.last_day) == (TODAY - 14, TODAY - 1)
                 await beside.watcher.stop()
+            days.store.close()
+
+    run_walk(course())
+
+
+@pytest.mark.walk
+def test_the_newest_uplift_is_written_into_the_history_once(tmp_path: Path) -> None:
+    """Monitoring writes it without the lease of rollouts, and writes nothing else."""
+
+    async def course() -> None:
+        async with registry_fixture(tmp_path / "registry") as registry:
+            # Two periods were looked at.
+            await registry.put_in_production()
+            days = VirtualDays(tmp_path)
+            for last_day, effect in ((TODAY - 40, 0.01), (TODAY - 12, 0.02)):
+                figure = StoredFigure(
+                    model="churn",
+                    version="1",
+                    kind="uplift",
+                    name="effect churned",
+                    last_day=last_day,
+                    days=28,
+                    figure=Figure(effect, effect - 0.005, effect + 0.005, 40_000),
+                    details={"outcome": "churned"},
+                )
+                days.looks.save_figures([figure])
+            days.push(TODAY - 1, np.zeros((5, 3), dtype=np.float32), version="1")
+            # Two processes write one finding.
+            async with registry.client("monitoring") as client:
+                for _ in range(2):
+                    beside = Beside(client, days)
+                    await beside.watcher.look_at_days()
+                    await beside.watcher.stop()
+                found = [item async for item in client.findings() if item.kind == "figures"]
+                assert [json.loads(item.text)["uplift"] for item in found] == [0.02]
             days.store.close()
 
     run_walk(course())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+from monitoring.looks.day_looks import SealedFacts
+from monitoring.looks.harm_look import budget_of_harm, harm_detectors
+from monitoring.looks.quality_look import QualityLook
 from monitoring.store.look_store import LookOutcome
 from monitoring.store.window_counts import WindowBatchRows
-from monitoring.watch.day_looks import SealedFacts
-from monitoring.watch.harm_look import budget_of_harm, harm_detectors
-from monitoring.watch.quality_look import QualityLook
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
 from stats.alarms.budget import GROUP_WEIGHTS, RISK, Cadence
 from tests.monitoring.outcome_world import (
@@ -228,23 +228,30 @@ def test_canary_and_pinned_calls_stand_beside_production(world: OutcomeWorld) ->
     assert [figures[name, FIRST_DAY, 1].figure.n for name in names] == [900, 500, 400, 300]
 
 
-def test_rules_of_positive_outcomes(world: OutcomeWorld) -> None:
-    """A rule that cells do not know is applied to the values themselves."""
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.0, 1.0, 5.0, 20.0, -3.0), {"> 0": 3, ">= 5": 2, "<= 0": 2, "any": 5, "= 1": 1}),
+        ((0.0, 1.0, 1.0), {"> 0": 2, ">= 1": 2, "<= 0": 1, "any": 3, ">= 5": 0}),
+    ],
+)
+def test_rules_of_positive_outcomes(
+    world: OutcomeWorld, values: tuple[float, ...], expected: dict[str, int]
+) -> None:
+    """A rule that cells do not know follows from their counts, or is applied to the values."""
     at_ms = (FIRST_DAY * 24 + 5) * 3_600_000
-    values = [0.0, 1.0, 5.0, 20.0, -3.0]
     events = [
-        report(bytes([n + 1]) * 64, at_ms, value, score=(n + 1) / 8)
-        for n, value in enumerate(values)
+        report(bytes([n + 1]) * 64, at_ms, value, score=n / 8) for n, value in enumerate(values)
     ]
     world.push(outcomes=events)
-    for rule, expected in {"> 0": 3, ">= 5": 2, "<= 0": 2, "any": 5, "= 1": 1}.items():
+    for rule, positives in expected.items():
         outcome = OutcomePolicy(positive_when=rule, horizon="5d", absent="unknown")
         policy = MonitoringPolicy(outcomes={"churned": outcome})
         look = QualityLook(world.cohorts)
         found = look.look(churn_day(FIRST_DAY + 5, policy), {})
         by_name = {item.name: item for item in found.figures if item.last_day == FIRST_DAY}
-        positive = by_name["recall churned"].figure
-        assert positive.lacking == f"not enough data: {expected} of 30 positive rows needed", rule
+        lacking = by_name["recall churned"].figure.lacking
+        assert lacking == f"not enough data: {positives} of 30 positive rows needed", rule
         assert by_name["auc churned"].details["basis"].startswith("among predictions")
 
 

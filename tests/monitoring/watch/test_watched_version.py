@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitoring.watch.day_looks import DayOfVersion, facts_of_bundle
-from monitoring.watch.watched_version import SCORE_STREAM, watched_version
+from monitoring.looks.day_looks import DayOfVersion, facts_of_bundle
+from monitoring.looks.watched_version import SCORE_STREAM, watched_version
 from registry.bundle import seal_files, verify_bundle
 from registry.watching.policy import MonitoringPolicy
 from stats.alarms.budget import FEATURES, SCORE

@@ -11,10 +11,10 @@ from monitoring.cells.decision_rows import DecisionRows, pack_decisions
 from monitoring.cells.version_bins import FeatureBins, OutputBins, VersionBins
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
+from monitoring.looks.day_looks import SealedFacts
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.look_store import LookStore
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_looks import SealedFacts
 from protos import monitoring_pb2 as pb
 from stats.score_grid import score_grid_edges
 from stats.score_scale import OutputReference, ScoreScale

@@ -74,9 +74,11 @@ def test_each_role_does_its_part(tmp_path: Path) -> None:
             assert await is_refused(rita.change_incident(close))
             raised = Change(id=incident.id, revision=1, change=Change.RAISE)
             assert await is_refused(olga.change_incident(raised))
-            # Monitoring deploys nothing and writes no finding by itself.
+            # Monitoring deploys nothing, and writes no finding but figures.
             finding = pb.Finding(model="churn", version="1", kind="rollback", text="x")
             assert await is_refused(watch.write_finding(finding))
+            finding.kind = "figures"
+            assert (await watch.write_finding(finding)).sequence > 0
             # Readers read, and a person closes.
             assert (await rita.get_incident(incident.id)).title == "drift"
             closed = await olga.change_incident(close)

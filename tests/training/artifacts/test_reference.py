@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stats.score_grid import bins_by_edges, score_grid_edges
 from tests.property_examples import examples
 from training.artifacts import reference
 
@@ -57,6 +58,37 @@ def test_reference_has_bins_counts_and_missing_values() -> None:
     assert [count for count in second["counts"] if count] == [2, 2]
     assert written["decision_threshold"] == 0.4
     assert (len(written["score"]["edges"]), len(written["score"]["counts"])) == (19, 20)
+
+
+def test_reference_has_the_labels_of_held_out_rows_by_score() -> None:
+    """Every row with a score is counted once, in its bin of the grid that all versions share."""
+    rng = np.random.default_rng(1)
+    scores = rng.random(500).astype(np.float32)
+    scores[7] = np.nan
+    positive = rng.random(500) < 0.3
+    written = json.loads(
+        reference.write_reference(
+            names=("v:a",),
+            rows=np.zeros((5, 1), np.float32),
+            scores=scores[:, None],
+            outputs=("score",),
+            task="binary",
+            threshold=0.5,
+            positive=positive,
+        )
+    )["held_out_labels"]
+    counted = dict(
+        zip(
+            written["bins"],
+            zip(written["positives"], written["negatives"], strict=True),
+            strict=True,
+        )
+    )
+    bins = bins_by_edges(scores, score_grid_edges())
+    for place in set(bins[np.isfinite(scores)].tolist()):
+        inside = bins == place
+        assert counted.pop(place) == (positive[inside].sum(), (~positive)[inside].sum())
+    assert counted == {}
 
 
 def test_reference_has_edges_for_a_column_that_is_always_missing() -> None:

@@ -56,6 +56,7 @@ def test_version_of_a_task_is_loaded_and_scored_by_name(
     assert bundle.contract.outputs == outputs
     assert bundle.reference.task == task
     assert [item.name for item in bundle.reference.scale.outputs] == list(outputs)
+    assert "held_out_labels" not in bundle.reference.definition
     scores = session.run(version.rows)
     assert scores.tobytes() == version.scores.tobytes()
     assert scores.shape == (len(version.rows), len(outputs))

@@ -32,6 +32,12 @@ def figure(kind: str, name: str, value: float | None, day: str, **more: Any) -> 
     }
 
 
+def psi(stream: str, value: float | None, day: str, against: str = "training") -> dict[str, Any]:
+    """Return a figure of drift as the daily look stores it."""
+    details = {"stream": stream, "against": against, "size": "small"}
+    return figure("drift", f"psi {stream} against {against}", value, day, details=details)
+
+
 def open_page() -> pb.Incident:
     """Return a page that is open, and that nobody owns."""
     return pb.Incident(
@@ -87,9 +93,12 @@ def busy_inputs() -> ReviewInputs:
         # Figures of three kinds; those of fairness were left out.
         monitoring=MonitoringInputs(
             figures=(
-                figure("drift", "psi f0", 0.2, "2026-11-27"),
-                figure("drift", "psi f0", 0.31, "2026-11-28"),
-                figure("drift", "psi score", 0.02, "2026-11-28"),
+                psi("f0", 0.2, "2026-11-27"),
+                psi("f0", 0.31, "2026-11-28"),
+                psi("f1", 0.01, "2026-11-28"),
+                psi("f1", 0.04, "2026-11-28", against="accepted days"),
+                psi("score", 0.02, "2026-11-28"),
+                psi("score", None, "2026-11-28", against="accepted days"),
                 figure("quality", "auc churned", 0.7, "2026-11-29", details={"maturity": "final"}),
                 figure("estimate", "auc churned", None, "2026-11-29"),
             ),

@@ -90,7 +90,7 @@ def test_markdown_has_a_table_or_a_reason_for_each_section() -> None:
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         bars = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(bars) == 1
-    assert "not enough data: no figure of this kind in this week" in text
+    assert "Not enough data: no figure of this kind in this week" in text
 
 
 def test_no_line_is_no_picture() -> None:

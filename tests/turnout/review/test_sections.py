@@ -21,14 +21,18 @@ def test_red_has_incidents_and_the_alarms_that_none_has() -> None:
         ("review", "features: f0 changed", "nobody"),
     ]
     assert red.rows[0]["why"] == "quality/usage: missing 0.4"
-    assert red.notes == ("2 alarms were raised in this week",)
+    assert red.notes == ("alarms raised in this week: 2",)
 
 
 def test_figures_are_the_newest_of_each_name() -> None:
-    """The scores come first, then the largest change. Figures say whether they are final."""
+    """The scores come first, then the largest change; accepted days are the better reference."""
     sections = sections_of(busy_inputs())
     drift = [(row["figure"], row["value"], row["state"]) for row in sections["drift"].rows]
-    assert drift == [("psi score", 0.02, "small"), ("psi f0", 0.31, "large")]
+    assert drift == [
+        ("psi score against training", 0.02, "small"),
+        ("psi f0 against training", 0.31, "small"),
+        ("psi f1 against accepted days", 0.04, "small"),
+    ]
     assert sections["quality"].rows[0]["state"] == "final"
     assert sections["estimate"].rows[0]["number"] == "not enough data: 12 of 30 rows needed"
     assert sections["uplift"].empty.startswith("not enough data: no figure of this kind")

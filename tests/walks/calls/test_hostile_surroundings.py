@@ -56,6 +56,8 @@ READ_ONLY_ROOT = (
     *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
     *("--bind", "{state}", "{state}", "--die-with-parent"),
 )
+CONTAINER = (*READ_ONLY_ROOT, "--unshare-user", "--uid", "54321", "--gid", "54321")
+"""As a pod of deploy/kubernetes: a user without a name, and no folder to write in but its own."""
 PROXY = f"http://127.0.0.1:{free_tcp_port()}"
 
 SURROUNDINGS = {
@@ -65,6 +67,9 @@ SURROUNDINGS = {
     "no_links": Surrounding(refusals=(REFUSE_LINKS,)),
     "no_home": Surrounding({"HOME": "/proc/none"}),
     "proxy": Surrounding(dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), PROXY)),
+    "container": Surrounding(
+        NAMELESS.environment | {"HOME": "/proc/none"}, (REFUSE_NAMES,), wrapper=CONTAINER
+    ),
     "read_only_root": Surrounding({"HOME": "/proc/none"}, wrapper=READ_ONLY_ROOT),
 }
 

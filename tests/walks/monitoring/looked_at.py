@@ -31,25 +31,32 @@ def figures_of_week() -> list[StoredFigure]:
     """Return figures of each kind, of the days up to yesterday."""
     last = yesterday()
     figure = partial(stored_figure, model=MODEL, version="1")
+
+    def psi(stream: str, value: float, day: int) -> StoredFigure:
+        details = {"stream": stream, "against": "training", "size": "small"}
+        return figure(f"psi {stream} against training", value, last_day=day, details=details)
+
     days = range(last - 6, last + 1)
     budget = {"allowed": 0.05, "detectors": 6, "seen": 1}
     return [
-        *(figure("psi score", 0.02 + day % 3 / 50, last_day=day) for day in days),
-        *(figure("psi f0", 0.30, last_day=day) for day in days),
+        *(psi("score", 0.02 + day % 3 / 50, day) for day in days),
+        *(psi("f0", 0.30, day) for day in days),
         figure("auc churned", 0.71, kind="quality", last_day=last, days=7),
         figure("auc churned", None, kind="estimate", last_day=last),
-        figure("uplift churned", 0.02, kind="uplift", last_day=last, days=28),
+        figure("effect churned", 0.02, kind="uplift", last_day=last, days=28),
         figure("selection ratio women", 0.9, kind="fairness", last_day=last, days=7),
-        figure("share", 0.98, kind="coverage", last_day=last),
+        figure("rows counted of rows scored", 0.98, kind="coverage", last_day=last),
         figure("score", 0.04, kind="budget", last_day=last, details=budget),
     ]
 
 
 def store_a_week(system: RunningSystem) -> None:
-    """Store the figures, an alarm without an incident, and how far the look is. Once or twice."""
+    """Store the figures, an alarm with an incident, and how far the look is. Once or twice."""
     with stores_of(system) as store:
         store.save_figures(figures_of_week())
         alarm = raised_alarm("f0", model=MODEL, version="1", at=yesterday() * DAY_S + 1)
         state = {"unwatched": {"f1": "not enough data: 40 of 100 rows"}}
         outcome = LookOutcome(alarms=(alarm,), state=state)
-        store.save_look(MODEL, "1", "drift", yesterday(), outcome)
+        store.save_look(MODEL, "1", "stored", yesterday(), outcome)
+        # It has an incident, so that the looks of the system open none for it.
+        store.note_incident([item.number for item in store.unreported_alarms()], "5f2a91c0")

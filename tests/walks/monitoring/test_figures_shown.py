@@ -29,7 +29,8 @@ def test_figures_alarms_and_budget_of_a_model(running_system: RunningSystem) -> 
     # Alarms, and what has no detector.
     found = running_system.turnout("monitor", "alarms", MODEL)
     assert [(item["stream"], item["severity"]) for item in found["alarms"]] == [("f0", "review")]
-    assert found["looks"][0]["unwatched"] == {"f1": "not enough data: 40 of 100 rows"}
+    (look,) = [look for look in found["looks"] if look["look"] == "stored"]
+    assert look["unwatched"] == {"f1": "not enough data: 40 of 100 rows"}
     # The budget is of kind "budget", with what was seen.
     (line,) = running_system.turnout("monitor", "budget", MODEL)
     keys = ("group", "detectors", "allowed", "bound", "seen")

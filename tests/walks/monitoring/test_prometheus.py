@@ -18,6 +18,7 @@ import pytest
 from protos.predict_pb2 import PredictRequest, Row
 from tests.prometheus_files import RULES, alert_queries, board_queries
 from tests.walks.conftest import MODEL
+from tests.walks.monitoring.looked_at import store_a_week
 from tests.walks.running_system import RunningSystem, poll_system_until
 
 pytestmark = pytest.mark.walk
@@ -37,6 +38,16 @@ WITH_DATA = {
     "Rows inside",
     "Memory of workers",
     "Descriptors and tasks of workers",
+    "Open incidents by severity",
+    "Share of the traffic that was counted",
+    "Drift: psi of scores and of the worst feature",
+    "Accuracy",
+    "Business: effect and money of acting",
+    "Coverage of the newest day",
+    "Lag of looks",
+    "Lag of journal readers",
+    "Journal that is not read yet",
+    "Age of these numbers",
 }
 """Panels that show something of a small healthy system."""
 
@@ -78,20 +89,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
-    """Run a Prometheus with the rules, that scrapes *targets* each second."""
+def running_prometheus(folder: Path, control: str, *targets: str) -> Iterator[Prometheus]:
+    """Run a Prometheus with the rules, that scrapes *control* and *targets* each second."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed")
     config = folder / "prometheus.yml"
-    scrape = {"job_name": "turnout", "static_configs": [{"targets": targets}]}
+    # Gateways and control are two jobs, as in deploy/prometheus/prometheus.yml.
+    jobs = {"turnout": targets, "turnout-control": [control]}
     # JSON is YAML, so that no writer of YAML is needed.
     config.write_text(
         json.dumps(
             {
                 "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                 "rule_files": [str(RULES)],
-                "scrape_configs": [scrape],
+                "scrape_configs": [
+                    {"job_name": name, "static_configs": [{"targets": found}]}
+                    for name, found in jobs.items()
+                ],
             }
         )
     )
@@ -115,10 +130,12 @@ def test_every_query_of_alerts_and_boards_runs_on_a_running_system(
     """The system is healthy, so one alert is due: a second gateway is not there."""
     running_system.wait_settled()
     target = urllib.parse.urlsplit(running_system.addresses.metrics).netloc
+    control = urllib.parse.urlsplit(running_system.addresses.control_metrics).netloc
+    store_a_week(running_system)
     gone = f"127.0.0.1:{free_port()}"
     request = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
     with (
-        running_prometheus(tmp_path, target, gone) as prometheus,
+        running_prometheus(tmp_path, control, target, gone) as prometheus,
         grpc.insecure_channel(running_system.addresses.gateway) as channel,
     ):
         predict = channel.unary_unary("/turnout.v1.Predictor/Predict")
@@ -128,7 +145,10 @@ def test_every_query_of_alerts_and_boards_runs_on_a_running_system(
             predict(request.SerializeToString(), timeout=5.0)
             seen = prometheus.query(f'count_over_time(up{{instance="{target}"}}[1m])')
             grown = prometheus.query("sum(rate(turnout_calls_total[30s])) > 0")
-            return bool(seen and grown and float(seen[0]["value"][1]) >= SCRAPES)
+            read = prometheus.query('turnout_figure{kind="quality"}')
+            counted = prometheus.query("turnout_coverage_share > 0")
+            often = bool(seen and float(seen[0]["value"][1]) >= SCRAPES)
+            return bool(often and grown and read and counted)
 
         poll_system_until(scraped_often, 60.0, "some scrapes")
         # Every query of the boards runs, and the panels of a healthy system show something.

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.walk
 def test_review_shows_the_week_and_carries_decisions_over(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """Figures, an alarm without an incident, ages, actions; a decision until it is done."""
+    """Figures, the number of alarms, ages, actions; a decision until it is done."""
     store_a_week(running_system)
     due = (dt.datetime.now(dt.UTC).date() + dt.timedelta(days=7)).isoformat()
     line = ("look at f0", "--model", MODEL, "--owner", "dora", "--due", due)
@@ -25,9 +25,9 @@ def test_review_shows_the_week_and_carries_decisions_over(
     sections = page["sections"]
     # What looks have stored is in the sections of its kind.
     drift = [row["figure"] for row in sections["drift"]["rows"] if row["model"] == MODEL]
-    assert drift == ["psi score", "psi f0"]
+    assert drift == ["psi score against training", "psi f0 against training"]
     assert [row["number"] for row in sections["quality"]["rows"]] == ["0.71 [0.61, 0.81]"]
-    assert "f0 changed" in [row["what"] for row in sections["red"]["rows"]][-1]
+    assert sections["red"]["notes"] == ["alarms raised in this week: 1"]
     assert sections["fairness"]["rows"]
     # The registry's part: an age, what was done, and the decision.
     assert MODEL in [row["model"] for row in sections["stale"]["rows"]]

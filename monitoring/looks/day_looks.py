@@ -30,6 +30,8 @@ class SealedFacts:
     """Model input -> the view that it comes from; inputs of the request have none."""
     card: Mapping[str, Any]
     """The content of card.json, with the metrics of the held-out rows."""
+    entities: tuple[str, ...] = ()
+    """The model's entities; the first one is the customer, by which a holdout is drawn."""
     dictionaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Model input that is a category -> the texts of its codes."""
 
@@ -105,6 +107,7 @@ def facts_of_bundle(label: str, bundle: Bundle) -> SealedFacts:
         scale=bundle.reference.scale,
         views=views,
         card=bundle.card,
+        entities=tuple(bundle.contract.entities),
         dictionaries={name: texts for name, texts in dictionaries.items() if texts},
     )
 

@@ -15,8 +15,8 @@ from monitoring.jobs.detectors import step_detector
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.harm import ApprovedQuality, harm_streams
 from monitoring.jobs.quality import QualitySettings
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
 from monitoring.store.look_store import StoredFigure
-from monitoring.watch.day_looks import DayOfVersion, SealedFacts
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from stats.accuracy.area import curve_area
 from stats.accuracy.decisions import cost_figure, decisions_at
@@ -134,10 +134,14 @@ def held_out_bins(facts: SealedFacts) -> LabelledBins | None:
     sealed = facts.reference.get("held_out_labels")
     if not isinstance(sealed, Mapping) or not has_probabilities(facts):
         return None
-    counts = {name: np.zeros(SCORE_BINS) for name in ("positives", "negatives")}
-    for name, column in counts.items():
-        column[np.array(sealed["bins"], dtype=np.int64)] = sealed[name]
-    return LabelledBins(score_grid_values(), counts["positives"], counts["negatives"])
+    positives, negatives = np.zeros(SCORE_BINS), np.zeros(SCORE_BINS)
+    # The file is sealed, and yet anybody may have written it.
+    try:
+        filled = np.array(sealed["bins"], dtype=np.int64)
+        positives[filled], negatives[filled] = sealed["positives"], sealed["negatives"]
+        return LabelledBins(score_grid_values(), positives, negatives)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def look_for_harm(

@@ -11,9 +11,9 @@ from typing import Any
 
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.look import LookResult, WatchedVersion, daily_look, weekly_look
+from monitoring.looks.day_looks import DayOfVersion
+from monitoring.looks.watched_version import values_of_looks, watched_version
 from monitoring.store.look_store import LookOutcome, LookStore, PersonLooks, StoredFigure
-from monitoring.watch.day_looks import DayOfVersion
-from monitoring.watch.watched_version import values_of_looks, watched_version
 from stats.drift.figures import DriftFigures, NoFigures, ValueCounts, ValueDrift, compare_counts
 from stats.drift.shares import ShareFigure
 from stats.figure import Figure, Z, no_figure

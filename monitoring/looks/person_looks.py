@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from monitoring.cells.cell import CellCounts, feature_column
 from monitoring.cells.counting import count_feature
 from monitoring.cells.decision_rows import DecisionRows
+from monitoring.looks.day_looks import SealedFacts
 from monitoring.store.look_store import PersonLooks
-from monitoring.watch.day_looks import SealedFacts
 
 PREDICTED = "predicted"
 """The column with the bins of stats.score_scale: those of the predicted output of a row."""

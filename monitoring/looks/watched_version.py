@@ -12,10 +12,10 @@ from monitoring.jobs.look import (
     WatchedValue,
     WatchedVersion,
 )
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
+from monitoring.looks.person_looks import PREDICTED
 from monitoring.store.look_store import PersonLooks
-from monitoring.watch.day_looks import DayOfVersion, SealedFacts
-from monitoring.watch.minute_counts import FLAGS, SILENT_SHARE, missing_share, unknown_share
-from monitoring.watch.person_looks import PREDICTED
+from protos import predict_pb2
 from stats.alarms.budget import FEATURES, SCORE, DetectorSettings
 from stats.alarms.weekdays import SettledReference, UnsettledError, settle_reference
 from stats.drift.figures import ValueCounts
@@ -24,6 +24,14 @@ Counts = NDArray[np.int64]
 
 SCORE_STREAM = "score"
 """The stream of all outputs together: the bins of the predicted output of a row."""
+FLAGS = {
+    "rows without stored features": predict_pb2.MISSING,
+    "rows with stale features": predict_pb2.STALE,
+    "rows with a default": predict_pb2.DEFAULTED,
+    "rows while the feature store did not answer": predict_pb2.DEGRADED,
+}
+"""Share of rows -> the flag of a row. They are of the version; no flag names a view."""
+SILENT_SHARE = "minutes without a call"
 THURSDAY = 3
 """Weekday of Unix day 0, 0 is Monday."""
 
@@ -149,3 +157,13 @@ def _settled(daily: Sequence[Counts], days: Sequence[int]) -> SettledReference |
         return settle_reference(np.array(daily), [(day + THURSDAY) % 7 for day in days])
     except UnsettledError:
         return None
+
+
+def missing_share(feature: str) -> str:
+    """Return the name of the share of rows without a value of a feature."""
+    return f"missing {feature}"
+
+
+def unknown_share(feature: str) -> str:
+    """Return the name of the share of rows with an unknown category of a feature."""
+    return f"unknown {feature}"

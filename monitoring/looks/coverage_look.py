@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from monitoring.jobs.grouping import MonitoringAlarm
+from monitoring.looks.day_looks import DayOfVersion
 from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_looks import DayOfVersion
 from stats.figure import no_figure, wilson_figure
 
 COVERAGE = "coverage"

@@ -38,10 +38,8 @@ from monitoring.jobs.quality import (
     cohort_quality,
     quality_on_holdout,
 )
-from monitoring.store.cohort_store import CohortStore
-from monitoring.store.look_store import LookOutcome, StoredFigure
-from monitoring.watch.day_looks import DayOfVersion
-from monitoring.watch.harm_look import (
+from monitoring.looks.day_looks import DayOfVersion
+from monitoring.looks.harm_look import (
     alarm_details,
     budget_of_harm,
     has_probabilities,
@@ -52,6 +50,8 @@ from monitoring.watch.harm_look import (
     quality_settings,
     watched_outcomes,
 )
+from monitoring.store.cohort_store import CohortStore
+from monitoring.store.look_store import LookOutcome, StoredFigure
 from stats.accuracy.area import area_figure
 from stats.accuracy.maturity import Delays, delays_of_elapsed
 from stats.accuracy.values import value_figures

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from monitoring.jobs.look import budget_lines
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
+from monitoring.looks.watched_version import watched_version
 from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
-from monitoring.watch.day_looks import DayOfVersion, SealedFacts
-from monitoring.watch.watched_version import watched_version
 from registry.watching.policy import MonitoringPolicy
 from stats.alarms.budget import (
     DAYS_A_QUARTER,

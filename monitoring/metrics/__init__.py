@@ -1,0 +1,1 @@
+"""The /metrics page of control: newest figures, open incidents, and how late monitoring is."""

@@ -1,0 +1,174 @@
+"""Reads the numbers of the page every 15 seconds, so that a scrape costs no database anything."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from monitoring.errors import MonitoringStoreError
+from monitoring.metrics.exposition import ControlReadings, exposition
+from monitoring.metrics.headlines import KINDS, Headline, headlines
+from monitoring.metrics.page import MetricsAddress, MetricsPage
+from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.pages import FIVE_MINUTES_FROM, PageStore
+from registry.client import RegistryClient
+from registry.types import Deployment, NotFoundError, RegistryError
+
+log = logging.getLogger(__name__)
+
+READ_S = 15.0
+FIGURES_S = 600.0
+"""Figures come with looks at days. Without a new one they are read again after this time only: of
+30 models with 200 figures a day that takes 1.5 s."""
+FIGURE_DAYS = 35
+"""Figures of older periods are no news, and weekly and monthly ones are within it."""
+DAY_S = 86_400
+HOUR_S = 3_600
+LOOKS_MAX = 5_000
+INCIDENTS_MAX = 5_000
+
+Outputs = dict[tuple[str, str], frozenset[str]]
+"""(model, version) in service -> the names of its scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FiguresRead:
+    """The headlines as they were read last, and at which looks and versions."""
+
+    key: object = None
+    at_s: float = 0.0
+    found: tuple[Headline, ...] = ()
+
+
+class ControlMetrics:
+    """The page, and what it shows. Without an address there is no page, and nothing is read.
+
+    registry  is open when `start` is called.
+    """
+
+    def __init__(
+        self,
+        where: MetricsAddress | None,
+        store: MonitoringStore,
+        pages: PageStore,
+        registry: RegistryClient,
+    ) -> None:
+        self._where = where
+        self._store = store
+        self._pages = pages
+        self._registry = registry
+        self._readings = ControlReadings()
+        self._outputs: Outputs = {}
+        self._figures = _FiguresRead()
+        self._page: MetricsPage | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of the page; 0: there is none."""
+        return 0 if self._page is None else self._page.port
+
+    def note_store_error(self) -> None:
+        """Count something that the database refused."""
+        self._readings = replace(self._readings, store_errors=self._readings.store_errors + 1)
+
+    def text(self) -> bytes:
+        """Return the page, with ages as of now."""
+        return exposition(self._readings, time.time())
+
+    async def start(self) -> None:
+        """Open the page. A port that is taken is logged; everything else goes on without it."""
+        if self._where is None:
+            return
+        try:
+            self._page = MetricsPage(self._where, self.text)
+        except OSError as error:
+            log.error("no metrics page on %s: %s", self._where.address, error)  # noqa: TRY400
+            return
+        log.info("metrics on port %d", self._page.port)
+        self._task = asyncio.ensure_future(self._read_again_and_again())
+
+    async def stop(self) -> None:
+        """Close the page."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._page is not None:
+            await asyncio.to_thread(self._page.close)
+
+    async def _read_again_and_again(self) -> None:
+        while True:
+            try:
+                await self.read()
+            except MonitoringStoreError:
+                self.note_store_error()
+            except RegistryError as error:
+                log.debug("metrics wait for the registry: %s", error)
+            except Exception:
+                log.exception("the metrics page keeps its numbers; they are read again")
+            await asyncio.sleep(READ_S)
+
+    async def read(self) -> None:
+        """Read everything anew. Raises MonitoringStoreError, RegistryError."""
+        outputs = await self._outputs_in_service()
+        incidents = await self._registry.list_incidents(limit=INCIDENTS_MAX, open_only=True)
+        severities = Counter(int(incident.severity) for incident in incidents)
+        read = await asyncio.to_thread(self._read_store, outputs)
+        self._readings = replace(
+            read, incidents=severities, store_errors=self._readings.store_errors
+        )
+
+    async def _outputs_in_service(self) -> Outputs:
+        """Return the versions that deployments name. Each is read once."""
+        named = {
+            (summary.model, label)
+            for summary in await self._registry.list_models()
+            for label in Deployment.from_proto(summary.deployment).versions
+        }
+        for model, label in named - self._outputs.keys():
+            with contextlib.suppress(NotFoundError):
+                found = await self._registry.get_version(model, label)
+                self._outputs[model, label] = frozenset(item.name for item in found.outputs)
+        return {key: names for key, names in self._outputs.items() if key in named}
+
+    def _read_store(self, outputs: Outputs) -> ControlReadings:
+        # How far readers and looks are.
+        now = time.time()
+        today, hour = int(now) // DAY_S, int(now) // HOUR_S + 1
+        readers = self._store.reader_statuses()
+        looks = [row for row, _ in self._pages.looks(limit=LOOKS_MAX)]
+        # Figures are read again when there is news.
+        key = (
+            frozenset(outputs),
+            frozenset(
+                (row.model, row.name, row.position)
+                for row in looks
+                if row.position < FIVE_MINUTES_FROM
+            ),
+        )
+        if key != self._figures.key or now - self._figures.at_s > FIGURES_S:
+            newest = self._pages.newest_figures(today - FIGURE_DAYS, KINDS)
+            self._figures = _FiguresRead(key, now, tuple(headlines(newest, outputs)))
+        # What is left is small.
+        return ControlReadings(
+            at_s=now,
+            figures=self._figures.found,
+            alarms=self._pages.alarm_counts(),
+            coverage={
+                (item.model, item.version): item.rows / item.window_rows
+                for item in self._store.coverage(hour - 24, hour)
+                if item.window_rows
+            },
+            readers={
+                item.journal.gateway: (item.pushed_unix_ms / 1_000, item.backlog_bytes)
+                for item in readers
+            },
+            looks={
+                (row.model, row.version, row.name): float(row.until_unix_s)
+                for row in looks
+                if (row.model, row.version) in outputs
+            },
+        )

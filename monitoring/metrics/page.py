@@ -1,0 +1,125 @@
+"""The HTTP server of the /metrics page. It answers on threads of its own and shares no lock."""
+
+import hashlib
+import hmac
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from access.identities import UnidentifiedError, bearer_token
+from host.addresses import is_address, is_loopback
+from monitoring.errors import MonitoringError
+
+PATH = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CLIENT_IDLE_S_MAX = 5.0
+"""The connection of a client that sends or reads nothing for this long is closed."""
+HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsAddress:
+    """Where the page is, and the bearer token that it needs; None: it needs none.
+
+    address  host:port; port 0: any free port.
+
+    Raises MonitoringError for what is no address, and for one beyond loopback without a token.
+    """
+
+    address: str
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not is_address(self.address):
+            raise MonitoringError(
+                f"--metrics {self.address!r} is no host:port, such as 127.0.0.1:9465"
+            )
+        if not is_loopback(self.address) and self.token is None:
+            raise MonitoringError(
+                f"--metrics {self.address} is not loopback, and no token is given: others could "
+                "read it; give --metrics-token-file, or listen on 127.0.0.1"
+            )
+
+
+class MetricsPage:
+    """Answers GET /metrics until closed. OSError when the port is taken.
+
+    text  returns the page, and is called for each request.
+    """
+
+    def __init__(self, where: MetricsAddress, text: Callable[[], bytes]) -> None:
+        # The pages. Each request has a thread of its own.
+        host, _, port = where.address.rpartition(":")
+        on_loopback = is_loopback(where.address)
+
+        class Page(BaseHTTPRequestHandler):
+            timeout = CLIENT_IDLE_S_MAX
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                status, message = _refusal(path, self.headers, where.token, on_loopback)
+                body = message.encode() if message else text()
+                self.send_response(status)
+                if status == HTTPStatus.UNAUTHORIZED:
+                    self.send_header("WWW-Authenticate", "Bearer")
+                self.send_header("Content-Type", "text/plain" if message else CONTENT_TYPE)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Log nothing for a request."""
+
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            daemon_threads = True
+
+        # Listen, and answer beside the loop of control.
+        self._server = Server((host.strip("[]"), int(port)), Page)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="control-metrics", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop answering and close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _refusal(
+    path: str, headers: Message, token: str | None, on_loopback: bool
+) -> tuple[HTTPStatus, str]:
+    """Return the status and why a request is refused; an empty text: it is not.
+
+    On loopback another host name is refused: a page in somebody's browser could reach the port
+    under a name of its own.
+    """
+    if on_loopback and not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
+        return HTTPStatus.FORBIDDEN, "this port answers for 127.0.0.1, localhost and [::1] only\n"
+    if token is not None:
+        try:
+            sent = headers.get_all("Authorization", ())
+            given = bearer_token(("authorization", value) for value in sent)
+        except UnidentifiedError as error:
+            return HTTPStatus.UNAUTHORIZED, f"{error}\n"
+        if not hmac.compare_digest(_sha256(given), _sha256(token)):
+            return HTTPStatus.UNAUTHORIZED, "this token is not the observer's\n"
+    if path != PATH:
+        return HTTPStatus.NOT_FOUND, f"the path is {PATH}\n"
+    return HTTPStatus.OK, ""
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,1 @@
+"""Parts of processes that fail."""
