@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.tom
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
-# The native server is built where cargo is installed, on Linux. Elsewhere grpcio serves.
+# The native server is built where cargo is installed, on Linux. Without it grpcio serves.
 ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
