@@ -75,7 +75,7 @@ attacks: $(VENV)/.installed
 clients: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m nightly -rs $(addprefix tests/walks/clients/test_,go.py java.py node.py)
 
-# A system in the surroundings that others have: a container's user, no network, a dead proxy, parts
+# A system in the surroundings that others have: a container's user, a dead proxy, no home, parts
 # that fail. One table says which are green, and why one is not.
 surroundings: $(VENV)/.installed
 	@$(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/walks/calls/test_hostile_surroundings.py \
