@@ -96,7 +96,7 @@ def total(port: int, name: str, **labels: str) -> float:
 
 def wait_for_more(port: int, name: str, before: float, **labels: str) -> None:
     """Return once a sum of /metrics is larger than *before*."""
-    poll_system_until(lambda: total(port, name, **labels) > before, 20.0, f"more {labels}")
+    poll_system_until(lambda: total(port, name, **labels) > before, 60.0, f"more {labels}")
 
 
 def wait_settled(port: int) -> None:
@@ -106,7 +106,7 @@ def wait_settled(port: int) -> None:
         rows = json.loads(page(port, "workers") or "[]")
         return sorted(row["state"] for row in rows) == ["serving", "spare"]
 
-    poll_system_until(settled, 40.0, "a worker serves and a spare waits")
+    poll_system_until(settled, 60.0, "a worker serves and a spare waits")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_threads_of_a_worker_that_fail_are_in_its_metrics_and_log(tmp_path: Path
         wait_settled(metrics_port)
         # The journal says that it takes no records. A worker and a spare have two kinds each.
         healthy = partial(total, metrics_port, "turnout_journal_healthy")
-        poll_system_until(lambda: healthy() == 4, 20.0, "four healthy journals")
+        poll_system_until(lambda: healthy() == 4, 60.0, "four healthy journals")
         parts.fail("journal")
-        poll_system_until(lambda: healthy() == 3, 20.0, "three healthy journals")
+        poll_system_until(lambda: healthy() == 3, 60.0, "three healthy journals")
         # A handshake is refused, whose line cannot be read; later lines are in the log.
         parts.fail("handshake_log")
         assert not answers(ports["port"], None)
@@ -211,7 +211,7 @@ def pid_of(state: Path, name: str) -> int:
 
 def wait_for_another(state: Path, name: str, before: int) -> None:
     """Return once another process than *before* is the child of this name."""
-    poll_system_until(lambda: pid_of(state, name) != before, 30.0, f"another {name}")
+    poll_system_until(lambda: pid_of(state, name) != before, 60.0, f"another {name}")
 
 
 def log_of(state: Path, name: str) -> str:
