@@ -5,6 +5,7 @@ The thread of the native server cannot be failed from here: a panic aborts the w
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -165,7 +166,6 @@ TASKS_OF_SYSTEM = {
         "control_certificates": "access.certificate_ends:watch_certificates",
         "control_connections": "access.client_connections:keep_room",
         "leader": "rollout.controller.leader:run_leader",
-        "proving": "registry.api.service:RegistryService.prove_older_entries",
     },
     READER: {"reading": "monitoring.fold.sink_client:JournalReaderLoop.run"},
     SUPERVISOR: {"slots": "gateway.supervision.supervisor:Supervisor._execute_due"},
@@ -177,6 +177,7 @@ LOOPS_OF_CONTROL = {
     "acts": "rollout.controller.leader:_act_loop",
 }
 """What control tries again; its log says so."""
+AT_START_OF_CONTROL = {"proving": "registry.api.service:RegistryService.prove_older_entries"}
 
 
 @contextmanager
@@ -229,7 +230,7 @@ def test_each_task_of_the_other_processes_that_fails_ends_its_process(tmp_path: 
     parts, state = FailingParts(tmp_path / "parts"), tmp_path / "state"
     for process, tasks in TASKS_OF_SYSTEM.items():
         parts.add(process, tasks)
-    parts.add(CONTROL, LOOPS_OF_CONTROL)
+    parts.add(CONTROL, LOOPS_OF_CONTROL | AT_START_OF_CONTROL)
     with system_with(parts, tmp_path):
         for process, tasks in TASKS_OF_SYSTEM.items():
             for part in tasks:
@@ -243,6 +244,10 @@ def test_each_task_of_the_other_processes_that_fails_ends_its_process(tmp_path: 
             parts.fail(part)
             wait_for_line(state, "control", f"injected into {part}")
         assert pid_of(state, "control") == before
+        # A task that runs at the start only.
+        parts.fail("proving")
+        os.kill(before, signal.SIGKILL)
+        wait_for_line(state, "control", "injected into proving")
 
 
 def test_pages_whose_thread_fails_are_closed(tmp_path: Path) -> None:
