@@ -10,7 +10,7 @@ CLIENT := clients/python
 # cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
-.PHONY: run ingress crates advisories test unit walks attacks clients nightly soak year check protos lock fix bench
+.PHONY: run ingress crates advisories test unit walks attacks clients surroundings nightly soak year check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
 $(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.toml
@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.tom
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
-# The native server is built where cargo is installed, on Linux. Elsewhere grpcio serves.
+# The native server is built where cargo is installed, on Linux. Without it grpcio serves.
 ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
@@ -74,6 +74,13 @@ attacks: $(VENV)/.installed
 # packages; a language whose tools are not installed is skipped with words.
 clients: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m nightly -rs $(addprefix tests/walks/clients/test_,go.py java.py node.py)
+
+# A system in the surroundings that others have: a container's user, a dead proxy, no home, parts
+# that fail. One table says which are green, and why one is not.
+surroundings: $(VENV)/.installed
+	@$(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/walks/calls/test_hostile_surroundings.py \
+		tests/walks/calls/test_surroundings.py tests/walks/parts tests/gateway/test_surroundings_page.py \
+		$(addprefix tests/gateway/supervision/test_,addresses.py handshake_refusals.py)
 
 # What takes minutes: properties on thirty times the examples of `make unit`, drawn anew; whole
 # contracts at full length; the soak.

@@ -16,7 +16,7 @@ from gateway.errors import SettingsError
 from gateway.ingress_choice import (
     LOG_VARIABLES,
     IngressChoice,
-    check_built,
+    check_gateway_runs_here,
     is_built,
     reads_log_of_grpc,
 )
@@ -124,7 +124,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.ingress is not None:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
-    check_built(settings.ingress, available=is_built())
+    check_gateway_runs_here(settings.ingress, available=is_built())
     # A bad token file or certificate is reported here, once, and not by each worker.
     settings.registry_token, settings.observe_token, settings.certificate_of_registry  # noqa: B018
     if settings.tls_certificate:

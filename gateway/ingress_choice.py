@@ -7,6 +7,7 @@ import importlib.util
 from enum import StrEnum
 
 from gateway.errors import SettingsError
+from host.processes import platform_refusal
 
 LOG_VARIABLES = {"GRPC_VERBOSITY": "INFO", "GRPC_TRACE": "handshaker"}
 """What gRPC needs in its environment to log handshakes, and nothing for a call."""
@@ -33,6 +34,13 @@ def reads_log_of_grpc(ingress: str, tls_certificate: str) -> bool:
     """
     grpcio = ingress == IngressChoice.GRPCIO or (ingress == IngressChoice.AUTO and not is_built())
     return grpcio and bool(tls_certificate)
+
+
+def check_gateway_runs_here(ingress: str, *, available: bool) -> None:
+    """Raise SettingsError if no gateway runs on this system, or as `check_built`."""
+    if refusal := platform_refusal():
+        raise SettingsError(refusal)
+    check_built(ingress, available=available)
 
 
 def check_built(ingress: str, *, available: bool) -> None:

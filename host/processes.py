@@ -150,6 +150,17 @@ def _stat_fields(pid: int) -> list[str]:
     return stat.rpartition(")")[2].split()
 
 
+def platform_refusal() -> str:
+    """Return why no gateway can run on this operating system; empty on Linux."""
+    if sys.platform == "linux":
+        return ""
+    return (
+        f"a gateway runs on Linux, and this is {sys.platform}: its journal and its workers need "
+        "what Linux alone has. Run it in a container or on a Linux host (docs/surroundings.md); "
+        "callers, and commands that call a system elsewhere, run here"
+    )
+
+
 def fail_fast(task: "asyncio.Task[None]") -> "asyncio.Task[None]":
     """End this process with PART_FAILED when *task* raises. Return *task*.
 

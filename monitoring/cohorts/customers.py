@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.cells.outcome_columns import id_digest
-from monitoring.cohorts.labelled_rows import DayRowSource
-from monitoring.cohorts.outcome_cells import EVERYBODY
+from monitoring.cohorts.labelled_rows import DayRowSource, is_of_scope
+from monitoring.cohorts.outcome_cells import DAYS_A_WEEK
 from monitoring.store.cohort_store import CohortStore, ReportedOutcome
 from registry.watching.policy import OutcomePolicy
 
@@ -126,7 +126,7 @@ def read_customers(
 
 def _gather(rows: DecisionRows, found: _Gathered) -> None:
     """Add rows of one day, by time, to the first looks. Days come in their order."""
-    usable = np.isin(rows.role, list(EVERYBODY.roles)) & np.isfinite(rows.scores[:, 0])
+    usable = is_of_scope(rows, shadow=False) & np.isfinite(rows.scores[:, 0])
     order = np.argsort(rows.at_unix_ns, kind="stable")
     order = order[usable[order]]
     # The number of each row's customer.
@@ -174,3 +174,35 @@ def _reports_of_customers(
         since = int(first_ms[customer])
         if since <= item.predicted_unix_ms and item.received_unix_ms <= since + window_ms:
             yield customer, item
+
+
+def rows_a_customer(
+    source: DayRowSource, model: str, version: str, last_day: int, horizon_days: int
+) -> float | None:
+    """Return how many rows of a horizon are of one customer on average, 1 or more.
+
+    It is what the week up to *last_day* shows: rows of a customer on one day, times the days of the
+    horizon on which the same customers come again. None: no row of the week is kept.
+
+    A customer who is scored every day and leaves has the outcome in each cohort of the horizon.
+    Thirty cohorts are then one fact, and detectors must not take them for thirty.
+    """
+    rows, visits = 0, 0
+    customers: set[str] = set()
+    for day in range(last_day - DAYS_A_WEEK + 1, last_day + 1):
+        of_day: set[str] = set()
+        for label, part in source.day_rows(model, day):
+            if label != version or not len(part):
+                continue
+            entities = len(part.entity_ids) // len(part)
+            for row in is_of_scope(part, shadow=False).nonzero()[0].tolist():
+                rows += 1
+                key = f"{int(part.key_hash[row]):016x}"
+                of_day.add(part.entity_ids[row * entities] if entities else key)
+        visits += len(of_day)
+        customers |= of_day
+    if not customers:
+        return None
+    # Who comes w times a week comes 1 + (w - 1) (H - 1) / 6 times in H days.
+    again = visits / len(customers) - 1.0
+    return rows / visits * (1.0 + again * max(horizon_days - 1, 0) / (DAYS_A_WEEK - 1))

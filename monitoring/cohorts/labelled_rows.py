@@ -148,7 +148,7 @@ def _labelled(
     shadow: bool,
 ) -> LabelledDecisions:
     # The rows that are asked for, each with the value of its report.
-    chosen = np.flatnonzero(_is_of(rows, shadow=shadow))
+    chosen = np.flatnonzero(is_of_scope(rows, shadow=shadow))
     digests = [id_digest(rows.prediction_id[row].tobytes()) for row in chosen.tolist()]
     values = np.array(
         [
@@ -174,7 +174,7 @@ def _labelled(
     )
 
 
-def _is_of(rows: DecisionRows, *, shadow: bool) -> Flags:
+def is_of_scope(rows: DecisionRows, *, shadow: bool) -> Flags:
     """Return which rows were scored as a shadow, or answered without a pin, (R,)."""
     scope = SHADOW if shadow else EVERYBODY
     return np.isin(rows.role, list(scope.roles))
@@ -195,7 +195,7 @@ def sample_vectors(
     rows_a_day = max(rows_max // (days[1] - days[0] + 1), 1)
     for day in range(days[0], days[1] + 1):
         of_day = [
-            rows.vectors[_is_of(rows, shadow=shadow)].astype(np.float64)
+            rows.vectors[is_of_scope(rows, shadow=shadow)].astype(np.float64)
             for label, rows in source.day_rows(model, day)
             if label == version and len(rows)
         ]

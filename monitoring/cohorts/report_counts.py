@@ -5,7 +5,7 @@ were not counted as they came, and outcomes that are reported later than usual. 
 with what it was in the first cohorts, and a growth to more than twice of it is an alarm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from monitoring.cohorts.outcome_cells import DAYS_A_WEEK, EVERYBODY, CohortCells
 from monitoring.jobs.detectors import look_at_own_share
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.cohort_store import CohortStore
+from stats.accuracy.maturity import delays_of_elapsed
 from stats.figure import Figure, wilson_figure
 
 SHARES = {
@@ -28,6 +29,8 @@ SHARES = {
 """What can become of a report whose prediction is known -> the first word of its figure."""
 ODD = (OutcomeKind.CORRECTED, OutcomeKind.BEFORE_PREDICTION, OutcomeKind.FUTURE)
 """Reports that say that the reporter is wrong. A duplicate is harmless: callers send again."""
+DELAY_MEMORY = 1.0 - 1.0 / 91
+"""What a cohort's delays still weigh a day later: a quarter of a year counts."""
 SILENT_EXPECTED = 50.0
 """Outcomes that scores expect of a cohort from which on none at all is no chance: e^-50."""
 
@@ -55,11 +58,14 @@ def look_at_reports(
     cohort_day: int,
     state: Mapping[str, Any],
     limits: Mapping[str, float],
+    cluster: int = 1,
 ) -> ReportsFound:
     """Return figures and alarms of the reports about a cohort that is final today.
 
-    limits  "reports" and "delays" -> ln of the threshold of the detector.
+    limits   "reports" and "delays" -> ln of the threshold of the detector.
+    cluster  rows of one customer in a horizon, which are reported together.
     """
+    # What became of the reports, as shares.
     name = cells.outcome
     events = cells.events()
     orphans = orphan_reports(store, model, name, today)
@@ -82,7 +88,7 @@ def look_at_reports(
     after: dict[str, Any] = {}
     for stream, counts in looked.items():
         saved = state.get(stream)
-        after[stream], since = look_at_own_share(saved, counts, cohort_day, limits[stream])
+        after[stream], since = look_at_own_share(saved, counts, cohort_day, limits[stream], cluster)
         if since is not None:
             changes[stream] = since
     # None at all, where scores expect many.
@@ -90,6 +96,19 @@ def look_at_reports(
     if after["silent"] and not state.get("silent", False):
         changes["missing"] = cohort_day
     return ReportsFound(figures, changes, after)
+
+
+def faded_delays(before: Sequence[float], cells: CohortCells) -> list[float]:
+    """Return the delays of earlier final cohorts, fading, and those of one more.
+
+    Entry d has the outcomes that a cohort has at an age of d days. Reports that came when the
+    cohort was final are left out, because no cohort waits for them.
+    """
+    days = maturity_of(cells.policy).days
+    counts = delays_of_elapsed(cells.delays()[: days + 1]).counts
+    known = np.array(before, dtype=np.float64)[: len(counts)]
+    counts[: len(known)] += known * DELAY_MEMORY
+    return [round(count, 4) for count in counts.tolist()]
 
 
 def orphan_reports(store: CohortStore, model: str, name: str, day: int) -> dict[OutcomeKind, int]:

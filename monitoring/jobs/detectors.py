@@ -42,13 +42,19 @@ def step_detector(
 
 
 def look_at_own_share(
-    saved: Mapping[str, Any] | None, counts: Counts, look: int, log_threshold: float
+    saved: Mapping[str, Any] | None,
+    counts: Counts,
+    look: int,
+    log_threshold: float,
+    cluster: int = QUALITY_CLUSTER,
 ) -> tuple[dict[str, Any], int | None]:
     """Return the state after a look at a share, and since which look it grew; None: it did not.
 
     counts  (2,) rows without and with a hit: the reference is what the first cohorts had, 14 at
             least; or (D,) outcomes by days of delay, where an outcome is a hit that comes later
             than nine of ten did at first.
+
+    cluster  rows that may have one cause, as those of one customer have.
 
     After an alarm a new reference is settled, so a growth that stays is one alarm.
     """
@@ -67,7 +73,7 @@ def look_at_own_share(
     if len(first) > 2:
         begin = int(np.searchsorted(np.cumsum(first), USUAL_PART * first.sum())) + 1
     reference, hits = int(first.sum()), int(first[begin:].sum())
-    test = share_test(hits, reference, cluster=QUALITY_CLUSTER)
+    test = share_test(hits, reference, cluster=max(cluster, QUALITY_CLUSTER))
     looked = np.array([counts[:begin].sum(), counts[begin:].sum()], dtype=np.int64)
     after, since = step_detector(
         test, state.get("detector"), f"{hits}/{reference}/{begin}", looked, look, log_threshold

@@ -25,6 +25,7 @@ from stats.fairness.groups import (
     shown_groups,
 )
 from stats.fairness.ratio_evidence import (
+    RATIO_MIN,
     RateCounts,
     RatioEvidence,
     add_look,
@@ -135,12 +136,17 @@ FairnessState = Mapping[str, GroupState]
 
 
 def look_at_groups(
-    state: FairnessState, people: PeopleLook, attributes: Sequence[DeclaredAttribute]
+    state: FairnessState,
+    people: PeopleLook,
+    attributes: Sequence[DeclaredAttribute],
+    ratio_min: float = RATIO_MIN,
 ) -> tuple[FairnessState, FairnessReport]:
     """Return the state after a look, and the verdicts.
 
     state       after the look before; {} before the first.
     attributes  the declared attributes of the N people, the same ones at every look.
+    ratio_min   lowest ratio of a rate to that of the others; the highest one is its inverse. The
+                evidence on rates begins anew where it was another.
     """
     declared = {item.name: len(item.values) for item in attributes}
     comparisons = declared_comparisons(declared, len(METRICS))
@@ -153,7 +159,7 @@ def look_at_groups(
     after = dict(state)
     binned = _BinnedPeople(people)
     for name, group in groups.items():
-        after[name] = _state_after(after.get(name), binned, group)
+        after[name] = _state_after(after.get(name), binned, group, ratio_min)
     # Judge all groups that were ever counted.
     judged = tuple(
         _group_fairness(name, after[name], binned, groups.get(name), comparisons) for name in after
@@ -183,10 +189,15 @@ class _BinnedPeople:
         return LabelledBins(self._values, counts[0], counts[1]).filled()
 
 
-def _state_after(before: GroupState | None, binned: _BinnedPeople, group: Group) -> GroupState:
+def _state_after(
+    before: GroupState | None, binned: _BinnedPeople, group: Group, ratio_min: float
+) -> GroupState:
     """Return the evidence on a group after a look."""
     people = binned.people
-    rates = before.rates if before else {name: start_ratio_evidence() for name in RATES}
+    start = start_ratio_evidence(ratio_min)
+    rates = before.rates if before else dict.fromkeys(RATES, start)
+    if any(rate.ratio_min != ratio_min for rate in rates.values()):
+        rates = dict.fromkeys(RATES, start)
     tally = before.calibration if before else CalibrationTally()
     labelled, positive = people.labelled, people.positive
     # People who can have each event: all of them, those with the outcome, those without it.

@@ -50,6 +50,7 @@ class BudgetLook:
     """
 
     name = BUDGET
+    after_service = False
 
     def __init__(self, looks: LookStore, others: OtherDetectors = no_other_detectors) -> None:
         self._looks = looks

@@ -26,6 +26,7 @@ class CoverageLook:
     """Looks at what was counted of a day."""
 
     name = COVERAGE
+    after_service = False
 
     def __init__(self, store: MonitoringStore, looks: LookStore) -> None:
         self._store = store

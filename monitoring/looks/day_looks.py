@@ -61,7 +61,7 @@ class DayOfVersion:
     day: int
     """Unix day, which begins and ends at midnight UTC."""
     shadow: bool
-    """Whether it answered no call on this day."""
+    """Whether it answered no call."""
 
 
 class DayLook(Protocol):
@@ -74,6 +74,11 @@ class DayLook(Protocol):
     @property
     def name(self) -> str:
         """The name under which its state is stored, at most 32 characters."""
+        ...
+
+    @property
+    def after_service(self) -> bool:
+        """Whether versions are looked at after their last answer, while their outcomes come."""
         ...
 
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:

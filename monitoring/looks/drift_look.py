@@ -30,6 +30,7 @@ class DriftLook:
     """Looks at the person-looks of a day, and on Sundays at those of the week."""
 
     name = DRIFT
+    after_service = False
 
     def __init__(self, looks: LookStore) -> None:
         self._looks = looks

@@ -101,14 +101,12 @@ class EstimateLook:
     decisions  scored rows, for the weighted estimate; None: none are kept.
     """
 
+    name = "estimate"
+    after_service = True
+
     def __init__(self, store: CohortStore, decisions: DayRowSource | None = None) -> None:
         self._store = store
         self._decisions = decisions
-
-    @property
-    def name(self) -> str:
-        """The name under which its state is stored."""
-        return "estimate"
 
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
         """Return the estimates of the day, and of its week on a Sunday (see DayLook)."""

@@ -93,6 +93,9 @@ class FairnessLook:
     decisions   scored rows; None: none are kept.
     """
 
+    name = "fairness"
+    after_service = True
+
     def __init__(
         self,
         store: CohortStore,
@@ -103,16 +106,10 @@ class FairnessLook:
         self._attributes = attributes
         self._decisions = decisions
 
-    @property
-    def name(self) -> str:
-        """The name under which its state is stored."""
-        return "fairness"
-
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
         """Return the verdicts once four weeks are decided (see DayLook).
 
-        Nobody is treated by the scores of a shadow. While the online store does not answer, the
-        look is made again on each of the next days.
+        While the online store does not answer, the look is made again on each of the next days.
         """
         names = [
             name for name in watched_outcomes(day.policy) if is_learned(day.facts, day.policy, name)
@@ -123,12 +120,15 @@ class FairnessLook:
         decided = day.day - maturity_of(outcome).days
         last = decided - (decided - PERIOD_BEGIN + 1) % PERIOD_DAYS
         again = state.get("again") == last and decided - last <= RETRY_DAYS
-        if day.shadow or not day.policy.sensitive or not (last == decided or again):
+        if not day.policy.sensitive or not (last == decided or again):
             return LookOutcome(state=after)
         compared = _Compared(day, name, outcome, last)
         try:
             return self._compare(compared, after)
         except AttributesUnknownError as error:
+            # A retired version may have four weeks before, and a shadow has treated nobody.
+            if day.shadow and not isinstance(error, StoreSilentError):
+                return LookOutcome(state=after)
             missing = (compared.figure(metric, no_figure(0, str(error))) for metric in METRICS)
             silent = {"again": last} if isinstance(error, StoreSilentError) else {}
             return LookOutcome(figures=tuple(missing), state={**after, **silent})
@@ -165,7 +165,8 @@ class FairnessLook:
         # The evidence begins anew with each year, since people may count again.
         saved = state.get("groups", {}) if number else {}
         before = {name: group_state_from(item) for name, item in saved.items()}
-        after, report = look_at_groups(before, people, attributes)
+        ratio_min = compared.day.policy.harm.fairness_ratio
+        after, report = look_at_groups(before, people, attributes, ratio_min)
         # Each group and metric is told once a year.
         raised = {tuple(item) for item in state.get("raised", ())} if number else set()
         alarms = _alarms(compared, report, raised)

@@ -4,6 +4,7 @@ A final cohort enters each detector once, in the order of its days. An alarm sta
 anew, so a change that stays raises another one only after as much evidence again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,10 +152,13 @@ def look_for_harm(
     bins: LabelledBins,
     state: Mapping[str, Any],
     figures: Sequence[StoredFigure],
+    cluster: float = 1.0,
 ) -> HarmFound:
     """Look at the labels of one final cohort, on all bins of the grid.
 
     figures  of the cohort, for the details of an alarm.
+    cluster  rows of one customer in a horizon: each row is a part of one fact, so its gain is
+             taken to the power 1 / *cluster*.
     """
     approved = approved_quality(day.facts, day.policy.outcomes[name])
     settings = quality_settings(day.facts, day.policy.outcomes[name])
@@ -167,7 +171,7 @@ def look_for_harm(
             continue
         # All bets of a stream weigh the same.
         weights = np.full(len(found.log_gains), -np.log(len(found.log_gains)))
-        test = ChangeTest(found.log_gains, weights)
+        test = ChangeTest(found.log_gains / cluster, weights)
         counts = np.rint(found.counts).astype(np.int64)
         after, change = step_detector(
             test, states.get(stream), "approved", counts, cohort_day, detector.log_threshold
@@ -186,18 +190,24 @@ def look_for_fallen_area(
     bins: LabelledBins,
     state: Mapping[str, Any],
     figures: Sequence[StoredFigure],
+    cluster: float = 1.0,
 ) -> HarmFound:
-    """Look at the area under the ROC curve of one final week, beside the weeks before."""
+    """Look at the area under the ROC curve of one final week, beside the weeks before.
+
+    cluster  rows of one customer in a horizon, which make the standard error larger.
+    """
+    # The weeks since the last alarm.
     area = curve_area(bins)
     weeks = [list(week) for week in state.get("weeks", ())]
-    if not np.isnan(area.value):
+    if not np.isnan(area.value) and (not weeks or weeks[-1][0] < sunday):
         weeks = [*weeks, [sunday, area.value, area.error]][-WEEKS_MAX:]
     detector = budget_of_harm(day.facts, day.policy).get((f"auc {name}", Cadence.WEEKLY))
     approved = day.facts.metric("auc")
     if detector is None or approved is None or not weeks:
         return HarmFound({}, {"weeks": weeks})
+    # Their mean, with an end that holds at every week.
     _, areas, errors = np.array(weeks).T
-    bound = area_bound(areas, errors, min(detector.alarms_max, 0.2))
+    bound = area_bound(areas, errors * math.sqrt(cluster), min(detector.alarms_max, 0.2))
     if not area_fell(bound, approved, day.policy.harm.auc_drop):
         return HarmFound({}, {"weeks": weeks})
     alarm = outcome_alarm(day, f"auc {name}", int(weeks[0][0]) - 6)

@@ -7,12 +7,14 @@ age let expect. Figures of the holdout stand beside those of everybody, because 
 changes outcomes; where there is a holdout, the detectors look at it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from monitoring.cohorts.customers import rows_a_customer
 from monitoring.cohorts.labelled_rows import DayRowSource, read_labelled
 from monitoring.cohorts.outcome_cells import (
     BY_ROLE,
@@ -20,11 +22,12 @@ from monitoring.cohorts.outcome_cells import (
     EVERYBODY,
     HOLDOUT,
     OTHERS,
+    SHADOW,
     CohortCells,
     maturity_of,
     read_cohort,
 )
-from monitoring.cohorts.report_counts import look_at_reports
+from monitoring.cohorts.report_counts import faded_delays, look_at_reports
 from monitoring.cohorts.row_figures import (
     figures_of_rows,
     figures_of_segments,
@@ -53,10 +56,10 @@ from monitoring.looks.harm_look import (
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from stats.accuracy.area import area_figure
-from stats.accuracy.maturity import Delays, delays_of_elapsed
+from stats.accuracy.maturity import Delays, Maturity
 from stats.accuracy.values import value_figures
 from stats.alarms.budget import Cadence
-from stats.figure import Figure, no_figure
+from stats.figure import Figure, no_figure, wilson_figure
 
 Details = Mapping[str, Any]
 
@@ -64,8 +67,6 @@ COVERED_MIN = 0.98
 """Share of the rows that cells must have where a row without a report counts as negative."""
 DAILY_AGES = 14
 """Up to this age the figures of a provisional cohort are made again each day, then each week."""
-DELAY_MEMORY = 1.0 - 1.0 / 91
-"""What a day's delays still weigh a day later: a quarter of a year counts."""
 SUNDAY = 3
 """Unix day modulo 7 of each Sunday: day 0 was a Thursday."""
 
@@ -85,14 +86,12 @@ class QualityLook:
     decisions  scored rows, for segments, shadows, classes and calls; None: none are kept.
     """
 
+    name = "quality"
+    after_service = True
+
     def __init__(self, store: CohortStore, decisions: DayRowSource | None = None) -> None:
         self._store = store
         self._decisions = decisions
-
-    @property
-    def name(self) -> str:
-        """The name under which its state is stored."""
-        return "quality"
 
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
         """Return figures, alarms and the state after the day (see DayLook)."""
@@ -103,6 +102,9 @@ class QualityLook:
             found = _Found(dict(state.get(name, {})))
             if day.facts.bins.outputs:
                 self._look_at_outcome(day, name, found)
+            else:
+                missing = no_figure(0, day.facts.bins.problem or "the version has no outputs")
+                found.figures.append(_figure(day, f"auc {name}", day.day, 1, missing, {}))
             states[name] = found.state
             figures += found.figures
             alarms |= found.alarms
@@ -111,36 +113,50 @@ class QualityLook:
         )
 
     def _look_at_outcome(self, day: DayOfVersion, name: str, found: _Found) -> None:
-        days = maturity_of(day.policy.outcomes[name]).days
-        final = day.day - days
-        # Shadows have no cells with outcomes, and classes and calls need the rows.
-        if day.shadow or has_row_figures(day.facts.task):
-            found.figures += self._row_figures(day, name, final)
-            return
+        maturity = maturity_of(day.policy.outcomes[name])
+        days, final = maturity.days, day.day - maturity.days
         cells = self._read(day, name, final, final)
-        delays = _delays(found.state)
-        if cells.cells:
-            found.figures += self._final_figures(day, name, final, cells, delays)
+        # What it was on the day of the cohort counts, for it may be retired since. Outcomes of
+        # shadows, classes and calls need the rows.
+        shadow = not cells.has_rows(EVERYBODY) and (day.shadow or cells.has_rows(SHADOW))
+        by_rows = has_row_figures(day.facts.task)
+        if shadow or by_rows:
+            found.figures += self._row_figures(day, name, final, shadow=shadow)
+        if by_rows:
+            return
+        self._count_repeats(day, maturity.horizon_days, found)
+        if cells.cells and not shadow:
+            delays = _delays(found.state)
+            # Where cells have too few rows, the rows that are kept have outcomes of their own.
+            if self._decisions is not None and self._lacking(day, cells, final):
+                found.figures += self._row_figures(day, name, final, shadow=False)
+            else:
+                found.figures += self._final_figures(day, name, final, cells, delays)
             self._look_for_harm(day, name, final, cells, found)
             self._look_at_reports(day, name, final, cells, found)
             found.figures += self._segment_figures(day, name, final)
             # Later cohorts are judged by the delays of this one too.
-            found.state["delays"] = _with_delays(found.state, cells, days)
+            found.state["delays"] = faded_delays(found.state.get("delays", ()), cells)
         found.figures += self._provisional_figures(day, name, days, _delays(found.state))
         if final % DAYS_A_WEEK == SUNDAY:
             self._look_at_week(day, name, final, found)
 
+    def _count_repeats(self, day: DayOfVersion, horizon_days: int, found: _Found) -> None:
+        """Count once a week how many rows of a horizon one customer has.
+
+        Without decisions each customer is taken to come every day.
+        """
+        found.state.setdefault("cluster", float(horizon_days))
+        if self._decisions is None or day.day % DAYS_A_WEEK != SUNDAY:
+            return
+        of = day.facts.model, day.facts.version, day.day, horizon_days
+        if (repeats := rows_a_customer(self._decisions, *of)) is not None:
+            found.state["cluster"] = repeats
+
     def _read(self, day: DayOfVersion, name: str, first: int, last: int) -> CohortCells:
-        facts = day.facts
-        return read_cohort(
-            self._store,
-            facts.model,
-            facts.version,
-            (first, last),
-            name,
-            day.policy.outcomes[name],
-            facts.bins.outputs[0],
-        )
+        facts, policy = day.facts, day.policy.outcomes[name]
+        output, days = facts.bins.outputs[0], (first, last)
+        return read_cohort(self._store, facts.model, facts.version, days, name, policy, output)
 
     def _final_figures(
         self, day: DayOfVersion, name: str, last: int, cells: CohortCells, delays: Delays
@@ -149,7 +165,7 @@ class QualityLook:
         length, age = cells.days, day.day - last
         whole = self._quality(day, name, cells, age, delays)
         figures = list(_stored(day, name, last, length, whole))
-        if not has_probabilities(day.facts):
+        if not has_probabilities(day.facts) or self._lacking(day, cells, last):
             return figures
         # Canary and pinned calls beside production.
         settings = quality_settings(day.facts, day.policy.outcomes[name])
@@ -158,7 +174,7 @@ class QualityLook:
             quality = cohort_quality(cells.cohort(scope, age), settings, delays)
             figures += _stored(day, name, last, length, quality, scope.name)
         # The holdout, and what acting changes.
-        if cells.has_rows(HOLDOUT) and not self._lacking(day, cells, last):
+        if cells.has_rows(HOLDOUT):
             compared = quality_on_holdout(
                 cells.cohort(HOLDOUT, age), cells.cohort(OTHERS, age), settings, delays
             )
@@ -178,24 +194,23 @@ class QualityLook:
         cohort = cells.cohort(EVERYBODY, age)
         scored = int(cohort.scored.sum())
         maturity = settings.policy.maturity(age)
+        lacking = self._lacking(day, cells, day.day - age)
         if has_probabilities(day.facts):
-            if lacking := self._lacking(day, cells, day.day - age):
-                quality = cohort_quality(cohort, settings, delays)
-                missing = {metric: no_figure(scored, lacking) for metric in quality.figures}
-                return CohortQuality(maturity, missing, no_figure(scored, lacking), quality.basis)
-            return cohort_quality(cohort, settings, delays)
+            quality = cohort_quality(cohort, settings, delays)
+            missing = dict.fromkeys(quality.figures, no_figure(scored, lacking))
+            none = CohortQuality(maturity, missing, no_figure(scored, lacking), quality.basis)
+            return none if lacking else quality
         # Predicted values by their errors; other scores by how they order the rows.
         reported = int(cohort.positives.sum() + cohort.negatives.sum())
-        coverage = no_figure(scored, "") if not scored else _share(reported, scored)
+        coverage = wilson_figure(min(reported, scored), scored)
         if day.facts.task == "regression":
             errors = value_figures(cells.errors(EVERYBODY))
             return CohortQuality(maturity, errors, coverage, REPORTED_OUTCOMES)
-        if lacking := self._lacking(day, cells, day.day - age):
-            missing = {"auc": no_figure(scored, lacking)}
-            return CohortQuality(maturity, missing, coverage, REPORTED_OUTCOMES)
-        labels = cohort_labels(cohort, settings.policy)
-        auc = {"auc": area_figure(labels.filled(), binning=True)}
-        return CohortQuality(maturity, auc, coverage, REPORTED_OUTCOMES)
+        if maturity is Maturity.PROVISIONAL:
+            lacking = lacking or "the outcomes are not final, and none is expected of such scores"
+        bins = cohort_labels(cohort, settings.policy).filled()
+        area = no_figure(scored, lacking) if lacking else area_figure(bins, binning=True)
+        return CohortQuality(maturity, {"auc": area}, coverage, REPORTED_OUTCOMES)
 
     def _lacking(self, day: DayOfVersion, cells: CohortCells, last: int) -> str:
         """Return why no figure of these cells would be true, or ""."""
@@ -229,7 +244,8 @@ class QualityLook:
             return
         bins = cohort_labels(cells.cohort(scope, day.day - final), maturity_of(outcome))
         saved = found.state.get("harm", {})
-        harm = look_for_harm(day, name, final, bins, saved, found.figures)
+        cluster = found.state["cluster"]
+        harm = look_for_harm(day, name, final, bins, saved, found.figures, cluster)
         found.alarms |= harm.alarms
         found.state["harm"] = harm.state
 
@@ -244,7 +260,15 @@ class QualityLook:
         }
         saved = found.state.get("reports", {})
         reports = look_at_reports(
-            cells, self._store, facts.model, facts.version, day.day, final, saved, limits
+            cells,
+            self._store,
+            facts.model,
+            facts.version,
+            day.day,
+            final,
+            saved,
+            limits,
+            math.ceil(found.state["cluster"]),
         )
         found.state["reports"] = reports.state
         figures = [
@@ -259,7 +283,7 @@ class QualityLook:
     def _look_at_week(self, day: DayOfVersion, name: str, sunday: int, found: _Found) -> None:
         """Return the figures of the final week that ends on *sunday*, and look at its area."""
         cells = self._read(day, name, sunday - DAYS_A_WEEK + 1, sunday)
-        if not cells.cells:
+        if not cells.has_rows(EVERYBODY):
             return
         figures = self._final_figures(day, name, sunday, cells, _delays(found.state))
         found.figures += figures
@@ -270,7 +294,8 @@ class QualityLook:
         policy = maturity_of(day.policy.outcomes[name])
         bins = cohort_labels(cells.cohort(scope, policy.days), policy).filled()
         saved = found.state.get("area", {})
-        area = look_for_fallen_area(day, name, sunday, bins, saved, figures)
+        cluster = found.state["cluster"]
+        area = look_for_fallen_area(day, name, sunday, bins, saved, figures, cluster)
         found.alarms |= area.alarms
         found.state["area"] = area.state
 
@@ -306,7 +331,9 @@ class QualityLook:
             for stored in _stored(day, name, final, 1, quality, segment=segment)
         ]
 
-    def _row_figures(self, day: DayOfVersion, name: str, final: int) -> list[StoredFigure]:
+    def _row_figures(
+        self, day: DayOfVersion, name: str, final: int, *, shadow: bool
+    ) -> list[StoredFigure]:
         """Return the figures of a final day that need the rows of decisions."""
         facts, outcome = day.facts, day.policy.outcomes[name]
         rows = read_labelled(
@@ -316,32 +343,15 @@ class QualityLook:
             facts.version,
             (final, final),
             name,
-            shadow=day.shadow,
+            shadow=shadow,
         )
         settings = quality_settings(facts, outcome)
         quality = figures_of_rows(rows, outcome, facts.bins, facts.task, settings)
         return list(_stored(day, name, final, 1, quality))
 
 
-def _share(hits: int, rows: int) -> Figure:
-    share = min(hits / rows, 1.0)
-    return Figure(share, share, share, rows)
-
-
 def _delays(state: Mapping[str, Any]) -> Delays:
     return Delays(np.array(state.get("delays", ()), dtype=np.float64))
-
-
-def _with_delays(state: Mapping[str, Any], cells: CohortCells, days: int) -> list[float]:
-    """Return the delays of earlier final cohorts, fading, and of this one.
-
-    Reports that came when the cohort was final are left out: no cohort will wait for them.
-    """
-    new = delays_of_elapsed(cells.delays()[: days + 1]).counts
-    known = np.zeros(len(new))
-    before = np.array(state.get("delays", ()), dtype=np.float64)[: len(new)]
-    known[: len(before)] = before * DELAY_MEMORY
-    return [round(count, 4) for count in (known + new).tolist()]
 
 
 def _stored(

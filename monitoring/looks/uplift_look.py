@@ -29,8 +29,9 @@ from monitoring.looks.harm_look import ACTED, watched_outcomes
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from protos import registry_pb2 as pb
+from registry.types import ALL_BP
 from registry.watching.incidents import FIGURES
-from registry.watching.policy import OutcomePolicy
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from stats.figure import Figure, no_figure
 from stats.uplift.effect import EffectLook, bins_of_customers, effect_sequence, planned_spread
 from stats.uplift.holdout import HoldoutCounts
@@ -65,12 +66,45 @@ HoldoutOf = Callable[[str, int, int], ConfiguredHoldout | None]
 """Returns the holdout of (model, first day, last day); None: there was none."""
 
 
+def days_after_service(policy: MonitoringPolicy) -> int:
+    """Return for how many days after its last answer a version still has to be looked at.
+
+    Then its last cohort is final, and so is its last period of four weeks.
+    """
+    days = [maturity_of(outcome).days for outcome in watched_outcomes(policy).values()]
+    return max(days, default=0) + PERIOD_DAYS
+
+
+def holdout_of_period(
+    changes: Iterable[tuple[int, int, bytes]], first_day: int, last_day: int
+) -> ConfiguredHoldout | None:
+    """Return what deployments say of the holdout of a period; None: there was none.
+
+    changes  (Unix seconds, share in basis points, salt) of each deployment of the model, oldest
+             first. What the newest one before the period says is in force at its beginning.
+    """
+    in_force: list[tuple[int, bytes]] = []
+    for at, share, salt in changes:
+        if at >= (last_day + 1) * DAY_S:
+            break
+        if at <= first_day * DAY_S:
+            in_force.clear()
+        in_force.append((share, salt))
+    if not in_force or not any(share for share, _ in in_force):
+        return None
+    share = next(share for share, _ in reversed(in_force) if share)
+    return ConfiguredHoldout(share / ALL_BP, len(set(in_force)))
+
+
 class UpliftLook:
     """Looks at the effect of acting on a version's scores (DayLook).
 
     holdout_of  what the deployments of a period say of the holdout.
     decisions   scored rows; None: none are kept.
     """
+
+    name = "uplift"
+    after_service = True
 
     def __init__(
         self, store: CohortStore, holdout_of: HoldoutOf, decisions: DayRowSource | None = None
@@ -79,18 +113,12 @@ class UpliftLook:
         self._holdout_of = holdout_of
         self._decisions = decisions
 
-    @property
-    def name(self) -> str:
-        """The name under which its state is stored."""
-        return "uplift"
-
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
         """Return the figures of each outcome whose week is decided on this day (see DayLook)."""
         states = dict(state)
         figures: list[StoredFigure] = []
         alarms: dict[MonitoringAlarm, Mapping[str, Any]] = {}
-        # Nobody acts on the scores of a shadow.
-        for name, outcome in {} if day.shadow else watched_outcomes(day.policy).items():
+        for name, outcome in watched_outcomes(day.policy).items():
             last = day.day - maturity_of(outcome).days
             days = (last - PERIOD_BEGIN) % PERIOD_DAYS + 1
             if days % DAYS_A_WEEK:
@@ -121,6 +149,9 @@ class UpliftLook:
                 ACTED,
             )
         if holdout is None or customers is None:
+            # Nobody acts on the scores of a shadow. A retired version may have a period before.
+            if period.day.shadow:
+                return LookOutcome(state=state)
             reason = NO_HOLDOUT if holdout is None else NO_DECISIONS
             missing = period.figure("effect", no_figure(0, reason))
             return LookOutcome(figures=(missing,), state=state)

@@ -214,10 +214,10 @@ class MonitoringStore:
                 segment=segment,
             )
 
-    def served_versions(self, day: int) -> list[ServedVersion]:
-        """Return the versions that scored rows on a Unix day."""
+    def served_versions(self, first_day: int, last_day: int) -> list[ServedVersion]:
+        """Return the versions that scored rows in [first_day, last_day], Unix days."""
         with self._database.read_transaction() as connection:
-            return served_versions(connection, day)
+            return served_versions(connection, first_day, last_day)
 
     def first_day(self) -> int | None:
         """Return the Unix day of the oldest count; None: nothing was counted."""

@@ -18,12 +18,14 @@ class ServedVersion:
     version: str
     digest8: int
     rows: int
+    last_day: int
+    """Unix day of its newest rows in the period."""
     shadow: bool
     """Whether all of its rows were copies, so that no caller got a score of it."""
 
 
-def served_versions(connection: Connection, day: int) -> list[ServedVersion]:
-    """Return the versions with rows on a Unix day, by model and version."""
+def served_versions(connection: Connection, first_day: int, last_day: int) -> list[ServedVersion]:
+    """Return the versions with rows in [first_day, last_day], Unix days, by model and version."""
     answered = func.sum(cells.c.rows).filter(cells.c.role != UNSEEN_SHADOW)
     found = connection.execute(
         select(
@@ -31,16 +33,24 @@ def served_versions(connection: Connection, day: int) -> list[ServedVersion]:
             cells.c.version,
             cells.c.digest8,
             func.sum(cells.c.rows).label("rows"),
+            func.max(cells.c.start_hour).label("hour"),
             answered.label("answered"),
         )
-        .where(cells.c.start_hour >= day * DAY_HOURS)
-        .where(cells.c.start_hour < (day + 1) * DAY_HOURS)
+        .where(cells.c.start_hour >= first_day * DAY_HOURS)
+        .where(cells.c.start_hour < (last_day + 1) * DAY_HOURS)
         .where(cells.c.version != "", cells.c.segment == "", cells.c.rows > 0)
         .group_by(cells.c.model, cells.c.version, cells.c.digest8)
         .order_by(cells.c.model, cells.c.version)
     )
     return [
-        ServedVersion(row.model, row.version, int(row.digest8, 16), int(row.rows), not row.answered)
+        ServedVersion(
+            row.model,
+            row.version,
+            int(row.digest8, 16),
+            int(row.rows),
+            int(row.hour) // DAY_HOURS,
+            not row.answered,
+        )
         for row in found
     ]
 

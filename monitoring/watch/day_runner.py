@@ -8,12 +8,13 @@ and again leaves its day out, and the log says so, because other days and versio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import MonitoringStoreError
 from monitoring.looks.day_looks import DayLook, DayOfVersion, SealedFacts
 from monitoring.looks.person_looks import PersonCounter
+from monitoring.looks.uplift_look import days_after_service
 from monitoring.store.look_store import LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.served_versions import ServedVersion
@@ -83,9 +84,23 @@ class DayRunner:
             return None
         return first
 
-    def versions_of(self, day: int) -> list[ServedVersion]:
-        """Return the versions that were in service on a day."""
-        return self._store.served_versions(day)
+    def versions_of(
+        self, day: int, policies: Mapping[str, MonitoringPolicy]
+    ) -> list[ServedVersion]:
+        """Return the versions that were in service on a day, and those whose outcomes still come.
+
+        The latter have no rows on the day.
+        """
+        served = self._store.served_versions(day, day)
+        present = {(item.model, item.version) for item in served}
+        # The longest time after the last answer, and then that of each model.
+        models = {model: days_after_service(policy) for model, policy in policies.items()}
+        longest = max(models.values(), default=0)
+        for item in self._store.served_versions(day - longest, day - 1):
+            days = models.get(item.model, 0)
+            if (item.model, item.version) not in present and item.last_day >= day - days:
+                served.append(replace(item, rows=0))
+        return served
 
     def look_at(self, day: int, known: KnownVersions) -> bool:
         """Look at all versions of a day. False: a look failed, and is due again.
@@ -93,26 +108,18 @@ class DayRunner:
         Raises MonitoringStoreError when the database does not answer.
         """
         complete = True
-        for model, versions in self._by_model(day, known):
-            self._count_persons(model, day, versions)
+        served = self.versions_of(day, known.policies)
+        in_service = {(item.model, item.version) for item in served if item.rows}
+        for model, versions in _by_model(day, served, known):
+            present = [item for item in versions if (model, item.facts.version) in in_service]
+            self._count_persons(model, day, present)
             for given in versions:
                 for look in self._day_looks:
-                    complete = self._look(look, given) and complete
+                    if given in present or look.after_service:
+                        complete = self._look(look, given) and complete
         if complete:
             self._looks.save_look("", "", DAYS, day, LookOutcome())
         return complete
-
-    def _by_model(self, day: int, known: KnownVersions) -> Iterator[tuple[str, list[DayOfVersion]]]:
-        """Yield each model with its versions that can be looked at."""
-        by_model: dict[str, list[DayOfVersion]] = {}
-        for served in self.versions_of(day):
-            facts = known.facts.get((served.model, served.version))
-            if facts is not None:
-                policy = known.policies.get(served.model) or MonitoringPolicy()
-                by_model.setdefault(served.model, []).append(
-                    DayOfVersion(facts=facts, policy=policy, day=day, shadow=served.shadow)
-                )
-        yield from by_model.items()
 
     def _count_persons(self, model: str, day: int, versions: Sequence[DayOfVersion]) -> None:
         """Store the person-looks of the day, and on a Sunday those of the week."""
@@ -184,6 +191,21 @@ class DayRunner:
         if now >= end + READERS_WAIT_S:
             return True
         return all(_has_read(reader, end, now) for reader in self._store.reader_statuses())
+
+
+def _by_model(
+    day: int, served: Sequence[ServedVersion], known: KnownVersions
+) -> Iterator[tuple[str, list[DayOfVersion]]]:
+    """Yield each model with its versions that can be looked at."""
+    by_model: dict[str, list[DayOfVersion]] = {}
+    for item in served:
+        facts = known.facts.get((item.model, item.version))
+        if facts is not None:
+            policy = known.policies.get(item.model) or MonitoringPolicy()
+            by_model.setdefault(item.model, []).append(
+                DayOfVersion(facts=facts, policy=policy, day=day, shadow=item.shadow)
+            )
+    yield from by_model.items()
 
 
 def _has_read(reader: pb.ReaderStatus, end: int, now: float) -> bool:

@@ -42,7 +42,7 @@ UPLIFT_DAYS = 400
 """An older uplift is not written."""
 REFERENCE_FINDING = "reference"
 """Kind of the findings with which a person accepts days as a reference."""
-DAY_CHECK_S = 60.0
+DAY_CHECK_S = 20.0
 """Time between two looks at the clock for days that are over."""
 MINUTE_LAG_S = 20.0
 """Windows and batches of the last minute arrive within it."""
@@ -103,7 +103,8 @@ class ModelWatcher:
         await self._refresh()
         days = 0
         while (day := await self._in_thread(self._runner.due_day)) is not None:
-            served = await self._in_thread(partial(self._runner.versions_of, day))
+            policies = self._policies.policies
+            served = await self._in_thread(partial(self._runner.versions_of, day, policies))
             known = await self._known([(item.model, item.version) for item in served])
             if not await self._in_thread(partial(self._runner.look_at, day, known)):
                 break
@@ -146,17 +147,23 @@ class ModelWatcher:
         found = await self._in_thread(
             partial(self._looks.read_figures, day - UPLIFT_DAYS, day, kind="uplift")
         )
+        # The report shows one version of a model: that which most customers were scored by.
         for model in sorted({item.model for item in found}):
-            newest = max(item.last_day for item in found if item.model == model)
-            written = self._looks.look_state(model, "", UPLIFT_FINDING).position
-            finding = uplift_finding(
-                item for item in found if (item.model, item.last_day) == (model, newest)
+            newest = max(
+                (item for item in found if item.model == model and item.segment == ""),
+                key=lambda item: (item.last_day, item.figure.n),
             )
-            if finding is not None and newest > written:
+            written = self._looks.look_state(model, "", UPLIFT_FINDING).position
+            period = newest.model, newest.version, newest.last_day
+            finding = uplift_finding(
+                item for item in found if (item.model, item.version, item.last_day) == period
+            )
+            # The position says that the history has it.
+            if finding is not None and newest.last_day > written:
                 await self._registry.write_finding(finding)
-                await self._in_thread(
-                    partial(self._looks.save_look, model, "", UPLIFT_FINDING, newest, LookOutcome())
-                )
+                position = newest.last_day
+                save = partial(self._looks.save_look, model, "", UPLIFT_FINDING, position)
+                await self._in_thread(partial(save, LookOutcome()))
 
     async def _refresh(self) -> None:
         """Read policies and accepted references that are new."""

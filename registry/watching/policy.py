@@ -30,6 +30,8 @@ It is the section [monitoring] of `models/churn.toml`:
     [monitoring.acts]
     quality = "hold"               # note, hold, rollback or retrain
 
+An outcome named "acted" needs no policy: by it callers report that somebody acted on a score.
+
 policy_reader.py reads it. The sheet of defaults is §5 of the design of monitoring, as in
 docs/incidents.md.
 """

@@ -1,8 +1,8 @@
 """Evidence on the ratio of a group's rate to that of others. It is valid at every look.
 
-There are two bounds, 4/5 and 5/4 (29 CFR 1607.4(D)), and two null hypotheses at each: that the
-ratio is on the side of 1, and that it is on the other side. Rejecting the first says "outside",
-and rejecting the second at both bounds says "within".
+There are two bounds, 4/5 and 5/4 if nothing else is asked for (29 CFR 1607.4(D)), and two null
+hypotheses at each: that the ratio is on the side of 1, and that it is on the other side. Rejecting
+the first says "outside", and rejecting the second at both bounds says "within".
 
 Each e-process is the mean of two, and so is an e-process too:
 
@@ -26,11 +26,13 @@ alarms on average where an alarm is a mean M of A.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from stats.tilt import Grid, TiltState, log_add, log_sum, start_tilt, step_tilt
 
-RATIO_MIN, RATIO_MAX = 0.8, 1.25
+RATIO_MIN = 0.8
+"""The lower bound; the upper one is its inverse."""
 STEPS = (0.1, 0.2, 0.35, 0.6, 1.2)
 """Distances of the bets from a bound, as logarithms of the ratio."""
 RATE_MAX = 0.999
@@ -54,13 +56,18 @@ class RatioNull:
         return Grid(tuple(margin + self.direction * step for step in STEPS), margin)
 
 
-NULLS = {
-    "outside low": RatioNull(RATIO_MIN, -1),
-    "inside low": RatioNull(RATIO_MIN, 1),
-    "outside high": RatioNull(RATIO_MAX, 1),
-    "inside high": RatioNull(RATIO_MAX, -1),
-}
-GRIDS = {name: null.grid for name, null in NULLS.items()}
+@cache
+def nulls_of(ratio_min: float) -> dict[str, RatioNull]:
+    """Return the null hypotheses for the bounds *ratio_min* and its inverse."""
+    return {
+        "outside low": RatioNull(ratio_min, -1),
+        "inside low": RatioNull(ratio_min, 1),
+        "outside high": RatioNull(1.0 / ratio_min, 1),
+        "inside high": RatioNull(1.0 / ratio_min, -1),
+    }
+
+
+NULLS = nulls_of(RATIO_MIN)
 OUTSIDE = tuple(name for name in NULLS if name.startswith("outside"))
 """The null hypotheses that are true of a fair group."""
 
@@ -101,6 +108,7 @@ class RatioEvidence:
     tilts   null hypothesis -> state of its tilt. blocks  -> ln of the product of each bet's ratios.
     log_e_max  null hypothesis -> the largest ln E so far.
     log_m   null hypothesis of OUTSIDE -> ln M of each bet of a look, the tilt's first.
+    ratio_min  the lower bound.
     """
 
     counts: RateCounts
@@ -108,6 +116,7 @@ class RatioEvidence:
     blocks: dict[str, tuple[float, ...]]
     log_e_max: dict[str, float]
     log_m: dict[str, tuple[float, ...]]
+    ratio_min: float = RATIO_MIN
 
     def log_change(self, name: str) -> float:
         """Return ln of the mean M against *name* of OUTSIDE: a change that began at any look."""
@@ -122,6 +131,7 @@ class RatioEvidence:
         """Return the state as JSON values; `ratio_evidence_from` reads them back exactly."""
         counts = self.counts
         return {
+            "ratio_min": self.ratio_min,
             "counts": [counts.people, counts.events, counts.rest_people, counts.rest_events],
             "nulls": {
                 name: {
@@ -157,6 +167,7 @@ def ratio_evidence_from(definition: dict[str, Any]) -> RatioEvidence:
         {name: tuple(state["blocks"]) for name, state in nulls.items()},
         {name: state["log_e_max"] for name, state in nulls.items()},
         {name: _with_infinity(definition["log_m"][name]) for name in OUTSIDE},
+        definition.get("ratio_min", RATIO_MIN),
     )
 
 
@@ -169,14 +180,15 @@ def _with_infinity(logs: list[float | None]) -> tuple[float, ...]:
     return tuple(-math.inf if value is None else value for value in logs)
 
 
-def start_ratio_evidence() -> RatioEvidence:
-    """Return the evidence before the first look: every E is 1."""
+def start_ratio_evidence(ratio_min: float = RATIO_MIN) -> RatioEvidence:
+    """Return the evidence before the first look: every E is 1. *ratio_min*  0 to 1, the bound."""
     return RatioEvidence(
         NO_PEOPLE,
-        {name: start_tilt(GRIDS[name]) for name in NULLS},
+        {name: start_tilt(null.grid) for name, null in nulls_of(ratio_min).items()},
         dict.fromkeys(NULLS, (0.0,) * len(STEPS)),
         dict.fromkeys(NULLS, 0.0),
         dict.fromkeys(OUTSIDE, (-math.inf,) * (2 * len(STEPS))),
+        ratio_min,
     )
 
 
@@ -191,8 +203,10 @@ def add_look(evidence: RatioEvidence, look: RateCounts) -> RatioEvidence:
     if not look.people or not look.rest_people:
         return evidence
     share = look.people / (look.people + look.rest_people)
+    # The evidence since the first look, by both e-processes.
+    nulls = nulls_of(evidence.ratio_min)
     tilts = {
-        name: step_tilt(GRIDS[name], state, look.events, look.rest_events, share)
+        name: step_tilt(nulls[name].grid, state, look.events, look.rest_events, share)
         for name, state in evidence.tilts.items()
     }
     blocks = {
@@ -202,23 +216,29 @@ def add_look(evidence: RatioEvidence, look: RateCounts) -> RatioEvidence:
                 evidence.blocks[name], _block_gains(null, look, evidence.counts), strict=True
             )
         )
-        for name, null in NULLS.items()
+        for name, null in nulls.items()
     }
+    # The evidence of a change at any look.
     log_m = {
         name: tuple(
             log_add(m, 0.0) + gain
             for m, gain in zip(
-                evidence.log_m[name], look_gains(name, look, evidence.counts), strict=True
+                evidence.log_m[name],
+                look_gains(name, look, evidence.counts, evidence.ratio_min),
+                strict=True,
             )
         )
         for name in OUTSIDE
     }
-    after = RatioEvidence(evidence.counts + look, tilts, blocks, evidence.log_e_max, log_m)
+    counts, ratio = evidence.counts + look, evidence.ratio_min
+    after = RatioEvidence(counts, tilts, blocks, evidence.log_e_max, log_m, ratio)
     largest = {name: max(after.log_e(name), evidence.log_e_max[name]) for name in NULLS}
     return replace(after, log_e_max=largest)
 
 
-def look_gains(name: str, look: RateCounts, earlier: RateCounts) -> tuple[float, ...]:
+def look_gains(
+    name: str, look: RateCounts, earlier: RateCounts, ratio_min: float = RATIO_MIN
+) -> tuple[float, ...]:
     """Return ln e of one look for each bet against *name*: the tilt's bets, then the blocks'.
 
     earlier  all people of the looks before, whose rates the blocks bet on.
@@ -229,8 +249,9 @@ def look_gains(name: str, look: RateCounts, earlier: RateCounts) -> tuple[float,
         return (0.0,) * (2 * len(STEPS))
     share = look.people / (look.people + look.rest_people)
     events = look.events + look.rest_events
-    tilt = (look.events * gain - events * cost for gain, cost in GRIDS[name].stakes(share))
-    return (*tilt, *_block_gains(NULLS[name], look, earlier))
+    null = nulls_of(ratio_min)[name]
+    tilt = (look.events * gain - events * cost for gain, cost in null.grid.stakes(share))
+    return (*tilt, *_block_gains(null, look, earlier))
 
 
 def _block_gains(null: RatioNull, look: RateCounts, earlier: RateCounts) -> tuple[float, ...]:

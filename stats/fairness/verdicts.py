@@ -1,6 +1,7 @@
 """Verdicts on each group: outside, within, or not enough data. They hold at every look.
 
-    outside          the ratio to the others is below 4/5 or above 5/4, beyond doubt
+    outside          the ratio to the others is below 4/5 or above 5/4, beyond doubt, or outside of
+                     other bounds that were asked for
     within           it is between, beyond doubt
     not enough data  neither is clear yet; the sentence says how many people are needed
 
@@ -18,7 +19,13 @@ import numpy as np
 
 from stats.accuracy.harm import calibration_evidence, calibration_holds
 from stats.accuracy.labelled_bins import LabelledBins
-from stats.fairness.ratio_evidence import NULLS, OUTSIDE, RateCounts, RatioEvidence
+from stats.fairness.ratio_evidence import (
+    NULLS,
+    OUTSIDE,
+    RATIO_MIN,
+    RateCounts,
+    RatioEvidence,
+)
 from stats.figure import Figure, Z, figure_difference, no_figure, not_enough, wilson_figure
 from stats.tilt import log_add
 
@@ -29,6 +36,8 @@ FALSE_DISCOVERIES = 0.05
 PEOPLE_FACTOR = 157.5
 """People needed to tell a ratio of 1 from .8 at a rate p: PEOPLE_FACTOR (1 - p) / p."""
 RATE_NEEDED_MIN = 0.001
+LOG_BOUND_MIN = 0.01
+"""No number of people tells a ratio of 1 from a bound that is closer to it."""
 METRICS = ("selection_rate", "tpr", "fpr", "calibration")
 
 
@@ -79,10 +88,11 @@ class MetricVerdict:
         }
 
 
-def people_needed(rate: float) -> int:
-    """Return how many people of a group tell a ratio of 1 from .8, by the others' *rate*."""
+def people_needed(rate: float, ratio_min: float = RATIO_MIN) -> int:
+    """Return how many people of a group tell a ratio of 1 from a bound, by the others' *rate*."""
     p = min(max(rate, RATE_NEEDED_MIN), 1.0)
-    return max(math.ceil(PEOPLE_FACTOR * (1.0 - p) / p), 30)
+    closer = math.log(RATIO_MIN) / min(math.log(ratio_min), -LOG_BOUND_MIN)
+    return max(math.ceil(PEOPLE_FACTOR * closer**2 * (1.0 - p) / p), 30)
 
 
 def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> MetricVerdict:
@@ -99,14 +109,17 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     # "Outside" needs the error rate shared among all comparisons, "within" both sides rejected.
     verdict = GroupVerdict.NOT_ENOUGH_DATA
     rest_rate = counts.rest_events / counts.rest_people if counts.rest_people else 0.0
-    text = _n_of_needed(min(counts.people, counts.rest_people), rest_rate, "people")
+    low, high = evidence.ratio_min, 1.0 / evidence.ratio_min
+    text = _n_of_needed(min(counts.people, counts.rest_people), rest_rate, "people", low)
     if outside[side] >= math.log(2 * comparisons / ALPHA):
         verdict = GroupVerdict.OUTSIDE
-        text = f"outside: the ratio is {'below 0.8' if side.endswith('low') else 'above 1.25'}"
+        beyond = f"below {low:.3g}" if side.endswith("low") else f"above {high:.3g}"
+        text = f"outside: the ratio is {beyond}"
     elif min(evidence.log_e(name) for name in NULLS if name.startswith("inside")) >= math.log(
         WITHIN_E
     ):
-        verdict, text = GroupVerdict.WITHIN, "within: the ratio is between 0.8 and 1.25"
+        verdict = GroupVerdict.WITHIN
+        text = f"within: the ratio is between {low:.3g} and {high:.3g}"
     now = log_add(*(evidence.log_e(name) for name in outside)) - math.log(2.0)
     largest = max(evidence.log_change(name) for name in OUTSIDE)
     change = None if largest == -math.inf else largest
@@ -205,13 +218,13 @@ def calibration_verdict(
     )
 
 
-def _n_of_needed(people: int, rate: float, of: str) -> str:
+def _n_of_needed(people: int, rate: float, of: str, ratio_min: float = RATIO_MIN) -> str:
     """Return how many people are there of those needed.
 
     A ratio near a bound needs more people than a ratio of 1, so the number doubles until it is
     above those who are there.
     """
-    needed = people_needed(rate)
+    needed = people_needed(rate, ratio_min)
     while needed <= people:
         needed *= 2
     return not_enough(people, needed, of)

@@ -202,7 +202,7 @@ async def gateway_fixture(
     models = {routes.model: routes.shape for routes in parts.route_table.all()}
     parts.server.configure(models)
     parts.metrics.set_deployed(dict.fromkeys(models, ()))
-    port = await parts.server.listen("127.0.0.1", 0, unix)
+    port = await parts.server.listen(settings.host, 0, unix)
     await parts.server.show_health({"": True, **dict.fromkeys(models, True)})
     running = asyncio.create_task(parts.pipeline.run())
     try:

@@ -7,17 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gateway.__main__ import main as gateway_main
 from host.processes import (
     cpu_seconds,
     is_alive,
     open_descriptors,
     peak_rss_bytes,
+    platform_refusal,
     rss_bytes,
     start_ticks,
 )
+from turnout.__main__ import main as turnout_main
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and prctl are Linux")
 
@@ -165,3 +169,19 @@ def test_die_with_parent_says_so_when_the_parent_is_another_process() -> None:
         assert printed.split() == ["False", "True", "True"]
     else:
         assert printed.split() == ["True", "True", "True"]
+
+
+def test_platform_without_a_gateway_is_named_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The gateway and `turnout up` end before they make a file. Linux is not refused."""
+    assert platform_refusal() == ""
+    monkeypatch.setattr("host.processes.sys", SimpleNamespace(platform="darwin"))
+    assert gateway_main([f"--set=folder={tmp_path / 'gateway'}"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        turnout_main(["up", "--folder", str(tmp_path / "state")])
+    assert ended.value.code == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed.count("this is darwin") == 2
+    assert printed.count("Run it in a container") == 2
+    assert list(tmp_path.iterdir()) == []

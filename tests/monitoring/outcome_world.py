@@ -1,5 +1,6 @@
 """A store of monitoring with cohorts whose outcomes are known, for the tests of looks."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from journal.prediction_id import hash_model_name
 from monitoring.cells.cell import CALLS, ROWS, CellCounts, CellKey, cell_to_proto, score_column
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.cells.outcome_columns import DELAY_DAYS, OutcomeKind, id_digest, outcome_column
-from monitoring.looks.day_looks import DayOfVersion, SealedFacts
+from monitoring.looks.day_looks import DayLook, DayOfVersion, SealedFacts
 from monitoring.store.cell_rows import digest_text
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MonitoringDatabase
@@ -28,6 +29,8 @@ from tests.monitoring.served import DIGEST8, EDGES, churn_bins
 FIRST_DAY = 20_000
 """Unix day of a Friday in 2024."""
 DAY_MS = 86_400_000
+CHURN_DAYS = 3
+"""Horizon and grace of CHURN."""
 CHURN = OutcomePolicy(positive_when=">= 1", horizon="2d", grace="1d", absent="negative")
 
 Floats = NDArray[np.float64]
@@ -252,3 +255,44 @@ def report_rows(
         )
         for row, value in values.items()
     ]
+
+
+def draw_scores(seed: int, rows: int = 800) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return scores like those of a model of churn."""
+    return np.random.default_rng(seed).beta(2, 5, rows)
+
+
+def add_days(
+    world: OutcomeWorld,
+    first: int,
+    count: int,
+    *,
+    shift: float = 0.0,
+    noise: float = 0.0,
+    rows: int = 800,
+    delay: int = 0,
+    holdout: bool = False,
+) -> None:
+    """Add calibrated cohorts, or some whose outcomes are shifted in log-odds or follow less."""
+    for day in range(first, first + count):
+        scores = draw_scores(day, rows)
+        rng = np.random.default_rng(day + 10**6)
+        margins = np.log(scores / (1 - scores)) + shift + noise * rng.normal(size=rows)
+        positive = rng.random(rows) < 1 / (1 + np.exp(-margins))
+        delays = rng.integers(delay, delay + 2, rows)
+        world.add_cohort(day, scores, positive, delays=delays, holdout=holdout)
+
+
+def look_through(
+    look: DayLook,
+    first: int,
+    last: int,
+    state: Mapping[str, Any] | None = None,
+    facts: SealedFacts | None = None,
+) -> list[LookOutcome]:
+    """Look at each day as the runner does, with the state of the day before as JSON."""
+    found: list[LookOutcome] = []
+    for number in range(first, last + 1):
+        saved = json.loads(json.dumps(found[-1].state if found else state or {}))
+        found.append(look.look(churn_day(number, facts=facts), saved))
+    return found

@@ -13,6 +13,9 @@ from turnout.processes.local_system import SystemPlan
 from turnout.processes.system_file import SystemAddresses
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from project.definitions import ProjectDefinitions
     from registry.client import RegistryClient
     from turnout.cli.rollout_client import RolloutClient
@@ -63,6 +66,8 @@ class DemoContext:
     traffic: TrafficProcess | None = None
     files: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     """For champion, candidate and each bad version: its files, by name."""
+    labelled_rows: "NDArray[np.float32] | None" = None
+    """(N, F) the inputs of the candidate's labelled rows; the training act keeps them."""
     versions: dict[str, str] = field(default_factory=dict)
     """For champion, candidate and each bad version: its label."""
     bad_versions: list[BadVersionResult] = field(default_factory=list)

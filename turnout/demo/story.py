@@ -38,6 +38,8 @@ PROMISES = {
     "NaN": "a version that answers NaN; production answers instead",
     "Too slow": "a version that is 80 ms slower; production answers instead after 50 ms",
     "Crash": "a version that crashes its shadow process; no worker dies",
+    "Monitoring": "a past week in which euros became cents: found, dated, one incident",
+    "Explanation": "a customer's score, input by input; the five measures of the operation",
     "Audit": "every outcome on disk, every change in a hash-chained history",
     "Customers": "every call counted; none failed",
 }
@@ -49,7 +51,7 @@ def _acts() -> dict[str, DemoAct]:
 
     Their imports (scikit-learn, DuckDB, ONNX, gRPC) take seconds, so the page is shown before.
     """
-    from turnout.demo import audit_acts, deploy_acts, feature_acts, version_acts
+    from turnout.demo import audit_acts, deploy_acts, feature_acts, monitoring_acts, version_acts
 
     return {
         "Features": feature_acts.features,
@@ -61,6 +63,8 @@ def _acts() -> dict[str, DemoAct]:
         "NaN": deploy_acts.nan_rollback,
         "Too slow": deploy_acts.slow_rollback,
         "Crash": deploy_acts.crash_rollback,
+        "Monitoring": monitoring_acts.monitoring,
+        "Explanation": monitoring_acts.explanation,
         "Audit": audit_acts.audit,
         "Customers": audit_acts.customers,
     }

@@ -43,6 +43,7 @@ async def training(context: DemoContext, step: Step) -> None:
     champion, candidate = await asyncio.to_thread(_train_versions, context, step)
     step.note = "making bad versions from the candidate"
     drills = await asyncio.to_thread(_make_bad_versions, candidate)
+    context.labelled_rows = candidate.rows
     context.files = {
         # The candidate's expected shift names the champion by its id, so the champion is sealed
         # with the same author and time as for training.

@@ -54,7 +54,7 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "version": (TEXT, "label of the version"),
         "role": (TEXT, "production, canary, pinned, fallback or shadow"),
         "holdout": ("BOOLEAN", "whether the customers are of the control group"),
-        "segment": (TEXT, "segment by the policy; empty: none"),
+        "segment": (TEXT, "such as tenure=new, which overlap; empty: all rows, once"),
         "begins": (MOMENT, "when the cell begins, UTC"),
         "hours": (WHOLE, "1, 24 or 168: older cells are rolled up"),
         "calls": (WHOLE, "calls"),

@@ -141,7 +141,7 @@ def _outcomes(
         yield SuggestedValue(table, "grace", f"{grace}d", "until a decided outcome has arrived")
         absent = "negative" if is_binary else "unknown"
         yield SuggestedValue(table, "absent", absent, "what no report within both means")
-        yield SuggestedValue(table, "value", 0.0, "NOT KNOWN: money of one outcome")
+        yield SuggestedValue(table, "value", 0.0, "NOT KNOWN: money of one outcome, < 0: a loss")
         yield SuggestedValue(table, "cost", 0.0, "NOT KNOWN: money of one act on a score")
 
 

@@ -15,7 +15,7 @@ from features.online.store_server import StoreServerError, find_or_start, ping
 from features.online.store_url import StoreUrlError, parse_store_url
 from features.online.store_users import READER, make_passwords, password_file, url_for_user
 from gateway.errors import SettingsError
-from gateway.ingress_choice import IngressChoice, check_built, is_built
+from gateway.ingress_choice import IngressChoice, check_gateway_runs_here, is_built
 from host.addresses import host_to_call, is_loopback, join_address
 from host.files import replace_file
 from host.processes import start_ticks
@@ -62,8 +62,7 @@ class SystemPlan:
     """Where the gateway's gRPC server listens; port 0: any free one."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
-    """Where the supervisor's pages are. Beyond loopback they need the token that *identities*
-    make."""
+    """Where the supervisor's pages are. Beyond loopback they need *identities*."""
     ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
     """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
@@ -325,8 +324,8 @@ def _make_certificate(folder: Path) -> Path:
 def _check_pages(plan: SystemPlan) -> None:
     if plan.identities is None and not is_loopback(join_address(plan.metrics_host, 0)):
         raise StartError(
-            f"the pages at {plan.metrics_host} would show other machines what is deployed and "
-            "called; give the system --identities, so that the pages ask for a token"
+            f"pages at {plan.metrics_host} show other machines what is deployed; "
+            "give the system --identities, so that the pages ask for a token"
         )
 
 
@@ -371,7 +370,7 @@ async def run_system(
     # What can be refused is refused before the first process starts.
     _check_pages(plan)
     try:
-        check_built(plan.ingress, available=is_built())
+        check_gateway_runs_here(plan.ingress, available=is_built())
     except SettingsError as error:
         raise StartError(str(error)) from error
     if plan.store_url:

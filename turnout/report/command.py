@@ -43,7 +43,12 @@ def print_report(
     They are computed from the history alone; `turnout audit list` shows the entries.
     """
     context: CommandContext = ctx.obj
-    value = report_of(asyncio.run(read_inputs(context, days)))
+
+    async def read() -> ReportInputs:
+        async with clients.open_registry(context) as client:
+            return await read_inputs(client, days)
+
+    value = report_of(asyncio.run(read()))
     screen = terminal(context.json)
     screen.result(value, *_tables(value, with_entries=entries))
     if plot is not None:
@@ -53,26 +58,25 @@ def print_report(
         screen.hint("Next: turnout report --entries names the history entries behind each number.")
 
 
-async def read_inputs(context: CommandContext, days: int) -> ReportInputs:
+async def read_inputs(client: "RegistryClient", days: int) -> ReportInputs:
     """Read the whole history, and the newest definitions of each project that it names."""
     now_ms = time.time_ns() // 1_000_000
     facts: list[Fact] = []
     policies: dict[str, bool] = {}
     policy_entries: dict[str, int] = {}
-    async with clients.open_registry(context) as client:
-        async with aclosing(client.read_history()) as blocks:
-            async for block, _ in blocks:
-                facts += history_facts(block)
-        # The history has a project's definitions by their digest, and the registry has them whole.
-        applied = {fact.after["name"]: fact for fact in facts if fact.action == "apply project"}
-        ideas = await _first_revisions(client, facts)
-        for name, fact in applied.items():
-            revision = await client.get_project(name, fact.after["revision"])
-            if revision is None or revision.digest != fact.after["digest"]:
-                continue
-            for model, settings in json.loads(revision.definitions).get("models", {}).items():
-                policies[model] = settings.get("monitoring") is not None
-                policy_entries[model] = fact.seq
+    async with aclosing(client.read_history()) as blocks:
+        async for block, _ in blocks:
+            facts += history_facts(block)
+    # The history has a project's definitions by their digest, and the registry has them whole.
+    applied = {fact.after["name"]: fact for fact in facts if fact.action == "apply project"}
+    ideas = await _first_revisions(client, facts)
+    for name, fact in applied.items():
+        revision = await client.get_project(name, fact.after["revision"])
+        if revision is None or revision.digest != fact.after["digest"]:
+            continue
+        for model, settings in json.loads(revision.definitions).get("models", {}).items():
+            policies[model] = settings.get("monitoring") is not None
+            policy_entries[model] = fact.seq
     return ReportInputs(
         tuple(facts),
         now_ms,

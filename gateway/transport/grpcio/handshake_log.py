@@ -17,6 +17,8 @@ from gateway.transport.server import HandshakeRefusal
 
 LINE_OF_GRPC = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w.]+:\d+\] ")
 """How each message of gRPC begins. A message may have further lines."""
+FURTHER_LINE = re.compile(rb"$|=== Source Location Trace|src/core/| shutdown=")
+"""How the further lines of such a message begin. Any other line is somebody else's."""
 FAILED = re.compile(rb"CallNextHandshakerLocked: error=UNKNOWN: (.*)")
 ARGUMENTS, OF_SERVER = b" args={", b"grpc.internal.server_credentials="
 """The end of such a message, and what it has if this process is the server of the connection."""
@@ -104,9 +106,8 @@ class HandshakeLog:
                 failed = FAILED.search(line)
                 self._failed = failed[1] if failed else b""
                 self._hidden = line.startswith(b"I") or b"Log level INFO" in line
-            elif not self._failed:
-                # The further lines of such a message all belong to a handshake.
-                self._hidden = False
+            elif not FURTHER_LINE.match(line):
+                self._failed, self._hidden = b"", False
             if self._failed and ARGUMENTS in line:
                 self._count(line)
             if self._shows_all or not self._hidden:

@@ -251,12 +251,13 @@ class GrpcioServer:
             self._health, self._server
         )
         # The port, at each address of the host. If it is 0, the first address picks it.
-        tls = TlsFiles(self._settings) if self._settings.tls_certificate else None
         self._port = port
         for name in hosts_to_listen_at(host):
             address = join_address(name, self._port)
-            if tls is not None:
-                self._port = self._server.add_secure_port(address, tls.credentials())
+            if self._settings.tls_certificate:
+                # Each notices by itself that the files have changed.
+                credentials = TlsFiles(self._settings).credentials()
+                self._port = self._server.add_secure_port(address, credentials)
             else:
                 self._port = self._server.add_insecure_port(address)
         if unix:

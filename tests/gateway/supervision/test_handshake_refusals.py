@@ -133,6 +133,12 @@ src/core/util/status_helper.cc:68
 endpoint_peer_address=ipv4:127.0.0.1:50166, grpc.internal.server_credentials=0x7f}}
 """
 FAILED_CLIENT = FAILED_SERVER.replace(b"server_credentials", b"channel_credentials")
+HANDSHAKE_OF_CLIENT_THAT_LEFT = b"""\
+I1130 18:58:18.530670   23136 handshaker.cc:155] CallNextHandshakerLocked: error=UNAVAILABLE: read
+=== Source Location Trace: ===
+src/core/lib/event_engine/posix_engine/posix_engine.cc:309
+
+"""
 OTHER_LINES = b"""\
 W1130 18:57:57.305627   22259 other.cc:102] a warning of gRPC
 2026-11-30 19:00:00,000 gateway opened port=85
@@ -143,7 +149,9 @@ terminate called after throwing an instance
 def test_handshake_log_counts_those_of_the_server_and_passes_on_the_rest() -> None:
     """A handshake with the registry, where this process is the client, is counted elsewhere."""
     log = HandshakeLog()
-    lines = (FAILED_SERVER + OTHER_LINES + FAILED_CLIENT + FAILED_SERVER).splitlines()
+    lines = (
+        FAILED_SERVER + HANDSHAKE_OF_CLIENT_THAT_LEFT + OTHER_LINES + FAILED_CLIENT + FAILED_SERVER
+    ).splitlines()
     assert list(log.pass_on(lines)) == OTHER_LINES.splitlines()
     (refusal,) = log.take()
     assert (refusal.reason, refusal.handshakes) == ("no_certificate", 2)

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from base64 import b64decode
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -219,5 +221,24 @@ def test_model_infer_and_predict_count_into_the_same_window() -> None:
             row = Row(keys=["S1"], inputs=[1, 2, 3])
             await gateway.predict(PredictRequest(model="churn", rows=[row]))
             assert closed_windows(gateway)["PRODUCTION"].calls.answered == 2
+
+    asyncio.run(walk())
+
+
+def test_methods_of_triton_that_the_page_lists_are_not_there() -> None:
+    """A tool that needs one learns it at once; docs/calling.md says what to use instead."""
+    page = (Path(__file__).parents[3] / "docs" / "calling.md").read_text(encoding="utf-8")
+    table = page.partition("| method of Triton | use |\n")[2].partition("\n\n")[0]
+    methods = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row)[:3]]
+    methods = [name for name in methods if name.startswith(("Model", "Repository"))]
+    methods.remove("ModelMetadata")  # named as the way out
+    assert len(methods) == 6
+
+    async def walk() -> None:
+        async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
+            for method in methods:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(gateway, method, oip.ModelMetadataRequest(), oip.ModelInferResponse)
+                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     asyncio.run(walk())

@@ -5,6 +5,7 @@ import datetime
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -85,14 +86,20 @@ def write_files(folder: Path, server: Certificate, clients: Certificate | None) 
 
 
 def tls_channel(
-    port: int, authority: Certificate, client: Certificate | None = None
+    port: int,
+    authority: Certificate,
+    client: Certificate | None = None,
+    address: str = "127.0.0.1",
 ) -> grpc.aio.Channel:
     """Open a channel that trusts *authority*, with or without a client certificate."""
     credentials = grpc.ssl_channel_credentials(
         authority.pem, client.key if client else None, client.pem if client else None
     )
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.secure_channel(f"localhost:{port}", credentials, options)
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.ssl_target_name_override", "localhost"),
+    ]
+    return grpc.aio.secure_channel(f"{address}:{port}", credentials, options)
 
 
 async def answered(channel: grpc.aio.Channel) -> bool:
@@ -128,7 +135,9 @@ def test_tls_uses_a_new_certificate_for_new_connections_and_keeps_open_ones(tmp_
     old, new = Certificate("old"), Certificate("new")
 
     async def walk() -> None:
-        settings = write_files(tmp_path, Certificate("localhost", old), None)
+        settings = replace(
+            write_files(tmp_path, Certificate("localhost", old), None), host="localhost"
+        )
         async with (
             gateway_fixture({"1": tiny_files()}, DEPLOYMENT, settings=settings) as gateway,
             tls_channel(gateway.port, old) as before,
@@ -137,13 +146,14 @@ def test_tls_uses_a_new_certificate_for_new_connections_and_keeps_open_ones(tmp_
             (tmp_path / "server.pem").write_bytes(b"half a certifi")
             write_files(tmp_path, Certificate("localhost", new), None)
 
-            async def changed() -> bool:
-                async with tls_channel(gateway.port, new) as channel:
+            async def changed(address: str) -> bool:
+                async with tls_channel(gateway.port, new, address=address) as channel:
                     return await answered(channel)
 
-            async with asyncio.timeout(10.0):
-                while not await changed():  # noqa: ASYNC110  no event announces the reload
-                    await asyncio.sleep(0.1)
+            async with asyncio.timeout(20.0):
+                for address in ("127.0.0.1", "[::1]"):
+                    while not await changed(address):  # noqa: ASYNC110  no event announces the reload
+                        await asyncio.sleep(0.1)
             assert await answered(before)
             async with tls_channel(gateway.port, old) as late:
                 assert not await answered(late)

@@ -158,6 +158,6 @@ def test_row_of_a_shadow_gives_no_segment(tmp_path: Path) -> None:
     batch.role = bytes([5, 5])
     counted.push(served=batch, events=[event(batch, 0, 0, 1)], by=rules(tenure=TENURE))
     counted.decisions.compact()
-    counted.push(events=[event(batch, 0, 1, 1)], by=rules(tenure=TENURE))
+    counted.push(events=[event(batch, 1, 0, 1)], by=rules(tenure=TENURE))
     assert (counted.positive(""), counted.positive("tenure=new")) == (2, 0)
     counted.store.close()

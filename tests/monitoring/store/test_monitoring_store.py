@@ -18,10 +18,12 @@ from monitoring.cells.cell import CellCounts, CellKey, cell_to_proto
 from monitoring.cells.outcome_columns import OutcomeKind
 from monitoring.errors import BadCellError, MonitoringStoreError, SequenceError
 from monitoring.store.cell_rows import Retention, start_of, sum_of_cells
+from monitoring.store.cohort_store import CohortStore
 from monitoring.store.database import MIGRATIONS, MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.tables import DAY, HOUR, WEEK, outcomes, schema
 from monitoring.store.window_counts import WindowBatchRows
+from monitoring.watch.minute_counts import MinuteCounts
 from protos import monitoring_pb2 as pb
 from tests.monitoring.served import AT_NS, DIGEST8, churn_bins
 
@@ -151,8 +153,14 @@ def test_rows_of_segments_are_counted_once_in_figures_of_all_rows(
     part.segment = "tenure=new"
     store.push(batch(1, cell(10), part))
     assert total(store).rows == store.coverage(0, FOREVER)[0].rows == 10
-    assert store.served_versions(HOUR_0 // 24)[0].rows == 10
+    assert store.served_versions(HOUR_0 // 24, HOUR_0 // 24)[0].rows == 10
     assert store.rows_by_model(0, FOREVER) == {"churn": 10}
+    days = HOUR_0 // 24, HOUR_0 // 24
+    cohort = CohortStore(store._database).day_cells("churn", "7", *days, ["score:"])
+    assert [item.counts.counts("score:churned").tolist() for item in cohort] == [[0, 10]]
+    counts = MinuteCounts(store.find_version)
+    counts.note_cells(batch(1, cell(10), part))
+    assert counts.take_shares()["churn", "7", False].rows == {"gateway-1": 10}
     (found,) = store.read_cells(0, FOREVER, segment="tenure=new")
     assert found.counts.rows == 4
     assert len(store.read_cells(0, FOREVER, segment=None)) == 2

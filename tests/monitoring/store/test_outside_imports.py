@@ -187,32 +187,30 @@ def test_scores_that_are_no_probabilities_have_bins_of_their_first_import(
         imported.scores([score("C1", 1.5, 0, "p")])
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"model": "churn"}, "'churn' is no model elsewhere.*Known are: nps"),
-        ({"scores": np.array([0.5, np.nan], "<f4").tobytes()}, "NaN or infinite"),
-        ({"at_unix_ms": np.array([AT_MS, NOW_MS + DAY_MS], "<i8").tobytes()}, "in the future"),
-        ({"at_unix_ms": np.array([AT_MS, 0], "<i8").tobytes()}, "older than the five years"),
-        ({"scores": bytes(4)}, "2 times and 1 scores"),
-        ({"scores": bytes(7)}, "column of scores is cut"),
-        ({"keys": ["C1"]}, "1 keys"),
-        ({"keys": ["C1", ""]}, "a key is empty"),
-        ({"predictions": ["p1"]}, "1 predictions"),
-        ({"content_digest": b"short"}, "32 bytes"),
-        ({"at_unix_ms": b"", "scores": b"", "keys": []}, "a part has 1 to"),
-    ],
-)
-def test_bad_part_is_refused_and_nothing_is_stored(
-    imported: Imported, change: dict[str, object], fault: str
-) -> None:
+BAD_PARTS: list[tuple[dict[str, object], str]] = [
+    ({"model": "churn"}, "'churn' is no model elsewhere.*Known are: nps"),
+    ({"scores": np.array([0.5, np.nan], "<f4").tobytes()}, "NaN or infinite"),
+    ({"at_unix_ms": np.array([AT_MS, NOW_MS + DAY_MS], "<i8").tobytes()}, "in the future"),
+    ({"at_unix_ms": np.array([AT_MS, 0], "<i8").tobytes()}, "older than the five years"),
+    ({"scores": bytes(4)}, "2 times and 1 scores"),
+    ({"scores": bytes(7)}, "column of scores is cut"),
+    ({"keys": ["C1"]}, "1 keys"),
+    ({"keys": ["C1", ""]}, "a key is empty"),
+    ({"predictions": ["p1"]}, "1 predictions"),
+    ({"content_digest": b"short"}, "32 bytes"),
+    ({"at_unix_ms": b"", "scores": b"", "keys": []}, "a part has 1 to"),
+]
+
+
+def test_bad_part_is_refused_and_nothing_is_stored(imported: Imported) -> None:
     """A program may send what the command never sends."""
-    (part,) = scores_parts("nps", [score("C1", 0.5), score("C2", 0.5)])
-    for name, value in change.items():
-        part.ClearField(name)
-        part.MergeFrom(pb.ScoresPart(**{name: value}))  # type: ignore[arg-type]
-    with pytest.raises(BadImportError, match=fault):
-        imported.take(part)
+    for change, fault in BAD_PARTS:
+        (part,) = scores_parts("nps", [score("C1", 0.5), score("C2", 0.5)])
+        for name, value in change.items():
+            part.ClearField(name)
+            part.MergeFrom(pb.ScoresPart(**{name: value}))  # type: ignore[arg-type]
+        with pytest.raises(BadImportError, match=fault):
+            imported.take(part)
     assert imported.store.read_cells(0, 10**9) == []
     assert imported.decisions.rows() == 0
 
@@ -228,6 +226,7 @@ def test_bad_outcomes_are_refused(imported: Imported) -> None:
         imported.take(part)
 
 
+@pytest.mark.walk
 def test_person_is_removed_from_models_elsewhere(imported: Imported) -> None:
     """Whatever the person is called there; the scores of others stay."""
     imported.scores([score("C1", 0.25), score("C2", 0.5)])

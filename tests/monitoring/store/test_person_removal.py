@@ -143,6 +143,7 @@ def monitored(tmp_path: Path, database_url: str) -> Iterator[Monitored]:
     opened.store.close()
 
 
+@pytest.mark.walk
 def test_person_is_removed_from_files_blocks_and_outcomes(monitored: Monitored) -> None:
     """By a row of theirs, by their key hash, and by ids that journals had; others keep all bits."""
     in_files = [

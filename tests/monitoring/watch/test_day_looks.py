@@ -1,12 +1,19 @@
 """What looks know of a version comes from its sealed files."""
 
+import json
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 from features.contract import ModelContract, ViewUse
 from features.views import Feature, View
-from monitoring.looks.day_looks import facts_of_files
+from monitoring.looks.day_looks import DayLook, facts_of_files
+from monitoring.looks.estimate_look import EstimateLook
+from monitoring.looks.fairness_look import FairnessLook
+from monitoring.looks.quality_look import QualityLook
+from monitoring.looks.uplift_look import UpliftLook
 from registry.bundle import seal_files
+from tests.monitoring.outcome_world import FIRST_DAY, OutcomeWorld, churn_day, churn_facts
 from tests.tiny_models import tiny_contract, tiny_files
 
 VIEW = View(
@@ -43,3 +50,21 @@ def test_facts_are_those_of_the_files() -> None:
     assert facts.views == {"plan:kind": "plan", "plan:spend": "plan"}
     assert facts.dictionaries == {"plan:kind": ("prepaid", "contract")}
     assert facts.entities == ("subscriber",)
+
+
+def test_looks_are_what_the_runner_asks(tmp_path: Path) -> None:
+    """Each has a name of its own, and says nothing of a day without rows."""
+    world = OutcomeWorld(tmp_path)
+    looks: tuple[DayLook, ...] = (
+        QualityLook(world.cohorts),
+        EstimateLook(world.cohorts),
+        UpliftLook(world.cohorts, lambda *_: None),
+        FairnessLook(world.cohorts),
+    )
+    assert [look.name for look in looks] == ["quality", "estimate", "uplift", "fairness"]
+    for look in looks:
+        found = look.look(churn_day(FIRST_DAY, facts=churn_facts({})), {})
+        assert found.alarms == ()
+        assert not any(item.figure.known for item in found.figures)
+        assert json.loads(json.dumps(found.state)) == found.state
+    world.store.close()

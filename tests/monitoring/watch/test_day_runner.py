@@ -13,6 +13,7 @@ from monitoring.looks.day_looks import DayLook, DayOfVersion
 from monitoring.looks.drift_look import DriftLook
 from monitoring.store.look_store import AcceptedReference, LookOutcome
 from monitoring.watch.day_runner import DayRunner, KnownVersions
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy
 from tests.monitoring.watch.virtual_days import FIRST_DAY, VirtualDays, facts
 
 DAY_S = 86_400
@@ -134,6 +135,7 @@ class Failing:
     """A look that fails a number of times on one day."""
 
     name = "failing"
+    after_service = False
 
     def __init__(self, times: int) -> None:
         self._times = times
@@ -171,3 +173,33 @@ def test_a_shadow_is_looked_at_by_its_own_rows(days: VirtualDays) -> None:
     alarms = [item.alarm for item in days.looks.unreported_alarms()]
     assert alarms
     assert {(item.version, item.shadow) for item in alarms} == {("8", True)}
+
+
+class Counting:
+    """A look that counts its days."""
+
+    def __init__(self, name: str, *, after_service: bool) -> None:
+        self.name = name
+        self.after_service = after_service
+
+    def look(self, _day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
+        """Return how many days were looked at."""
+        return LookOutcome(state={"days": state.get("days", 0) + 1})
+
+
+def test_a_retired_version_is_looked_at_while_its_outcomes_come(days: VirtualDays) -> None:
+    """Its policy has a horizon of five days, and the last period of uplift is four weeks."""
+    outcome = OutcomePolicy(positive_when="any", horizon="5d")
+    known = KnownVersions(
+        {("churn", label): facts(label) for label in "78"},
+        {"churn": MonitoringPolicy(outcomes={"churned": outcome})},
+    )
+    for number in range(45):
+        label = "7" if number < 3 else "8"
+        days.push(FIRST_DAY + number, normal_rows(number, persons=5), version=label)
+    outcomes = Counting("outcomes", after_service=True)
+    rows = Counting("rows", after_service=False)
+    look_at_all(runner(days, FIRST_DAY + 44, outcomes, rows), known)
+    assert days.looks.look_state("churn", "7", "rows").state == {"days": 3}
+    assert days.looks.look_state("churn", "7", "outcomes").state == {"days": 3 + 5 + 28}
+    assert days.looks.look_state("churn", "8", "outcomes").state == {"days": 42}

@@ -129,6 +129,24 @@ def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) 
     assert not metrics & {alarm.stream for alarm in later.alarms}
 
 
+def test_bounds_are_those_of_the_policy(world: OutcomeWorld) -> None:
+    """Three fifths of the others' rate are within a policy that allows a half."""
+    rows = DayRowsInMemory()
+    add_people(world, rows, MONDAY, 0, 8_000, south=0.32)
+    lenient = replace(POLICY, harm=HarmThresholds(fairness_ratio=0.5))
+    found = look_at(world, rows, RegionsOfNumbers(), policy=lenient)
+    figures = {item.name: item for item in found.figures}
+    south = figures["selection_rate ratio protected:region=south"]
+    assert south.details["verdict"] == "within"
+    assert south.details["text"] == "within: the ratio is between 0.5 and 2"
+    # Another bound needs evidence of its own, so that of the first look is left.
+    add_people(world, rows, MONDAY + 28, 8_000, 8_000, south=0.32)
+    later = look_at(world, rows, RegionsOfNumbers(), DUE + 28, found.state)
+    rates = later.state["groups"]["protected:region=south"]["rates"]["selection_rate"]
+    assert rates["ratio_min"] == 0.8
+    assert rates["counts"][0] < 400
+
+
 def test_fair_decisions_are_within(world: OutcomeWorld) -> None:
     """No group is outside, and none has an alarm."""
     rows = DayRowsInMemory()
@@ -214,8 +232,8 @@ def test_sentences_say_why_nobody_knows_the_groups(world: OutcomeWorld) -> None:
     assert "--decisions" in look_at(world, None, source).figures[0].figure.lacking
     assert look_at(world, rows, source, policy=replace(POLICY, sensitive=())).figures == ()
     assert look_at(world, rows, source, DUE + 1).figures == ()
-    shadow = FairnessLook(world.cohorts, source, rows).look(churn_day(DUE, POLICY, shadow=True), {})
-    assert shadow.figures == ()
+    shadow = FairnessLook(world.cohorts, source, DayRowsInMemory())
+    assert shadow.look(churn_day(DUE, POLICY, shadow=True), {}).figures == ()
     # Without an outcome only decisions are compared.
     none = look_at(world, rows, source, MONDAY + 28, policy=replace(POLICY, outcomes={}))
     assert any(item.name.startswith("selection_rate ratio") for item in none.figures)

@@ -19,7 +19,7 @@ def entry(day: float, share: int, action: str = "deploy") -> pb.HistoryEntry:
         at_unix_ms=int((DAY + day) * DAY_MS),
         action=action,
         object="model/churn/deployment",
-        after=json.dumps({"production": "7", "holdout_bp": share}),
+        after=json.dumps({"production": "7", "holdout_bp": share, "holdout_salt": "5f" * 16}),
     )
 
 

@@ -1,38 +1,34 @@
 """The look at outcomes: figures of cohorts, and each cohort in the detectors once."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from monitoring.looks.day_looks import SealedFacts
-from monitoring.looks.harm_look import budget_of_harm, harm_detectors
 from monitoring.looks.quality_look import QualityLook
-from monitoring.store.look_store import LookOutcome
 from monitoring.store.window_counts import WindowBatchRows
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
-from stats.alarms.budget import GROUP_WEIGHTS, RISK, Cadence
 from tests.monitoring.outcome_world import (
     CHURN,
+    CHURN_DAYS,
     FIRST_DAY,
     DayRowsInMemory,
     OutcomeWorld,
+    add_days,
     churn_day,
-    churn_facts,
     decision_rows,
+    draw_scores,
     figures_by_name,
+    look_through,
     report,
     report_rows,
 )
 
-DAYS = 3
-"""Horizon and grace of the outcome."""
+DAYS = CHURN_DAYS
 
 
 @pytest.fixture
@@ -41,47 +37,6 @@ def world(tmp_path: Path) -> Iterator[OutcomeWorld]:
     opened = OutcomeWorld(tmp_path)
     yield opened
     opened.store.close()
-
-
-def draw_scores(seed: int, rows: int = 800) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return scores like those of a model of churn."""
-    return np.random.default_rng(seed).beta(2, 5, rows)
-
-
-def add_days(
-    world: OutcomeWorld,
-    first: int,
-    count: int,
-    *,
-    shift: float = 0.0,
-    noise: float = 0.0,
-    rows: int = 800,
-    delay: int = 0,
-    holdout: bool = False,
-) -> None:
-    """Add calibrated cohorts, or some whose outcomes are shifted in log-odds or follow less."""
-    for day in range(first, first + count):
-        scores = draw_scores(day, rows)
-        rng = np.random.default_rng(day + 10**6)
-        margins = np.log(scores / (1 - scores)) + shift + noise * rng.normal(size=rows)
-        positive = rng.random(rows) < 1 / (1 + np.exp(-margins))
-        delays = rng.integers(delay, delay + 2, rows)
-        world.add_cohort(day, scores, positive, delays=delays, holdout=holdout)
-
-
-def look_through(
-    look: QualityLook,
-    first: int,
-    last: int,
-    state: Mapping[str, Any] | None = None,
-    facts: SealedFacts | None = None,
-) -> list[LookOutcome]:
-    """Look at each day as the runner does, with the state of the day before as JSON."""
-    found: list[LookOutcome] = []
-    for number in range(first, last + 1):
-        saved = json.loads(json.dumps(found[-1].state if found else state or {}))
-        found.append(look.look(churn_day(number, facts=facts), saved))
-    return found
 
 
 def test_final_cohort_has_the_figures_of_its_rows(world: OutcomeWorld) -> None:
@@ -136,63 +91,15 @@ def test_cohort_is_provisional_until_horizon_and_grace_are_over(world: OutcomeWo
 
 
 def test_healthy_version_raises_nothing_and_weeks_have_figures(world: OutcomeWorld) -> None:
-    """Three weeks of calibrated scores, which is what the version was approved with."""
-    add_days(world, FIRST_DAY, 21, rows=1_500)
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY, FIRST_DAY + 23)
+    """Ten days of calibrated scores, which is what the version was approved with."""
+    add_days(world, FIRST_DAY, 10, rows=1_500)
+    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + 9 + DAYS)
     assert [alarm for outcome in found for alarm in outcome.alarms] == []
     figures = figures_by_name(found)
     weeks = [day for name, day, days in figures if (name, days) == ("auc churned", 7)]
     epoch = date(1970, 1, 1).toordinal()
     assert {date.fromordinal(epoch + day).isoweekday() for day in weeks} == {7}
     assert figures["auc churned", weeks[-1], 7].figure.n == 7 * 1_500
-
-
-@pytest.mark.parametrize(
-    ("change", "kind", "stream"),
-    [
-        ({"shift": 0.9}, "calibration", "calibration above churned"),
-        ({"shift": -0.9}, "calibration", "calibration below churned"),
-        ({"shift": 0.0, "noise": 5.0}, "risk", "brier churned"),
-    ],
-)
-def test_harm_alarms_once_its_cohorts_are_final(
-    world: OutcomeWorld, change: dict[str, float], kind: str, stream: str
-) -> None:
-    """The change is dated by predictions, not by reports, and the detector starts again."""
-    broken = FIRST_DAY + 3
-    add_days(world, FIRST_DAY, 3, rows=3_000)
-    add_days(world, broken, 6, rows=3_000, **change)
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, broken + 5 + DAYS)
-    alarms = [(number, alarm) for number, item in enumerate(found) for alarm in item.alarms]
-    number, alarm = next((number, item) for number, item in alarms if item.stream == stream)
-    assert alarm.kind == kind
-    assert alarm.at == (FIRST_DAY + DAYS + number + 1) * 86_400
-    assert 0 <= alarm.since // 86_400 - broken <= 2
-    assert number >= 3
-    details = found[number].details[alarm]
-    assert details["outcome"] == "churned"
-    assert "brier churned" in details["figures"]
-    # From here on it is at 0 again.
-    states = found[number].state["churned"]["harm"][stream.removesuffix(" churned")]
-    assert (states["alarms"], states["since"]) == (1, None)
-
-
-def test_fallen_area_alarms_by_its_weeks(world: OutcomeWorld) -> None:
-    """Scores that say less than approved: the weeks that alarmed are not used again."""
-    facts = churn_facts({"metrics": {"auc": {"value": 0.95}}})
-    sunday = FIRST_DAY + 2
-    add_days(world, sunday - 6, 28, rows=1_500)
-    found: list[LookOutcome] = []
-    for week in range(4):
-        state = found[-1].state if found else None
-        day = sunday + DAYS + 7 * week
-        found += look_through(QualityLook(world.cohorts), day, day, state, facts)
-    alarms = [alarm for item in found for alarm in item.alarms]
-    assert {(alarm.kind, alarm.stream) for alarm in alarms} == {("auc", "auc churned")}
-    details = next(item.details[alarms[0]] for item in found if alarms[0] in item.alarms)
-    assert details["approved"] == 0.95
-    assert details["bound"]["high"] < 0.93
-    assert found[-1].state["churned"]["area"]["weeks"] == []
 
 
 def test_holdout_stands_beside_everybody_and_is_what_detectors_see(world: OutcomeWorld) -> None:
@@ -274,7 +181,8 @@ def test_horizons_in_hours_are_rounded_up_to_days(
 def test_equal_labels_no_outcomes_and_odd_reports(world: OutcomeWorld) -> None:
     """Each is a sentence or a count of its own, and never a number that looks like accuracy."""
     scores = draw_scores(1, 300)
-    world.add_cohort(FIRST_DAY, scores, np.zeros(300, np.bool_))
+    for silent in (FIRST_DAY - 1, FIRST_DAY):
+        world.add_cohort(silent, scores, np.zeros(300, np.bool_))
     at_ms, day = ((FIRST_DAY + 1) * 24) * 3_600_000, 86_400_000
     reported = (FIRST_DAY + DAYS + 1) * day
     world.add_cohort(FIRST_DAY + 1, scores, np.random.default_rng(4).random(300) < scores)
@@ -287,10 +195,11 @@ def test_equal_labels_no_outcomes_and_odd_reports(world: OutcomeWorld) -> None:
             report(b"e" * 64, at_ms, forged=True, received_unix_ms=reported, model=""),
         ]
     )
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS + 1)
+    last = FIRST_DAY + DAYS + 1
+    found = look_through(QualityLook(world.cohorts), last - 2, last)
     figures = figures_by_name(found)
     assert "positive" in figures["auc churned", FIRST_DAY, 1].figure.lacking
-    # Nobody reports, where scores expect 86 outcomes: that is not called a loss of calibration.
+    # Nobody reports, where scores expect 86 outcomes: it is told once, and no loss of calibration.
     (alarm,) = [alarm for item in found for alarm in item.alarms]
     assert (alarm.kind, alarm.stream) == ("outcomes", "missing churned")
     counted = figures["before prediction churned", FIRST_DAY + 1, 1].figure
@@ -303,96 +212,105 @@ def test_equal_labels_no_outcomes_and_odd_reports(world: OutcomeWorld) -> None:
 
 def test_longer_delays_are_an_alarm_of_their_own(world: OutcomeWorld) -> None:
     """And after it the new delays are the usual ones."""
-    add_days(world, FIRST_DAY, 14)
-    add_days(world, FIRST_DAY + 14, 6, delay=2)
-    found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + 19 + DAYS)
+    # Thirteen days were as the first one here.
+    usual = {"reports": {"delays": {"cohorts": 13, "first": [1_500, 1_500, 0, 0, 0]}}}
+    add_days(world, FIRST_DAY, 2)
+    add_days(world, FIRST_DAY + 2, 3, delay=2)
+    look = QualityLook(world.cohorts)
+    last = FIRST_DAY + 4 + DAYS
+    found = look_through(look, FIRST_DAY + DAYS, last, {"churned": usual})
     alarms = [alarm for item in found for alarm in item.alarms]
     assert [(alarm.kind, alarm.stream) for alarm in alarms] == [("outcomes", "delays churned")]
-    assert 0 <= alarms[0].since // 86_400 - (FIRST_DAY + 14) <= 1
+    assert alarms[0].since == (FIRST_DAY + 2) * 86_400
+    assert found[-1].state["churned"]["reports"]["delays"]["cohorts"] < 13
 
 
 def test_nothing_follows_from_rows_that_were_not_counted(world: OutcomeWorld) -> None:
     """Reports come of all keys. If the journal has a tenth of them, the others are no negatives."""
     add_days(world, FIRST_DAY, 1)
+    add_days(world, FIRST_DAY, 1, rows=40, holdout=True)
+    world.add_cohort(FIRST_DAY, draw_scores(1, 60), np.ones(60, np.bool_), role=2)
     rows = Counter({("churn", "7", FIRST_DAY * 24 + 12): 8_000})
     world.store.add_windows([WindowBatchRows("gateway-1/0/1", 1, rows, rows, FIRST_DAY * 24)])
     found = look_through(QualityLook(world.cohorts), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
     figure = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure
-    assert figure.lacking.startswith("10% of the rows were counted")
+    assert figure.lacking.startswith("11% of the rows were counted")
     assert found[0].alarms == ()
+    assert {name for name, _, _ in figures_by_name(found) if "," in name} == set()
+    # Rows that are kept are joined with their own outcomes, however few they are.
+    scores, saved = draw_scores(5, 300), DayRowsInMemory()
+    positive = np.random.default_rng(6).random(300) < scores
+    batch = decision_rows(FIRST_DAY, [str(n) for n in range(300)], scores)
+    saved.add(FIRST_DAY, batch)
+    world.add_reports(report_rows(batch, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    found = look_through(QualityLook(world.cohorts, saved), FIRST_DAY + DAYS, FIRST_DAY + DAYS)
+    area = figures_by_name(found)["auc churned", FIRST_DAY, 1].figure.value
+    assert area == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
 
 
-def test_segments_and_shadows_have_figures_of_kept_rows(world: OutcomeWorld) -> None:
-    """A shadow's rows have the ids of the answers, and so the outcomes of the answers."""
+def test_segments_have_figures_of_rows_that_were_saved(world: OutcomeWorld) -> None:
+    """A range is from, up to and without; rows in no part are in "other"."""
     rng = np.random.default_rng(3)
     scores = rng.random(400)
     vectors = rng.integers(0, 3, (400, 3)).astype(np.float32)
     positive = rng.random(400) < scores
     answers = decision_rows(FIRST_DAY, [str(n) for n in range(400)], scores, vectors=vectors)
-    shadow = decision_rows(FIRST_DAY, [str(n) for n in range(400)], 1 - scores, role=5)
-    kept = DayRowsInMemory()
+    saved = DayRowsInMemory()
     # Rows of another version do not count.
-    kept.add(FIRST_DAY, answers, "6")
-    kept.add(FIRST_DAY, answers)
-    kept.add(FIRST_DAY, shadow)
-    world.push(outcomes=report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
-    world.add_cohort(FIRST_DAY, scores, np.zeros(400, np.bool_))
+    saved.add(FIRST_DAY, answers, "6")
+    saved.add(FIRST_DAY, answers)
+    world.add_reports(report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    world.add_cohort(FIRST_DAY, scores, positive)
     policy = MonitoringPolicy(
         outcomes={"churned": CHURN},
         segments={"tenure": Segmentation(feature="f1", ranges={"new": (0.0, 1.5)})},
     )
-    look = QualityLook(world.cohorts, kept)
-    found = look.look(churn_day(FIRST_DAY + DAYS, policy), {})
+    found = QualityLook(world.cohorts, saved).look(churn_day(FIRST_DAY + DAYS, policy), {})
     areas = {item.segment: item.figure for item in found.figures if item.name == "auc churned"}
     new = vectors[:, 1] < 1.5
     for segment, rows in (("tenure=new", new), ("tenure=other", ~new)):
         value = roc_auc_score(positive[rows], scores[rows])
         assert areas[segment].value == pytest.approx(value, abs=0.01)
         assert areas[segment].n == rows.sum()
-    found = look.look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
-    (area,) = [item.figure.value for item in found.figures if item.name == "auc churned"]
-    assert area == pytest.approx(1 - roc_auc_score(positive, scores), abs=0.01)
+
+
+def test_shadow_has_the_outcomes_of_the_answers(world: OutcomeWorld) -> None:
+    """Its rows have their ids. What it was on the day of the cohort counts, and not what it is."""
+    rng = np.random.default_rng(3)
+    scores = rng.random(400)
+    positive = rng.random(400) < 1 - scores
+    names = [str(n) for n in range(400)]
+    answers, saved = decision_rows(FIRST_DAY, names, 1 - scores), DayRowsInMemory()
+    saved.add(FIRST_DAY, answers, "6")
+    saved.add(FIRST_DAY, decision_rows(FIRST_DAY, names, scores, role=5))
+    world.add_reports(report_rows(answers, dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)))
+    world.add_cohort(FIRST_DAY, scores, np.zeros(400, np.bool_), role=5)
+    day = FIRST_DAY + DAYS
+    for shadow in (True, False):
+        found = QualityLook(world.cohorts, saved).look(churn_day(day, shadow=shadow), {})
+        figures = figures_by_name([found])
+        area = figures["auc churned", FIRST_DAY, 1].figure.value
+        assert area == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
     # Without decisions the sentence says what to switch on.
-    found = QualityLook(world.cohorts).look(churn_day(FIRST_DAY + DAYS, policy, shadow=True), {})
+    found = QualityLook(world.cohorts).look(churn_day(day, shadow=True), {})
     assert all("--decisions" in item.figure.lacking for item in found.figures)
-
-
-def test_detectors_of_outcomes_share_the_weight_of_their_group(world: OutcomeWorld) -> None:
-    """The drift look asks for them, so that both have one budget."""
-    outcome = OutcomePolicy(positive_when=">= 1", horizon="5d", value=100.0, cost=4.0)
-    policy = MonitoringPolicy(outcomes={"churned": outcome}, budget=0.5)
-    labels = {"bins": [200, 600], "positives": [10, 90], "negatives": [300, 100]}
-    facts = churn_facts(held_out_labels=labels)
-    names = {(item.name, item.cadence) for item in harm_detectors(facts, policy)}
-    daily = ("calibration above", "calibration below", "brier", "cost", "reports", "delays")
-    assert names == {
-        *((f"{stream} churned", Cadence.DAILY) for stream in daily),
-        ("auc churned", Cadence.WEEKLY),
-    }
-    spent = sum(item.alarms_max for item in budget_of_harm(facts, policy).values())
-    assert spent == pytest.approx(0.5 * GROUP_WEIGHTS[RISK])
-    # What is not known has no detector: adopted versions have no metrics, and no policy no money.
-    bare = harm_detectors(churn_facts({}), MonitoringPolicy(outcomes={"churned": CHURN}))
-    assert {item.name for item in bare} == {
-        f"{stream} churned" for stream in (*daily[:2], "reports", "delays")
-    }
-    assert harm_detectors(facts, MonitoringPolicy()) == ()
-    # The acts are no quality, and another outcome than the learned one is not calibrated.
-    several = MonitoringPolicy(outcomes={"churned": CHURN, "called": CHURN, "acted": CHURN})
-    assert {item.name for item in harm_detectors(facts, several) if "called" in item.name} == {
-        "reports called",
-        "delays called",
-    }
+    # A version that answers nobody any more is judged by what it answered.
+    world.add_cohort(FIRST_DAY + 1, scores, positive)
+    found = QualityLook(world.cohorts, saved).look(churn_day(day + 1, shadow=True), {})
+    assert figures_by_name([found])["accuracy churned", FIRST_DAY + 1, 1].figure.n == 400
 
 
 def test_stored_looks_are_found_again(world: OutcomeWorld) -> None:
     """A look that is made again finds the same, and figures, state and alarms can be stored."""
     add_days(world, FIRST_DAY, 5)
-    look = QualityLook(world.cohorts)
+    look, outcomes = QualityLook(world.cohorts), []
     for day in range(FIRST_DAY + DAYS, FIRST_DAY + DAYS + 3):
         state = world.looks.look_state("churn", "7", "quality").state
         outcome = look.look(churn_day(day), state)
         assert outcome == look.look(churn_day(day), state)
         assert world.looks.save_look("churn", "7", look.name, day, outcome)
+        outcomes.append(sum(outcome.state["churned"]["delays"]))
         stored = world.looks.read_figures(0, 10**6, model="churn", kind="quality")
         assert all(figure in stored for figure in outcome.figures)
+    # Delays of every final cohort are known to the next ones.
+    assert outcomes[2] > 1.3 * outcomes[1] > 1.3 * 1.6 * outcomes[0]

@@ -96,6 +96,9 @@ def test_scores_that_are_no_probabilities_are_judged_by_their_order(world: Outco
     areas = [item.figure for item in found.figures if item.name == "auc churned" and item.days == 1]
     assert areas[0].value == pytest.approx(roc_auc_score(positive, scores), abs=0.01)
     assert not any("calibration" in item.name for item in found.figures)
+    early = QualityLook(world.cohorts).look(churn_day(FIRST_DAY, policy, facts), {})
+    lacking = figures_by_name([early])["auc churned", FIRST_DAY, 1].figure.lacking
+    assert lacking.startswith("the outcomes are not final")
 
 
 def test_several_classes_need_the_rows(world: OutcomeWorld) -> None:
@@ -202,3 +205,12 @@ def test_cost_is_that_of_wrong_decisions_by_the_policy(world: OutcomeWorld) -> N
     expected = (wrong[0].sum() * 4.0 + wrong[1].sum() * 96.0) / 500
     cost = found["cost churned", FIRST_DAY, 1].figure.value
     assert cost == pytest.approx(expected, rel=0.03)
+
+
+def test_version_without_bins_says_why(world: OutcomeWorld) -> None:
+    """Its files were gone when its rows were counted."""
+    facts = churn_facts()
+    bins = VersionBins("churn", "7", facts.bins.digest8, problem="its files are gone")
+    day = churn_day(FIRST_DAY, facts=replace(facts, bins=bins))
+    (figure,) = QualityLook(world.cohorts).look(day, {}).figures
+    assert figure.figure.lacking == "its files are gone"

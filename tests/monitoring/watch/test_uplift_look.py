@@ -10,7 +10,13 @@ import pytest
 
 from monitoring.cohorts.customers import read_customers
 from monitoring.looks.day_looks import DayOfVersion
-from monitoring.looks.uplift_look import ConfiguredHoldout, UpliftLook, uplift_finding
+from monitoring.looks.uplift_look import (
+    ConfiguredHoldout,
+    UpliftLook,
+    days_after_service,
+    holdout_of_period,
+    uplift_finding,
+)
 from monitoring.store.look_store import LookOutcome
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
 from tests.monitoring.outcome_world import (
@@ -125,7 +131,7 @@ def test_effect_is_that_of_customers_at_their_first_look(world: OutcomeWorld) ->
 
 
 def test_only_decided_sundays_are_looked_at(world: OutcomeWorld) -> None:
-    """A week whose outcomes are not decided is left for later, and shadows have no effect."""
+    """A week whose outcomes are not decided is left for later."""
     campaign = Campaign(world)
     campaign.add_day(MONDAY, 0, 50)
     for day in range(MONDAY + DAYS, MONDAY + 30):
@@ -133,7 +139,9 @@ def test_only_decided_sundays_are_looked_at(world: OutcomeWorld) -> None:
         last = day - DAYS - MONDAY + 1
         assert bool(found.figures) == (last > 0 and last % 7 == 0 and last <= 28), day
         assert {item.days for item in found.figures} <= {last}
-    assert campaign.look(churn_day(MONDAY + 8, policy_of(), shadow=True)).figures == ()
+    # A version that answers nobody any more has the period before; a shadow never had one.
+    assert campaign.look(churn_day(MONDAY + 8, policy_of(), shadow=True)).figures
+    assert campaign.look(churn_day(MONDAY + 36, policy_of(), shadow=True)).figures == ()
 
 
 def test_outcomes_beyond_the_horizon_are_of_another_look(world: OutcomeWorld) -> None:
@@ -179,6 +187,30 @@ def test_broken_holdout_is_one_alarm_and_no_number(
     assert intact.state["churned"]["broken"] is False
 
 
+def test_holdout_of_a_period_is_what_was_deployed() -> None:
+    """A change of share or salt inside of the period draws anew; one before or after does not."""
+    day, salt, other = 86_400, b"a" * 16, b"b" * 16
+    deployed = [(5 * day, 0, salt), (10 * day, 500, salt), (20 * day, 500, salt)]
+    assert holdout_of_period(deployed, 10, 30) == ConfiguredHoldout(0.05, 1)
+    assert holdout_of_period(deployed, 6, 9) is None
+    assert holdout_of_period(deployed, 1, 4) is None
+    assert holdout_of_period([], 1, 4) is None
+    assert holdout_of_period(deployed, 9, 30) == ConfiguredHoldout(0.05, 2)
+    later = [*deployed, (31 * day, 1_000, other)]
+    assert holdout_of_period(later, 12, 30) == ConfiguredHoldout(0.05, 1)
+    assert holdout_of_period(later, 12, 31) == ConfiguredHoldout(0.1, 2)
+
+
+def test_looks_go_on_until_the_last_period_is_decided(world: OutcomeWorld) -> None:
+    """A version that answered on the first day of a period only has a figure by then, not later."""
+    assert days_after_service(MonitoringPolicy()) == 28
+    campaign = Campaign(world)
+    campaign.add_day(MONDAY, 0, 200)
+    last = MONDAY + days_after_service(policy_of())
+    found = [campaign.look(churn_day(day, policy_of(), shadow=True)) for day in (last - 1, last)]
+    assert [bool(item.figures) for item in found] == [True, False]
+
+
 def test_acts_on_the_holdout_break_it(world: OutcomeWorld) -> None:
     """Reports of the outcome "acted" say on whom somebody acted."""
     campaign = Campaign(world)
@@ -211,6 +243,8 @@ def test_an_effect_that_falls_is_an_alarm(world: OutcomeWorld) -> None:
         found = campaign.look(churn_day(MONDAY + 7 * week + 6 + DAYS, policy_of()), state)
         assert found.alarms == ()
         state = found.state
+        # Only a whole period is compared with.
+        assert ("baseline" in state["churned"]) == (week == 3)
     baseline = state["churned"]["baseline"]
     assert baseline["low"] < -0.28 < baseline["high"] < 0
     # Nobody acts any more.

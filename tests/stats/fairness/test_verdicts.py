@@ -8,7 +8,13 @@ import pytest
 
 from stats.accuracy.labelled_bins import bins_of_rows, logits, sigmoid
 from stats.accuracy.probabilities import calibration_line
-from stats.fairness.ratio_evidence import RateCounts, RatioEvidence, add_look, start_ratio_evidence
+from stats.fairness.ratio_evidence import (
+    RateCounts,
+    RatioEvidence,
+    add_look,
+    ratio_evidence_from,
+    start_ratio_evidence,
+)
 from stats.fairness.verdicts import (
     CalibrationTally,
     GroupVerdict,
@@ -100,3 +106,18 @@ def test_false_discovery_choice_is_that_of_its_definition() -> None:
     for bad in ([math.nan], [0.0]):
         with pytest.raises(ValueError, match="are needed"):
             false_discovery_choice(bad, 0.05 if math.isnan(bad[0]) else 1.0)
+
+
+def test_other_bounds_have_verdicts_of_their_own() -> None:
+    """A ratio of .65 is outside of .8 and within .5, and closer bounds need more people."""
+    verdicts = {}
+    for bound in (0.8, 0.5):
+        evidence = start_ratio_evidence(bound)
+        for _ in range(4):
+            evidence = add_look(evidence, RateCounts(3_000, 585, 9_000, 2_700))
+        verdict = ratio_verdict_of("selection_rate", evidence, 8)
+        verdicts[bound] = verdict.verdict, verdict.text
+        assert ratio_evidence_from(json.loads(json.dumps(evidence.definition()))) == evidence
+    assert verdicts[0.8] == (GroupVerdict.OUTSIDE, "outside: the ratio is below 0.8")
+    assert verdicts[0.5] == (GroupVerdict.WITHIN, "within: the ratio is between 0.5 and 2")
+    assert people_needed(0.1, 0.9) > 4 * people_needed(0.1) > 16 * people_needed(0.1, 0.5)

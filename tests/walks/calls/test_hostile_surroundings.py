@@ -70,6 +70,9 @@ SURROUNDINGS = {
     "container": Surrounding(
         NAMELESS.environment | {"HOME": "/proc/none"}, (REFUSE_NAMES,), wrapper=CONTAINER
     ),
+    "few_descriptors": Surrounding(wrapper=("prlimit", "--nofile=1024:1024")),
+    "open_umask": Surrounding(wrapper=("sh", "-c", 'umask 0 && exec "$@"', "sh")),
+    "far_time_zone": Surrounding({"TZ": "Pacific/Kiritimati"}),
     "read_only_root": Surrounding({"HOME": "/proc/none"}, wrapper=READ_ONLY_ROOT),
 }
 

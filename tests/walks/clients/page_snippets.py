@@ -2,7 +2,7 @@
 
 A block fenced as ```python is a program. In a block fenced as ```console, each line that begins
 with `$ ` is a command that must exit with 0, and the other lines show what it prints. Blocks
-fenced as ```java, ```go, ```javascript and ```sh are fragments, which their tests complete.
+fenced as ```java, ```go, ```javascript, ```sh and ```ghz are fragments, which their tests complete.
 Other blocks are not run.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = re.compile(
-    r"^```(?P<kind>python|console|java|go|javascript|sh)\n(?P<body>.*?)^```$",
+    r"^```(?P<kind>python|console|java|go|javascript|sh|ghz)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 

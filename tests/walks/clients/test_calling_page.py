@@ -1,5 +1,6 @@
 """The pages for callers: their programs run beside a system, their tables match the code."""
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import pytest
 from gateway.methods.report_outcome import ReportOutcomeService
 from gateway.settings import Settings
 from gateway.status import Code
+from tests.front_doors import INGRESSES
+from tests.walks.clients.example_gateway import example_gateway, run_program
 from tests.walks.clients.page_snippets import Snippet, snippets
 from tests.walks.clients.triton_environment import triton_python
 from tests.walks.four_models import FourModels
@@ -76,6 +79,22 @@ def test_calling_page_command_for_the_shell_runs_as_it_stands(four_models: FourM
     assert done.returncode == 0, done.stderr
     reply = json.loads(done.stdout)
     assert (reply["version"], len(reply["scores"])) == ("1", 1)
+
+
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_calling_page_command_for_load_runs_as_it_stands(ingress: str) -> None:
+    """Only the address, the customer and the number of calls are replaced."""
+    if shutil.which("ghz") is None:
+        pytest.skip("ghz is not on PATH")
+    (block,) = snippets(PAGE, "ghz")
+
+    async def run() -> str:
+        async with example_gateway(ingress) as gateway:
+            command = block.body.replace("localhost:8500", gateway.address)
+            command = command.replace("S0000042", "S000042").replace("-n 100000", "-n 640 -t 60s")
+            return await run_program(["bash", "-c", command])
+
+    assert re.search(r"\[OK\]\s+640 responses", asyncio.run(run()))
 
 
 def test_client_readme_names_the_fields_codes_and_versions_of_the_package() -> None:

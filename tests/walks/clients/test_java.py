@@ -20,13 +20,6 @@ from tests.walks.clients.example_gateway import (
 pytestmark = pytest.mark.nightly  # Maven fetches what it lacks, some 90 s the first time
 
 PROGRAM = CLIENTS / "java" / "target" / "turnout-example.jar"
-ONE_FOR_200 = pytest.param(
-    200,
-    1,
-    marks=pytest.mark.xfail(
-        reason="grpc-java begins queued calls between the two GOAWAYs; it ends those with INTERNAL"
-    ),
-)
 LOAD = ["java", "-cp", str(PROGRAM), "example.Load"]
 
 
@@ -57,7 +50,7 @@ def test_java_client_waits_as_the_gateway_says() -> None:
     check_pushback(LOAD)
 
 
-@pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), ONE_FOR_200, (200, 8)])
+@pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 1), (200, 8)])
 @pytest.mark.parametrize("ingress", INGRESSES)
 def test_java_calls_live_through_ageing_connections(
     ingress: str, calls_open: int, connections: int, record_property: Record

@@ -5,6 +5,7 @@ The thread of the native server cannot be failed from here: a panic aborts the w
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def total(port: int, name: str, **labels: str) -> float:
 
 def wait_for_more(port: int, name: str, before: float, **labels: str) -> None:
     """Return once a sum of /metrics is larger than *before*."""
-    poll_system_until(lambda: total(port, name, **labels) > before, 20.0, f"more {labels}")
+    poll_system_until(lambda: total(port, name, **labels) > before, 60.0, f"more {labels}")
 
 
 def wait_settled(port: int) -> None:
@@ -106,7 +107,7 @@ def wait_settled(port: int) -> None:
         rows = json.loads(page(port, "workers") or "[]")
         return sorted(row["state"] for row in rows) == ["serving", "spare"]
 
-    poll_system_until(settled, 40.0, "a worker serves and a spare waits")
+    poll_system_until(settled, 60.0, "a worker serves and a spare waits")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +145,9 @@ def test_threads_of_a_worker_that_fail_are_in_its_metrics_and_log(tmp_path: Path
         wait_settled(metrics_port)
         # The journal says that it takes no records. A worker and a spare have two kinds each.
         healthy = partial(total, metrics_port, "turnout_journal_healthy")
-        poll_system_until(lambda: healthy() == 4, 20.0, "four healthy journals")
+        poll_system_until(lambda: healthy() == 4, 60.0, "four healthy journals")
         parts.fail("journal")
-        poll_system_until(lambda: healthy() == 3, 20.0, "three healthy journals")
+        poll_system_until(lambda: healthy() == 3, 60.0, "three healthy journals")
         # A handshake is refused, whose line cannot be read; later lines are in the log.
         parts.fail("handshake_log")
         assert not answers(ports["port"], None)
@@ -165,7 +166,6 @@ TASKS_OF_SYSTEM = {
         "control_certificates": "access.certificate_ends:watch_certificates",
         "control_connections": "access.client_connections:keep_room",
         "leader": "rollout.controller.leader:run_leader",
-        "proving": "registry.api.service:RegistryService.prove_older_entries",
     },
     READER: {"reading": "monitoring.fold.sink_client:JournalReaderLoop.run"},
     SUPERVISOR: {"slots": "gateway.supervision.supervisor:Supervisor._execute_due"},
@@ -177,6 +177,7 @@ LOOPS_OF_CONTROL = {
     "acts": "rollout.controller.leader:_act_loop",
 }
 """What control tries again; its log says so."""
+AT_START_OF_CONTROL = {"proving": "registry.api.service:RegistryService.prove_older_entries"}
 
 
 @contextmanager
@@ -211,7 +212,7 @@ def pid_of(state: Path, name: str) -> int:
 
 def wait_for_another(state: Path, name: str, before: int) -> None:
     """Return once another process than *before* is the child of this name."""
-    poll_system_until(lambda: pid_of(state, name) != before, 30.0, f"another {name}")
+    poll_system_until(lambda: pid_of(state, name) != before, 60.0, f"another {name}")
 
 
 def log_of(state: Path, name: str) -> str:
@@ -229,7 +230,7 @@ def test_each_task_of_the_other_processes_that_fails_ends_its_process(tmp_path: 
     parts, state = FailingParts(tmp_path / "parts"), tmp_path / "state"
     for process, tasks in TASKS_OF_SYSTEM.items():
         parts.add(process, tasks)
-    parts.add(CONTROL, LOOPS_OF_CONTROL)
+    parts.add(CONTROL, LOOPS_OF_CONTROL | AT_START_OF_CONTROL)
     with system_with(parts, tmp_path):
         for process, tasks in TASKS_OF_SYSTEM.items():
             for part in tasks:
@@ -243,6 +244,10 @@ def test_each_task_of_the_other_processes_that_fails_ends_its_process(tmp_path: 
             parts.fail(part)
             wait_for_line(state, "control", f"injected into {part}")
         assert pid_of(state, "control") == before
+        # A task that runs at the start only.
+        parts.fail("proving")
+        os.kill(before, signal.SIGKILL)
+        wait_for_line(state, "control", "injected into proving")
 
 
 def test_pages_whose_thread_fails_are_closed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.walk
 
 
 def test_demo_passes_every_step(played_demo: PlayedDemo) -> None:
-    """The twelve steps begin with the start of the system and end with a count of all calls."""
+    """The fourteen steps begin with the start of the system and end with a count of all calls."""
     steps = {step["step"]: step["state"] for step in played_demo.summary["steps"]}
     assert set(steps.values()) == {"passed"}
     assert len(steps) == 12

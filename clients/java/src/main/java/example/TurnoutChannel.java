@@ -6,6 +6,9 @@ import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
 import io.grpc.ClientCall;
+import io.grpc.Deadline;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -23,6 +26,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Executor;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
@@ -31,14 +35,17 @@ import java.util.stream.Stream;
  * A fixed number of connections to one gateway. Calls take them in turn. Generated stubs take it as
  * they take any channel: {@code PredictorGrpc.newBlockingStub(channel)}.
  *
- * <p>A connection belongs to one worker of the gateway and carries at most 32 calls at a time. More
- * calls wait for their turn.
+ * <p>A connection belongs to one worker of the gateway and carries at most 32 calls at a time. The
+ * thread of a further call waits here, within the call's deadline. Without that, gRPC would begin
+ * calls that it had queued while a connection closes, and end some of them with INTERNAL.
  */
 public final class TurnoutChannel extends Channel implements AutoCloseable {
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
 
-  private final List<ManagedChannel> connections;
+  private static final int CALLS_OPEN_MAX = 32;
+
+  private final List<Connection> connections;
   private final CallCredentials token;
   private final Duration timeout;
   private final AtomicInteger next = new AtomicInteger();
@@ -65,7 +72,9 @@ public final class TurnoutChannel extends Channel implements AutoCloseable {
             : TlsChannelCredentials.newBuilder().trustManager(authority.toFile()).build();
     Map<String, ?> serviceConfig = serviceConfig();
     this.connections =
-        Stream.generate(() -> open(address, security, serviceConfig)).limit(connections).toList();
+        Stream.generate(() -> new Connection(open(address, security, serviceConfig)))
+            .limit(connections)
+            .toList();
   }
 
   private static ManagedChannel open(
@@ -102,18 +111,67 @@ public final class TurnoutChannel extends Channel implements AutoCloseable {
     if (options.getDeadline() == null) {
       options = options.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS);
     }
-    return connections.get(index).newCall(method, options);
+    Connection connection = connections.get(index);
+    return new BoundedCall<>(
+        connection.channel.newCall(method, options), connection.turns, options.getDeadline());
   }
 
   @Override
   public String authority() {
-    return connections.get(0).authority();
+    return connections.get(0).channel.authority();
   }
 
   /** Ends all connections. Calls that are open end with UNAVAILABLE. */
   @Override
   public void close() {
-    connections.forEach(ManagedChannel::shutdownNow);
+    connections.forEach(connection -> connection.channel.shutdownNow());
+  }
+
+  /** A connection, and the turns of the calls that it may carry at a time. */
+  private record Connection(ManagedChannel channel, Semaphore turns) {
+    Connection(ManagedChannel channel) {
+      this(channel, new Semaphore(CALLS_OPEN_MAX));
+    }
+  }
+
+  /** Waits for its turn before it starts. If none comes in time, its deadline ends it. */
+  private static final class BoundedCall<ReqT, RespT>
+      extends SimpleForwardingClientCall<ReqT, RespT> {
+    private final Semaphore turns;
+    private final Deadline deadline;
+
+    BoundedCall(ClientCall<ReqT, RespT> call, Semaphore turns, Deadline deadline) {
+      super(call);
+      this.turns = turns;
+      this.deadline = deadline;
+    }
+
+    @Override
+    public void start(Listener<RespT> listener, Metadata headers) {
+      boolean taken = takeTurn();
+      super.start(
+          new SimpleForwardingClientCallListener<>(listener) {
+            @Override
+            public void onClose(Status status, Metadata trailers) {
+              // First, because the listener may begin the next call.
+              if (taken) {
+                turns.release();
+              }
+              super.onClose(status, trailers);
+            }
+          },
+          headers);
+    }
+
+    private boolean takeTurn() {
+      try {
+        long left = deadline.timeRemaining(TimeUnit.NANOSECONDS);
+        return turns.tryAcquire(left, TimeUnit.NANOSECONDS);
+      } catch (InterruptedException error) {
+        Thread.currentThread().interrupt(); // the stub sees it, and cancels the call
+        return false;
+      }
+    }
   }
 
   /** Sends the content of a file as a bearer token. */

@@ -1,0 +1,1 @@
+"""Tests of cohorts with their outcomes."""
