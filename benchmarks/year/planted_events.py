@@ -44,7 +44,7 @@ class PlantedEvent:
     """Days from the first one to the end of the day that finds it, at most."""
     also: frozenset[str] = frozenset()
     """Kinds of alarms that follow from it and are no false alarms."""
-    echo_days: int = 3
+    echo_days: int = 7
     """Days after the last one on which alarms are still due to it."""
     look: str = ""
     """The look that can see it, where that is not one of those that every component has."""
