@@ -171,7 +171,7 @@ YEAR_MODELS = (
         horizon_days=14,
         holdout=0.2,
         acted=0.3,
-        acting_adds=0.067,
+        acting_adds=0.047,
         money={"value": 40.0, "cost": 0.1},
     ),
     YearModel(
