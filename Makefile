@@ -10,7 +10,7 @@ CLIENT := clients/python
 # cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
-.PHONY: run ingress crates advisories test unit walks attacks clients surroundings nightly soak check protos lock fix bench
+.PHONY: run ingress crates advisories test unit walks attacks clients surroundings nightly soak year check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
 $(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.toml
@@ -92,6 +92,10 @@ nightly: $(VENV)/.installed
 MINUTES ?= 10
 soak: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.endurance.soak --minutes $(MINUTES)
+
+# A virtual year of four models with planted events; docs/monitoring-year.md explains the table.
+year: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.year
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .

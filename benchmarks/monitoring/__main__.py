@@ -38,7 +38,7 @@ MODULES = {
     "finds": "benchmarks.monitoring.finds",
     "estimates": "benchmarks.monitoring.estimates",
     "fold": "benchmarks.monitoring.fold",
-    "day": "benchmarks.monitoring.day",
+    "day": "benchmarks.daily.day",
     "explain": "benchmarks.monitoring.explain",
     "acts": "benchmarks.monitoring.acts",
 }

@@ -5,7 +5,7 @@ the key. Outcomes may be reported about a later prediction of the same customer,
 version, so they are found by the customer's rows and by the key.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,17 +54,23 @@ class SeenCustomers:
 
 @dataclass(slots=True)
 class _Gathered:
-    """The first looks so far."""
+    """The first looks so far, one array of each kind for each part of a day."""
 
+    reported_keys: NDArray[np.uint64]
+    """Growing: keys of the predictions that somebody reported about."""
+    reported_ids: set[bytes]
     positions: dict[str, int] = field(default_factory=dict)
-    at_ms: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    """Name of a customer -> number."""
+    at_ms: list[NDArray[np.int64]] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
-    holdout: list[bool] = field(default_factory=list)
+    holdout: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """(N,) at the first look."""
     moved: set[int] = field(default_factory=set)
     by_digest: dict[bytes, int] = field(default_factory=dict)
     """Digest of an id that somebody reported about -> the customer."""
     by_key: dict[int, int] = field(default_factory=dict)
+    """Key of a prediction that somebody reported about -> its first customer."""
 
 
 def read_customers(
@@ -87,17 +93,17 @@ def read_customers(
     # Reports come first: only the ids that they name need a digest that is remembered.
     last = days[1] - (-policy.final_s // 86_400)
     reports = store.reported(model, days[0], last, [outcome, acted])
-    named = {item.id_digest for item in reports}
+    keys = np.array(sorted({item.key_hash for item in reports}), dtype=np.uint64)
     # The first look of each customer.
-    found = _Gathered()
+    found = _Gathered(keys, {item.id_digest for item in reports})
     for day in range(days[0], days[1] + 1):
         for label, rows in source.day_rows(model, day):
             if label == version and len(rows):
-                _gather(rows, named, found)
-    if not found.scores:
+                _gather(rows, found)
+    size = len(found.positions)
+    if not size:
         return None
     # What was reported of each customer.
-    size = len(found.scores)
     outcomes = np.full(size, 0.0 if policy.absent == "negative" else np.nan)
     acts = np.zeros(size, dtype=np.int64)
     for customer, item in _reports_of_customers(found, reports, policy.final_s * MS_PER_S):
@@ -107,10 +113,10 @@ def read_customers(
             outcomes[customer] = float(policy.is_positive(item.value))
     return SeenCustomers(
         tuple(found.positions),
-        np.array(found.scores),
-        np.stack(found.vectors),
-        np.array(found.holdout, dtype=np.bool_),
-        np.array(found.at_ms, dtype=np.int64) * NS_PER_MS // DAY_NS,
+        np.concatenate(found.scores),
+        np.concatenate(found.vectors),
+        found.holdout,
+        np.concatenate(found.at_ms) * NS_PER_MS // DAY_NS,
         outcomes,
         acts,
         len(found.moved),
@@ -118,27 +124,41 @@ def read_customers(
     )
 
 
-def _gather(rows: DecisionRows, named: set[bytes], found: _Gathered) -> None:
-    """Add the rows of one day, by time, to the first looks."""
+def _gather(rows: DecisionRows, found: _Gathered) -> None:
+    """Add rows of one day, by time, to the first looks. Days come in their order."""
     usable = is_of_scope(rows, shadow=False) & np.isfinite(rows.scores[:, 0])
-    entities = len(rows.entity_ids) // len(rows)
     order = np.argsort(rows.at_unix_ns, kind="stable")
-    for row in order[usable[order]].tolist():
-        key = int(rows.key_hash[row])
-        name = rows.entity_ids[row * entities] if entities else f"{key:016x}"
-        holdout = bool(rows.holdout[row])
-        customer = found.positions.setdefault(name, len(found.positions))
-        # The first look of a customer, or a later one.
-        if customer == len(found.scores):
-            found.at_ms.append(int(rows.at_unix_ns[row]) // NS_PER_MS)
-            found.scores.append(float(rows.scores[row, 0]))
-            found.vectors.append(rows.vectors[row])
-            found.holdout.append(holdout)
-        elif found.holdout[customer] != holdout:
-            found.moved.add(customer)
-        found.by_key.setdefault(key, customer)
-        digest = id_digest(rows.prediction_id[row].tobytes())
-        if digest in named:
+    order = order[usable[order]]
+    # The number of each row's customer.
+    entities, keys = len(rows.entity_ids) // len(rows), rows.key_hash[order]
+    names: Sequence[str] = [f"{key:016x}" for key in keys.tolist()]
+    if entities:
+        firsts = rows.entity_ids[::entities]
+        names = [firsts[row] for row in order.tolist()]
+    known, positions = len(found.positions), found.positions
+    customers = np.array(
+        [positions.setdefault(name, len(positions)) for name in names], dtype=np.int64
+    )
+    # New customers have rising numbers, each from the first row on.
+    numbers, first = np.unique(customers, return_index=True)
+    first = order[first[numbers >= known]]
+    found.at_ms.append(rows.at_unix_ns[first] // NS_PER_MS)
+    found.scores.append(rows.scores[first, 0].astype(np.float64))
+    found.vectors.append(rows.vectors[first])
+    found.holdout = np.concatenate([found.holdout, rows.holdout[first].astype(np.bool_)])
+    # Later looks on the other side of the holdout.
+    moved = found.holdout[customers] != rows.holdout[order].astype(np.bool_)
+    found.moved.update(customers[moved].tolist())
+    # What reports may name: few rows have a key that somebody reported about. A report without a
+    # key may be about any row.
+    named = np.isin(keys, found.reported_keys)
+    if found.reported_keys[:1].tolist() == [0]:
+        named[:] = True
+    for place in np.flatnonzero(named).tolist():
+        customer = int(customers[place])
+        found.by_key.setdefault(int(keys[place]), customer)
+        digest = id_digest(rows.prediction_id[order[place]].tobytes())
+        if digest in found.reported_ids:
             found.by_digest[digest] = customer
 
 
@@ -146,11 +166,12 @@ def _reports_of_customers(
     found: _Gathered, reports: Iterable[ReportedOutcome], window_ms: int
 ) -> Iterable[tuple[int, ReportedOutcome]]:
     """Yield (customer, report) of what arrived within *window_ms* of the first look."""
+    first_ms = np.concatenate(found.at_ms)
     for item in reports:
         customer = found.by_digest.get(item.id_digest, found.by_key.get(item.key_hash, -1))
         if customer < 0:
             continue
-        since = found.at_ms[customer]
+        since = int(first_ms[customer])
         if since <= item.predicted_unix_ms and item.received_unix_ms <= since + window_ms:
             yield customer, item
 

@@ -7,7 +7,9 @@ before leaves a file that no row names, which is written again; so each row is t
 
 import logging
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,6 +25,7 @@ from monitoring.decisions.parquet import (
     find_in_blocks,
     find_in_files,
     merge_decisions,
+    open_writer,
     using_files,
     write_decisions,
 )
@@ -47,7 +50,10 @@ log = logging.getLogger(__name__)
 FILE_ROWS = 500_000
 """A file has the blocks of about so many rows."""
 MERGE_FILES = 8
-"""A day's files of one model become one when there are so many."""
+"""So many files of one model and day become one, if they are of one size."""
+SMALLEST_SIZE_ROWS = 4_096
+"""Files are of one size below it, and from there on up to eight times as many rows. So a row is
+written again a few times, however many files a day has."""
 
 DayOf = Callable[[bytes], int | None]
 """Returns the Unix day of a prediction id; None: it is sealed, and there is no key."""
@@ -103,18 +109,24 @@ class DecisionStore:
         Raises UnreadableDecisionsError; then each row is where it was.
         """
         written = 0
-        while True:
-            with self._database.read_transaction() as connection:
-                found = connection.execute(
-                    select(decision_blocks.c.model, decision_blocks.c.day)
-                    .order_by(decision_blocks.c.id)
-                    .limit(1)
-                ).first()
-            if found is None:
-                break
-            written += self._write_file(found.model, found.day)
-        self._merge()
+        with ExitStack() as stack:
+            writer = None
+            while (found := self._oldest_block()) is not None:
+                writer = writer or stack.enter_context(open_writer())
+                written += self._write_file(writer, *found)
+            if writer is not None:
+                self._merge(writer)
         return written
+
+    def _oldest_block(self) -> tuple[str, int] | None:
+        """Return the model and day of the oldest block that waits; None: none does."""
+        with self._database.read_transaction() as connection:
+            found = connection.execute(
+                select(decision_blocks.c.model, decision_blocks.c.day)
+                .order_by(decision_blocks.c.id)
+                .limit(1)
+            ).first()
+        return None if found is None else (found.model, found.day)
 
     def delete_before(self, day: int) -> int:
         """Delete the files of days before *day*; return how many."""
@@ -274,7 +286,7 @@ class DecisionStore:
             self._reader.execute("SET threads = 1")
         return self._reader
 
-    def _write_file(self, model: str, day: int) -> int:
+    def _write_file(self, writer: Any, model: str, day: int) -> int:  # noqa: ANN401
         """Write the oldest blocks of one model and day to a file; return the rows."""
         with self._database.read_transaction() as connection:
             waiting = connection.execute(
@@ -291,7 +303,7 @@ class DecisionStore:
                 rows += row.rows
         name = _new_name(model, day)
         with using_files():
-            rows = write_decisions(self._folder / name, blocks)
+            rows = write_decisions(writer, self._folder / name, blocks)
         # From here on the file counts, and its blocks do not.
         with self._database.write_transaction() as connection:
             connection.execute(
@@ -300,7 +312,8 @@ class DecisionStore:
             connection.execute(delete(decision_blocks).where(decision_blocks.c.id.in_(ids)))
         return rows
 
-    def _merge(self) -> None:
+    def _merge(self, writer: Any) -> None:  # noqa: ANN401
+        """Merge files of one model, day and size where there are many."""
         with self._database.read_transaction() as connection:
             many = connection.execute(
                 select(decision_files.c.model, decision_files.c.day)
@@ -310,23 +323,35 @@ class DecisionStore:
         for model, day in many:
             with self._database.read_transaction() as connection:
                 same = (decision_files.c.model == model, decision_files.c.day == day)
-                parts = connection.execute(select(decision_files).where(*same)).all()
-            name = _new_name(model, day)
-            with using_files():
-                merge_decisions(self._folder / name, [self._folder / part.name for part in parts])
-            names = [part.name for part in parts]
-            rows = sum(part.rows for part in parts)
-            with self._database.write_transaction() as connection:
-                connection.execute(delete(decision_files).where(decision_files.c.name.in_(names)))
-                connection.execute(
-                    insert(decision_files).values(name=name, model=model, day=day, rows=rows)
-                )
-            self._unlink(names)
+                of_day = connection.execute(select(decision_files).where(*same)).all()
+            by_size = defaultdict(list)
+            for part in of_day:
+                by_size[_size_class(part.rows)].append(part)
+            for parts in by_size.values():
+                if len(parts) >= MERGE_FILES:
+                    rows = sum(part.rows for part in parts)
+                    names = [part.name for part in parts]
+                    self._merge_files(writer, {"model": model, "day": day, "rows": rows}, names)
+
+    def _merge_files(self, writer: Any, values: dict[str, Any], names: list[str]) -> None:  # noqa: ANN401
+        """Merge files into one. *values* of its row are all but its name."""
+        name = _new_name(values["model"], values["day"])
+        with using_files():
+            merge_decisions(writer, self._folder / name, [self._folder / part for part in names])
+        with self._database.write_transaction() as connection:
+            connection.execute(delete(decision_files).where(decision_files.c.name.in_(names)))
+            connection.execute(insert(decision_files).values(name=name, **values))
+        self._unlink(names)
 
     def _unlink(self, names: list[str]) -> None:
         with self._lock:
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
+
+
+def _size_class(rows: int) -> int:
+    """Return a number that files of one size have in common."""
+    return ((rows // SMALLEST_SIZE_ROWS).bit_length() + 2) // 3
 
 
 def _new_name(model: str, day: int) -> str:

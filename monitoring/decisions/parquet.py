@@ -73,32 +73,45 @@ def using_files() -> Iterator[None]:
         ) from error
 
 
-def write_decisions(path: Path, blocks: Iterable[pb.DecisionBlock]) -> int:
+def open_writer() -> Any:  # noqa: ANN401  duckdb has no types
+    """Return a connection that writes files, to be closed by its caller.
+
+    Opening one takes twice as long as writing a small file. Raises UnreadableDecisionsError.
+    """
+    with using_files():
+        import duckdb
+
+        connection = duckdb.connect()
+    # A file is written beside calls that are answered, and a second thread is not worth it.
+    connection.execute("SET threads = 1")
+    return connection
+
+
+def write_decisions(connection: Any, path: Path, blocks: Iterable[pb.DecisionBlock]) -> int:  # noqa: ANN401
     """Write the rows of blocks of one model and day to a new file; return how many there are.
+
+    connection  of open_writer.
 
     The file is durable and whole, or not there.
     """
-    import duckdb
-
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     rows = 0
-    with duckdb.connect() as connection, replacing_file(path) as beside:
-        connection.execute(f"CREATE TABLE decisions ({COLUMNS})")
+    with replacing_file(path) as beside:
+        connection.execute(f"CREATE OR REPLACE TABLE decisions ({COLUMNS})")
         for block in blocks:
             columns = unpack_decisions(block)
             rows += len(columns)
             _insert(connection, block.version, columns, block.entities)
         beside.touch(mode=0o600)
         copy_sorted(connection, "SELECT * FROM decisions", beside)
+        connection.execute("DROP TABLE decisions")
     fsync_folder(path.parent)
     return rows
 
 
-def merge_decisions(path: Path, parts: Sequence[Path]) -> None:
+def merge_decisions(connection: Any, path: Path, parts: Sequence[Path]) -> None:  # noqa: ANN401
     """Write the rows of several files to one new file, sorted again."""
-    import duckdb
-
-    with duckdb.connect() as connection, replacing_file(path) as beside:
+    with replacing_file(path) as beside:
         beside.touch(mode=0o600)
         names = ", ".join(f"'{part}'" for part in parts)
         copy_sorted(connection, f"SELECT * FROM read_parquet([{names}])", beside)

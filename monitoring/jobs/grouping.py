@@ -3,7 +3,7 @@
 A broken view alarms in each of its features, in every version that reads it, and in their scores.
 People need to hear of it once. Alarms are grouped in this order, and each is in one group:
 
-    1. the view or host that most alarms have in common, of two or more; then the next one
+    1. the view or host that most streams have in common, of two or more; then the next one
     2. other alarms of a version of such a group, within 48 hours: its score moves with its features
     3. alarms of one version
     4. groups of step 3 that began on one calendar day, of two models or more: the day is the cause
@@ -124,7 +124,13 @@ def group_alarms(
 
 def _common_cause(alarms: Sequence[MonitoringAlarm]) -> str:
     """Return the view or host of most of *alarms*, or an empty text if no two share one."""
-    counts = Counter(cause for alarm in alarms for cause in _causes(alarm))
+    # A stream that alarms on two days is still one stream, and shares nothing with another.
+    streams = {
+        (cause, alarm.model, alarm.version, alarm.kind, alarm.stream)
+        for alarm in alarms
+        for cause in _causes(alarm)
+    }
+    counts = Counter(cause for cause, *_ in streams)
     # One alarm of broken data is enough to name its view.
     broken = {f"view/{alarm.view}" for alarm in alarms if alarm.kind == "quality" and alarm.view}
     possible = [

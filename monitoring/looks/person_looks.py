@@ -5,8 +5,6 @@ about people, because ten rows of one person are no ten pieces of evidence. R is
 F the inputs and K the outputs of the version.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,42 +19,59 @@ PREDICTED = "predicted"
 
 
 class PersonCounter:
-    """Takes the rows of one version in one period, and counts the first row of each person."""
+    """Takes the rows of one version day by day, and counts the first row of each person.
+
+    Of days before it keeps the keys of their persons only, so a week needs the memory of a day.
+    """
 
     def __init__(self, facts: SealedFacts) -> None:
         self._facts = facts
-        features, outputs = len(facts.bins.features), len(facts.scale.outputs)
-        self._keys = np.zeros(0, dtype=np.uint64)
-        self._at = np.zeros(0, dtype=np.int64)
-        self._vectors = np.zeros((0, features), dtype=np.float32)
-        self._scores = np.zeros((0, outputs), dtype=np.float32)
+        self._shape = len(facts.bins.features), len(facts.scale.outputs)
+        self._parts: list[DecisionRows] = []
+        """The first rows of the calls of the day under way."""
+        self._persons = np.zeros(0, dtype=np.uint64)
+        """(P,) growing: the keys that were counted."""
+        self._counts = CellCounts()
 
     def add(self, rows: DecisionRows) -> None:
-        """Take rows in any order. Rows of another shape than the version's are left out."""
-        shape = rows.vectors.shape[1], rows.scores.shape[1]
-        if shape != (self._vectors.shape[1], self._scores.shape[1]):
+        """Take rows of one day in any order. Rows of another shape than the version's are left out.
+
+        Rows of a later day may follow `end_day` only.
+        """
+        if (rows.vectors.shape[1], rows.scores.shape[1]) == self._shape:
+            self._parts.append(rows if (rows.row == 0).all() else rows.only(rows.row == 0))
+
+    def end_day(self) -> None:
+        """Count the persons of the day who were not counted before, each by the earliest call."""
+        if not self._parts:
             return
-        # The first row of each call only.
-        first = np.flatnonzero(rows.row == 0)
-        keys = np.concatenate([self._keys, rows.key_hash[first]])
-        at = np.concatenate([self._at, rows.at_unix_ns[first]])
-        # The earliest call of each person.
+        keys = np.concatenate([part.key_hash for part in self._parts])
+        at = np.concatenate([part.at_unix_ns for part in self._parts])
+        vectors = np.concatenate([part.vectors for part in self._parts])
+        scores = np.concatenate([part.scores for part in self._parts])
+        self._parts = []
+        # The earliest call of each person of the day.
         order = np.lexsort((at, keys))
         starts = np.ones(len(order), dtype=np.bool_)
         starts[1:] = keys[order][1:] != keys[order][:-1]
-        kept = order[starts]
-        self._keys, self._at = keys[kept], at[kept]
-        self._vectors = np.concatenate([self._vectors, rows.vectors[first]])[kept]
-        self._scores = np.concatenate([self._scores, rows.scores[first]])[kept]
+        first = order[starts]
+        # Of them, those who are new.
+        place = np.searchsorted(self._persons, keys[first])
+        known = np.zeros(len(first), dtype=np.bool_)
+        inside = place < len(self._persons)
+        known[inside] = self._persons[place[inside]] == keys[first][inside]
+        first, place = first[~known], place[~known]
+        self._persons = np.insert(self._persons, place, keys[first])
+        self._count(vectors[first], scores[first])
 
     def counted(self, last_day: int, days: int) -> PersonLooks:
         """Return the counts of all persons so far, as those of *days* days up to *last_day*."""
-        counts = CellCounts()
-        scale = self._facts.scale
-        counts.add(PREDICTED, np.bincount(scale.bins(self._scores), minlength=scale.size + 3))
-        for feature, column in zip(self._facts.bins.features, self._columns(), strict=True):
-            counts.add(feature_column(feature.name), count_feature(column, feature))
-        return PersonLooks(last_day, days, len(self._keys), counts)
+        self.end_day()
+        return PersonLooks(last_day, days, len(self._persons), self._counts)
 
-    def _columns(self) -> Iterable[NDArray[np.float32]]:
-        return np.ascontiguousarray(self._vectors.T)
+    def _count(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
+        scale = self._facts.scale
+        self._counts.add(PREDICTED, np.bincount(scale.bins(scores), minlength=scale.size + 3))
+        columns = np.ascontiguousarray(vectors.T)
+        for feature, column in zip(self._facts.bins.features, columns, strict=True):
+            self._counts.add(feature_column(feature.name), count_feature(column, feature))

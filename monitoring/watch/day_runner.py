@@ -123,22 +123,32 @@ class DayRunner:
 
     def _count_persons(self, model: str, day: int, versions: Sequence[DayOfVersion]) -> None:
         """Store the person-looks of the day, and on a Sunday those of the week."""
+        # Versions whose persons were not counted before.
         due = [
             given
             for given in versions
             if self._looks.look_state(model, given.facts.version, PERSONS).position < day
         ]
-        periods = [1, WEEK_DAYS] if day % WEEK_DAYS == SUNDAY else [1]
-        for days in periods if due else []:
-            counters = {given.facts.version: PersonCounter(given.facts) for given in due}
-            shadows = {given.facts.version: given.shadow for given in due}
-            # The rows of each day are read once for all versions.
-            for read_day in range(day - days + 1, day + 1):
-                for version, rows in self._rows.day_rows(model, read_day):
-                    if version in counters:
-                        kept = rows.only((rows.role == UNSEEN_SHADOW) == shadows[version])
-                        counters[version].add(kept)
-            for version, counter in counters.items():
+        # Each day is read once, for all versions and for both periods.
+        periods = (1, WEEK_DAYS) if day % WEEK_DAYS == SUNDAY else (1,)
+        shadows = {given.facts.version: given.shadow for given in due}
+        counters = {
+            days: {given.facts.version: PersonCounter(given.facts) for given in due}
+            for days in periods
+        }
+        for read_day in range(day - periods[-1] + 1, day + 1) if due else ():
+            open_periods = [days for days in periods if read_day > day - days]
+            for version, rows in self._rows.day_rows(model, read_day):
+                if version in shadows:
+                    kept = rows.only((rows.role == UNSEEN_SHADOW) == shadows[version])
+                    for days in open_periods:
+                        counters[days][version].add(kept)
+            for days in open_periods:
+                for counter in counters[days].values():
+                    counter.end_day()
+        # Looks that were stored before are replaced by equal ones.
+        for days in periods:
+            for version, counter in counters[days].items():
                 counted = counter.counted(day, days)
                 self._looks.save_person_looks(model, version, counted, shadow=shadows[version])
         for given in due:

@@ -26,7 +26,7 @@ from stats.alarms.change_test import location_scores
 
 
 @pytest.mark.walk
-@pytest.mark.parametrize("name", ["quiet", "finds"])
+@pytest.mark.parametrize("name", ["quiet", "finds", "day"])
 def test_benchmark_of_monitoring_prints_its_bars_and_json(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -106,6 +107,24 @@ def test_decisions_are_found_before_and_after_they_are_in_files(stores: Stores) 
     assert len(files) == 1
     unknown = ids_of(np.array([1], np.uint64), np.array([False]), first=99)
     assert stores.decisions.find_decision(unknown) is None
+
+
+def test_files_of_one_size_are_merged(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file is not written again with every few small ones."""
+    monkeypatch.setattr("monitoring.decisions.decision_store.SMALLEST_SIZE_ROWS", 20)
+    rng = np.random.default_rng(6)
+    batches = [served_batch(rng, 5, first=5 * number) for number in range(16)]
+    for batch in batches:
+        stores.push(batch)
+        stores.decisions.compact()
+    sizes = [len(batch.row_flags) // 4 for batch in batches]
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM read_parquet($1, filename = true) GROUP BY filename",
+            [[str(path) for path in stores.folder.rglob("*.parquet")]],
+        ).fetchall()
+    assert sorted(rows for (rows,) in found) == sorted((sum(sizes[:8]), sum(sizes[8:])))
+    check_found(stores, batches[3])
 
 
 def test_shadow_is_found_beside_the_answer(stores: Stores) -> None:

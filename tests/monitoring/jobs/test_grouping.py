@@ -104,6 +104,13 @@ def test_single_alarm_of_broken_data_names_its_view_and_drift_its_version() -> N
     assert list(causes(alarm(stream="minutes", view="usage"))) == ["version/churn/7"]
 
 
+def test_a_stream_that_alarms_again_keeps_its_cause() -> None:
+    """On the second day its view has two alarms, and still one stream."""
+    first = [alarm(stream="card:amount", view="card"), alarm(kind="score")]
+    again = [replace(item, at=item.at + DAY) for item in first]
+    assert causes(*first).keys() == causes(*first, *again).keys() == {"version/churn/7"}
+
+
 def test_alarms_of_one_version_are_one_incident() -> None:
     """Features of different views and the score, in the same days."""
     assert causes(
