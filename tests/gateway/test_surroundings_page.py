@@ -166,16 +166,18 @@ def test_prometheus_reads_the_configuration(name: str) -> None:
     file = DEPLOY / "prometheus" / name
     (config,) = read_yaml(file.read_text(encoding="utf-8"))
     assert config["rule_files"] == ["turnout.rules.yml"]
-    (scrape,) = config["scrape_configs"]
+    scrape, *others = config["scrape_configs"]
     assert scrape["job_name"] == "turnout"  # the alerts ask for it
     settings = settings_of_container()
     if name == "kubernetes.yml":
         assert scrape["authorization"]["credentials_file"] == settings.observe_token_file
+        assert others == []
         (labels, _) = scrape["relabel_configs"]
         pod = stateful_set()["spec"]["template"]
         assert labels["regex"] == f"{pod['metadata']['labels']['app']};metrics"
     else:
         assert scrape["static_configs"] == [{"targets": [f"127.0.0.1:{settings.metrics_port}"]}]
+        assert [job["job_name"] for job in others] == ["turnout-control"]
     promtool = shutil.which("promtool")
     if promtool is not None:
         subprocess.run([promtool, "check", "config", "--syntax-only", str(file)], check=True)
