@@ -32,6 +32,9 @@ READERS_WAIT_S = 6 * 3_600
 """After midnight a day waits so long for journal readers that have not read its end."""
 READER_FORGOTTEN_S = 7 * DAY_S
 """A reader that was silent for so long is not waited for."""
+FIRST_DAYS_MAX = 60
+"""The first look ever goes back so many days at most: a wrong clock may have counted rows of 1970,
+and a store may be older than its first look."""
 PERSONS = "persons"
 """Name of the look that counts persons, which only has a position."""
 DAYS = "days"
@@ -80,6 +83,8 @@ class DayRunner:
         """Return the oldest day that is over and was not looked at; None: there is none."""
         done = self._looks.look_state("", "", DAYS).position
         first = self._store.first_day() if done < 0 else done + 1
+        if first is not None and done < 0:
+            first = max(first, int(self._now_s()) // DAY_S - FIRST_DAYS_MAX)
         if first is None or not self._is_over(first):
             return None
         return first

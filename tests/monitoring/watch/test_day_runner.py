@@ -131,6 +131,14 @@ def test_a_day_waits_for_its_end_and_for_readers(days: VirtualDays) -> None:
         assert given.due_day() == due
 
 
+def test_the_first_look_goes_back_sixty_days_at_most(days: VirtualDays) -> None:
+    """A gateway whose clock was wrong has counted rows of 1970."""
+    days.push(3, normal_rows(1, persons=10))
+    days.push(FIRST_DAY, normal_rows(2, persons=10))
+    assert runner(days, FIRST_DAY).due_day() == FIRST_DAY + 1 - 60
+    assert len(look_at_all(runner(days, FIRST_DAY))) == 60
+
+
 class Failing:
     """A look that fails a number of times on one day."""
 
