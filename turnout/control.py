@@ -21,8 +21,10 @@ from access.streams import keep_client_connections
 from host.files import keep_files_private
 from host.processes import fail_fast
 from host.text import log_to_stderr
+from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringError
-from monitoring.explain.served_rows import JournalDecisions
+from monitoring.explain.retained_rows import FirstDecisions, RetainedDecisions
+from monitoring.explain.served_rows import DecisionSource, JournalDecisions
 from monitoring.explain.service import ExplainerComponent
 from project.environment import read_environment
 from project.errors import ProjectError
@@ -72,14 +74,13 @@ async def serve_control(
                  the registry over this port too, so each could run as a process of its own.
     identities   files of tokens; without one every name is believed.
     certificate  how this process proves itself to gateways and people.
-    journal      folder of gateways whose predictions are explained by their ids; None: none is.
-    notices      where notices of incidents go.
+    journal      folder of gateways whose predictions are explained. notices  of incidents go there.
     """
     # One server for all parts. Its interceptor lets calls in.
     stop_requested = _event_at_end()
     options = {**dict(rollout_server.SERVER_OPTIONS), **dict(registry_server.SERVER_OPTIONS)}
-    access = access_interceptor(identities)
-    server = grpc.aio.server(options=tuple(options.items()), interceptors=(access,))
+    interceptors = (access_interceptor(identities),)
+    server = grpc.aio.server(options=tuple(options.items()), interceptors=interceptors)
     registry = await registry_server.add_registry_to(server, folder)
     # Rollouts call the registry over the port, so they start when it listens, and stop before.
     try:
@@ -95,7 +96,8 @@ async def serve_control(
             beside=(_ask_for_due_runs, partial(_send_notices, notices, folder / NOTICES_FILE)),
             on_windows=hosted.on_windows,
         )
-        explainer = _add_explainer_to(server, address, token, certificate, journal)
+        sources = _decision_sources(journal, hosted.decisions)
+        explainer = _add_explainer_to(server, address, token, certificate, sources)
         # Parts call the registry, so the server starts first.
         await server.start()
         keeping_connections = keep_client_connections(port)
@@ -141,15 +143,28 @@ def _log_listening(address: str, version_key: bytes, certificate: ServerCertific
     )
 
 
+def _decision_sources(journal: Path | None, retained: DecisionStore | None) -> list[DecisionSource]:
+    """Return where rows of predictions are: decisions of all hosts, journals of this host."""
+    sources: list[DecisionSource] = []
+    if retained is not None:
+        sources.append(RetainedDecisions(retained))
+    if journal is not None:
+        sources.append(JournalDecisions(journal))
+    return sources
+
+
 def _add_explainer_to(
     server: grpc.aio.Server,
     address: str,
     token: str | None,
     certificate: ServerCertificate,
-    journal: Path | None,
+    sources: Sequence[DecisionSource],
 ) -> ExplainerComponent:
-    """Serve explanations on *server*. The arguments are those of `serve_control`."""
-    decisions = None if journal is None else JournalDecisions(journal)
+    """Serve explanations on *server*. The arguments are those of `serve_control`.
+
+    sources  where the rows of predictions are found.
+    """
+    decisions = FirstDecisions(sources) if sources else None
     explainer = ExplainerComponent(
         address, decisions, token=token, certificate=certificate.certificate
     )

@@ -175,6 +175,8 @@ def find_in_blocks(blocks: Iterable[pb.DecisionBlock], prediction_id: bytes) -> 
     for block in blocks:
         columns = unpack_decisions(block)
         ids = columns.prediction_id.tobytes()
+        if prediction_id not in ids:
+            continue
         for number in range(len(columns)):
             if ids[64 * number : 64 * number + 64] != prediction_id:
                 continue

@@ -37,7 +37,7 @@ CLOCK_MS = 60_000
 class ServedDecision:
     """One call as it was answered.
 
-    version_start  the first 8 bytes of the version's id, in hex.
+    version_start  the first 8 bytes of the version's id, in hex; empty: its label alone is known.
     vectors        (R, F) float32, the model inputs of its rows.
     scores         (R, K) float32.
     """

@@ -157,14 +157,16 @@ class ExplainerComponent:
             )
         if self._decisions is None:
             raise NotFoundError(
-                "this control process reads no journal (--journal), so it knows no prediction; "
+                "this control process has no monitoring and no journal (--journal), so it knows no "
+                "prediction; "
                 "give the row with model, version and inputs"
             )
         found = await self._found(self._decisions, request.prediction_id)
         if found is None:
             raise NotFoundError(
-                "no journal here has this prediction: it was not written by this system, its rows "
-                "were not sampled into the journal, or they were removed since"
+                "no journal here has this prediction, and neither have the decisions of "
+                "monitoring: it was not written by this system, its rows were not sampled, or they "
+                "were removed since"
             )
         if request.row >= len(found.vectors):
             raise BadRequestError(

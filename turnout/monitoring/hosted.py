@@ -15,6 +15,7 @@ from access.peer_tls import ServerCertificate
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
 from monitoring.cohorts.sensitive_attributes import OnlineStoreAddress, given_store
+from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import MonitoringError
 from monitoring.metrics.page import MetricsAddress
 from registry.types import read_token
@@ -133,6 +134,11 @@ class HostedMonitoring:
             log.error("monitoring is not served, and journals wait: %s", error)  # noqa: TRY400
             return
         self._component.add_to(server)
+
+    @property
+    def decisions(self) -> DecisionStore | None:
+        """The scored rows that are kept; None: monitoring is not served here."""
+        return None if self._component is None else self._component.decisions
 
     @property
     def on_windows(self) -> OnWindowBatch | None:
