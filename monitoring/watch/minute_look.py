@@ -159,7 +159,7 @@ class MinuteLook:
         key = facts.model, facts.version, 0 if accepted is None else accepted.finding
         found = self._references.get(key)
         if found is None or found.day != day:
-            known = (*self._feature_shares(facts, accepted), *self._flag_shares(facts.model, day))
+            known = (*self._feature_shares(facts, accepted), *self._flag_shares(facts, day))
             by_name = {share.name: share for share in known}
             found = self._references[key] = _Reference(day, _with_references(facts, by_name))
         return found.shares
@@ -193,21 +193,27 @@ class MinuteLook:
             )
         return tuple(shares)
 
-    def _flag_shares(self, model: str, day: int) -> tuple[WatchedShare, ...]:
-        """Return the shares of flagged rows; none until the model was in service for a day."""
-        cells = self._store.read_cells((day - FLAG_DAYS) * DAY_HOURS, day * DAY_HOURS, model=model)
-        total = sum_of_cells(cells)
-        hits = dict(share_hits(total, None))
+    def _flag_shares(self, facts: SealedFacts, day: int) -> tuple[WatchedShare, ...]:
+        """Return the shares of flagged rows, with the model's last days or its training."""
+        since, until = (day - FLAG_DAYS) * DAY_HOURS, day * DAY_HOURS
+        total = sum_of_cells(self._store.read_cells(since, until, model=facts.model))
+        hits, rows = dict(share_hits(total, None)), total.rows
         monday = day - (day + THURSDAY) % 7
+        origin = f"fourteen days of the week of day {monday}"
+        # A new model is compared with what its training rows found in the views.
+        if not rows:
+            hits, rows = _joined_hits(facts)
+            origin = "training"
         return tuple(
             WatchedShare(
                 name=name,
                 kind="quality",
-                reference_hits=_relevant(hits[name], total.rows),
-                reference_rows=total.rows,
-                reference_id=f"fourteen days of the week of day {monday}",
+                reference_hits=_relevant(hits[name], rows),
+                reference_rows=rows,
+                reference_id=origin,
             )
-            for name in (FLAGS if total.rows else ())
+            for name in FLAGS
+            if name in hits and rows
         )
 
     def _bits(self, model: str, minutes: range) -> int:
@@ -278,6 +284,23 @@ def _training_hits(facts: SealedFacts) -> dict[str, tuple[int, int]]:
         if bins.categories:
             reference[unknown_share(bins.name)] = 0, rows
     return reference
+
+
+def _joined_hits(facts: SealedFacts) -> tuple[dict[str, int], int]:
+    """Return flag -> hits, and rows, of the rows of training, as the card says of each view.
+
+    A row that lacks one view or the other may be another row or the same, so shares of views add up
+    to the most that both can be.
+    """
+    views = facts.card.get("joined")
+    rows = facts.card.get("data", {}).get("rows", 0)
+    if not isinstance(views, Mapping) or not isinstance(rows, int):
+        return {}, 0
+    shares = {
+        flag: min(1.0, sum(float(view.get(share, 0.0)) for view in views.values()))
+        for flag, share in zip(FLAGS, ("missing", "stale", "defaulted"), strict=False)
+    }
+    return {flag: round(share * rows) for flag, share in shares.items()}, rows
 
 
 def _hits_of(total: CellCounts, facts: SealedFacts) -> dict[str, tuple[int, int]]:

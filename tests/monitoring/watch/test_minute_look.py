@@ -113,6 +113,27 @@ def test_a_look_that_is_made_again_finds_nothing_new(days: VirtualDays) -> None:
     assert alarms_of_looks(days, 400, hits) == first
 
 
+@pytest.mark.parametrize(("stale", "found"), [(240, True), (12, False)])
+def test_a_new_model_is_compared_with_what_training_found(
+    days: VirtualDays, stale: int, found: bool
+) -> None:
+    """Four percent of its training rows were stale. Most rows now are an alarm, a few are not."""
+    joined = {"usage": {"missing": 0.0, "stale": 0.04, "defaulted": 0.04}}
+    made = replace(coded_facts(), card={"joined": joined, "data": {"rows": 5_000}})
+    counts = MinuteCounts(lambda _model, _digest8: made.bins)
+    look = MinuteLook(days.store, days.looks)
+    known = KnownVersions({("churn", "7"): made}, {})
+    for number in range(3):
+        cells = batch(400, {})
+        flags = cells.cells[0].columns.add(name="row_flags")
+        flags.index.append(1)
+        flags.count.append(stale)
+        counts.note_cells(cells)
+        look.look_at_shares(counts.take_shares(), known, NOON_S + number * LOOK_S)
+    streams = {item.alarm.stream for item in days.looks.unreported_alarms()}
+    assert streams == ({"rows with stale features"} if found else set())
+
+
 def called(days: VirtualDays, model: str, minutes: range) -> None:
     """Note that a model was called in each of some Unix minutes, and that workers sent windows."""
     days.store.add_call_minutes({model: minutes, "": minutes})
