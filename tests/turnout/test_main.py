@@ -120,6 +120,23 @@ def test_exit_message_gives_each_error_its_exit_code(error: Exception, code: int
     assert message.exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("OpenIncidentRequest.title has 5000 bytes; the most is 512", "--title has 5000 bytes"),
+        ("SetStatusRequest.reason is empty; the history needs a reason", "--reason is empty"),
+        ("Deployment.why has the control character U+000A at", "--reason has the control"),
+        ("OpenIncidentRequest.links has 99 items", "OpenIncidentRequest.links has 99 items"),
+        ("Version.reason was kept", "Version.reason was kept"),
+    ],
+)
+def test_refused_field_is_named_by_its_option(text: str, shown: str) -> None:
+    """A person typed an option, and no field of a request."""
+    message = exit_message(GateError(text))
+    assert message is not None
+    assert message.text.startswith(shown)
+
+
 def test_exit_message_has_none_for_a_bug() -> None:
     """A bug keeps its traceback."""
     assert exit_message(ZeroDivisionError()) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from protos import rollout_pb2
-from turnout.errors import OperatorError, UsageError
+from turnout.errors import OperatorError
 
 PICTURE_ENDINGS = (".svg", ".png")
 PLOTS_MISSING = "a picture needs the extra plots: pip install 'turnout[plots]'"
@@ -21,7 +21,7 @@ def check_drawing(file: Path) -> None:
 
 def _check_ending(file: Path) -> None:
     if file.suffix.lower() not in PICTURE_ENDINGS:
-        raise UsageError(f"a picture is .svg or .png, and {file.name} ends in {file.suffix!r}")
+        raise OperatorError(f"a picture is .svg or .png, and {file.name} ends in {file.suffix!r}")
 
 
 def write_evidence_plot(explanation: rollout_pb2.RolloutExplanation, file: Path) -> None:
