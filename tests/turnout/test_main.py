@@ -1,5 +1,6 @@
 """Exit codes of the command line, and what goes to stdout and stderr."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
+from tests.house.sources import REPOSITORY
 from turnout.__main__ import main
 from turnout.cli.exit_codes import exit_message
-from turnout.errors import UsageError
+from turnout.errors import ExitCode, UsageError
 from turnout_client import PredictError
 
 NEEDS_A_SYSTEM = [
@@ -91,6 +93,14 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "debug",
     ):
         assert command in shown
+
+
+def test_readme_has_every_exit_code() -> None:
+    """As many as --help has."""
+    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    sentence = re.search(r"Exit codes are (.*?)\. `", page, re.DOTALL)
+    assert sentence is not None
+    assert [int(code) for code in re.findall(r"(\d) \(", sentence[1])] == list(ExitCode)
 
 
 @pytest.mark.walk
