@@ -185,8 +185,8 @@ def _check_staged(proposal: Proposal) -> None:
         version = proposal.versions[label]
         if version.status == pb.DEVELOPMENT:
             raise GateError(
-                f"version {label} is in development; deploy it as preload= first, which stages it "
-                "and lets the gateways load it"
+                f"version {label} is in development; turnout splits preload "
+                f"{proposal.proposed.model} {label} stages it and lets the gateways load it"
             )
         may_return = version.was_production and (
             (proposal.rollback and version.returnable)
@@ -254,7 +254,8 @@ def _check_ready(proposal: Proposal) -> None:
         if not any(load.state == pb.VersionLoad.READY for _, load in loads):
             raise GateError(
                 f"none of {len(proposal.workers)} live gateway workers has version {label} ready; "
-                "deploy it as preload= first and wait until they report it"
+                f"turnout splits preload {proposal.proposed.model} {label} loads it, and waits "
+                "until they report it"
             )
 
 

@@ -11,6 +11,7 @@ figures are written by compare-and-set on the revision. Comments and links add, 
 import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
@@ -28,7 +29,8 @@ FIGURES = "figures"
 MANUAL = "manual"
 """Kind of an incident that a person opens without one of KINDS."""
 INCIDENT_ID = re.compile(r"[0-9a-f]{4,32}")
-LINK_KINDS = ("rollout", "deployment", "run", "finding", "version", "incident", "url")
+URL = "url"
+LINK_KINDS = ("rollout", "deployment", "run", "finding", "version", "incident", URL)
 """What a link may lead to."""
 LINK_TEXT_MAX = 128
 
@@ -101,6 +103,21 @@ def check_link(link: pb.IncidentNote) -> None:
             f"a link of kind {link.kind[:40]!r} to {link.text[:80]!r}; the kind is one of "
             f"{', '.join(LINK_KINDS)}, and the text names which one"
         )
+    if link.kind == URL and not is_web_address(link.text):
+        raise BadRequestError(
+            f"a link to {link.text[:80]!r}, which is no address of a page; a url begins with "
+            "http:// or https:// and names a host"
+        )
+
+
+def is_web_address(text: str) -> bool:
+    """Return whether a text is an http or https address with a host, which a browser may open."""
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+    return is_address and not any(letter.isspace() for letter in text)
 
 
 def changed_columns(

@@ -1,5 +1,6 @@
 """Exit codes of the command line, and what goes to stdout and stderr."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
+from tests.house.sources import REPOSITORY
 from turnout.__main__ import main
 from turnout.cli.exit_codes import exit_message
-from turnout.errors import UsageError
+from turnout.errors import ExitCode, UsageError
 from turnout_client import PredictError
 
 NEEDS_A_SYSTEM = [
@@ -93,6 +95,14 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in shown
 
 
+def test_readme_has_every_exit_code() -> None:
+    """As many as --help has."""
+    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    sentence = re.search(r"Exit codes are (.*?)\. `", page, re.DOTALL)
+    assert sentence is not None
+    assert [int(code) for code in re.findall(r"(\d) \(", sentence[1])] == list(ExitCode)
+
+
 @pytest.mark.walk
 def test_main_imports_nothing_that_takes_long() -> None:
     """`turnout --help` answers within .4 s; each of these modules alone takes a good part of it."""
@@ -118,6 +128,23 @@ def test_exit_message_gives_each_error_its_exit_code(error: Exception, code: int
     message = exit_message(error)
     assert message is not None
     assert message.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("OpenIncidentRequest.title has 5000 bytes; the most is 512", "--title has 5000 bytes"),
+        ("SetStatusRequest.reason is empty; the history needs a reason", "--reason is empty"),
+        ("Deployment.why has the control character U+000A at", "--reason has the control"),
+        ("OpenIncidentRequest.links has 99 items", "OpenIncidentRequest.links has 99 items"),
+        ("Version.reason was kept", "Version.reason was kept"),
+    ],
+)
+def test_refused_field_is_named_by_its_option(text: str, shown: str) -> None:
+    """A person typed an option, and no field of a request."""
+    message = exit_message(GateError(text))
+    assert message is not None
+    assert message.text.startswith(shown)
 
 
 def test_exit_message_has_none_for_a_bug() -> None:

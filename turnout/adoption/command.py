@@ -14,7 +14,7 @@ import typer
 from host.files import replace_file
 from registry.types import MODEL_NAME
 from turnout.adoption.report import report
-from turnout.cli.arguments import Model
+from turnout.cli.arguments import Model, check_new_folder
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.cli.isolation import WithoutSandbox, chosen_isolation
@@ -143,8 +143,7 @@ def _check_options(
         raise UsageError("--label names a column of the sample; give --sample FILE")
     if sample is not None and not sample.is_file():
         raise UsageError(f"--sample {sample} is no file; give Parquet, CSV or JSON lines")
-    if out is not None and out.exists():
-        raise UsageError(f"--out {out} exists already; name a new folder")
+    check_new_folder("--out", out)
     if not register and out is None:
         raise UsageError("--no-register needs --out FOLDER, or the version would be lost")
     if try_it and not register:

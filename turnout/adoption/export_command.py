@@ -9,7 +9,7 @@ import typer
 from host.files import write_new_folder
 from protos import registry_pb2
 from turnout.cli import clients
-from turnout.cli.arguments import Model
+from turnout.cli.arguments import Model, check_new_folder
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
 from turnout.views.terminal import terminal
@@ -40,8 +40,7 @@ def export(
     chosen = [form for form, wanted in forms.items() if wanted]
     if len(chosen) != 1:
         raise UsageError("give one of --onnx, --mlflow and --triton")
-    if out.exists():
-        raise UsageError(f"--out {out} exists already; name a new folder")
+    check_new_folder("--out", out)
     # The files are verified against the id that the registry has.
     context: CommandContext = ctx.obj
     found, names = asyncio.run(_export(context, model, version, chosen[0], out))

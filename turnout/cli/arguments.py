@@ -1,10 +1,13 @@
 """Arguments and options that several commands take."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from turnout.errors import UsageError
+from turnout.views.pictures import check_drawing
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; written into the history.")]
@@ -49,3 +52,43 @@ def parse_input(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise UsageError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def check_new_file(option: str, file: Path | None) -> None:
+    """Raise UsageError unless *file* can be written. None is fine: no file was asked for.
+
+    A command calls it before its first change and before its long work, so that a wrong path costs
+    neither.
+    """
+    if file is None:
+        return
+    if file.is_dir():
+        raise UsageError(f"{option} {file} is a folder; name a file in it")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {file}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {file}: you may not write to the folder {folder}")
+
+
+def check_picture(option: str, file: Path | None) -> None:
+    """Raise OperatorError unless a picture can be drawn to *file*. None is fine: there is none."""
+    if file is not None:
+        check_new_file(option, file)
+        check_drawing(file)
+
+
+def check_new_folder(option: str, folder: Path | None) -> None:
+    """Raise UsageError unless the new folder can be made, with its parents. None is fine."""
+    if folder is None:
+        return
+    if folder.exists():
+        named = folder.name not in ("", "..")
+        new = f"{folder}-2" if named else str(folder / "new-folder")
+        raise UsageError(f"{option} {folder} exists already; name a new folder, such as {new}")
+    # The nearest parent that is there takes the others.
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise UsageError(
+            f"{option} {folder}: {parent} is no folder in which you may write; name another place"
+        )

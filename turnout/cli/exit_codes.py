@@ -1,7 +1,8 @@
 """The table from an exception to the message an operator reads and the exit code."""
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from features.errors import (
     ContractError,
@@ -35,6 +36,24 @@ from turnout.library_errors import duckdb_message, redis_message, system_message
 START_HINT = "is the system up? Start it with: turnout up"
 
 
+FIELD = re.compile(r"\b[A-Z]\w*\.(\w+) (?=has \d|has the control|is empty)")
+"""A field of a request, as access/bounds.py names it in a refusal."""
+OPTION_OF_FIELD = {
+    "title": "--title",
+    "cause": "--cause",
+    "reason": "--reason",
+    "why": "--reason",
+    "owner": "--owner",
+    "purpose": "--purpose",
+    "place": "--place",
+    "version": "--version",
+    "figures_json": "--figures",
+    "model": "the model's name",
+    "text": "the text",
+}
+"""A field of a request -> what a person typed for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExitMessage:
     """The message for stderr, and the exit code."""
@@ -48,6 +67,17 @@ def exit_message(error: Exception) -> ExitMessage | None:
 
     None for an error that no operator can cause. It is a bug and keeps its traceback.
     """
+    message = _message_of(error)
+    return None if message is None else replace(message, text=_with_options(message.text))
+
+
+def _with_options(text: str) -> str:
+    """Return a message in which options stand for the fields of requests."""
+    return FIELD.sub(lambda found: f"{OPTION_OF_FIELD.get(found[1], found[0].strip())} ", text)
+
+
+def _message_of(error: Exception) -> ExitMessage | None:
+    """Like exit_message, with the names of fields as the registry writes them."""
     match error:
         case OperatorError():
             return ExitMessage(str(error), error.exit)

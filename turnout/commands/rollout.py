@@ -11,7 +11,7 @@ from rich.live import Live
 
 from protos import rollout_pb2
 from turnout.cli import clients
-from turnout.cli.arguments import Model, PolicyName, Reason
+from turnout.cli.arguments import Model, PolicyName, Reason, check_picture
 from turnout.cli.context import CommandContext
 from turnout.commands.rollout_actions import (
     add_rollout_commands,
@@ -107,7 +107,7 @@ def explain(
 ) -> None:
     """Explain every decision of a model's newest rollout."""
     context: CommandContext = ctx.obj
-
+    check_picture("--png", png)
     explanation = asyncio.run(fetch_explanation(context, model))
     if png is not None:
         write_evidence_plot(explanation, png)

@@ -11,7 +11,7 @@ from protos import rollout_pb2
 from rollout.errors import PolicyError
 from rollout.policy import policy_files
 from turnout.cli import clients
-from turnout.cli.arguments import Model, PolicyName, Reason
+from turnout.cli.arguments import Model, PolicyName, Reason, check_picture
 from turnout.cli.context import CommandContext
 from turnout.cli.deployment_changes import basis_points
 from turnout.views.json_values import message_to_json
@@ -72,8 +72,10 @@ def plot(
 ) -> None:
     """Plot each metric's evidence over time against its threshold."""
     context: CommandContext = ctx.obj
-    explanation = asyncio.run(fetch_explanation(context, model))
     files = [file for file in (svg, png) if file is not None] or [Path("evidence.svg")]
+    for file in files:
+        check_picture("--png" if file is png else "--svg", file)
+    explanation = asyncio.run(fetch_explanation(context, model))
     for file in files:
         write_evidence_plot(explanation, file)
     names = [str(file) for file in files]

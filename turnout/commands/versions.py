@@ -21,7 +21,7 @@ from turnout.training_runs.waiting_runs import waiting_runs
 from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
 from turnout.views.golden_evidence import golden_evidence
 from turnout.views.json_values import message_to_json
-from turnout.views.proposals import proposal_json
+from turnout.views.proposals import proposal_json, step_after_approval
 from turnout.views.terminal import named_values, terminal, text_table
 
 if TYPE_CHECKING:
@@ -215,12 +215,7 @@ def approve(
         {**message_to_json(approval), "evidence": golden_evidence(card_of(found))},
         f"Approved: {model} {approval.version} under {policy}{covers}, by {approval.approver}.",
     )
-    next_step = (
-        f"turnout splits set {model} --production {approval.version}"
-        if approval.direct
-        else f"turnout rollout start {model} {approval.version} --policy {policy}"
-    )
-    screen.hint(f"Next: {next_step}")
+    screen.hint(f"Next: {step_after_approval(model, approval, policy)}")
 
 
 @app.command()

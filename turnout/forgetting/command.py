@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from host.files import replace_file
+from turnout.cli.arguments import check_new_file
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError
@@ -71,6 +72,8 @@ def forget(
     from turnout.forgetting.entities import named_entities
     from turnout.forgetting.removals import Removal
 
+    # No row is removed whose count cannot be written.
+    check_new_file("--receipt", receipt)
     # What is known decides which entity the ids belong to.
     context: CommandContext = ctx.obj
     known = asyncio.run(_known(context))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from access.bounds import cut_text
 from protos import registry_pb2 as pb
 from registry.watching.incidents import LINK_KINDS, MANUAL, OPEN_STATES
 from registry.watching.policy import KINDS
@@ -27,6 +28,7 @@ from turnout.views.incidents import (
 from turnout.views.terminal import terminal, text_table
 
 Change = pb.ChangeIncidentRequest
+CAUSE_BYTES_MAX = 128
 COMPLETE_S = 1.0
 """Time in which a shell gets the ids that complete a word."""
 
@@ -158,6 +160,8 @@ def open_(
     """Open an incident by hand. Nothing is held or rolled back by it."""
     # What was measured is optional.
     context: CommandContext = ctx.obj
+    if not title.strip():
+        raise UsageError("--title is empty; say in a sentence what is wrong")
     try:
         measured = json.loads(figures) if figures else None
     except ValueError as error:
@@ -166,10 +170,11 @@ def open_(
     # The title is the cause where no other is given.
     async def write() -> pb.OpenIncidentReply:
         async with clients.open_registry(context) as client:
+            await clients.require_model(client, model)
             return await client.open_incident(
                 model,
                 kind,
-                cause or title[:128],
+                cause or cut_text(title, CAUSE_BYTES_MAX),
                 severity=SEVERITIES[severity],
                 title=title,
                 version=version,

@@ -18,7 +18,7 @@ import typer
 
 from host.files import fsync_folder
 from turnout.cli import clients
-from turnout.cli.arguments import MonitoringAddress
+from turnout.cli.arguments import MonitoringAddress, check_new_folder
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
 from turnout.monitoring.export_tables import (
@@ -69,8 +69,7 @@ def export_files(
     days = export_days(since, until, int(time.time()) // DAY_S)
     if find_spec("duckdb") is None:
         raise OperatorError(WITHOUT_DUCKDB)
-    if folder.exists():
-        raise UsageError(f"{folder} is there already; name a new folder, such as {folder}-2")
+    check_new_folder("FOLDER", folder)
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"the folder {folder.absolute().parent} does not exist; make it first")
     # Files are made beside, and get their name together.

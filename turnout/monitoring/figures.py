@@ -5,6 +5,7 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,13 +37,22 @@ BUDGET_DAYS = 91
 """Days back in which the newest budget of a version is looked for."""
 
 
+class FigureKindOption(StrEnum):
+    """The kinds of figures that looks store."""
+
+    DRIFT = "drift"
+    QUALITY = "quality"
+    ESTIMATE = "estimate"
+    UPLIFT = "uplift"
+    FAIRNESS = "fairness"
+    COVERAGE = "coverage"
+    BUDGET = BUDGET
+
+
 def show_figures(
     ctx: typer.Context,
     model: Model,
-    kind: Annotated[
-        str,
-        typer.Option(help="Only this kind: drift, quality, estimate, uplift, fairness, coverage."),
-    ] = "",
+    kind: Annotated[FigureKindOption | None, typer.Option(help="Only this kind.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3_650, help="Days back.")] = 14,
     monitoring: MonitoringAddress = "",
 ) -> None:
@@ -53,7 +63,7 @@ def show_figures(
 
     async def read() -> "tuple[list[pb.FigureOfPeriod], list[str]]":
         async with clients.open_monitoring(context, monitoring) as client:
-            found = await client.figures(first, model=model, kind=kind)
+            found = await client.figures(first, model=model, kind=kind or "")
             return found, client.notes
 
     # A budget has a command of its own.

@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from turnout.cli import clients
+from turnout.cli.arguments import check_picture
 from turnout.cli.context import CommandContext
 from turnout.report.facts import Fact, ReportInputs, history_facts
 from turnout.report.measures import report_of
@@ -42,7 +43,9 @@ def print_report(
 
     They are computed from the history alone; `turnout audit list` shows the entries.
     """
+    # What cannot be drawn is refused before the history is read.
     context: CommandContext = ctx.obj
+    check_picture("--plot", plot)
 
     async def read() -> ReportInputs:
         async with clients.open_registry(context) as client:

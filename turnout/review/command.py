@@ -12,9 +12,8 @@ from rich.text import Text
 
 from host.files import replace_file
 from turnout.cli import clients
-from turnout.cli.arguments import MonitoringAddress
+from turnout.cli.arguments import MonitoringAddress, check_new_file
 from turnout.cli.context import CommandContext
-from turnout.errors import UsageError
 from turnout.review.decisions import (
     REVIEW,
     ReviewDecision,
@@ -62,9 +61,8 @@ def review(
     # What cannot be written is refused before anything is read.
     context: CommandContext = ctx.obj
     period = review_period(week, int(time.time()) // DAY_S)
-    for file in (html, markdown):
-        if file is not None:
-            _require_writable(file)
+    check_new_file("--html", html)
+    check_new_file("--markdown", markdown)
     # The sections are the same for every form.
     inputs = asyncio.run(read_review_inputs(context, period, monitoring))
     sections = review_sections(inputs)
@@ -138,14 +136,6 @@ def _print(context: CommandContext, decision: ReviewDecision, word: str) -> None
     screen.result(value, line)
     if not decision.done_by:
         screen.hint(f"Next: turnout review done {decision.number} --reason ...")
-
-
-def _require_writable(file: Path) -> None:
-    """Raise UsageError for a folder, and for a file in a folder that is not there."""
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder; name a file in it, such as {file / 'review.html'}")
-    if not file.absolute().parent.is_dir():
-        raise UsageError(f"the folder of {file} does not exist; make it first")
 
 
 def _page(inputs: ReviewInputs, sections: list[ReviewSection]) -> ReviewPage:

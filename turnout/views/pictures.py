@@ -1,6 +1,7 @@
 """Pictures of rollouts and reports as SVG or PNG; they need the extra `plots`."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,19 @@ from protos import rollout_pb2
 from turnout.errors import OperatorError
 
 PICTURE_ENDINGS = (".svg", ".png")
+PLOTS_MISSING = "a picture needs the extra plots: pip install 'turnout[plots]'"
+
+
+def check_drawing(file: Path) -> None:
+    """Raise OperatorError for another ending, and when matplotlib is not installed."""
+    _check_ending(file)
+    if find_spec("matplotlib") is None:
+        raise OperatorError(PLOTS_MISSING)
+
+
+def _check_ending(file: Path) -> None:
+    if file.suffix.lower() not in PICTURE_ENDINGS:
+        raise OperatorError(f"a picture is .svg or .png, and {file.name} ends in {file.suffix!r}")
 
 
 def write_evidence_plot(explanation: rollout_pb2.RolloutExplanation, file: Path) -> None:
@@ -17,14 +31,11 @@ def write_evidence_plot(explanation: rollout_pb2.RolloutExplanation, file: Path)
     """
     from rollout.api.evidence_plot import draw_evidence_plot
 
-    if file.suffix.lower() not in PICTURE_ENDINGS:
-        raise OperatorError(f"a picture is .svg or .png, and {file.name} ends in {file.suffix!r}")
+    _check_ending(file)
     try:
         draw_evidence_plot(explanation, file)
     except ImportError as error:
-        raise OperatorError(
-            "a picture needs the extra plots: pip install 'turnout[plots]'"
-        ) from error
+        raise OperatorError(PLOTS_MISSING) from error
 
 
 def write_report_picture(report: Mapping[str, Any], file: Path) -> None:
@@ -32,15 +43,12 @@ def write_report_picture(report: Mapping[str, Any], file: Path) -> None:
 
     Raises OperatorError for another ending, and when matplotlib is not installed.
     """
-    if file.suffix.lower() not in PICTURE_ENDINGS:
-        raise OperatorError(f"a picture is .svg or .png, and {file.name} ends in {file.suffix!r}")
+    _check_ending(file)
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise OperatorError(
-            "a picture needs the extra plots: pip install 'turnout[plots]'"
-        ) from error
+        raise OperatorError(PLOTS_MISSING) from error
     # Text stays text, and equal reports give equal files.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "turnout"}):
         figure = Figure(figsize=(10, 6), layout="constrained")

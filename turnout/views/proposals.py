@@ -84,6 +84,18 @@ def next_step(run: pb.Run) -> str:
     return f"turnout versions approve {run.model} {run.version}{first}"
 
 
+def step_after_approval(model: str, approval: pb.Approval, policy: str) -> str:
+    """Return the commands that bring an approved version into production.
+
+    A version that becomes production at once is loaded by the gateways first.
+    """
+    label = approval.version
+    if approval.direct:
+        loaded = f"turnout splits preload {model} {label}"
+        return f"{loaded} && turnout splits set {model} --production {label}"
+    return f"turnout rollout start {model} {label} --policy {policy}"
+
+
 def _gain(result: Mapping[str, Any]) -> object:
     """Return the gain over the champion, whichever metric the task is judged by."""
     return next((value for name, value in result.items() if name.endswith("_gain")), None)

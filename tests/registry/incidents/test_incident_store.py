@@ -227,6 +227,7 @@ def test_incident_of_a_person_acts_by_no_policy(
         ({"figures_json": '{"auc": NaN}'}, "left out"),
         ({"figures_json": "[1]"}, "no JSON object"),
         ({"links": [pb.IncidentNote(kind="moon", text="1")]}, "a link of kind"),
+        ({"links": [pb.IncidentNote(kind="url", text="javascript:alert(1)")]}, "http://"),
     ],
 )
 def test_bad_opening_is_refused_and_writes_nothing(
@@ -238,6 +239,24 @@ def test_bad_opening_is_refused_and_writes_nothing(
     assert words in str(refused.value)
     assert not store.list_incidents(pb.ListIncidentsRequest()).incidents
     assert findings(registry) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["javascript:alert(1)", "JAVASCRIPT://x/%0aalert(1)", "data:text/html,x", "file:///etc/passwd",
+     "//wiki.example.org", "wiki.example.org", "http:///page", "http://[::1", " https://a.b"],
+)  # fmt: skip
+def test_url_of_a_link_is_a_web_address(store: IncidentStore, text: str) -> None:
+    """A reader clicks on it, so no other scheme gets into the registry."""
+    incident = store.open_incident("watch", opening()).incident
+    link = pb.IncidentNote(kind="url", text=text)
+    with pytest.raises(BadRequestError, match="begins with http:// or https://"):
+        change(store, incident, change=pb.ChangeIncidentRequest.LINK, link=link)
+    for address in ("https://wiki.example.org/1?a=b", "HTTP://wiki:8080"):
+        link = pb.IncidentNote(kind="url", text=address)
+        change(store, incident, change=pb.ChangeIncidentRequest.LINK, link=link)
+    notes = store.get_incident(incident.id).notes
+    assert [note.text for note in notes] == ["https://wiki.example.org/1?a=b", "HTTP://wiki:8080"]
 
 
 def test_watch_goes_on_after_the_entry_that_was_seen(store: IncidentStore) -> None:

@@ -108,7 +108,7 @@ def test_gates_let_a_correct_proposal_pass(proposed: Deployment) -> None:
 @pytest.mark.parametrize(
     ("proposed", "changes", "message"),
     [
-        (CANARY, {"workers": []}, "none of 0 live gateway workers has version 2 ready"),
+        (CANARY, {"workers": []}, "has version 2 ready; turnout splits preload churn 2"),
         (CANARY, {"workers": [worker_state(state="LOADING")]}, "none of 1 live"),
         (
             CANARY,
@@ -126,7 +126,11 @@ def test_gates_let_a_correct_proposal_pass(proposed: Deployment) -> None:
         (CANARY, {"revoked": True}, "is no longer valid"),
         (CANARY, {"approval": approval_of(policy_name="initial")}, "first production version"),
         (replace(CURRENT, production="4"), {}, "version 4 is archived"),
-        (replace(CURRENT, production="5"), {}, "version 5 is in development"),
+        (
+            replace(CURRENT, production="5"),
+            {},
+            "in development; turnout splits preload churn 5",
+        ),
         (replace(CURRENT, canary="5", canary_bp=1), {}, "version 5 is in development"),
         (replace(CURRENT, canary="3", canary_bp=1), {}, "version 3 is archived"),
         (replace(PROMOTED, production="1", standby="2"), {}, "was never production"),

@@ -19,6 +19,7 @@ from turnout.views.proposals import (
     interval,
     proposal_json,
     proposal_lines,
+    step_after_approval,
 )
 from turnout.views.rollout_view import four_times, status_view
 from turnout.views.runs import differences
@@ -301,3 +302,15 @@ def test_differences_are_shown_with_as_few_digits_as_it_takes() -> None:
         ("auc", "0.5", "0.25"),
         ("new.0", "-", "True"),
     ]
+
+
+def test_step_after_an_approval_works_as_it_stands() -> None:
+    """A version becomes production after the gateways have loaded it, which stages it."""
+    approval = registry_pb2.Approval(version="1", direct=True)
+    assert step_after_approval("toy", approval, "initial") == (
+        "turnout splits preload toy 1 && turnout splits set toy --production 1"
+    )
+    stepwise = registry_pb2.Approval(version="2")
+    assert step_after_approval("toy", stepwise, "standard") == (
+        "turnout rollout start toy 2 --policy standard"
+    )

@@ -38,6 +38,13 @@ def test_incident_goes_through_its_states(running_system: RunningSystem) -> None
     # What its state does not allow is refused with exit code 1, a wrong word with 2.
     assert "already" in turnout("incidents", "ack", incident, exit_code=1)
     turnout("incidents", "link", incident, "moon=1", exit_code=2)
+    assert "https://" in turnout("incidents", "link", incident, "url=javascript:1", exit_code=1)
+    # A model that is not there, and texts that are empty or too long, open nothing.
+    refused = turnout("incidents", "open", "nomodel", "--title", "x", exit_code=1)
+    assert "there is no model 'nomodel'" in refused
+    assert "--title is empty" in turnout("incidents", "open", MODEL, "--title", " ", exit_code=2)
+    refused = turnout("incidents", "open", MODEL, "--title", "x" * 5_000, exit_code=1)
+    assert "--title has 5000 bytes; the most is 512" in refused
     turnout("incidents", "close", incident, "--resolution", "odd", "-r", "x", exit_code=2)
     closed = turnout("incidents", "close", incident, "--resolution", "false-alarm", "-r", "late")
     assert (closed["state"], closed["resolution"]) == ("CLOSED", "FALSE_ALARM")

@@ -25,7 +25,9 @@ def test_figures_alarms_and_budget_of_a_model(running_system: RunningSystem) -> 
     assert (quality["name"], quality["value"], quality["days"]) == ("auc churned", 0.71, 7)
     (estimate,) = running_system.turnout("monitor", "figures", MODEL, "--kind", "estimate")
     assert (estimate["value"], estimate["lacking"][:15]) == (None, "not enough data")
-    assert running_system.turnout("monitor", "figures", MODEL, "--kind", "nothing") == []
+    # An unknown kind would look like a model without figures.
+    refused = running_system.turnout("monitor", "figures", MODEL, "--kind", "foo", exit_code=2)
+    assert all(f"'{kind}'" in refused for kind in ("drift", "quality", "coverage", "budget"))
     # Alarms, and what has no detector.
     found = running_system.turnout("monitor", "alarms", MODEL)
     assert [(item["stream"], item["severity"]) for item in found["alarms"]] == [("f0", "review")]

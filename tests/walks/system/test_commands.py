@@ -130,8 +130,10 @@ def test_registry_refuses_own_approvals_and_stale_revisions(
     own = ("versions", "approve", MODEL, label, "--policy", "initial", "--yes")
     assert "dana" in running_system.turnout(*own, actor="dana", exit_code=1)
 
-    deployment = running_system.turnout("splits", "preload", MODEL, label)
     deploy = ("splits", "set", MODEL, "--production", label)
+    refused = " ".join(running_system.turnout(*deploy, exit_code=1).split())
+    assert f"in development; turnout splits preload {MODEL} {label} stages it" in refused
+    deployment = running_system.turnout("splits", "preload", MODEL, label)
     poll_system_until(
         lambda: "none of" not in running_system.turnout(*deploy, exit_code=1),
         20.0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from turnout.cli import clients
-from turnout.cli.arguments import Reason
+from turnout.cli.arguments import Reason, check_new_file
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.terminal import terminal
@@ -58,6 +58,7 @@ def plan(
     from turnout.views.plan_view import plan_tables
 
     context: CommandContext = ctx.obj
+    check_new_file("--out", out)
     made = asyncio.run(_plan(context, sample))
     if out is not None:
         out.write_text(json.dumps(made.to_json(), indent=1) + "\n", encoding="utf-8")

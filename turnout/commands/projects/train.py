@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protos import registry_pb2
+from turnout.cli.arguments import check_new_folder
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, OperatorError, UsageError
 from turnout.views.cards import joined_lines, metric_lines
@@ -81,6 +82,7 @@ def train(
         return
     if not register and out is None:
         raise UsageError("--no-register needs --out FOLDER, or the version would be lost")
+    check_new_folder("--out", out)
     # What is trained in production must be traceable to a commit.
     require_production_rules(context.required_environment())
     order = TrainingOrder(
