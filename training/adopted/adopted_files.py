@@ -95,11 +95,8 @@ def adopted_files(
     sections = [name for name in ACCEPTED if name in facts]
     facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
     # The sample gives the bins by which drift is seen, and people whom others are compared with.
-    background: dict[str, bytes] = {}
-    if provenance.is_real:
-        background[BACKGROUND] = _background(sample[finite], proven.scores[finite])
     return {
-        **background,
+        **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),
         "model.onnx": proven.onnx,
         "contract.json": canonical_json(contract.definition()),
         "golden.npz": golden_rows.write_golden(proven.golden_inputs, proven.golden_outputs),
@@ -115,10 +112,11 @@ def adopted_files(
     }
 
 
-def _background(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
-    """Return background.npz of some of the (S, F) rows, with those of the scores (S, K)."""
+def _background(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> dict[str, bytes]:
+    """Return background.npz with some of the (S, F) rows, with those of the scores (S, K)."""
     chosen = golden_rows.choose_background_rows(np.hstack([rows, scores]), seed=0)
-    return golden_rows.write_golden(chosen[:, : rows.shape[1]], chosen[:, rows.shape[1] :])
+    inputs, outputs = chosen[:, : rows.shape[1]], chosen[:, rows.shape[1] :]
+    return {BACKGROUND: golden_rows.write_golden(inputs, outputs)}
 
 
 def _origin_facts(
