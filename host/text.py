@@ -67,3 +67,15 @@ def log_to_stderr(line_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EscapingFormatter(line_format))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def read_fault(error: OSError | UnicodeError) -> str:
+    """Return why a file could not be read as text, in words and without numbers of errors.
+
+    >>> read_fault(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is no text in UTF-8"
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return reason[:1].lower() + reason[1:]

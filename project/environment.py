@@ -31,6 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from host.addresses import is_loopback
 from host.git import tracked_files, uncommitted_files
+from host.text import read_fault
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below, read_toml, text_field
 from project.notice_targets import NoticeTarget, check_secret, read_notice_targets
@@ -136,7 +137,8 @@ class Environment:
                 return self.path(name).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ProjectError(
-                    f"{self.shown}: {key} is ${{file:{name}}}, which cannot be read: {error}"
+                    f"{self.shown}: {key} is ${{file:{name}}}, which cannot be read: "
+                    f"{read_fault(error)}"
                 ) from error
 
         return REFERENCE.sub(value_of, text)

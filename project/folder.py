@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from host.text import read_fault
 from project.errors import Problem, ProjectError
 
 PROJECT_FILE = "turnout.toml"
@@ -94,7 +95,9 @@ def read_toml(path: Path, shown: str) -> dict[str, Any]:
     """Return the tables of a TOML file. Raises ProjectError, which names the file as *shown*."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{shown} cannot be read: {read_fault(error)}") from error
+    except tomllib.TOMLDecodeError as error:
         raise ProjectError(f"{shown}: {error}") from error
 
 

@@ -15,6 +15,16 @@ Columns: TypeAlias = Mapping[str, NDArray[Any]]
 SPILL_PREFIX = "turnout-spill-"
 """How the folders begin in which tables lie that do not fit into the memory."""
 
+CSV_SENTENCES = (
+    "Invalid Input Error: CSV Error on Line",
+    "Expected Number of Columns",
+    "Value with unterminated quote",
+    "Invalid unicode",
+    "Maximum line size",
+    "Error when converting column",
+)
+"""How lines of an error of DuckDB's CSV reader begin that say what is wrong."""
+
 MEMORY_MB = 2_000
 """Memory that DuckDB may use. The process needs about 0.5 GB beside it."""
 
@@ -62,8 +72,12 @@ def fetch_columns(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, 
 def duckdb_reason(error: duckdb.Error) -> str:
     """Return what DuckDB says as one line, without the parts that repeat SQL and data.
 
-    DuckDB repeats our SQL and the line of a text file, which may hold a person's data.
+    DuckDB repeats our SQL and the line of a text file, which may hold a person's data. This line
+    may go on over several lines, so of an error of CSV only known sentences are kept.
     """
+    if "CSV Error on Line" in str(error):
+        known = [line for line in str(error).splitlines() if line.startswith(CSV_SENTENCES)]
+        return " ".join(known[:2])
     lines = [
         line
         for line in str(error).splitlines()

@@ -26,6 +26,8 @@ from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
 from monitoring.cells.outside_rows import (
     MARK_BYTES,
     ROLE_PRODUCTION,
+    VERSION_NAME,
+    VERSION_RULE,
     is_outside_version,
     mark_of_prediction,
     outside_batch,
@@ -98,12 +100,8 @@ class OutsideImports:
 
     async def _check_model(self, model: str) -> None:
         """Refuse a model that is not written down as one that runs elsewhere."""
-        known = [item.model for item in await self._registry.outside_models()]
-        if model not in known:
-            raise BadImportError(
-                f"{model!r} is no model elsewhere; `turnout models add {model} --elsewhere PLACE` "
-                f"writes one down. Known are: {', '.join(known) or 'none'}"
-            )
+        if fault := await import_fault(self._registry, model):
+            raise BadImportError(fault)
 
     def _import_scores(self, part: pb.ScoresPart) -> pb.ImportReply:
         # What the part states.
@@ -114,6 +112,8 @@ class OutsideImports:
             _check_lengths(len(times), predictions=len(part.predictions))
         self._check_times(times)
         _check_keys(part.keys)
+        if part.version and not VERSION_NAME.fullmatch(part.version):
+            raise BadImportError(f"version {part.version[:40]!r} is no version; {VERSION_RULE}")
         if not np.isfinite(scores).all():
             raise BadImportError("a score is NaN or infinite; leave such rows out")
         # The bins of a version are those of its first import.
@@ -242,6 +242,25 @@ class OutsideImports:
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+async def import_fault(registry: RegistryClient, model: str) -> str:
+    """Return why scores and outcomes of a model cannot be imported; empty: they can.
+
+    Raises RegistryError.
+    """
+    known = [item.model for item in await registry.outside_models()]
+    if model in known:
+        return ""
+    if model in {item.model for item in await registry.list_models()}:
+        return (
+            f"{model!r} has versions here, and only models elsewhere are imported. Monitoring "
+            "counts what gateways score, and callers report its outcomes (docs/calling.md)"
+        )
+    return (
+        f"{model!r} is no model elsewhere; `turnout models add {model} --elsewhere PLACE` "
+        f"writes one down. Known are: {', '.join(known) or 'none'}"
+    )
 
 
 def _numbers(content: bytes, dtype: str, what: str) -> Any:  # noqa: ANN401  an array of this dtype

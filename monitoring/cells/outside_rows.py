@@ -4,6 +4,7 @@ So they are counted, kept and removed like those. Their versions are called "els
 "elsewhere:7" where the other system names the version 7. They have one output and no inputs.
 """
 
+import re
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -19,6 +20,8 @@ ELSEWHERE = "elsewhere"
 OUTPUT = "score"
 ROLE_PRODUCTION = 1
 """As gateways write it: the score was the answer."""
+VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,63}")
+VERSION_RULE = "it has 1 to 64 letters, digits and _ . + : - and begins with a letter or digit"
 MARK = bytes([0xFF, 0])
 """Begins the id of a row from elsewhere. No format of prediction ids has this number, and an odd
 one is not sealed (monitoring.api.decision_policy)."""

@@ -67,9 +67,12 @@ def using_files() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
+        from features.storage.database import duckdb_reason
+
+        reason = duckdb_reason(error)
         raise UnreadableDecisionsError(
-            f"a file of decisions cannot be read or written ({error}); restore it or make room, or "
-            "delete it from the folder and from the table decision_files"
+            f"a file of decisions cannot be read or written ({reason}); restore it or make "
+            "room, or delete it from the folder and from the table decision_files"
         ) from error
 
 

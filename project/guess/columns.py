@@ -21,6 +21,8 @@ ENTITY_NAME = re.compile(
 POSITIVE_TEXTS = ("1", "1.0", "true", "t", "yes", "y", "positive", "churned", "bad", "bought")
 DAY_MS = 86_400_000
 TTL_DAYS_MIN = 30
+TIMES_FROM_MS, TIMES_UNTIL_MS = 631_152_000_000, 4_102_444_800_000
+"""The beginnings of 1990 and 2100: numbers that are no times are seldom between them."""
 EPOCHS = {"s": 1e9, "ms": 1e12, "us": 1e15, "ns": 1e18}
 """Unit -> the order of a present instant counted from 1970 in it."""
 TO_MS = {"s": "* 1000", "ms": "", "us": "// 1000", "ns": "// 1000000"}
@@ -89,6 +91,7 @@ def guess_columns(
     # What the row is about, when it was so, and what came of it.
     entity_column, entity_reason = _entity(table, entity)
     time_column, time_arguments, instant, time_reason = _time(table, time)
+    _check_times(table, time_column.name, instant)
     label_column, label_reason = _label(table, label, {entity_column.name, time_column.name})
     positives, positive_sql, positive_reason = _positive(table, label_column, positive)
     # All other columns are features, unless something speaks against it.
@@ -99,7 +102,7 @@ def guess_columns(
     if not features:
         reasons = "; ".join(f"{item.column}: {item.reason}" for item in left_out)
         raise ProjectError(f"no column of {table.path.name} can be a feature: {reasons}")
-    ttl_days, ttl_reason = _ttl(table, instant, now_ms)
+    ttl_days, ttl_reason = _ttl(table, entity_column.name, instant, now_ms)
     return Guess(
         table=feature_name(table.path.name.split(".")[0]),
         rows=table.rows,
@@ -179,12 +182,13 @@ def _time(table: Table, given: str) -> tuple[TableColumn, str, str, str]:
             f"{why}; it has no time zone, so UTC is assumed: correct it if the times are local",
         )
     # A number that counts from 1970.
-    if column.is_number and column.high:
-        unit = min(EPOCHS, key=lambda item: abs(_order(column.high) - _order(str(EPOCHS[item]))))
+    if column.is_number and (numbers := table.number_range(column.name)):
+        highest = _order(numbers[1])
+        unit = min(EPOCHS, key=lambda item: abs(highest - _order(EPOCHS[item])))
         return (
             column,
             f'unit="{unit}"',
-            f"({column_sql}::HUGEINT {TO_MS[unit]})",
+            f"TRY({column_sql}::HUGEINT {TO_MS[unit]})",
             f"{why}; numbers as large as {column.high} are counted in {unit} from 1970",
         )
     raise ProjectError(
@@ -193,8 +197,8 @@ def _time(table: Table, given: str) -> tuple[TableColumn, str, str, str]:
     )
 
 
-def _order(number: str) -> int:
-    return len(str(abs(int(float(number)))))
+def _order(number: float) -> int:
+    return len(str(abs(int(number))))
 
 
 def _label(table: Table, given: str, used: set[str]) -> tuple[TableColumn, str]:
@@ -333,13 +337,27 @@ def _number(value: float) -> str:
     return repr(round(value, 6))
 
 
-def _ttl(table: Table, instant: str, now_ms: int) -> tuple[int, str]:
-    """Return the days after which a row is stale, and why."""
-    age_days = max(0, table.age_ms(instant, now_ms)) // DAY_MS
+def _check_times(table: Table, column: str, instant: str) -> None:
+    """Raise ProjectError when times lie outside the years of TIMES_FROM_MS and TIMES_UNTIL_MS."""
+    outside = table.rows_outside(column, instant, TIMES_FROM_MS, TIMES_UNTIL_MS)
+    if outside:
+        raise ProjectError(
+            f"{outside:,} of {table.rows:,} rows of {table.path.name} have a {column!r} that is no "
+            "time between 1990 and 2100, so it is no column of times or some of its rows are "
+            "wrong; name another one with --time, or correct them"
+        )
+
+
+def _ttl(table: Table, entity: str, instant: str, now_ms: int) -> tuple[int, str]:
+    """Return the days after which a row is stale, and why.
+
+    The rows that a gateway would read now, which are the newest of each entity, stay fresh.
+    """
+    age_days = max(0, table.oldest_served_ms(entity, instant, now_ms)) // DAY_MS
     days = max(TTL_DAYS_MIN, 2 * (age_days + 1))
     if days == TTL_DAYS_MIN:
-        return days, f"a month: the newest row is {age_days:,} days old"
+        return days, f"a month: the newest row of each {entity} is at most {age_days:,} days old"
     return days, (
-        f"the newest row is {age_days:,} days old, and a shorter time would make every row stale; "
-        "shorten it when newer rows come"
+        f"the newest row of a {entity} is up to {age_days:,} days old, and is stale in a shorter "
+        "time; shorten it when newer rows come"
     )

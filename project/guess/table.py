@@ -107,10 +107,23 @@ class Table:
         )
         return () if found[0] is None else tuple(float(value) for value in found)
 
-    def age_ms(self, instant_sql: str, now_ms: int) -> int:
-        """Return how old the newest row is, in ms. *instant_sql* gives Unix ms of a row."""
-        (newest,) = self._one(f"SELECT max({instant_sql}) FROM source")
-        return now_ms - int(newest or 0)
+    def oldest_served_ms(self, entity: str, instant_sql: str, now_ms: int) -> int:
+        """Return the age in ms of the oldest among the newest rows of each entity.
+
+        instant_sql  gives Unix ms of a row.
+        """
+        newest = f"SELECT max({instant_sql}) AS newest FROM source GROUP BY {identifier(entity)}"
+        (oldest,) = self._one(f"SELECT min(newest) FROM ({newest})")
+        return now_ms - int(now_ms if oldest is None else oldest)
+
+    def rows_outside(self, column: str, instant_sql: str, from_ms: int, until_ms: int) -> int:
+        """Return how many rows have a value in *column* and no instant in [from_ms, until_ms)."""
+        inside = f"({instant_sql}) >= {from_ms} AND ({instant_sql}) < {until_ms}"
+        (rows,) = self._one(
+            f"SELECT count(*) FROM source WHERE {identifier(column)} IS NOT NULL "
+            f"AND NOT coalesce({inside}, false)"
+        )
+        return int(rows)
 
     def sample(self, expressions: Mapping[str, str], where: str) -> dict[str, NDArray[Any]]:
         """Return columns of at most SAMPLE_ROWS rows. The same rows are chosen each time."""

@@ -15,7 +15,7 @@ from registry.types import VersionRefusedError
 BACKGROUND = "background.npz"
 BACKGROUND_ROWS_MAX = 200
 """Rows of the training data that a version seals for its explanations."""
-FROM_TRAINING, FROM_MEDIANS = "training rows", "medians"
+FROM_TRAINING, FROM_SAMPLE, FROM_MEDIANS = "training rows", "sample rows", "medians"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,8 +23,8 @@ class Background:
     """The rows that are averaged over.
 
     rows    (R, F) float32 model inputs.
-    origin  FROM_TRAINING; or FROM_MEDIANS, one row with the median of each input alone, which no
-            row of the training data need have.
+    origin  FROM_TRAINING; FROM_SAMPLE of an adopted version; or FROM_MEDIANS, one row with the
+            median of each input alone, which no row of the training data need have.
     digest  SHA-256 (hex) of the file, or of the reference that the medians are of.
     """
 
@@ -37,7 +37,8 @@ class Background:
         """What a score is compared with, in words."""
         if self.origin == FROM_MEDIANS:
             return "one row with the median of each input (the version has no background.npz)"
-        return f"{len(self.rows)} rows of the training data"
+        source = "sample" if self.origin == FROM_SAMPLE else "training data"
+        return f"{len(self.rows)} rows of the {source}"
 
 
 def read_background(bundle: Bundle, files: Mapping[str, bytes]) -> Background:
@@ -64,7 +65,8 @@ def read_background(bundle: Bundle, files: Mapping[str, bytes]) -> Background:
         raise VersionRefusedError(
             f"{BACKGROUND} holds {len(rows)} rows; the most is {BACKGROUND_ROWS_MAX}"
         )
-    return Background(rows, FROM_TRAINING, sha256_hex(content))
+    origin = FROM_SAMPLE if "adopted" in bundle.card else FROM_TRAINING
+    return Background(rows, origin, sha256_hex(content))
 
 
 def reference_medians(bundle: Bundle) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from host.text import (
     escape_all_but_line_breaks,
     escape_controls,
     in_utf8,
+    read_fault,
 )
 
 
@@ -54,3 +56,14 @@ def test_log_message_is_one_line(with_traceback: bool) -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == r"test guard red\x1b[31m\x0aroot: forged"
     assert lines[1:] == ([r"ValueError: \x1b[2J"] if with_traceback else [])
+
+
+def test_fault_of_a_file_is_in_words(tmp_path: Path) -> None:
+    """No number of an error and no name of a codec; the caller names the file."""
+    (tmp_path / "latin").write_bytes(b"Z\xfcrich")
+    faults = []
+    for path in (tmp_path / "none", tmp_path, tmp_path / "latin"):
+        with pytest.raises((OSError, UnicodeDecodeError)) as raised:
+            path.read_text(encoding="utf-8")
+        faults.append(read_fault(raised.value))
+    assert faults == ["no such file or directory", "is a directory", "byte 2 is no text in UTF-8"]

@@ -148,7 +148,18 @@ def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
     old = "SELECT i AS id, DATE '2001-01-01' AS at, i % 9 AS x, i % 2 AS label FROM range(99) r(i)"
     guess = guessed(written(tmp_path / "old.parquet", old))
     assert guess.ttl_days > 2 * 25 * 365
-    assert "every row stale" in guess.ttl_reason
+    assert "is stale in a shorter time" in guess.ttl_reason
+
+
+def test_guessed_ttl_leaves_the_newest_row_of_each_entity_fresh(tmp_path: Path) -> None:
+    """Rows of 15 to 55 days, and older ones of the same entities, which no gateway reads."""
+    rows = "SELECT i AS id, now()::TIMESTAMP - to_hours(363 + 24 * (i % 41)::INT) AS at, i % 9 AS x"
+    older = "SELECT i AS id, now()::TIMESTAMP - to_days(900) AS at, i % 9 AS x"
+    both = f"{rows} FROM range(500) r(i) UNION ALL {older} FROM range(500) r(i)"
+    sql = f"SELECT *, id % 2 AS label FROM ({both})"
+    guess = guessed(written(tmp_path / "t.parquet", sql))
+    assert guess.ttl_days == 2 * 56
+    assert "up to 55 days old" in guess.ttl_reason
 
 
 @pytest.mark.parametrize(
@@ -160,6 +171,18 @@ def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
         (TABLE, {"time": "snapshot_at", "label": "plan"}, "has 3 different values"),
         (TABLE, {"time": "snapshot_at", "positive": "Maybe"}, "is never 'Maybe'; its values are"),
         (TABLE, {"time": "snapshot_at", "label": "customer_id"}, "the label and the entity"),
+        (
+            "SELECT i AS id, CASE WHEN i < 4 THEN 'NaN'::DOUBLE ELSE i - 50.5 END AS f1, "
+            "i % 2 AS label, i % 9 AS x FROM range(300) r(i)",
+            {"time": "f1"},
+            "300 of 300 rows of t.parquet have a 'f1' that is no time between 1990 and 2100",
+        ),
+        (
+            "SELECT i AS id, CASE WHEN i < 7 THEN DATE '1900-01-01' ELSE DATE '2026-01-01' END "
+            "AS at, i % 2 AS label, i % 9 AS x FROM range(300) r(i)",
+            {},
+            "7 of 300 rows of t.parquet have a 'at' that is no time",
+        ),
         ("SELECT 1 AS a, DATE '2026-01-01' AS at", {}, "looks like an id"),
         ("SELECT i AS id, DATE '2026-01-01' AS at FROM range(9) r(i)", {}, "name the label"),
         ("SELECT 1 AS id WHERE false", {}, "has no rows"),

@@ -109,19 +109,19 @@ def test_file_that_is_none_is_named(tmp_path: Path) -> None:
     write_parquet(whole, "SELECT 'C1' AS key, now() AS time, 0.5 AS score FROM range(1000)")
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(whole.read_bytes()[:-30])
-    with pytest.raises(OperatorError, match=r"cut\.parquet cannot be read, and nothing was"):
-        read_score_rows(cut)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1")
+    for file in (cut, broken):
+        with pytest.raises(OperatorError, match="cannot be read as Parquet, and noth") as raised:
+            read_score_rows(file)
+        assert "SELECT" not in str(raised.value)
+        assert "\n" not in str(raised.value)
     with pytest.raises(OperatorError, match=r"\.csv or \.parquet"):
         read_score_rows(write(tmp_path / "s.json", "{}"))
     with pytest.raises(OperatorError, match="has no column key, time; its columns are id, score"):
         read_score_rows(write(tmp_path / "s.csv", "id,score\n1,0.5\n"))
     with pytest.raises(OperatorError, match="has no rows"):
         read_score_rows(write(tmp_path / "e.csv", "key,time,score\n"))
-    good = "C1,2026-11-30T12:00:00Z,0.5\n"
-    with pytest.raises(OperatorError, match=r"x\.csv cannot be read"):
-        read_score_rows(
-            write(tmp_path / "x.csv", f"key,time,score\n{good}{good}a,b,c,d,e\n"), NOW_MS
-        )
     with pytest.raises(OperatorError, match="no first line with names, each once"):
         read_score_rows(write(tmp_path / "t.csv", "key,time,score,key\n"), NOW_MS)
     with pytest.raises(OperatorError, match="no first line"):
@@ -129,6 +129,37 @@ def test_file_that_is_none_is_named(tmp_path: Path) -> None:
     some = "key,time,score,prediction\nC1,1796040000000,1,p\nC2,1796040000000,1,\n"
     with pytest.raises(OperatorError, match="1 of 2 rows have no prediction"):
         read_score_rows(write(tmp_path / "p.csv", some), NOW_MS)
+
+
+def test_every_line_that_is_no_row_is_named(tmp_path: Path) -> None:
+    """Lines that are short, long, badly quoted or no UTF-8, and a bad row among them."""
+    good = b"C1,2026-11-30T12:00:00Z,0.5\n"
+    lines = (b"key,time,score\n", good, b"a,b,c,d\n", b"\n", b"C1,2026\n", b'"C"1,1,1\n')
+    more = (b"\xff,1,1\n", good, b"C1,1796040000000,high\n", b'"C1,1796040000000,0.5\n')
+    file = tmp_path / "s.csv"
+    file.write_bytes(b"".join([*lines, *more]))
+    with pytest.raises(OperatorError) as raised:
+        read_score_rows(file, NOW_MS)
+    text = str(raised.value)
+    for part in (
+        "6 of 8 rows cannot be imported, and nothing was",
+        "row 2: line 3 has 4 fields; 3 were expected",
+        "row 3: line 5 has 2 fields; 3 were expected",
+        "row 4: line 6 cannot be read as CSV, look at its quotes",
+        "row 5: line 7 is no text in UTF-8",
+        "row 7: score 'high' is no number",
+        "row 8: line 10 cannot be read as CSV",
+    ):
+        assert part in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("version", ["a b/c", "/", "-1", "v" * 65, "ä"])
+def test_version_has_a_pattern(tmp_path: Path, version: str) -> None:
+    """It becomes a part of a label, which commands take as one word."""
+    file = write(tmp_path / "s.csv", f"key,time,score,version\nC1,1796040000000,1,{version}\n")
+    with pytest.raises(OperatorError, match=r"row 1: version .* is no version; it has 1 to 64"):
+        read_score_rows(file, NOW_MS)
 
 
 def test_outcomes_have_a_key_or_a_prediction(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
 
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
@@ -150,3 +152,18 @@ def test_refused_field_is_named_by_its_option(text: str, shown: str) -> None:
 def test_exit_message_has_none_for_a_bug() -> None:
     """A bug keeps its traceback."""
     assert exit_message(ZeroDivisionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "text"),
+    [
+        (StatusCode.NOT_FOUND, "there is no model 'x'", "there is no model 'x'"),
+        (StatusCode.FAILED_PRECONDITION, "ask later", "ask later"),
+        (StatusCode.INTERNAL, "", "the call failed: INTERNAL"),
+    ],
+)
+def test_answer_of_a_call_is_a_sentence(code: StatusCode, details: str, text: str) -> None:
+    """The name of a status says nothing to a person; an answer without words has nothing else."""
+    message = exit_message(AioRpcError(code, Metadata(), Metadata(), details))
+    assert message is not None
+    assert (message.text, message.exit_code) == (text, 1)

@@ -1,4 +1,4 @@
-"""Writes the five files of an adopted version."""
+"""Writes the files of an adopted version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
+from registry.explanation.background import BACKGROUND
 from training.adopted.answers import Answers
 from training.adopted.proven_graph import ProvenGraph, all_finite
 from training.adopted.sample_metrics import NOTE
@@ -29,12 +30,14 @@ class Provenance:
     file         name of the foreign file.
     file_sha256  its SHA-256 (hex); of a folder that of its files.
     sample       a sentence on where the sample rows come from.
+    is_real      whether no part of a sample row is made up.
     commit       git commit of the project, or "unknown".
     """
 
     file: str
     file_sha256: str
     sample: str
+    is_real: bool = False
     commit: str = "unknown"
 
 
@@ -59,6 +62,8 @@ def adopted_files(
     metrics: Mapping[str, Estimate],
 ) -> dict[str, bytes]:
     """Return model.onnx, contract.json, golden.npz, reference.json and card.json.
+
+    Of a real sample some rows are sealed as background.npz, which explanations compare with.
 
     sample   (S, F) rows in the contract's order.
     metrics  of the sample rows; empty without labels.
@@ -89,8 +94,9 @@ def adopted_files(
     # An approver accepts by its digest what proves the version.
     sections = [name for name in ACCEPTED if name in facts]
     facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
-    # The sample gives the bins by which drift is seen.
+    # The sample gives the bins by which drift is seen, and people whom others are compared with.
     return {
+        **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),
         "model.onnx": proven.onnx,
         "contract.json": canonical_json(contract.definition()),
         "golden.npz": golden_rows.write_golden(proven.golden_inputs, proven.golden_outputs),
@@ -104,6 +110,13 @@ def adopted_files(
         ),
         "card.json": canonical_json(facts),
     }
+
+
+def _background(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> dict[str, bytes]:
+    """Return background.npz with some of the (S, F) rows, with those of the scores (S, K)."""
+    chosen = golden_rows.choose_background_rows(np.hstack([rows, scores]), seed=0)
+    inputs, outputs = chosen[:, : rows.shape[1]], chosen[:, rows.shape[1] :]
+    return {BACKGROUND: golden_rows.write_golden(inputs, outputs)}
 
 
 def _origin_facts(

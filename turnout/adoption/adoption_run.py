@@ -75,6 +75,8 @@ class _Sample:
     columns: dict[str, NDArray[Any]]
     sentence: str
     labels: NDArray[Any] | None = None
+    is_real: bool = False
+    """Whether no part of a row is made up."""
 
 
 def adopt_file(
@@ -113,11 +115,12 @@ def adopt_file(
         progress("metrics")
         threshold = decision_threshold(answers, proven.scores)
         metrics = sample_metrics(sample.labels, proven.scores, answers, threshold=threshold)
-    # The five files, whose card says where all of it comes from.
+    # The files, whose card says where all of it comes from.
     provenance = Provenance(
         file=order.file.name,
         file_sha256=foreign_digest(order.file),
         sample=sample.sentence,
+        is_real=sample.is_real,
         commit=order.commit,
     )
     files = adopted_files(
@@ -151,7 +154,7 @@ def _sample(
         count = len(next(iter(found.values())))
         sentence = f"{count:,} rows of {order.sample.name}"
         contract = adopted_contract(foreign, answers, order.known, words)
-        return _Sample(found, sentence, labels), contract
+        return _Sample(found, sentence, labels, is_real=True), contract
     # Without a file the views give rows, and what callers send is made up.
     contract = adopted_contract(foreign, answers, order.known, {})
     made = made_sample(foreign.onnx, columns, answers)
@@ -168,7 +171,8 @@ def _sample(
     views = ", ".join(use.view.name for use in contract.views)
     rest = "; what callers send is made up" if contract.inputs else ""
     sentence = f"the {count:,} newest rows of {views}{rest}"
-    return _Sample(sample_columns(table, columns, answers), sentence), contract
+    rows = sample_columns(table, columns, answers)
+    return _Sample(rows, sentence, is_real=not contract.inputs), contract
 
 
 def _labels(order: AdoptionOrder, table: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:

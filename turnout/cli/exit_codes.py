@@ -124,12 +124,14 @@ def _call_error_message(error: Exception) -> ExitMessage | None:
     match error:
         case PeerError():
             return ExitMessage(str(error), ExitCode.USAGE)
+        # Callers know these codes from docs/calling.md.
         case PredictError() | PushError():
-            code, message = error.code, error.message
+            code, message = error.code, f"{error.code.name}: {error.message}"
+        # An answer of control or monitoring is a sentence by itself.
         case grpc.aio.AioRpcError():
-            code, message = error.code(), error.details() or ""
+            code, message = error.code(), error.details() or f"the call failed: {error.code().name}"
         case _:
             return None
     if code in unreachable:
-        return ExitMessage(f"{code.name}: {message}; {START_HINT}", ExitCode.NOT_REACHABLE)
-    return ExitMessage(f"{code.name}: {message}", ExitCode.FAILED)
+        return ExitMessage(f"{message}; {START_HINT}", ExitCode.NOT_REACHABLE)
+    return ExitMessage(message, ExitCode.FAILED)

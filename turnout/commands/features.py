@@ -240,7 +240,7 @@ def materialise(
             return
         claim_store(client, system)
         summaries = _write(screen, store, editions, client, full, rows_per_second)
-    _report_materialised(screen, view, editions, summaries, time.monotonic() - began)
+    report_materialised(screen, view, editions, summaries, time.monotonic() - began)
 
 
 def _write(
@@ -307,7 +307,7 @@ def _way(is_incremental: bool, is_resumed: bool) -> str:
     return "what came since the last one" if is_incremental else "all"
 
 
-def _report_materialised(
+def report_materialised(
     screen: Terminal,
     view: str,
     editions: "Sequence[View]",
@@ -337,13 +337,22 @@ def _report_materialised(
             f"{value['from_future']:,} offline rows are dated more than an hour in the future and "
             "were left out; event times are Unix milliseconds in UTC"
         )
+    # Rows may be old already.
+    days = f"{editions[0].ttl_ms / DAY_MS:g} days"
+    old = (
+        f"{value['stale']:,} rows are older than its TTL of {days} and "
+        f"{value['forgotten']:,} older than two TTLs"
+    )
     # Rows that no gateway would use are no success, whatever was written.
     if not any(done.is_readable for done in summaries):
         raise OperatorError(
             f"a gateway can use none of the rows of {view}: the newest is older than its TTL. Of "
-            f"the rows of this time, {value['stale']:,} are older than the TTL and "
-            f"{value['forgotten']:,} older than two TTLs. Ingest newer rows, or correct their "
-            "event times"
+            f"the rows of this time, {old}. Ingest newer rows, or correct their event times"
+        )
+    if value["stale"] + value["forgotten"]:
+        screen.note(
+            f"{old}; gateways answer these entities with defaults. Ingest newer rows, or set a "
+            "longer ttl_ms"
         )
 
 

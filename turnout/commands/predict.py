@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from host.text import read_fault
 from turnout.cli import clients
 from turnout.cli.arguments import Model, parse_input
 from turnout.cli.context import CommandContext
@@ -289,7 +290,7 @@ def read_rows(path: Path, described: "ModelDescription") -> list[RequestRow]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        raise UsageError(f"{path} cannot be read: {read_fault(error)}") from error
     is_json = text.lstrip().startswith("{")
     entities = list(described.entities)
     known = {*entities, *(item.name for item in described.inputs)}

@@ -96,8 +96,8 @@ async def _call_forget(
                 )
             except grpc.aio.AioRpcError as error:
                 raise OperatorError(
-                    f"monitoring at {address} does not remove rows ({error.code().name}: "
-                    f"{error.details()}); name its address with --monitoring, or say with --only "
+                    f"monitoring at {address} does not remove rows: {error.details()}; "
+                    f"name its address with --monitoring, or say with --only "
                     "where else to look"
                 ) from error
             for field in reply.DESCRIPTOR.fields:

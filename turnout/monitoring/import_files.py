@@ -4,20 +4,19 @@ A file is imported whole or not at all: with one bad row nothing is sent, and th
 named. So a corrected file can be imported without counting its good rows twice.
 """
 
-import csv
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
+from monitoring.cells.outside_rows import VERSION_NAME, VERSION_RULE
 from turnout.errors import OperatorError
+from turnout.monitoring.import_tables import BadRowError, read_texts
 
 SKEW_MS = 300_000
 """How far the clocks of two systems may differ."""
@@ -27,7 +26,6 @@ RETAINED_DAYS = 1_826
 SHOWN = 20
 """Bad rows that are named one by one."""
 TEXT_MAX = 128
-Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,6 @@ class OutcomeRow:
     value: float
 
 
-class BadRowError(ValueError):
-    """Says what is wrong with one row."""
-
-
 def read_score_rows(path: Path, now_ms: int | None = None) -> list[ScoreRow]:
     """Return the rows of a file with the columns key, time, score, and version and prediction.
 
@@ -69,7 +63,7 @@ def read_score_rows(path: Path, now_ms: int | None = None) -> list[ScoreRow]:
             _key(key),
             _time(at, now),
             _number("score", score),
-            _text("version", version, required=False),
+            _version(version),
             _text("prediction", prediction, required=False),
         )
 
@@ -122,8 +116,10 @@ def _checked(
     """Return the rows of a file. Raises OperatorError when one cannot be used."""
     rows: list[Any] = []
     bad, faults = 0, list[str]()
-    for number, values in enumerate(_texts(path, required, others), start=1):
+    for number, values in enumerate(read_texts(path, required, others), start=1):
         try:
+            if isinstance(values, BadRowError):
+                raise values
             rows.append(row_of(*values))
         except (BadRowError, EntityIdError) as error:
             bad += 1
@@ -140,66 +136,6 @@ def _checked(
     return rows
 
 
-def _texts(path: Path, required: Sequence[str], others: Sequence[str]) -> Iterator[Row]:
-    """Yield the columns of a file as texts, in order; a column that is not there is empty.
-
-    Times come as Unix milliseconds, or as they are where they are none.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise OperatorError(f"{path.name} is read as no table; give a file .csv or .parquet")
-    reader = "read_parquet($1)" if path.suffix == ".parquet" else _csv_reader(path)
-    try:
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            found = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [str(path)])
-            types = {row[0]: row[1] for row in found.fetchall()}
-            missing = [name for name in required if name not in types]
-            if missing:
-                raise OperatorError(
-                    f"{path.name} has no column {', '.join(missing)}; its columns are "
-                    f"{', '.join(types)}, and {', '.join((*required, *others))} are known"
-                )
-            columns = [_column(name, types.get(name)) for name in (*required, *others)]
-            query = f"SELECT {', '.join(columns)} FROM {reader}"
-            cursor = connection.execute(query, [str(path)])
-            while part := cursor.fetchmany(10_000):
-                yield from part
-    except duckdb.Error as error:
-        raise OperatorError(
-            f"{path.name} cannot be read, and nothing was imported: {error}; write it again, "
-            "or look whether it was cut"
-        ) from error
-
-
-def _csv_reader(path: Path) -> str:
-    """Return DuckDB's reader of a CSV file. It must guess nothing: a guess may leave lines out."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            names = next(csv.reader(lines), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise OperatorError(f"{path.name} cannot be read as CSV in UTF-8: {error}") from error
-    quoted = ["'" + name.replace("'", "''") + "': 'VARCHAR'" for name in names]
-    if not names or len(set(names)) != len(names):
-        raise OperatorError(f"{path.name} has no first line with names, each once: {names}")
-    options = "header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"'"
-    return f"read_csv($1, {options}, columns = {{{', '.join(quoted)}}})"
-
-
-def _column(name: str, kind: str | None) -> str:
-    """Return the expression of a column as a text."""
-    if kind is None:
-        return "''"
-    if name == "time" and kind.startswith(("TIMESTAMP", "DATE")):
-        return "coalesce(epoch_ms(time::TIMESTAMP)::VARCHAR, '')"
-    if name == "time" and kind == "VARCHAR":
-        # A number is Unix milliseconds; a time without a zone is UTC.
-        return (
-            "coalesce(try_cast(time AS BIGINT)::VARCHAR, "
-            "epoch_ms(try_cast(time AS TIMESTAMPTZ))::VARCHAR, time, '')"
-        )
-    return f"coalesce(\"{name}\"::VARCHAR, '')"
-
-
 def _key(text: str) -> str:
     check_entity_id(text)
     return text
@@ -208,6 +144,12 @@ def _key(text: str) -> str:
 def _text(name: str, text: str, *, required: bool) -> str:
     if (required and not text) or len(text.encode()) > TEXT_MAX or not (text or "-").isprintable():
         raise BadRowError(f"{name} {text[:40]!r} is no text of at most {TEXT_MAX} printable bytes")
+    return text
+
+
+def _version(text: str) -> str:
+    if text and not VERSION_NAME.fullmatch(text):
+        raise BadRowError(f"version {text[:40]!r} is no version; {VERSION_RULE}")
     return text
 
 

@@ -13,7 +13,7 @@ from protos import monitoring_pb2 as pb
 from protos.monitoring_pb2_grpc import MonitoringStub
 from registry.client import call_metadata
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError
+from turnout.errors import NotReachableError, OperatorError
 from turnout.monitoring.import_files import OutcomeRow, ScoreRow, content_digest
 
 Item = TypeVar("Item")
@@ -125,15 +125,26 @@ async def _send(
                     part, metadata=call_metadata(context.actor, token), timeout=CALL_S
                 )
             except grpc.aio.AioRpcError as error:
-                raise OperatorError(
-                    f"monitoring at {address} did not take part {part.number} of {len(parts)} "
-                    f"({error.code().name}: {error.details()}); the parts before it are stored, "
-                    "and the same command goes on there"
-                ) from error
+                raise _refused(error, address, part.number, len(parts)) from error
             done.rows += reply.rows
             done.known_rows += reply.rows if reply.known else 0
             done.unattributed += reply.unattributed
     return done
+
+
+def _refused(error: grpc.aio.AioRpcError, address: str, number: int, parts: int) -> OperatorError:
+    """Return what became of an import of which one part was refused, or not answered."""
+    stored = f"parts 1 to {number - 1} of {parts} are stored" if number > 1 else "nothing is stored"
+    unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if error.code() in unreachable:
+        return NotReachableError(
+            f"monitoring at {address} does not answer: {error.details()}. Of what was sent before, "
+            f"{stored}. Repeat the command when it is back; it goes on there"
+        )
+    return OperatorError(
+        f"monitoring at {address} refused the import: {error.details()}. {stored.capitalize()}; "
+        "correct it and repeat the command"
+    )
 
 
 def _cut(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -10,6 +10,7 @@ import typer
 
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
+from turnout.errors import OperatorError
 from turnout.views.terminal import named_values, terminal
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Addre
 
     context: CommandContext = ctx.obj
     rows = read_score_rows(file)
+    asyncio.run(_check_model(context, model))
     done = send_parts(context, monitoring, scores_parts(model, rows))
     newest_ms = max(row.at_ms for row in rows)
     asyncio.run(_note_in_history(context, model, done, newest_ms))
@@ -53,8 +55,19 @@ def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Add
     from turnout.monitoring.import_parts import outcomes_parts, send_parts
 
     context: CommandContext = ctx.obj
-    done = send_parts(context, monitoring, outcomes_parts(model, read_outcome_rows(file)))
+    rows = read_outcome_rows(file)
+    asyncio.run(_check_model(context, model))
+    done = send_parts(context, monitoring, outcomes_parts(model, rows))
     _show(context, done)
+
+
+async def _check_model(context: CommandContext, model: str) -> None:
+    """Raise OperatorError for a model that is not elsewhere, before anything is sent."""
+    from monitoring.api.outside_imports import import_fault
+
+    async with open_registry(context) as client:
+        if fault := await import_fault(client, model):
+            raise OperatorError(f"nothing was imported: {fault}")
 
 
 def _show(context: CommandContext, done: "Imported") -> None:

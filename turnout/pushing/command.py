@@ -16,7 +16,7 @@ import typer
 
 from host.files import keep_files_private
 from host.processes import fail_fast
-from host.text import log_to_stderr
+from host.text import log_to_stderr, read_fault
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, StartError, UsageError
@@ -226,7 +226,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+        raise UsageError(f"{file} cannot be read: {read_fault(error)}") from error
 
 
 def _rows_of(text: str, entities: tuple[str, ...], file: Path) -> "Iterator[FeatureRow]":

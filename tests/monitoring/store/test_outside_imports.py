@@ -40,11 +40,15 @@ class KnownModel:
 
 
 class KnownModels:
-    """The registry's list of models elsewhere."""
+    """The registry's lists of models."""
 
     async def outside_models(self) -> list[KnownModel]:
         """Return one model."""
         return [KnownModel("nps")]
+
+    async def list_models(self) -> list[KnownModel]:
+        """Return one model that has versions here."""
+        return [KnownModel("bought")]
 
 
 class Imported:
@@ -189,6 +193,8 @@ def test_scores_that_are_no_probabilities_have_bins_of_their_first_import(
 
 BAD_PARTS: list[tuple[dict[str, object], str]] = [
     ({"model": "churn"}, "'churn' is no model elsewhere.*Known are: nps"),
+    ({"model": "bought"}, "'bought' has versions here, and only models elsewhere are imported"),
+    ({"version": "a b/c"}, "version 'a b/c' is no version; it has 1 to 64 letters"),
     ({"scores": np.array([0.5, np.nan], "<f4").tobytes()}, "NaN or infinite"),
     ({"at_unix_ms": np.array([AT_MS, NOW_MS + DAY_MS], "<i8").tobytes()}, "in the future"),
     ({"at_unix_ms": np.array([AT_MS, 0], "<i8").tobytes()}, "older than the five years"),

@@ -84,6 +84,15 @@ def test_error_of_duckdb_says_what_to_do_and_names_no_data(tmp_path: Path) -> No
         assert "check that the file is there" in text
         text, _ = sentence_of(lambda: database.execute("SELECT 'Mrs. Smith'::INT"))
         assert "LINE 1" not in text
+        for row in ("Smith,1,2", '"Smith\nJones,1', "Smith"):
+            table = tmp_path / "rows.csv"
+            table.write_text(f"key,score\nC1,0.5\n{row}\n")
+            strict = f"SELECT * FROM read_csv('{table}', auto_detect=false, header=true, delim=',',"
+            strict += " columns={'key': 'VARCHAR', 'score': 'VARCHAR'}, quote='\"', escape='\"')"
+            text, _ = sentence_of(lambda query=strict: database.execute(query).fetchall())
+            assert "CSV Error on Line: 3" in text
+            assert "Smith" not in text
+            assert "Jones" not in text
         database.execute("SET memory_limit='1MB'; SET temp_directory=''")
         big = "SELECT count(*) FROM (SELECT DISTINCT range FROM range(10_000_000))"
         assert "more memory" in sentence_of(lambda: database.execute(big).fetchall())[0]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from turnout.errors import UsageError
-from turnout.monitoring.accept import accepted_days
+from turnout.errors import OperatorError, UsageError
+from turnout.monitoring.accept import accepted_days, check_enough
 
 TODAY = 20_787  # 2026-11-30
 
@@ -38,3 +38,22 @@ def test_other_ranges_are_refused_with_the_way_out(text: str, message: str) -> N
     """The future, too few days, too many, and what is no range."""
     with pytest.raises(UsageError, match=message):
         accepted_days(text, TODAY)
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (range(0), "on 0 of the 14 days that a reference needs, on 0 of 7 weekdays"),
+        (range(TODAY - 13, TODAY), "on 13 of the 14 days that a reference needs. Name days"),
+        ([TODAY - 7 * n for n in range(14)], "on 14 of the 14 days .*, on 1 of 7 weekdays"),
+    ],
+)
+def test_days_without_rows_are_no_reference(days: list[int], message: str) -> None:
+    """None, too few, and one weekday only: the look could not settle them."""
+    with pytest.raises(OperatorError, match=message):
+        check_enough("churn 1", days)
+
+
+def test_two_weeks_with_rows_are_enough() -> None:
+    """The fewest days that a reference can have."""
+    check_enough("churn 1", range(TODAY - 14, TODAY))

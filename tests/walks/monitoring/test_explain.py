@@ -143,7 +143,7 @@ def children_of(pid: int) -> list[int]:
     [
         (("ab" * 64,), "no journal here has this prediction"),
         (("ab" * 10,), "has 10 bytes, and 64 are one"),
-        (("--model", MODEL, "--version", "99", "-i", "f0=1"), "NOT_FOUND"),
+        (("--model", MODEL, "--version", "99", "-i", "f0=1"), "99"),
         (("--model", MODEL, "--version", "1", "-i", "f9=1"), "names 0 inputs of the version"),
         (("--model", MODEL, "--version", "1", "-i", "f0=words"), "is a number"),
         (

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.walks.conftest import MODEL
-from tests.walks.monitoring.looked_at import store_a_week, yesterday
+from tests.walks.monitoring.looked_at import store_a_week, store_days_with_rows, yesterday
 from tests.walks.running_system import RunningSystem
 
 pytestmark = pytest.mark.walk
@@ -51,6 +51,10 @@ def test_days_are_accepted_in_the_history(running_system: RunningSystem) -> None
     last = EPOCH + dt.timedelta(days=yesterday())
     days = f"{last - dt.timedelta(days=13)}..{last}"
     line = ("--days", days, "--reason", "quiet weeks")
+    store_days_with_rows(running_system, 13)
+    few = running_system.turnout("monitor", "accept", MODEL, "1", *line, exit_code=1)
+    assert "on 13 of the 14 days that a reference needs" in " ".join(few.split())
+    store_days_with_rows(running_system, 14)
     written = running_system.turnout("monitor", "accept", MODEL, "1", *line)
     assert (written["kind"], written["version"], written["who"]) == ("reference", "1", "sam")
     assert json.loads(written["text"]) == {

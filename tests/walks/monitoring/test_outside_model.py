@@ -26,7 +26,7 @@ def test_outside_model_is_counted_reported_and_forgotten(tmp_path: Path) -> None
         rows = [f"C{number},{stamp(3)},{number / 10},7" for number in range(10)]
         scores.write_text("\n".join(["key,time,score,version", *rows]))
         unknown = system.turnout(*command, exit_code=1)
-        assert "is no model elsewhere" in " ".join(unknown.split())
+        assert "nothing was imported: 'nps' is no model elsewhere" in " ".join(unknown.split())
         system.turnout(*add, "--purpose", "calls")
 
         # A file with one bad row is not imported; the corrected file is, once.

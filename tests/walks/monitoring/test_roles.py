@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.walks.identified_system import MODEL, IdentifiedSystem, identified_system
-from tests.walks.monitoring.looked_at import store_a_week, yesterday
+from tests.walks.monitoring.looked_at import store_a_week, store_days_with_rows, yesterday
 from turnout.review.week import EPOCH
 
 pytestmark = pytest.mark.walk
@@ -32,6 +32,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentifiedSyste
         folder, PEOPLE, author="dana", approver="gabriel", operator="sam"
     ) as running:
         store_a_week(running.system)
+        store_days_with_rows(running.system, 14)
         yield running
 
 

@@ -152,6 +152,13 @@ def test_foreign_file_answers_as_its_library(
     # Another person approves.
     system.approve(model, made["version"], "initial")
     system.deploy(model, made["version"])
+    # Its scores are compared with rows of the sample.
+    if file == "churn_lightgbm.txt":
+        given = (f"{name}=1" for name in made["inputs"])
+        line = [part for value in given for part in ("-i", value)]
+        which = ("--model", model, "--version", made["version"])
+        explained = system.turnout("explain", *which, *line)
+        assert explained["background"] == "200 rows of the sample"
     frame, numbers, _ = churn_rows(ROWS, seed=11)
     rounded = numbers.astype(np.float32).astype(np.float64)
     frame = frame.assign(**{name: rounded[:, at] for at, name in enumerate(NUMBERS)})
@@ -177,8 +184,15 @@ def test_second_adoption_asks_nothing_and_gives_the_same_files(
     first = system.turnout(*line, *options, "--out", "a")
     second = system.turnout(*line, "--out", "b")
     assert first["answers"] == second["answers"] == str(tmp_path / "twice.adopt.toml")
-    for name in ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json"):
+    files = {"model.onnx", "contract.json", "golden.npz", "reference.json", "card.json"}
+    written = {path.name for path in (tmp_path / "a").iterdir()}
+    assert written == {*files, "background.npz", "manifest.json"}
+    for name in (*files, "background.npz"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    # Made-up rows are no background.
+    system.turnout("adopt", "twice", file, "--no-register", "--out", "c")
+    written = {path.name for path in (tmp_path / "c").iterdir()}
+    assert written == {*files, "manifest.json"}
 
 
 def test_try_gives_a_first_prediction_of_a_graph(
