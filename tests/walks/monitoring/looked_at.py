@@ -62,13 +62,18 @@ def store_a_week(system: RunningSystem) -> None:
         store.note_incident([item.number for item in store.unreported_alarms()], "5f2a91c0")
 
 
-def store_days_with_rows(system: RunningSystem, days: int) -> None:
-    """Store what daily looks store of *days* days with rows, up to yesterday. Once or twice."""
-    last = yesterday()
+def store_days_with_rows(
+    system: RunningSystem, days: int, model: str = MODEL, last: int | None = None
+) -> None:
+    """Store what daily looks store of *days* days with rows, up to *last*. Once or twice.
+
+    last  Unix day; None: yesterday.
+    """
+    last = yesterday() if last is None else last
     with stores_of(system) as store:
         store.save_figures(
             [
-                stored_figure("missing score", 0.0, model=MODEL, version="1", last_day=day)
+                stored_figure("missing score", 0.0, model=model, version="1", last_day=day)
                 for day in range(last - days + 1, last + 1)
             ]
         )
