@@ -9,6 +9,10 @@ import typer
 from turnout.errors import UsageError
 from turnout.views.pictures import check_drawing
 
+FLOAT32_MAX = 3.4028234663852886e38
+ID_CHARS_SHOWN = 160
+"""Characters of a wrong prediction id that its refusal repeats."""
+
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; written into the history.")]
 PolicyName = Annotated[
@@ -52,6 +56,39 @@ def parse_input(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise UsageError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def float32_number(name: str, value: object) -> float:
+    """Return the number of an input. ValueError or TypeError when it is none.
+
+    Raises UsageError for a number beyond float32: models would get an infinite one.
+    """
+    number = float(value)  # type: ignore[arg-type]
+    # float() makes the text 1e400 infinite, and so it is refused as 1e300 is.
+    asked_infinite = "inf" in str(value).lower()
+    if abs(number) > FLOAT32_MAX and not asked_infinite:
+        raise UsageError(
+            f"{name}={value}: models read float32, whose numbers end at {FLOAT32_MAX:.7g}; give a "
+            "smaller one"
+        )
+    return number
+
+
+def parse_prediction_id(text: str) -> bytes:
+    """Return the bytes of a prediction id. Raises UsageError for a text that is none."""
+    from journal.prediction_id import LENGTH  # imports numpy
+
+    try:
+        identity = bytes.fromhex(text)
+    except ValueError:
+        identity = b""
+    if len(identity) != LENGTH:
+        shown = text if len(text) <= ID_CHARS_SHOWN else f"{text[:ID_CHARS_SHOWN]}..."
+        raise UsageError(
+            f"{shown!r} is no prediction id: it has {len(text)} characters, and an id has "
+            f"{2 * LENGTH} hex digits, as `turnout predict` prints it"
+        )
+    return identity
 
 
 def check_new_file(option: str, file: Path | None) -> None:
