@@ -265,7 +265,8 @@ def _decisions(value: object) -> int:
 def _duration(key: str, value: object) -> str:
     if not isinstance(value, str) or not DURATION.fullmatch(value):
         raise MonitoringPolicyError(
-            f"{key} = {value!r}; write a time such as '30d', '12h' or '90m'"
+            f"{key} = {value!r}; write a time such as '30d', '12h' or '90m', of at most five "
+            f"digits; the most is 3 years ({HORIZON_S_MAX // 86_400}d)"
         )
     return value if seconds_of(value) else "0d"
 
