@@ -103,7 +103,7 @@ def check_new_file(option: str, file: Path | None) -> None:
         raise UsageError(f"{option} {file} is a folder; name a file in it")
     folder = file.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {folder}; make it first")
+        raise UsageError(f"{option} {file}: the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {file}: you may not write to the folder {folder}")
 
@@ -122,7 +122,7 @@ def check_new_folder(option: str, folder: Path | None) -> None:
     if folder.exists():
         named = folder.name not in ("", "..")
         new = f"{folder}-2" if named else str(folder / "new-folder")
-        raise UsageError(f"{option} {folder} exists already; name a new folder, such as {new}")
+        raise UsageError(f"{option} {folder} is there already; name a new folder, such as {new}")
     # The nearest parent that is there takes the others.
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
