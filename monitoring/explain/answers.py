@@ -18,6 +18,8 @@ from registry.explanation.explainer import Explained, VersionExplainer
 from registry.explanation.inputs import input_kinds
 from registry.explanation.reasons import REASONS, REASONS_MAX
 
+NOT_ASKED = "it was not asked for"
+"""Why there is no change where the question leaves it out."""
 NO_REASONS = f"the version has no {REASONS}: its recipe declares no reasons"
 
 
@@ -78,6 +80,7 @@ class VersionAnswers:
                 for item in explained.contributions
             ],
             **self._told(request, row, score),
+            **({} if request["change"] else {"change_note": NOT_ASKED}),
         }
 
     def _output(self, asked: int | None, row: NDArray[np.float32]) -> int:
@@ -165,7 +168,7 @@ class VersionAnswers:
                 "changed_score": found.change.score,
                 "change_note": "",
             }
-        note = "it was not asked for"
+        note = NOT_ASKED
         if asked:
             note = (
                 f"none within the person's power: of {found.tried} changes of one or two inputs "

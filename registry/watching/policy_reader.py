@@ -131,7 +131,7 @@ def _outcome(key: str, value: object) -> OutcomePolicy:
     if not 0 < outcome.horizon_s <= HORIZON_S_MAX:
         raise MonitoringPolicyError(
             f"{key}.horizon = {outcome.horizon!r}; an outcome is decided after more than 0 and at "
-            "most 3 years, such as '30d'"
+            f"most 3 years ({HORIZON_S_MAX // 86_400}d), such as '30d'"
         )
     if outcome.final_s > 2 * HORIZON_S_MAX:
         raise MonitoringPolicyError(f"{key}.grace = {outcome.grace!r}; it is at most 3 years")
@@ -265,7 +265,8 @@ def _decisions(value: object) -> int:
 def _duration(key: str, value: object) -> str:
     if not isinstance(value, str) or not DURATION.fullmatch(value):
         raise MonitoringPolicyError(
-            f"{key} = {value!r}; write a time such as '30d', '12h' or '90m'"
+            f"{key} = {value!r}; write a time such as '30d', '12h' or '90m', of at most five "
+            f"digits; the most is 3 years ({HORIZON_S_MAX // 86_400}d)"
         )
     return value if seconds_of(value) else "0d"
 

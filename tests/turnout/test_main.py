@@ -44,7 +44,7 @@ NEEDS_A_SYSTEM = [
     ["audit", "reviews"],
     ["audit", "close", "ab12", "--reason", "seen"],
     ["predict", "churn", "S1"],
-    ["outcome", "ab", "churned", "1"],
+    ["outcome", "ab" * 64, "churned", "1"],
     ["features", "show", "churn_profile", "S1"],
     ["restart"],
     ["debug", "workers"],

@@ -9,6 +9,10 @@ import typer
 from turnout.errors import UsageError
 from turnout.views.pictures import check_drawing
 
+FLOAT32_MAX = 3.4028234663852886e38
+ID_CHARS_SHOWN = 160
+"""Characters of a wrong prediction id that its refusal repeats."""
+
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; written into the history.")]
 PolicyName = Annotated[
@@ -54,6 +58,39 @@ def parse_input(text: str) -> tuple[str, str]:
     return name, value
 
 
+def float32_number(name: str, value: object) -> float:
+    """Return the number of an input. ValueError or TypeError when it is none.
+
+    Raises UsageError for a number beyond float32: models would get an infinite one.
+    """
+    number = float(value)  # type: ignore[arg-type]
+    # float() makes the text 1e400 infinite, and so it is refused as 1e300 is.
+    asked_infinite = "inf" in str(value).lower()
+    if abs(number) > FLOAT32_MAX and not asked_infinite:
+        raise UsageError(
+            f"{name}={value}: models read float32, whose numbers end at {FLOAT32_MAX:.7g}; give a "
+            "smaller one"
+        )
+    return number
+
+
+def parse_prediction_id(text: str) -> bytes:
+    """Return the bytes of a prediction id. Raises UsageError for a text that is none."""
+    from journal.prediction_id import LENGTH  # imports numpy
+
+    try:
+        identity = bytes.fromhex(text)
+    except ValueError:
+        identity = b""
+    if len(identity) != LENGTH:
+        shown = text if len(text) <= ID_CHARS_SHOWN else f"{text[:ID_CHARS_SHOWN]}..."
+        raise UsageError(
+            f"{shown!r} is no prediction id: it has {len(text)} characters, and an id has "
+            f"{2 * LENGTH} hex digits, as `turnout predict` prints it"
+        )
+    return identity
+
+
 def check_new_file(option: str, file: Path | None) -> None:
     """Raise UsageError unless *file* can be written. None is fine: no file was asked for.
 
@@ -66,7 +103,7 @@ def check_new_file(option: str, file: Path | None) -> None:
         raise UsageError(f"{option} {file} is a folder; name a file in it")
     folder = file.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {folder}; make it first")
+        raise UsageError(f"{option} {file}: the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {file}: you may not write to the folder {folder}")
 
@@ -85,7 +122,7 @@ def check_new_folder(option: str, folder: Path | None) -> None:
     if folder.exists():
         named = folder.name not in ("", "..")
         new = f"{folder}-2" if named else str(folder / "new-folder")
-        raise UsageError(f"{option} {folder} exists already; name a new folder, such as {new}")
+        raise UsageError(f"{option} {folder} is there already; name a new folder, such as {new}")
     # The nearest parent that is there takes the others.
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):

@@ -21,7 +21,7 @@ from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
 from turnout.views.json_values import message_to_json
-from turnout.views.reviews import overdue_lines, reviews_table
+from turnout.views.reviews import finding_sentence, overdue_lines, reviews_table
 from turnout.views.terminal import Terminal, terminal, text_table
 
 if TYPE_CHECKING:
@@ -55,11 +55,18 @@ def list_(
     """List changes: who changed what, when and why."""
     context: CommandContext = ctx.obj
     entries = asyncio.run(_newest_entries(context, after, limit, about))
-    rows = [(e.seq, _when(e.at_unix_ms), e.actor, e.action, e.object, e.reason) for e in entries]
+    rows = [_row(entry) for entry in entries]
     columns = ("seq", "when", "actor", "action", "object", "reason")
     terminal(context.json).result(
         [message_to_json(entry) for entry in entries], text_table(columns, rows)
     )
+
+
+def _row(entry: registry_pb2.HistoryEntry) -> tuple[object, ...]:
+    """Return the cells of an entry. A finding is a sentence; --json has it as it was written."""
+    reason = finding_sentence(entry.reason) if entry.action == "finding" else entry.reason
+    when = _when(entry.at_unix_ms)
+    return entry.seq, when, entry.actor, entry.action, entry.object, reason
 
 
 @app.command()

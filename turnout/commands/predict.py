@@ -15,7 +15,7 @@ import typer
 
 from host.text import read_fault
 from turnout.cli import clients
-from turnout.cli.arguments import Model, parse_input
+from turnout.cli.arguments import Model, float32_number, parse_input, parse_prediction_id
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, UsageError
 from turnout.views.row_flags import row_flag_names
@@ -134,12 +134,7 @@ def outcome(
 ) -> None:
     """Report the outcome of a prediction; the gateway acknowledges it once it is on disk."""
     context: CommandContext = ctx.obj
-    try:
-        identity = bytes.fromhex(prediction_id)
-    except ValueError as error:
-        raise UsageError(
-            f"{prediction_id!r} is no prediction id: it has hex digits only"
-        ) from error
+    identity = parse_prediction_id(prediction_id)
 
     async def report() -> None:
         async with clients.open_gateway(context) as client:
@@ -268,7 +263,7 @@ def typed_inputs(described: "ModelDescription", values: Mapping[str, object]) ->
             inputs[name] = value if isinstance(value, str) else json.dumps(value)
             continue
         try:
-            inputs[name] = float(value)  # type: ignore[arg-type]
+            inputs[name] = float32_number(name, value)
         except (TypeError, ValueError) as error:
             if name not in categories:
                 inputs[name] = str(value)

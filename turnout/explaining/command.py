@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from turnout.cli.arguments import parse_input
+from turnout.cli.arguments import float32_number, parse_input, parse_prediction_id
 from turnout.cli.clients import open_explainer
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
@@ -68,8 +68,9 @@ def explain(
     # Numbers and words are sent apart.
     numbers, texts = _numbers_and_texts(named or [])
     request = explain_pb2.ExplainRequest(
-        prediction_id=_bytes_of(prediction_id),
+        prediction_id=parse_prediction_id(prediction_id) if prediction_id else b"",
         row=row,
+        output=output,
         reasons_max=reasons,
         model=model,
         version=version,
@@ -78,11 +79,10 @@ def explain(
         language=language,
         without_change=not change,
     )
-    if output is not None:
-        request.output = output
     # The table shows what the JSON value has.
     reply = asyncio.run(_ask(context, request))
-    terminal(context.json).result(explanation_json(reply), *explanation_view(reply))
+    shown = explanation_view(reply, with_change=change)
+    terminal(context.json).result(explanation_json(reply), *shown)
 
 
 def _numbers_and_texts(named: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
@@ -91,7 +91,7 @@ def _numbers_and_texts(named: Sequence[str]) -> tuple[dict[str, float], dict[str
     texts: dict[str, str] = {}
     for name, value in (parse_input(text) for text in named):
         try:
-            numbers[name] = float(value)
+            numbers[name] = float32_number(name, value)
         except ValueError:
             texts[name] = value
     return numbers, texts
@@ -102,15 +102,6 @@ async def _ask(
 ) -> "explain_pb2.ExplainReply":
     async with open_explainer(context) as call:
         return await call(request, EXPLAIN_S)
-
-
-def _bytes_of(prediction_id: str) -> bytes:
-    try:
-        return bytes.fromhex(prediction_id)
-    except ValueError as error:
-        raise UsageError(
-            f"{prediction_id!r} is no prediction id: it has hex digits only"
-        ) from error
 
 
 def explanation_json(reply: "explain_pb2.ExplainReply") -> dict[str, Any]:
@@ -165,8 +156,11 @@ def explanation_json(reply: "explain_pb2.ExplainReply") -> dict[str, Any]:
     }
 
 
-def explanation_view(reply: "explain_pb2.ExplainReply") -> list[Any]:
-    """Return what people see: the score, a bar for each input, reasons and the change."""
+def explanation_view(reply: "explain_pb2.ExplainReply", *, with_change: bool = True) -> list[Any]:
+    """Return what people see: the score, a bar for each input, reasons and the change.
+
+    with_change  the change was asked for; else nothing is said of it.
+    """
     decision = reply.Decision.Name(reply.decision).lower()
     head = named_values(
         {
@@ -178,7 +172,7 @@ def explanation_view(reply: "explain_pb2.ExplainReply") -> list[Any]:
             "explanation": reply.explanation_id,
         }
     )
-    return [head, _contributions(reply), *_reasons(reply), *_change(reply)]
+    return [head, _contributions(reply), *_reasons(reply), *(_change(reply) if with_change else ())]
 
 
 def _contributions(reply: "explain_pb2.ExplainReply") -> Any:  # noqa: ANN401  a rich renderable

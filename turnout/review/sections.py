@@ -11,6 +11,7 @@ from turnout.review.inputs import ModelInService, ReviewInputs, WeekEntry
 from turnout.review.section import ReviewSection
 from turnout.views.figures import SEVERITY_NAMES
 from turnout.views.incidents import figures_of, severity_word, state_word
+from turnout.views.reviews import finding_sentence
 from turnout.views.runs import state_name
 
 DAY_MS = 86_400_000
@@ -209,12 +210,12 @@ def actions_section(inputs: ReviewInputs) -> ReviewSection:
 
 
 def _action_row(entry: WeekEntry) -> dict[str, Any]:
-    what = entry.action
+    what, reason = entry.action, entry.reason
     if entry.action == "finding":
         what = f"finding: {entry.after.get('kind', '')}"
+        reason = finding_sentence(reason)
     elif entry.action == "change incident":
         what = "close incident"
-    reason = entry.reason
     return {
         "when": _moment(entry.at_unix_ms),
         "who": entry.actor,

@@ -48,7 +48,10 @@ def test_store_answers_no_stranger(attacked_system: IdentifiedSystem) -> None:
         connection.connect(address.path)
         connection.sendall(b"GET {S1}:plan@0\r\n")
         assert connection.recv(100).startswith(b"-NOAUTH")
-    guess = url_with_credentials(attacked_system.system.addresses.store, "default", "")
+        # Our parser refuses a user without a password, so this one is sent as it is.
+        connection.sendall(b'AUTH default ""\r\n')
+        assert connection.recv(100).startswith(b"-WRONGPASS")
+    guess = url_with_credentials(attacked_system.system.addresses.store, "default", "guess")
     with store_client(guess) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
 

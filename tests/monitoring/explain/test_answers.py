@@ -78,6 +78,14 @@ def test_answer_becomes_a_reply() -> None:
     ]
 
 
+def test_change_that_was_not_asked_for_says_so() -> None:
+    """Not the reason why there could be none."""
+    explained, row = answers()
+    answer = explained.answer({**ASKED, "row": row, "change": False})
+    assert answer["change_note"] == "it was not asked for"
+    assert "reasons.toml" in answer["reasons_note"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [

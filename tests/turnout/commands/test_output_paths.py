@@ -42,7 +42,7 @@ def test_file_needs_a_folder_that_may_be_written(
     check_new_file("--receipt", tmp_path / "receipt.json")
     with pytest.raises(UsageError, match=r"--receipt .* is a folder; name a file in it"):
         check_new_file("--receipt", tmp_path)
-    with pytest.raises(UsageError, match=r"there is no folder .*; make it first"):
+    with pytest.raises(UsageError, match=r"the folder .* does not exist; make it first"):
         check_new_file("--receipt", tmp_path / "none" / "receipt.json")
     # Root may write everywhere, so the refusal is made here.
     monkeypatch.setattr("turnout.cli.arguments.os.access", lambda *_: False)

@@ -21,6 +21,7 @@ from turnout.views.proposals import (
     proposal_lines,
     step_after_approval,
 )
+from turnout.views.reviews import finding_sentence
 from turnout.views.rollout_view import four_times, status_view
 from turnout.views.runs import differences
 from turnout.views.terminal import EscapingConsole, Terminal, named_values, text_table
@@ -314,3 +315,33 @@ def test_step_after_an_approval_works_as_it_stands() -> None:
     assert step_after_approval("toy", stepwise, "standard") == (
         "turnout rollout start toy 2 --policy standard"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            '{"first_day":20758,"last_day":20771,"reason":"quiet weeks"}',
+            "2026-11-01 to 2026-11-14 are the reference: quiet weeks",
+        ),
+        (
+            '{"decision":"train again","due":"2026-12-07","owner":"dora"}',
+            "train again (dora, until 2026-12-07)",
+        ),
+        ('{"done":12,"reason":"it was late"}', "decision 12 is done: it was late"),
+        (
+            '{"uplift":0.0214,"customers":500,"outcome":"bought","money":null}',
+            "uplift of bought: 0.0214, 500 customers",
+        ),
+        ('{"uplift":null,"customers":5,"outcome":"bought"}', "uplift of bought: not measured, 5"),
+        ('{"content":"ab","newest_unix_ms":1796050000500,"rows":40}', "40 rows of scores were"),
+        ('{"finding":9,"act":"none","why":"not served"}', "finding 9 led to none: not served"),
+        ('{"view_digest":"ab","rows":3}', "view digest ab, rows 3"),
+        ("incident 5f2a (auc): it fell", "incident 5f2a (auc): it fell"),
+        ("[1", "[1"),
+        ("12", "12"),
+    ],
+)
+def test_finding_is_a_sentence_for_people(text: str, sentence: str) -> None:
+    """The history keeps JSON, which programs read."""
+    assert finding_sentence(text).startswith(sentence)

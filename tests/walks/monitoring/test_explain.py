@@ -142,7 +142,6 @@ def children_of(pid: int) -> list[int]:
     ("line", "message"),
     [
         (("ab" * 64,), "no journal here has this prediction"),
-        (("ab" * 10,), "has 10 bytes, and 64 are one"),
         (("--model", MODEL, "--version", "99", "-i", "f0=1"), "99"),
         (("--model", MODEL, "--version", "1", "-i", "f9=1"), "names 0 inputs of the version"),
         (("--model", MODEL, "--version", "1", "-i", "f0=words"), "is a number"),
@@ -155,8 +154,16 @@ def children_of(pid: int) -> list[int]:
 def test_wrong_question_gets_a_sentence(
     running_system: RunningSystem, explained_version: str, line: tuple[str, ...], message: str
 ) -> None:
-    """A forged id, a short one, an unknown version, input, word and language."""
+    """A forged id, an unknown version, input, word and language."""
     assert message in running_system.turnout("explain", *line, exit_code=1)
+
+
+def test_wrong_usage_is_refused_before_it_is_asked(running_system: RunningSystem) -> None:
+    """A short id, and a number that float32 has not."""
+    assert "128 hex digits" in running_system.turnout("explain", "ab" * 10, exit_code=2)
+    line = ("--model", MODEL, "--version", "1", "-i", "f0=1e300")
+    assert "float32" in running_system.turnout("explain", *line, exit_code=2)
+    assert "float32" in running_system.turnout("predict", MODEL, "S1", *line[4:], exit_code=2)
 
 
 def test_version_from_before_there_was_a_background_is_refused(

@@ -12,7 +12,7 @@ def test_demo_passes_every_step(played_demo: PlayedDemo) -> None:
     """The fourteen steps begin with the start of the system and end with a count of all calls."""
     steps = {step["step"]: step["state"] for step in played_demo.summary["steps"]}
     assert set(steps.values()) == {"passed"}
-    assert len(steps) == 12
+    assert len(steps) == 14
     assert played_demo.summary["passed"]
 
 
