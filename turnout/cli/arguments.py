@@ -122,7 +122,7 @@ def check_new_folder(option: str, folder: Path | None) -> None:
     if folder.exists():
         named = folder.name not in ("", "..")
         new = f"{folder}-2" if named else str(folder / "new-folder")
-        raise UsageError(f"{option} {folder} is there already; name a new folder, such as {new}")
+        raise UsageError(f"{option} {folder} exists already; name a new folder, such as {new}")
     # The nearest parent that is there takes the others.
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):

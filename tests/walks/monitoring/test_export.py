@@ -71,7 +71,7 @@ def test_export_has_what_was_stored_and_counted(
 def test_export_refuses_what_it_cannot_write(running_system: RunningSystem, tmp_path: Path) -> None:
     """A folder that exists, one in a folder that does not, bad days; nothing is left behind."""
     system = running_system
-    assert "is there already" in system.turnout("monitor", "export", str(tmp_path), exit_code=2)
+    assert "exists already" in system.turnout("monitor", "export", str(tmp_path), exit_code=2)
     nowhere = str(tmp_path / "none" / "out")
     assert "does not exist" in system.turnout("monitor", "export", nowhere, exit_code=2)
     line = ("monitor", "export", str(tmp_path / "out"), "--since", "soon")
