@@ -77,7 +77,7 @@ def test_export_refuses_what_it_cannot_write(running_system: RunningSystem, tmp_
     line = ("monitor", "export", str(tmp_path / "out"), "--since", "soon")
     assert "is no date" in system.turnout(*line, exit_code=2)
     gone = ("monitor", "export", str(tmp_path / "out"), "--monitoring", "127.0.0.1:1")
-    assert "UNAVAILABLE" in system.turnout(*gone, exit_code=3)
+    assert "is the system up" in system.turnout(*gone, exit_code=3)
     assert list(tmp_path.iterdir()) == []
 
 
