@@ -31,7 +31,7 @@ IDS_AT_ONCE = 1_000
 
 
 class AttributesUnknownError(MonitoringError):
-    """Nobody can say which groups customers belong to. The text says why, for a figure."""
+    """The groups of customers cannot be known. The text says why, for a figure."""
 
 
 class StoreSilentError(AttributesUnknownError):

@@ -8,6 +8,7 @@ alarms gets the incident that people see. Each other model gets one of the lowes
 leads to it, because what follows an alarm is the policy of each model.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -79,13 +80,13 @@ class IncidentOpener:
 
         Raises RegistryError.
         """
-        waiting = self._looks.unreported_alarms()
+        waiting = await asyncio.to_thread(self._looks.unreported_alarms)
         if not waiting:
             return 0
         # Alarms of the days before belong to the same cause, though they are reported.
         oldest = min(item.alarm.at for item in waiting)
         newest = max(item.alarm.at for item in waiting)
-        near = self._looks.read_alarms(oldest - GROUPED_S, newest + 1)
+        near = await asyncio.to_thread(self._looks.read_alarms, oldest - GROUPED_S, newest + 1)
         since = min(item.alarm.since for item in near) - WINDOW_S
         changes = [*self._changes(since)]
         # Each group with an alarm that waits.
@@ -98,7 +99,8 @@ class IncidentOpener:
             stored = [item for alarm in group.alarms for item in by_alarm[alarm]]
             own = [item.number for item in stored if item.number in numbers]
             if own:
-                self._looks.note_incident(own, await self._open(group, stored))
+                incident = await self._open(group, stored)
+                await asyncio.to_thread(self._looks.note_incident, own, incident)
                 told += 1
         return told
 

@@ -6,6 +6,7 @@ and again leaves its day out, and the log says so, because other days and versio
 """
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +78,12 @@ class DayRunner:
         self._rows = rows
         self._day_looks = day_looks
         self._now_s = now_s
+        self._stopping = threading.Event()
         self._failures: Counter[tuple[Version, str, int]] = Counter()
+
+    def stop(self) -> None:
+        """Begin no further look, so that a process can end between two looks of a day."""
+        self._stopping.set()
 
     def due_day(self) -> int | None:
         """Return the oldest day that is over and was not looked at; None: there is none."""
@@ -108,7 +114,7 @@ class DayRunner:
         return served
 
     def look_at(self, day: int, known: KnownVersions) -> bool:
-        """Look at all versions of a day. False: a look failed, and is due again.
+        """Look at all versions of a day. False: a look failed or was not begun, and is due again.
 
         Raises MonitoringStoreError when the database does not answer.
         """
@@ -120,6 +126,8 @@ class DayRunner:
             self._count_persons(model, day, present)
             for given in versions:
                 for look in self._day_looks:
+                    if self._stopping.is_set():
+                        return False
                     if given in present or look.after_service:
                         complete = self._look(look, given) and complete
         if complete:

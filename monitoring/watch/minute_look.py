@@ -3,7 +3,7 @@
 What is compared:
 
     values of a feature   with the accepted days of the version, else with its training rows
-    flags of rows         with the model's last fourteen whole days
+    flags of rows         with the model's last fourteen whole days; of a new model, its training
     minutes without call  with the same hour of the last 28 days; working days and weekends apart
 
 A model is silent only while gateways send windows. When no window comes at all, nothing is known,
@@ -77,7 +77,9 @@ class MinuteLook:
         self, arrived: Mapping[VersionKey, ShareHits], known: KnownVersions, unix_s: int
     ) -> None:
         """Look at the shares of rows that arrived in the five minutes up to *unix_s*."""
-        for (model, label, shadow), hits in arrived.items():
+        # A version has one look in five minutes: of rows that answered calls, if there are any.
+        for model, label, shadow in sorted(arrived):
+            hits = arrived[model, label, shadow]
             facts = known.facts.get((model, label))
             if facts is None:
                 continue

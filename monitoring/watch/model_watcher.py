@@ -95,6 +95,7 @@ class ModelWatcher:
         """End. A look that is under way is not stored, and is made again after the next start."""
         for task in self._tasks:
             task.cancel()
+        self._runner.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -110,8 +111,9 @@ class ModelWatcher:
                 break
             days += 1
             await self._report()
-            await self._write_uplift()
         await self._report()
+        if days:
+            await self._write_uplift()
         return days
 
     async def look_at_minutes(self) -> None:
@@ -148,12 +150,14 @@ class ModelWatcher:
             partial(self._looks.read_figures, day - UPLIFT_DAYS, day, kind="uplift")
         )
         # The report shows one version of a model: that which most customers were scored by.
+        found = [item for item in found if item.segment == ""]
         for model in sorted({item.model for item in found}):
             newest = max(
-                (item for item in found if item.model == model and item.segment == ""),
+                (item for item in found if item.model == model),
                 key=lambda item: (item.last_day, item.figure.n),
             )
-            written = self._looks.look_state(model, "", UPLIFT_FINDING).position
+            read = partial(self._looks.look_state, model, "", UPLIFT_FINDING)
+            written = (await self._in_thread(read)).position
             period = newest.model, newest.version, newest.last_day
             finding = uplift_finding(
                 item for item in found if (item.model, item.version, item.last_day) == period

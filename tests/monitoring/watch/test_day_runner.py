@@ -183,6 +183,18 @@ def test_a_shadow_is_looked_at_by_its_own_rows(days: VirtualDays) -> None:
     assert {(item.version, item.shadow) for item in alarms} == {("8", True)}
 
 
+def test_a_runner_that_is_stopped_begins_no_further_look(days: VirtualDays) -> None:
+    """The look that was under way is stored, and the next process makes the others."""
+    days.push(FIRST_DAY, normal_rows(1, persons=10))
+    counting = [Counting(name, after_service=False) for name in ("first", "second")]
+    stopped = runner(days, FIRST_DAY, *counting)
+    stopped.stop()
+    assert not stopped.look_at(FIRST_DAY, KNOWN)
+    assert days.looks.look_state("churn", "7", "first").position == -1
+    assert look_at_all(runner(days, FIRST_DAY, *counting)) == [FIRST_DAY]
+    assert days.looks.look_state("churn", "7", "second").state == {"days": 1}
+
+
 class Counting:
     """A look that counts its days."""
 

@@ -134,6 +134,20 @@ def test_a_new_model_is_compared_with_what_training_found(
     assert streams == ({"rows with stale features"} if found else set())
 
 
+def test_rows_that_answered_calls_are_looked_at_before_copies(days: VirtualDays) -> None:
+    """A version that was a shadow in the first of the five minutes and serves in the last."""
+    made = coded_facts()
+    counts = MinuteCounts(lambda _model, _digest8: made.bins)
+    copies = batch(400, {})
+    copies.cells[0].role = 5
+    for part in (copies, batch(400, {"usage:calls": (390, 0)})):
+        counts.note_cells(part)
+    known = KnownVersions({("churn", "7"): made}, {})
+    MinuteLook(days.store, days.looks).look_at_shares(counts.take_shares(), known, NOON_S)
+    alarms = [item.alarm for item in days.looks.unreported_alarms()]
+    assert [(alarm.stream, alarm.shadow) for alarm in alarms] == [("missing usage:calls", False)]
+
+
 def called(days: VirtualDays, model: str, minutes: range) -> None:
     """Note that a model was called in each of some Unix minutes, and that workers sent windows."""
     days.store.add_call_minutes({model: minutes, "": minutes})
