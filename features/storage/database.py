@@ -17,6 +17,7 @@ SPILL_PREFIX = "turnout-spill-"
 
 CSV_SENTENCES = (
     "Invalid Input Error: CSV Error on Line",
+    "Conversion Error: CSV Error on Line",
     "Expected Number of Columns",
     "Value with unterminated quote",
     "Invalid unicode",
