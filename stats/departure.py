@@ -39,8 +39,11 @@ SMOOTHING = 1.0
 UNIFORM_PART = 0.02
 """Part of the pseudo-rows that is spread over all bins, so that no bin is impossible."""
 SCALE_SCORE_MAX = 3.0
-TABLE_ERROR_SDS = 4.0
-"""Standard deviations of the table's sampling error by which an effect must exceed its bound."""
+ERROR_ROWS = 2.0
+"""Rows spread over all bins when the error of a row of the table is estimated (Agresti and Coull).
+Without them a bin that no row of 25 reached would have no error."""
+CHANCE_SDS = 4.0
+"""Standard deviations of chance by which an effect must exceed its bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,13 @@ class Expectation:
         prior = (1 - UNIFORM_PART) * near + UNIFORM_PART / self.bins
         smoothed = counts + SMOOTHING * prior
         return np.asarray(smoothed / smoothed.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def error_variance(self) -> Floats:
+        """(J, J) float64: the variance of a row of the table if it had one row behind it."""
+        rows = self.counts.sum(axis=1, keepdims=True)
+        part = (self.counts + ERROR_ROWS / self.bins) / (rows + ERROR_ROWS)
+        return np.asarray(part * (1.0 - part))
 
     @cached_property
     def scores(self) -> Floats:
@@ -203,7 +213,7 @@ class DepartureEffect:
 
     psi: float
     table_error: float
-    """TABLE_ERROR_SDS standard deviations of the table's sampling error."""
+    """How much of `psi` may be chance in the table's rows: CHANCE_SDS standard deviations."""
 
 
 def departure_effect(expected: Expectation, candidate: Counts, champion: Counts) -> DepartureEffect:
@@ -217,18 +227,30 @@ def departure_effect(expected: Expectation, candidate: Counts, champion: Counts)
     if keys == 0 or champion.sum() == 0:
         return DepartureEffect(math.nan, math.nan)
     by_champion = champion / champion.sum()
-    table = expected.table
     bins = expected.bins
-    p_expected = (keys * by_champion @ table + 0.5) / (keys + 0.5 * bins)
+    p_expected = (keys * by_champion @ expected.table + 0.5) / (keys + 0.5 * bins)
     p_seen = (candidate + 0.5) / (keys + 0.5 * bins)
     raw = float(((p_seen - p_expected) * np.log(p_seen / p_expected)).sum())
-    # What chance adds to it: by the number of keys, and by the number of rows behind the table.
-    spread = table * (1.0 - table)
+    # What chance adds in each bin: by the number of keys, and by the rows behind the table.
+    variance = expected.error_variance
     rows = expected.counts.sum(axis=1) + SMOOTHING
-    by_chance = float((by_champion @ spread / p_expected).sum()) / keys
-    by_table = float(((by_champion**2 / rows) @ spread / p_expected).sum())
-    variance = 2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance)
-    return DepartureEffect(raw - by_chance - by_table, TABLE_ERROR_SDS * math.sqrt(variance))
+    of_keys = by_champion @ variance / p_expected / keys
+    terms = of_keys + by_champion**2 / rows @ variance / p_expected
+    # The test allows for chance in the keys, so the rest of the deviation is the table's.
+    squared = chance_deviation(terms) ** 2 - chance_deviation(of_keys) ** 2
+    return DepartureEffect(raw - float(terms.sum()), math.sqrt(max(squared, 0.0)))
+
+
+def chance_deviation(terms: Floats) -> float:
+    """Return how far a sum of squared errors with (J,) means *terms* may exceed its mean by chance.
+
+    The sum is about a chi-square with as many degrees of freedom as bins matter (Satterthwaite).
+    Its quantile is Wilson and Hilferty's, CHANCE_SDS standard deviations out.
+    """
+    mean = float(terms.sum())
+    freedom = mean**2 / float((terms**2).sum())
+    root = 1.0 - 2.0 / (9.0 * freedom) + CHANCE_SDS * math.sqrt(2.0 / (9.0 * freedom))
+    return float(mean * (root**3 - 1.0))
 
 
 def debiased_psi(canary: Counts, baseline: Counts) -> float:
