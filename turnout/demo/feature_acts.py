@@ -13,6 +13,9 @@ from features.online.store_marker import claim_store, system_id
 from features.online.store_users import READER, WRITER, url_for_user
 from features.views import View
 from project.definitions import ProjectDefinitions
+from project.plan.fleet import read_fleet
+from project.plan.plan import make_plan
+from registry.client import RegistryClient
 from turnout.cli.online_rows import read_online_rows
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import AUTHOR, DemoContext
@@ -33,6 +36,7 @@ async def features(context: DemoContext, step: Step) -> None:
     view = definitions.view(VIEW)
     await asyncio.to_thread(_fill_offline, context, step, view)
     async with context.registry_client(AUTHOR) as client:
+        await _apply_project(context, client)
         key = (await client.serving_keys()).version_public_key
     await asyncio.to_thread(_fill_online, context, step, view, system_id(key))
     # Read a sample from both, and compare.
@@ -51,6 +55,33 @@ async def features(context: DemoContext, step: Step) -> None:
     step.note = (
         f"{context.subscribers:,} subscribers x {len(view.features)} features, cloned from "
         f"{REAL_ROWS:,} real rows; {len(ids):,} sampled rows bit-equal offline and online"
+    )
+
+
+async def _apply_project(context: DemoContext, client: RegistryClient) -> None:
+    """Apply the example's definitions, so that monitoring knows what its models promise."""
+    assert context.definitions is not None
+    plan = make_plan(
+        "dev",
+        None,
+        0,
+        context.definitions,
+        await read_fleet(client),
+        root=context.plan.folder,
+        offline=context.plan.offline_folder,
+    )
+    await client.apply_project(
+        context.definitions.name,
+        expected_revision=plan.expected_revision,
+        plan_digest=plan.digest,
+        definitions=context.definitions.json,
+        effects=plan.effect_texts(),
+        commit="",
+        dirty=False,
+        reason="the demo",
+    )
+    context.screen.add_line(
+        f"project {context.definitions.name} applied: {len(plan.changes)} definitions"
     )
 
 
