@@ -64,7 +64,7 @@ unit: $(VENV)/.installed
 
 # They mostly wait, so two files go side by side.
 walks: $(VENV)/.installed
-	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each input of the security findings through the ports of a built system, as a table.
 attacks: $(VENV)/.installed
