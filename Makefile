@@ -62,9 +62,9 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not walk and not nightly" --ignore tests/house -n auto --dist worksteal
 
-# They mostly wait, so two files go side by side.
+# They wait for half of their time, so four files go side by side.
 walks: $(VENV)/.installed
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Each input of the security findings through the ports of a built system, as a table.
 attacks: $(VENV)/.installed

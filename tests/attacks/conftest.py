@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared_systems import share_system
 from tests.walks.identified_system import IdentifiedSystem, identified_system
 
 PEOPLE = {
@@ -27,10 +28,8 @@ PEOPLE = {
 def attacked_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentifiedSystem]:
     """`turnout up --identities` whose model `tiny` has version 1 in production."""
     folder: Path = tmp_path_factory.mktemp("attacked")
-    with identified_system(
-        folder, PEOPLE, author="alice", approver="bob", operator="olga"
-    ) as system:
-        yield system
+    system = identified_system(folder, PEOPLE, author="alice", approver="bob", operator="olga")
+    yield from share_system("attacked_system", system)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
