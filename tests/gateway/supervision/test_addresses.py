@@ -1,4 +1,4 @@
-"""A gateway listens on IPv4, IPv6 or both, and its health knows its services by name."""
+"""A gateway listens on IPv4, IPv6 or both; its health knows its services, and when it stops."""
 
 import json
 import signal
@@ -19,6 +19,7 @@ from tests.walks.running_system import poll_system_until
 pytestmark = pytest.mark.walk
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def health_of(address: str, service: str) -> int:
@@ -64,3 +65,23 @@ def test_gateway_answers_at_the_addresses_of_its_host(
         finally:
             gateway.send_signal(signal.SIGTERM)
             assert gateway.wait(30) == 0
+
+
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_stopping_gateway_answers_new_clients_that_it_does_not_serve(
+    tmp_path: Path, ingress: str
+) -> None:
+    """A load balancer that learns of the stop by this answer has sent some until then."""
+    announced = tmp_path / "ports.json"
+    settings = {"folder": tmp_path / "state", "workers": 1, "stop_accept_s": 3.0}
+    line = [f"--set={name}={value}" for name, value in settings.items()]
+    line += [f"--ingress={ingress}", f"--announce={announced}"]
+    with subprocess.Popen([sys.executable, "-m", "gateway", *line]) as gateway:
+        poll_system_until(announced.exists, 30.0, "the gateway's ports")
+        address = f"127.0.0.1:{json.loads(announced.read_text())['port']}"
+        assert health_of(address, "") == SERVING
+        gateway.send_signal(signal.SIGTERM)
+        # Each look is a connection of its own.
+        poll_system_until(lambda: health_of(address, "") == NOT_SERVING, 3.0, "it does not serve")
+        assert health_of(address, "turnout.v1.Predictor") == NOT_SERVING
+        assert gateway.wait(30) == 0
