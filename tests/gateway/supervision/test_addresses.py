@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -32,6 +33,26 @@ def health_of(address: str, service: str) -> int:
     return answer.status
 
 
+def ports_once_ready(announced: Path, page_host: str) -> dict[str, int]:
+    """Return the ports of a gateway that starts, once it serves.
+
+    A client that asks before waits longer from try to try.
+    """
+    poll_system_until(announced.exists, 30.0, "the gateway's ports")
+    ports: dict[str, int] = json.loads(announced.read_text())
+
+    def ready() -> bool:
+        try:
+            page = f"http://{page_host}:{ports['metrics_port']}/readyz"
+            with urllib.request.urlopen(page, timeout=5) as answer:
+                return bool(answer.read() == b"ready\n")
+        except urllib.error.HTTPError:
+            return False
+
+    poll_system_until(ready, 60.0, "the gateway serves")
+    return ports
+
+
 @pytest.mark.parametrize("ingress", INGRESSES)
 @pytest.mark.parametrize(
     ("host", "reached_at"),
@@ -54,8 +75,7 @@ def test_gateway_answers_at_the_addresses_of_its_host(
     line += [f"--ingress={ingress}", f"--announce={announced}"]
     with subprocess.Popen([sys.executable, "-m", "gateway", *line]) as gateway:
         try:
-            poll_system_until(announced.exists, 30.0, "the gateway's ports")
-            ports = json.loads(announced.read_text())
+            ports = ports_once_ready(announced, reached_at[0])
             for address in reached_at:
                 for service in ("", *SERVICES):
                     assert health_of(f"{address}:{ports['port']}", service) == SERVING
@@ -73,15 +93,16 @@ def test_stopping_gateway_answers_new_clients_that_it_does_not_serve(
 ) -> None:
     """A load balancer that learns of the stop by this answer has sent some until then."""
     announced = tmp_path / "ports.json"
-    settings = {"folder": tmp_path / "state", "workers": 1, "stop_accept_s": 3.0}
+    settings = {"folder": tmp_path / "state", "workers": 1, "stop_accept_s": 60.0}
     line = [f"--set={name}={value}" for name, value in settings.items()]
     line += [f"--ingress={ingress}", f"--announce={announced}"]
     with subprocess.Popen([sys.executable, "-m", "gateway", *line]) as gateway:
-        poll_system_until(announced.exists, 30.0, "the gateway's ports")
-        address = f"127.0.0.1:{json.loads(announced.read_text())['port']}"
+        address = f"127.0.0.1:{ports_once_ready(announced, '127.0.0.1')['port']}"
         assert health_of(address, "") == SERVING
         gateway.send_signal(signal.SIGTERM)
         # Each look is a connection of its own.
-        poll_system_until(lambda: health_of(address, "") == NOT_SERVING, 3.0, "it does not serve")
+        poll_system_until(lambda: health_of(address, "") == NOT_SERVING, 30.0, "it does not serve")
         assert health_of(address, "turnout.v1.Predictor") == NOT_SERVING
-        assert gateway.wait(30) == 0
+        # A second signal waits no longer.
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(30) == 1
