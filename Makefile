@@ -62,23 +62,26 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not walk and not nightly" --ignore tests/house -n auto --dist worksteal
 
-# They mostly wait, so two files go side by side.
+# They wait for half of their time, so four files go side by side.
 walks: $(VENV)/.installed
-	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 4 --dist loadfile --no-loadscope-reorder
+
+# Tests whose results are printed as one table at the end: the result, the test, and the reason.
+TABLE := $(BIN)/python -m pytest -p tests.results.table
 
 # Each input of the security findings through the ports of a built system, as a table.
 attacks: $(VENV)/.installed
-	@$(BIN)/python -m pytest tests/attacks
+	@$(TABLE) tests/attacks
 
 # The examples in Java, Go and Node, built and run against both servers, as a table. They fetch
 # packages; a language whose tools are not installed is skipped with words.
 clients: $(VENV)/.installed
-	@$(BIN)/python -m pytest -m nightly -rs $(addprefix tests/walks/clients/test_,go.py java.py node.py)
+	@$(TABLE) -m nightly $(addprefix tests/walks/clients/test_,go.py java.py node.py)
 
 # A system in the surroundings that others have: a container's user, a dead proxy, no home, parts
 # that fail. One table says which are green, and why one is not.
 surroundings: $(VENV)/.installed
-	@$(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/walks/calls/test_hostile_surroundings.py \
+	@$(TABLE) -o faulthandler_timeout=0 tests/walks/calls/test_hostile_surroundings.py \
 		tests/walks/calls/test_surroundings.py tests/walks/parts tests/gateway/test_surroundings_page.py \
 		$(addprefix tests/gateway/supervision/test_,addresses.py handshake_refusals.py)
 

@@ -107,7 +107,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the server implementation (ingress/README.md); short for --set ingress=",
     )
     parser.add_argument(
-        "--announce", type=Path, metavar="FILE", help="write host and ports to FILE, as JSON"
+        "--announce",
+        type=Path,
+        metavar="FILE",
+        help="write host and ports to FILE, as JSON, once they are reserved; /readyz answers 503 "
+        "until a worker serves",
     )
     return parser.parse_args(argv)
 

@@ -6,40 +6,50 @@ import os
 import re
 import sys
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-SHARED_FIXTURES = ("played_demo", "four_models", "running_system")
-"""Session fixtures that take long to build, the longest first."""
+from tests.shared_systems import end_shared_system
 
-DEMO_FILES = frozenset(
-    f"tests/walks/{file}"
-    for file in (
-        "clients/test_pages.py",
-        "system/test_demo_story.py",
-        "system/test_simulate_journal.py",
-        "system/test_store_dies.py",
-    )
-)
-"""Files that use the fixture `played_demo`, which takes a minute."""
+REPOSITORY = Path(__file__).parents[1]
+
+SHARED_SYSTEMS = ("played_demo", "four_models", "running_system", "attacked_system")
+"""Session fixtures that start a whole system, the longest first."""
+
+LONG_FILES = ("tests/walks/project/test_installed_wheel.py",)
+"""Files that take longest without one of those, the longest first."""
 
 FAILURE_CHARS_MAX = 2_000
 """Characters of a failure that are said at once."""
+
+TEXTUAL_MARKS = ("walk", "nightly")
+"""Marks that a test has because its file says so."""
 
 FILE_MARK = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.(walk|nightly)\b", re.MULTILINE)
 """A file all of whose tests have a mark."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files unread that `-m "... and not walk"` deselects whole: their imports take long."""
+    """Leave files unread that `-m` deselects whole: their imports take long."""
     wanted = str(config.option.markexpr)
-    if collection_path.suffix != ".py" or "not " not in wanted or " or " in wanted:
+    if not collection_path.match("test_*.py") or not wanted or " or " in wanted:
         return None
-    marks = FILE_MARK.findall(collection_path.read_text(encoding="utf-8"))
-    unwanted = any(f"not {mark}" in wanted.split(" and ") for mark in marks)
-    return True if unwanted else None
+    terms = wanted.split(" and ")
+    text = collection_path.read_text(encoding="utf-8")
+    if any(f"not {mark}" in terms for mark in FILE_MARK.findall(text)):
+        return True
+    # Marks are given in the file itself or by a fixture of its folder (tests/house/test_rooms.py).
+    fixtures = collection_path.with_name("conftest.py")
+    texts = [text, fixtures.read_text(encoding="utf-8")] if fixtures.exists() else [text]
+    lacks = [
+        mark
+        for mark in TEXTUAL_MARKS
+        if mark in terms and not any(f"mark.{mark}" in text for text in texts)
+    ]
+    return True if lacks else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -65,22 +75,45 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-class LoadFileWithDemoTogether(LoadFileScheduling):
-    """Gives each worker whole files, and the files of the demo to one worker: it plays once."""
+def file_of(item: pytest.Item) -> str:
+    """Return the file of a test, from the root of the repository."""
+    return item.nodeid.partition("::")[0]
+
+
+@cache
+def shared_system(file: str) -> str | None:
+    """Return the first of SHARED_SYSTEMS that a test or fixture of *file* asks for, or None."""
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
+    return next((name for name in SHARED_SYSTEMS if re.search(rf"\b{name}: ", text)), None)
+
+
+class LoadFilesWithSystems(LoadFileScheduling):
+    """Gives each worker whole files, and those of a shared system to one worker: it starts once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "files of the demo" if file in DEMO_FILES else file
+        return shared_system(file) or file
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(
-    config: pytest.Config, log: object
-) -> LoadFileWithDemoTogether | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFilesWithSystems | None:
     """Schedule `--dist loadfile`."""
     if config.getvalue("dist") != "loadfile":
         return None
-    return LoadFileWithDemoTogether(config, log)
+    return LoadFilesWithSystems(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    """End a shared system after its last test: idle, each one takes a fifteenth of a processor."""
+    yield
+    system = shared_system(file_of(item))
+    if system is None or item.config.getoption("dist", "no") not in ("no", "loadfile"):
+        return
+    if nextitem is None or shared_system(file_of(nextitem)) != system:
+        end_shared_system(system)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -93,14 +126,18 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let their files begin, so that none of them is left over at the end; order is kept within."""
-    ranks: dict[object, int] = {}
+    """Let what takes longest begin, so that it is not left over at the end.
+
+    The order within a file is kept, and `--no-loadscope-reorder` keeps that of the files.
+    """
+    first = [*SHARED_SYSTEMS, *LONG_FILES]
+    ranks = {name: rank for rank, name in enumerate(first)}
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        rank = next(
-            (n for n, name in enumerate(SHARED_FIXTURES) if name in fixtures), len(SHARED_FIXTURES)
-        )
-        ranks[item.path] = min(rank, ranks.get(item.path, rank))
         if item.get_closest_marker("nightly") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))
-    items.sort(key=lambda item: ranks[item.path])
+
+    def rank(item: pytest.Item) -> int:
+        file = file_of(item)
+        return ranks.get(shared_system(file) or file, len(first))
+
+    items.sort(key=rank)

@@ -1,5 +1,5 @@
 /**
- * Keeps calls open for some seconds and prints as JSON how they ended.
+ * Keeps calls open for some seconds and prints as JSON how they ended, with gRPC's words for a failure.
  *
  *   node load.js ADDRESS SECONDS CALLS_OPEN CONNECTIONS
  */
@@ -16,7 +16,7 @@ async function callUntilTheEnd() {
   while (Date.now() < until) {
     const code = await client
       .predict({ model: 'churn', rows: [{ keys: ['S000042'] }] })
-      .then(() => 'OK', (error) => status[error.code]);
+      .then(() => 'OK', (error) => `${status[error.code]}: ${error.details}`);
     counts[code] = (counts[code] ?? 0) + 1;
   }
 }

@@ -62,6 +62,18 @@ def test_predict_client_repeats_calls_that_a_closing_server_ends(code: grpc.Stat
 
 
 @pytest.mark.walk
+def test_predict_client_repeats_the_calls_of_a_whole_pool() -> None:
+    """128 calls are refused twice: four full connections that end are no reason for throttling."""
+
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
+        calls = [client.predict("churn", keys=f"S{number}") for number in range(128)]
+        assert {prediction.version for prediction in await asyncio.gather(*calls)} == {"7"}
+        assert len(scripted.requests) >= 3 * 128
+
+    play(story, grpc.StatusCode.UNAVAILABLE, failures=2 * 128)
+
+
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "code",
     [

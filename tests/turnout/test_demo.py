@@ -3,17 +3,19 @@
 import asyncio
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from protos import rollout_pb2
+from tests.poll import wait_until
 from tests.turnout.test_system_file import own_addresses
 from turnout.demo.checklist import Checklist, Step, StepFailedError, require
 from turnout.demo.screen import LiveScreen, LogScreen
 from turnout.demo.story import MARKER, new_checklist, prepare_folder
 from turnout.demo.summary import times_json
-from turnout.demo.traffic import CallCounts
+from turnout.demo.traffic import TIMEOUT_S, CallCounts
 from turnout.errors import OperatorError
 from turnout.processes.system_file import write_system_file
 from turnout_client import PredictError
@@ -131,26 +133,37 @@ def test_prepare_folder_empties_only_a_folder_that_a_demo_made(tmp_path: Path) -
 
 
 def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
-    """A refusal by a full gateway is UNAVAILABLE."""
+    """A refusal by a full gateway is UNAVAILABLE; an outcome may fail, too, with its own code."""
     import grpc
 
-    from turnout.demo.traffic import TrafficGenerator
+    from turnout.demo.traffic import OUTCOME_EVERY, TrafficGenerator
 
-    class Refusing:
-        """A client whose gateway is full."""
+    class Busy:
+        """A client whose gateway refuses every other call, and keeps no outcome in time."""
 
-        async def predict(self, *_args: object, **_named: object) -> None:
-            raise PredictError(grpc.StatusCode.UNAVAILABLE, "full")
+        calls = 0
 
-    async def send_for_a_while() -> CallCounts:
-        traffic = TrafficGenerator(Refusing(), "churn", 10, 1.0, seed=1)  # type: ignore[arg-type]
-        sending = asyncio.create_task(traffic.send(1_000.0))
-        async with asyncio.timeout(0.1):
-            await asyncio.sleep(0.03)
+        async def predict(self, *_args: object, **_named: object) -> object:
+            self.calls += 1
+            if self.calls % 2:
+                raise PredictError(grpc.StatusCode.UNAVAILABLE, "full")
+            return SimpleNamespace(version="1", role="production", prediction_id=b"1")
+
+        async def report_outcome(self, *_args: object, timeout_s: float) -> None:
+            assert timeout_s == TIMEOUT_S
+            raise PredictError(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
+    async def send_until_outcomes_were_reported() -> CallCounts:
+        traffic = TrafficGenerator(Busy(), "churn", 10, TIMEOUT_S, seed=1)  # type: ignore[arg-type]
+        sending = asyncio.create_task(traffic.send(10_000.0))
+        await wait_until(lambda: traffic.counts.answered >= OUTCOME_EVERY)
         sending.cancel()
         await traffic.finish()
         return traffic.counts
 
-    counts = asyncio.run(send_for_a_while())
-    assert counts.failed["UNAVAILABLE"] == counts.sent
-    assert counts.answered == 0
+    counts = asyncio.run(send_until_outcomes_were_reported())
+    assert counts.failed == {"UNAVAILABLE": counts.sent - counts.answered}
+    assert counts.outcomes == 0
+    assert counts.outcomes_failed == {"DEADLINE_EXCEEDED": counts.answered // OUTCOME_EVERY}
+    line = counts.summary_line(counts.began + 1.0, final=True)
+    assert line["outcomes_failed"] == counts.outcomes_failed

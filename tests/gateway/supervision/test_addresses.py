@@ -4,7 +4,10 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import grpc
@@ -29,6 +32,18 @@ def health_of(address: str, service: str) -> int:
         answer = stub.Check(request, timeout=10, wait_for_ready=True)
     assert isinstance(answer, health_pb2.HealthCheckResponse)
     return answer.status
+
+
+def says_ready(page: str) -> bool:
+    """Whether *page*, which is /readyz, answers 200; it is 503 until a worker serves."""
+    try:
+        with urllib.request.urlopen(page, timeout=5) as answer:
+            return bool(answer.read() == b"ready\n")
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        if refusal.code != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return False
 
 
 @pytest.mark.parametrize("ingress", INGRESSES)
@@ -58,9 +73,9 @@ def test_gateway_answers_at_the_addresses_of_its_host(
             for address in reached_at:
                 for service in ("", *SERVICES):
                     assert health_of(f"{address}:{ports['port']}", service) == SERVING
+                # The worker answers just before its supervisor hears of it.
                 page = f"http://{address}:{ports['metrics_port']}/readyz"
-                with urllib.request.urlopen(page, timeout=5) as answer:
-                    assert answer.read() == b"ready\n"
+                poll_system_until(partial(says_ready, page), 30.0, page)
         finally:
             gateway.send_signal(signal.SIGTERM)
             assert gateway.wait(30) == 0

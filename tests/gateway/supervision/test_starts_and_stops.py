@@ -58,6 +58,24 @@ def test_gateway_that_has_served_goes_on_after_any_number_of_failures(tmp_path: 
     asyncio.run(walk())
 
 
+def test_gateway_is_ready_as_soon_as_a_worker_says_that_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report waits for no tick: a caller who was answered finds /readyz ready."""
+    monkeypatch.setattr("gateway.supervision.supervisor.TICK_S", 600.0)
+
+    async def walk() -> None:
+        settings = Settings.from_json(json.dumps({"folder": str(tmp_path)}))
+        supervisor = Supervisor(settings, command=FAKE_WORKER)
+        running = asyncio.create_task(supervisor.run())
+        await wait_until(lambda: supervisor.report.serving > 0)
+        assert await Gateway(supervisor).page("/readyz") == (200, "ready\n")
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(walk())
+
+
 def test_stopping_gateway_accepts_while_it_says_that_it_is_not_ready(tmp_path: Path) -> None:
     """A load balancer learns of the stop seconds later and sends connections until then."""
 

@@ -22,6 +22,13 @@ from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, gateway_fixture, predict_request
 from tests.poll import wait_until
 from tests.tiny_models import tiny_files
+from tests.walks.wire.http2_frames import (
+    RawConnection,
+    call_header_block,
+    grpc_status_and_message,
+    raw_call,
+    raw_header,
+)
 
 pytestmark = pytest.mark.walk
 
@@ -191,6 +198,29 @@ def test_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
                 assert await answered(channel)
             assert await answered(gateway.channel)
+
+    asyncio.run(walk())
+
+
+def test_unix_socket_takes_any_authority(tmp_path: Path) -> None:
+    """grpc-java sends the path of the socket as authority, which is no host."""
+    block = call_header_block().replace(
+        raw_header(b":authority", b"test"), raw_header(b":authority", b"/run/worker-0.sock")
+    )
+
+    def ask(path: Path) -> int | None:
+        connection = RawConnection(path)
+        connection.send(raw_call(1, CALL, block))
+        while not connection.ended_streams:
+            assert connection.read(10.0), connection.goaway
+        connection.close()
+        return grpc_status_and_message(connection.ended_streams[1])[0]
+
+    async def walk() -> None:
+        path = tmp_path / "worker-0.sock"
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT, unix=str(path)):
+            await wait_until(path.exists)
+            assert await asyncio.to_thread(ask, path) == 0
 
     asyncio.run(walk())
 

@@ -115,7 +115,7 @@ def hostile_system(base: Path, around: Surrounding) -> Iterator[HostileSystem]:
     """Run `turnout up` in *around* while the block lasts; it must end with 0 at SIGTERM."""
     # The refusals, which every Python process imports.
     site = base / "site"
-    site.mkdir()
+    site.mkdir(exist_ok=True)
     lines = [
         "import os",
         "def refuse(*args, **options):\n    raise PermissionError(1, 'Operation not permitted')",
@@ -127,7 +127,7 @@ def hostile_system(base: Path, around: Surrounding) -> Iterator[HostileSystem]:
     environment = {name: value for name, value in variables.items() if value is not None}
     # The system.
     state = base / "state"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     wrapper = [part.replace("{state}", str(state)) for part in around.wrapper]
     up = [*wrapper, sys.executable, "-m", "turnout", "up", "--json", "--folder", str(state)]
     output = base / "up.log"
@@ -190,3 +190,45 @@ def test_system_in_one_surrounding(name: str, tmp_path: Path) -> None:
         assert shutil.which(around.wrapper[0]), f"install {around.wrapper[0]}"
     with hostile_system(tmp_path, around) as system:
         use(system, tmp_path)
+
+
+@pytest.mark.nightly
+def test_system_starts_again_with_keys_that_its_group_may_read(tmp_path: Path) -> None:
+    """Kubernetes' fsGroup gives each file the rights of a group; they are taken away."""
+    keys = tmp_path / "state" / "registry" / "keys"
+    with hostile_system(tmp_path, Surrounding()):
+        secrets = [path for path in keys.iterdir() if not path.stat().st_mode & 0o077]
+    assert secrets
+    for path in secrets:
+        path.chmod(0o660)
+    with hostile_system(tmp_path, Surrounding()) as system:
+        assert system.turnout("models", actor="") == []
+    assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
+
+
+WITHOUT_REGISTRY = """\
+import asyncio, sys
+if "gateway.worker" in sys.orig_argv:
+    from gateway.models.registry_watch import RegistryWatch
+    async def never(*args):
+        await asyncio.Event().wait()
+    RegistryWatch._watch = never
+if "turnout" in sys.orig_argv:
+    import turnout.processes.local_system
+    turnout.processes.local_system.CONNECTED_S_MAX = 1.0
+"""
+
+
+def test_up_ends_if_its_gateway_does_not_reach_the_registry(tmp_path: Path) -> None:
+    """Such a gateway is healthy, answers no call, and was once shown as a system that is up."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_REGISTRY, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "turnout", "up", "--json", "--folder", str(tmp_path / "state")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=UP_TIMEOUT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the gateway did not reach the registry" in done.stderr

@@ -17,6 +17,7 @@ from tests.walks.clients.example_gateway import (
     check_example,
     check_first_call,
     check_pushback,
+    check_refused_pool,
     check_wrong_token,
 )
 
@@ -69,6 +70,11 @@ def test_go_example_is_refused_with_another_token(
 def test_go_client_waits_as_the_gateway_says(programs: Path) -> None:
     """It honours grpc-retry-pushback-ms."""
     check_pushback([str(programs / "load")])
+
+
+def test_go_client_repeats_the_calls_of_a_whole_pool(programs: Path) -> None:
+    """The bound of retries is for a gateway that is down, and not for connections that end."""
+    check_refused_pool([str(programs / "load")])
 
 
 @pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 1), (200, 8)])

@@ -14,6 +14,7 @@ from tests.walks.clients.example_gateway import (
     check_example,
     check_first_call,
     check_pushback,
+    check_refused_pool,
     check_wrong_token,
 )
 
@@ -48,6 +49,11 @@ def test_node_example_is_refused_with_another_token(ingress: str, tmp_path: Path
 def test_node_client_waits_as_the_gateway_says() -> None:
     """It honours grpc-retry-pushback-ms."""
     check_pushback(LOAD)
+
+
+def test_node_client_repeats_the_calls_of_a_whole_pool() -> None:
+    """The bound of retries is for a gateway that is down, and not for connections that end."""
+    check_refused_pool(LOAD)
 
 
 @pytest.mark.parametrize(("calls_open", "connections"), [(30, 1), (200, 1), (200, 8)])

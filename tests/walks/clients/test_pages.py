@@ -19,9 +19,13 @@ README = REPOSITORY / "README.md"
 PROGRAM_PAGES = (README, *(REPOSITORY / "docs" / name for name in ("first-model.md", "models.md")))
 """Pages whose programs run beside the demo, too; those of other pages have tests of their own."""
 
+PAGES_RUN_ELSEWHERE = ("explaining.md", "monitoring.md", "review.md")
+"""Tests of tests/walks/monitoring run their commands, with the days of figures that they need."""
+
 BLOCKS = [
     block
     for page in [README, *sorted((REPOSITORY / "docs").glob("*.md")), CRATE / "README.md"]
+    if page.name not in PAGES_RUN_ELSEWHERE
     for block in snippets(page, *(["python"] if page in PROGRAM_PAGES else []), "console")
 ]
 

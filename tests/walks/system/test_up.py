@@ -88,6 +88,22 @@ def test_up_refuses_pages_beyond_this_machine_without_identities(tmp_path: Path)
     assert not (tmp_path / "state" / "gateway.json").exists()
 
 
+def test_up_refuses_a_store_that_writer_and_reader_would_read_differently(tmp_path: Path) -> None:
+    """Redis' own library would write to database 2, and the gateway would read database 0."""
+    with redis_server() as store:
+        url = f"{store.url.removesuffix('/0')}?db=2"
+        command = subprocess.run(
+            [*TURNOUT, "up", "--store", url, "--folder", str(tmp_path / "state")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert command.returncode == 1
+    assert "'db'" in command.stderr
+    assert "Traceback" not in command.stderr
+    assert not (tmp_path / "state" / "gateway.json").exists()
+
+
 @pytest.mark.parametrize("option", ["--store", "--port"])
 def test_up_that_cannot_start_prints_why_and_leaves_no_process(tmp_path: Path, option: str) -> None:
     """It exits with 1 when the store does not answer, and when the port is taken."""

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from pathlib import Path
 from urllib.parse import unquote
 
 from hpack import Decoder
@@ -79,16 +80,21 @@ def grpc_status_and_message(headers: Headers) -> tuple[int | None, str]:
 class RawConnection:
     """A connection whose frames the test writes; it reads frames and decodes their headers.
 
+    port      of this machine, or the path of a Unix socket.
     settings  payload of the SETTINGS frame behind the preface.
     greet     False: connect and send nothing.
     source    address to connect from; empty: the system chooses.
     """
 
     def __init__(
-        self, port: int, settings: bytes = b"", *, greet: bool = True, source: str = ""
+        self, port: int | Path, settings: bytes = b"", *, greet: bool = True, source: str = ""
     ) -> None:
-        address = (source, 0) if source else None
-        self.socket = socket.create_connection(("127.0.0.1", port), 5.0, address)
+        if isinstance(port, Path):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(str(port))
+        else:
+            address = (source, 0) if source else None
+            self.socket = socket.create_connection(("127.0.0.1", port), 5.0, address)
         self._unparsed = b""
         self._header_decoder = Decoder()
         self.goaway = b""

@@ -3,6 +3,7 @@
 import gzip
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.walks.wire.http2_frames import (
     GOAWAY,
     HEADERS,
     PING,
+    RST_STREAM,
     RawConnection,
     call_header_block,
     grpc_status_and_message,
@@ -32,10 +34,12 @@ from tests.walks.wire.http2_frames import (
 pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
 AGE_S = 1.0
+RESETS_S_MAX = 50
+"""Twice as many may come at once."""
 NO_TABLE = b"\x00\x01" + bytes(4)
 """SETTINGS: the server's header table has 0 bytes."""
 STREAM_MAX = 2**31 - 1
-NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
+NO_ERROR, CANCEL, ENHANCE_YOUR_CALM = 0, 8, 11
 GZIP = (b"grpc-encoding", b"gzip")
 
 
@@ -94,10 +98,11 @@ class RawClient(RawConnection):
 
 @pytest.fixture(scope="module")
 def native_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneGateway]:
-    """A gateway of one worker, whose connections last a second."""
+    """A gateway of one worker, whose connections last a second and take few resets."""
     folder = tmp_path_factory.mktemp("native")
     write_gateway_folder(folder)
     settings = {"workers": 1, "ingress": "native", "connection_age_s_max": AGE_S}
+    settings["connection_resets_s_max"] = RESETS_S_MAX
     with standalone_gateway(folder, settings) as running:
         assert running.wait_settled(1)
         yield running
@@ -151,6 +156,29 @@ def test_native_ingress_answers_three_idle_pings_and_closes_at_the_fourth(
     busy.close()
 
 
+def test_native_ingress_takes_as_many_resets_as_its_setting_says(
+    native_gateway: StandaloneGateway,
+) -> None:
+    """A proxy carries many people on one connection, so its operator raises the bound."""
+    client, streams = RawClient(native_gateway.port), iter(range(1, 1_000, 2))
+
+    def reset(calls: int) -> None:
+        for stream in islice(streams, calls):
+            client.send(raw_frame(HEADERS, END_HEADERS, stream, call_header_block()))
+            client.send(raw_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+
+    # Fewer than the bound: the connection answers.
+    reset(RESETS_S_MAX)
+    stream = next(streams)
+    client.send_call(stream, tiny_request(), compressed=0)
+    assert client.status_of(stream)[0] == 0
+    # More than the bound.
+    reset(2 * RESETS_S_MAX)
+    client.read_until(lambda: ENHANCE_YOUR_CALM in [code for _, code, _ in client.goaways], "it")
+    assert client.goaways[-1][2] == b"too_many_resets"
+    client.close()
+
+
 def test_native_ingress_sends_two_goaways_at_age_and_serves_what_crosses_the_first(
     native_gateway: StandaloneGateway,
 ) -> None:
@@ -196,6 +224,7 @@ def test_native_ingress_delivers_the_last_reply_though_the_client_keeps_sending(
     """The server closes first and reads what the client still sends, so nothing is reset."""
     write_gateway_folder(tmp_path)
     settings = {"workers": 1, "ingress": "native", "connection_age_s_max": AGE_S}
+    settings["connection_resets_s_max"] = RESETS_S_MAX
     with standalone_gateway(tmp_path, settings) as gateway:
         assert gateway.wait_settled(1)
         wire = RawClient(gateway.port)

@@ -1,4 +1,4 @@
-// Keeps calls open for some seconds and prints as JSON how they ended.
+// Keeps calls open for some seconds and prints as JSON how they ended, with gRPC's words for a failure.
 //
 //	go run ./cmd/load ADDRESS SECONDS CALLS_OPEN CONNECTIONS
 package main
@@ -36,8 +36,12 @@ func main() {
 		running.Go(func() {
 			for time.Now().Before(until) {
 				_, err := client.Predict(context.Background(), request)
+				end := "OK"
+				if err != nil {
+					end = status.Code(err).String() + ": " + status.Convert(err).Message()
+				}
 				lock.Lock()
-				counts[status.Code(err).String()]++
+				counts[end]++
 				lock.Unlock()
 			}
 		})

@@ -43,9 +43,11 @@ SERVICE_CONFIG = {
             },
         },
     ],
-    # When calls fail, at most one retry is sent for ten answers. Otherwise the retries of many
-    # clients would hold an overloaded gateway down.
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+    # When calls go on failing, at most one retry is sent for ten answers. Otherwise the retries of
+    # many clients would hold an overloaded gateway down. Half of the tokens are for retries without
+    # answers between them: gRPC counts them for all connections to one target, and connections
+    # that come of age together refuse 32 calls each. More than 1,000 are not allowed.
+    "retryThrottling": {"maxTokens": 1_000, "tokenRatio": 0.1},
 }
 """The gRPC service config of the clients. Any gRPC client in any language accepts it."""
 

@@ -15,7 +15,7 @@ import turnout.v1.PredictorGrpc.PredictorStub;
 import turnout.v1.Row;
 
 /**
- * Keeps calls open for some seconds and prints as JSON how they ended.
+ * Keeps calls open for some seconds and prints as JSON how they ended, with gRPC's words for a failure.
  *
  * <p>{@code java -cp target/turnout-example.jar example.Load ADDRESS SECONDS CALLS_OPEN CONNECTIONS}
  */
@@ -67,7 +67,8 @@ public final class Load {
 
           @Override
           public void onError(Throwable error) {
-            count(Status.fromThrowable(error).getCode().toString());
+            Status status = Status.fromThrowable(error);
+            count(status.getCode() + ": " + status.getDescription());
           }
 
           @Override
@@ -77,9 +78,9 @@ public final class Load {
         });
   }
 
-  private void count(String code) {
+  private void count(String end) {
     synchronized (counts) {
-      counts.merge(code, 1, Integer::sum);
+      counts.merge(end, 1, Integer::sum);
     }
     callAgain();
   }

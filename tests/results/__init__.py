@@ -1,0 +1,1 @@
+"""The table of results that some targets of make print."""
