@@ -92,7 +92,7 @@ def write_rows(root: Path, sql: str = USAGE_ROWS, file: str = "data/usage.parque
         connection.execute(f"COPY ({sql}) TO '{path}' (FORMAT {path.suffix[1:]})")
 
 
-FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=2.0)
+FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=5.0)
 """Limits for files that wait for ever. A busy machine may need longer for good ones."""
 
 LITTLE_CPU = LoadLimits(file_cpu_s=1.0)

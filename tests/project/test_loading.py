@@ -58,7 +58,7 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
         ("import os\nos._exit(7)", "views/bad.py: it ended its process with exit code 7"),
         ("raise SystemExit(3)", "views/bad.py:1: it ends the interpreter (SystemExit(3))"),
         ("x = 1\nwhile True: pass", "views/bad.py:2: it used more than 1 s of CPU time"),
-        ("import time\n\ntime.sleep(60)", "views/bad.py:3: not done after 2 s"),
+        ("import time\n\ntime.sleep(60)", "views/bad.py:3: not done after 5 s"),
         ("import re\nre.match('(a+)+b', 'a' * 40)", "views/bad.py:2: it used more than 1 s of CPU"),
         (
             "import ctypes\nctypes.string_at(0)",
@@ -110,7 +110,7 @@ def test_file_that_uses_up_the_cpu_time_is_named_with_its_line(tmp_path: Path) -
         "lib/slow.py": "def wait() -> None:\n    while True:\n        pass\n",
         "views/bad.py": "from lib.slow import wait\n\nwait()\n",
     }
-    limits = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=3), file_s=30.0)
+    limits = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=3), file_s=240.0)
     found = asyncio.run(load_project(write_project(tmp_path, changes), limits))
     assert [str(problem) for problem in found.problems] == [
         "views/bad.py:3: the files before it and this one used more than 3 s of CPU time together; "

@@ -159,5 +159,10 @@ def test_every_query_of_alerts_and_boards_runs_on_a_running_system(
         rules = [rule for group in groups for rule in group["rules"]]
         assert {rule["name"] for rule in rules} == {query.source for query in alert_queries()}
         assert {(rule["health"], rule.get("lastError", "")) for rule in rules} == {("ok", "")}
-        due = {query.source for query in alert_queries() if prometheus.query(query.expression)}
-        assert due - {"TurnoutJournalSpace"} == {"TurnoutDown"}  # a test's disk may be small
+
+        # A loop may lag for a moment on a busy machine; the alert is for one that lags for long.
+        def due() -> set[str]:
+            found = (query for query in alert_queries() if prometheus.query(query.expression))
+            return {query.source for query in found} - {"TurnoutJournalSpace"}  # disks may be small
+
+        poll_system_until(lambda: due() == {"TurnoutDown"}, 60.0, f"one alert and not {due()}")

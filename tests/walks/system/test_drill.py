@@ -61,7 +61,7 @@ def test_drill_is_found_and_no_customer_call_fails(
 ) -> None:
     """The version is rolled back and archived afterwards."""
     with drill_callers(drilled_system.addresses.gateway, MODEL, RATE) as customers:
-        result = run_drill_command(drilled_system, kind, seconds=60)
+        result = run_drill_command(drilled_system, kind, seconds=200)
     assert_times_in_order(result)
     assert result["failed"] == 0
     assert customers.totals["failed"] == 0, customers.totals

@@ -31,7 +31,7 @@ def test_system_with_identities_accepts_the_tokens_of_people_and_services(
     with drill_callers(system_of_three.system.addresses.gateway, MODEL, 100.0) as customers:
         result = system_of_three.turnout(
             "sam", "drill", MODEL, "--kind", "failing-100", "--approver", "gabriel",
-            "--approver-token-file", system_of_three.token("gabriel"), "--seconds", "60",
+            "--approver-token-file", system_of_three.token("gabriel"), "--seconds", "200",
         )  # fmt: skip
     assert result["found"], result
     assert customers.totals["failed"] == 0
