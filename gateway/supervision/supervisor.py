@@ -264,9 +264,8 @@ class Supervisor:
         kind = message["type"]
         self._slots.on_message(worker, kind, time.monotonic_ns())
         if kind == "heartbeat":
-            numbers = {k: float(v) for k, v in message.items() if isinstance(v, int | float)}
-            worker.lags_ms.append(numbers.pop("loop_lag_ms", 0.0))
-            worker.gauges = numbers
+            worker.gauges = {k: float(v) for k, v in message.items() if isinstance(v, int | float)}
+            worker.lags_ms.append(worker.gauges.pop("loop_lag_ms", 0.0))
         elif kind == "metrics":
             child.snapshot = message["snapshot"]
         elif kind == "failed":
@@ -277,7 +276,6 @@ class Supervisor:
         self._has_served |= kind == "serving"
         if kind in ("ready", "serving"):
             self._execute_now()
-        if kind == "serving":
             self._publish()  # at once: the worker's health says SERVING, so /readyz agrees
 
     def _on_disconnected(self, child: WorkerProcess) -> None:

@@ -138,6 +138,7 @@ def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
 
     from turnout.demo.traffic import OUTCOME_EVERY, TrafficGenerator
 
+    # A gateway that is too busy.
     class Busy:
         """A client whose gateway refuses every other call, and keeps no outcome in time."""
 
@@ -153,6 +154,7 @@ def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
             assert timeout_s == TIMEOUT_S
             raise PredictError(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
 
+    # Customers call until outcomes were reported.
     async def send_until_outcomes_were_reported() -> CallCounts:
         traffic = TrafficGenerator(Busy(), "churn", 10, TIMEOUT_S, seed=1)  # type: ignore[arg-type]
         sending = asyncio.create_task(traffic.send(10_000.0))
@@ -162,6 +164,8 @@ def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
         return traffic.counts
 
     counts = asyncio.run(send_until_outcomes_were_reported())
+
+    # Each failure counts with its own code.
     assert counts.failed == {"UNAVAILABLE": counts.sent - counts.answered}
     assert counts.outcomes == 0
     assert counts.outcomes_failed == {"DEADLINE_EXCEEDED": counts.answered // OUTCOME_EVERY}

@@ -1,4 +1,4 @@
-"""A gateway listens on IPv4, IPv6 or both, and its health knows its services by name."""
+"""A gateway listens on IPv4, IPv6 or both; its health knows its services, and when it stops."""
 
 import json
 import signal
@@ -6,8 +6,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 
 import grpc
@@ -22,6 +20,7 @@ from tests.walks.running_system import poll_system_until
 pytestmark = pytest.mark.walk
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def health_of(address: str, service: str) -> int:
@@ -34,16 +33,24 @@ def health_of(address: str, service: str) -> int:
     return answer.status
 
 
-def says_ready(page: str) -> bool:
-    """Whether *page*, which is /readyz, answers 200; it is 503 until a worker serves."""
-    try:
-        with urllib.request.urlopen(page, timeout=5) as answer:
-            return bool(answer.read() == b"ready\n")
-    except urllib.error.HTTPError as refusal:
-        refusal.close()
-        if refusal.code != HTTPStatus.SERVICE_UNAVAILABLE:
-            raise
-        return False
+def ports_once_ready(announced: Path, page_host: str) -> dict[str, int]:
+    """Return the ports of a gateway that starts, once it serves.
+
+    A client that asks before waits longer from try to try.
+    """
+    poll_system_until(announced.exists, 30.0, "the gateway's ports")
+    ports: dict[str, int] = json.loads(announced.read_text())
+
+    def ready() -> bool:
+        try:
+            page = f"http://{page_host}:{ports['metrics_port']}/readyz"
+            with urllib.request.urlopen(page, timeout=5) as answer:
+                return bool(answer.read() == b"ready\n")
+        except urllib.error.HTTPError:
+            return False
+
+    poll_system_until(ready, 60.0, "the gateway serves")
+    return ports
 
 
 @pytest.mark.parametrize("ingress", INGRESSES)
@@ -68,14 +75,34 @@ def test_gateway_answers_at_the_addresses_of_its_host(
     line += [f"--ingress={ingress}", f"--announce={announced}"]
     with subprocess.Popen([sys.executable, "-m", "gateway", *line]) as gateway:
         try:
-            poll_system_until(announced.exists, 30.0, "the gateway's ports")
-            ports = json.loads(announced.read_text())
+            ports = ports_once_ready(announced, reached_at[0])
             for address in reached_at:
                 for service in ("", *SERVICES):
                     assert health_of(f"{address}:{ports['port']}", service) == SERVING
-                # The worker answers just before its supervisor hears of it.
                 page = f"http://{address}:{ports['metrics_port']}/readyz"
-                poll_system_until(partial(says_ready, page), 30.0, page)
+                with urllib.request.urlopen(page, timeout=5) as answer:
+                    assert answer.read() == b"ready\n"
         finally:
             gateway.send_signal(signal.SIGTERM)
             assert gateway.wait(30) == 0
+
+
+@pytest.mark.parametrize("ingress", INGRESSES)
+def test_stopping_gateway_answers_new_clients_that_it_does_not_serve(
+    tmp_path: Path, ingress: str
+) -> None:
+    """A load balancer that learns of the stop by this answer has sent some until then."""
+    announced = tmp_path / "ports.json"
+    settings = {"folder": tmp_path / "state", "workers": 1, "stop_accept_s": 60.0}
+    line = [f"--set={name}={value}" for name, value in settings.items()]
+    line += [f"--ingress={ingress}", f"--announce={announced}"]
+    with subprocess.Popen([sys.executable, "-m", "gateway", *line]) as gateway:
+        address = f"127.0.0.1:{ports_once_ready(announced, '127.0.0.1')['port']}"
+        assert health_of(address, "") == SERVING
+        gateway.send_signal(signal.SIGTERM)
+        # Each look is a connection of its own.
+        poll_system_until(lambda: health_of(address, "") == NOT_SERVING, 30.0, "it does not serve")
+        assert health_of(address, "turnout.v1.Predictor") == NOT_SERVING
+        # A second signal waits no longer.
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(30) == 1

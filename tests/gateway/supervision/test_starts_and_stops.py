@@ -68,8 +68,11 @@ def test_gateway_is_ready_as_soon_as_a_worker_says_that_it_serves(
         settings = Settings.from_json(json.dumps({"folder": str(tmp_path)}))
         supervisor = Supervisor(settings, command=FAKE_WORKER)
         running = asyncio.create_task(supervisor.run())
+        gateway = Gateway(supervisor)
         await wait_until(lambda: supervisor.report.serving > 0)
-        assert await Gateway(supervisor).page("/readyz") == (200, "ready\n")
+        assert await gateway.page("/readyz") == (200, "ready\n")
+        # No other worker is just being started when the supervisor ends.
+        await wait_until(gateway.fully_serving)
         running.cancel()
         await asyncio.wait({running})
 
