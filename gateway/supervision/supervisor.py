@@ -149,9 +149,10 @@ class Supervisor:
                 await asyncio.sleep(TICK_S)
                 self._check_processes()
         finally:
-            # Nothing may outlive the supervisor, even when the loop above raised.
+            # Nothing may outlive the supervisor, even when the loop above raised, or be started.
             keeping_journal.cancel()
-            for child in [*self._children.values(), *self._exiting]:
+            children, self._children = [*self._children.values(), *self._exiting], {}
+            for child in children:
                 child.process.kill()
                 child.process.wait()
                 child.close()
