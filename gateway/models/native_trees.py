@@ -132,8 +132,7 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     if read is None:
         return session
     try:
-        graph = cut_at_trees(bundle.onnx)
-        trees = _open_trees(bundle, session, graph, read)
+        trees = prove_trees(bundle.onnx, bundle.golden_inputs, session, read)
     except (GraphNotCutError, ValueError, ScoringError, VersionRefusedError) as error:
         log.info("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], error)
         return session
@@ -145,26 +144,31 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     return trees
 
 
-def _open_trees(
-    bundle: Bundle, session: Session, graph: TreeGraph, read: TreeReader
+def prove_trees(
+    onnx: bytes, golden: NDArray[np.float32], session: Session, read: TreeReader
 ) -> NativeTrees | str:
-    """Return the trees of a version, or why they are not used although they could be read.
+    """Return trees with *session*'s bits, or why they are not used although they could be read.
 
-    Raises ValueError, ScoringError or VersionRefusedError when a part is not read.
+    onnx    the file of *session*.
+    golden  (G, F) golden rows.
+
+    Raises GraphNotCutError, ValueError, ScoringError or VersionRefusedError for a part that is not
+    read.
     """
+    graph = cut_at_trees(onnx)
     # Open what stands in front of the trees, which says how many columns they have.
-    front, columns = None, bundle.golden_inputs
+    front, columns = None, golden
     if graph.front is not None:
-        opened = open_onnx(file_of(bundle.onnx, graph.front))
+        opened = open_onnx(file_of(onnx, graph.front))
         width = opened.run([graph.columns], {"inputs": columns[:1]})[0].shape[-1]
         front = Session(opened, session.width, width, graph.columns)
         columns = front.run(columns)
-    file = file_of(bundle.onnx, graph.trees, columns.shape[1])
+    file = file_of(onnx, graph.trees, columns.shape[1])
     ensemble = read(file, graph.picked)
     # Open what stands behind them.
     behind = None
     if graph.behind is not None:
-        opened = open_onnx(file_of(bundle.onnx, graph.behind, ensemble.outputs))
+        opened = open_onnx(file_of(onnx, graph.behind, ensemble.outputs))
         behind = Session(opened, ensemble.outputs, session.outputs)
     if behind is None and ensemble.outputs != session.outputs:
         return f"{ensemble.outputs} scores where the model has {session.outputs}"
@@ -174,7 +178,7 @@ def _open_trees(
     alone = Session(open_onnx(file), ensemble.width, _outputs_of(graph, ensemble, read, file))
     rows = draw_comparison_rows(columns, ensemble.thresholds())
     reason = find_difference(ensemble, _PickedScores(alone, graph.picked), rows)
-    whole = rows if front is None else draw_comparison_rows(bundle.golden_inputs, ())
+    whole = rows if front is None else draw_comparison_rows(golden, ())
     return reason or ("" if same_bits(trees, session, whole) else OTHER_BITS) or trees
 
 

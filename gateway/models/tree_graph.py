@@ -22,7 +22,9 @@ OPERATORS = {
     *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
     *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
     *("Identity", "Reshape", "Flatten", "Sqrt", "Exp", "Pow", "Sigmoid", "Softmax", "ReduceSum"),
-    *("ArrayFeatureExtractor", "Imputer", "Normalizer", "Scaler"),
+    *("Ceil", "Clip", "IsInf", "Round", "Sign", "Slice", "Squeeze", "Unsqueeze", "Tanh", "Relu"),
+    *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer", "Normalizer", "Scaler"),
+    *("Binarizer", "LabelEncoder", "OneHotEncoder"),
 }
 """Operators beside the trees. None can loop, so no content of a row makes a run long."""
 
