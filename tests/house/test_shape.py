@@ -35,7 +35,6 @@ LONG_FILES = {
     "turnout/commands/versions.py": "one command for each act on a version",
     "training/recipe.py": "one field for each setting of a recipe, and what contradicts what",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
-    "ingress/src/accel/onnx_trees.rs": "reading, checking and walking share one set of types",
     "ingress/src/calls/infer.rs": "parsing and checking ModelInfer share one set of types",
     "ingress/src/http2/stream_events.rs": "every callback of a stream in one place",
 }

@@ -23,7 +23,7 @@ from training.adoption.library_certificate import (
     certify_library,
     transformed,
 )
-from training.adoption.native_form import native_form
+from training.adoption.native_form import native_form, why_not_native
 from training.artifacts.golden_rows import choose_golden_rows
 from training.errors import AdoptionError
 from training.export.onnx_model import OnnxModel
@@ -34,7 +34,7 @@ class ProvenGraph:
     """An adapted graph, and what proves it.
 
     onnx            from `inputs` (B, F) to `scores` (B, K): the adapted graph, or its native form.
-    native          whether it is the native form, as JSON values: `used`, and the `reason` if not.
+    native          whether gateways score it natively, as JSON: `used`, and the `reason` if not.
     graph           the comparison of the adapted graph with the file's (GraphCertificate), as
                     JSON values.
     library         the comparison with the original library, or, for an ONNX file, only what
@@ -77,7 +77,7 @@ def prove_graph(
     """
     adapted = adapt_graph(foreign, adaptation, contract)
     graph = certify_graph(foreign, adaptation, contract, adapted, sample)
-    # Boosted trees are scored natively if their form can be changed.
+    # Boosted trees take the form that gateways score fastest, if they can.
     native = native_form(adapted, adapted_rows(foreign.onnx, adaptation, contract, sample, count=0))
     onnx = native.onnx or adapted
     model = OnnxModel(onnx)
@@ -90,7 +90,7 @@ def prove_graph(
         usable, real = sayable & all_finite(truth), foreign.sample_rows
         # The native form moves a score by its last bits, which may be beyond the tolerance.
         if native.onnx is not None and not _within(model, rows[usable], truth[usable], library):
-            onnx, native = adapted, replace(native, onnx=None, reason="a score moved too far")
+            onnx, native = adapted, replace(native, onnx=None, reason=why_not_native(adapted))
             model = OnnxModel(onnx)
     else:
         # The file is its own truth: it certifies what it says itself.
@@ -108,7 +108,7 @@ def prove_graph(
     tolerance = library.tolerance if by_library else graph.tolerance
     return ProvenGraph(
         onnx=onnx,
-        native={"used": native.onnx is not None, "reason": native.reason},
+        native={"used": not native.reason, "reason": native.reason},
         graph=graph.definition(),
         library=library.definition(),
         by_library=by_library,

@@ -1,13 +1,13 @@
-"""Brings boosted trees into the form that gateways score natively, or says why not.
+"""Brings boosted trees into the form that gateways score fastest, and says what is not native.
 
-The native library reads one TreeEnsembleRegressor, and a Sigmoid behind it where the score is a
-probability, as training.export.convert writes them. Exporters write a TreeEnsembleClassifier with a
-logistic function, columns that are picked before and after it, other comparisons than BRANCH_LEQ,
-weights of both classes, and leaves without a weight. The sums of the leaves stay as they are; the
-Sigmoid has other last bits than the classifier's logistic function.
+Gateways score one tree operator natively, with ONNX Runtime for what stands beside it. A sum of
+trees and a Sigmoid are the shortest graph, as training.export.convert writes it. Exporters write a
+TreeEnsembleClassifier with a logistic function, columns that are picked before and after it, other
+comparisons than BRANCH_LEQ, weights of both classes, and leaves without a weight. The sums of the
+leaves stay as they are; the Sigmoid has other last bits than the classifier's logistic function. A
+graph that has no such form stays as it is.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +25,18 @@ from training.export.onnx_model import IR_VERSION, ML_OPSET, OPSET, OnnxModel
 DIFFERENCE_MAX = 1e-6
 """How far a score may move, as a share of it if it is above 1. The logistic functions of ONNX
 Runtime differ by 1e-7."""
-LEAVES_MAX = 64
-"""The native library has a bit of 64 for each leaf of a tree."""
+TREES = ("TreeEnsembleRegressor", "TreeEnsembleClassifier")
+BESIDE_TREES = {
+    *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Floor", "Log", "Min", "Max"),
+    *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
+    *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
+    *("Identity", "Reshape", "Flatten", "Sqrt", "Exp", "Pow", "Sigmoid", "Softmax", "ReduceSum"),
+    *("Ceil", "Clip", "IsInf", "Round", "Sign", "Slice", "Squeeze", "Unsqueeze", "Tanh", "Relu"),
+    *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer", "Normalizer", "Scaler"),
+    *("Binarizer", "LabelEncoder", "OneHotEncoder"),
+}
+"""Operators that gateways run by ONNX Runtime beside native trees, as
+gateway.models.tree_graph.OPERATORS."""
 LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",
@@ -44,10 +54,10 @@ LEAF_FIELDS = ("treeids", "nodeids", "ids", "weights")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NativeForm:
-    """An adapted graph in native form, or why it has none.
+    """An adapted graph in native form, or the graph as it is.
 
-    onnx            None if ONNX Runtime has to score.
-    reason          why; "" if *onnx* is not None.
+    onnx            None if the graph stays as it is.
+    reason          why ONNX Runtime has to score; "" if gateways score natively.
     difference_max  how far scores moved, as a share of those above 1.
     """
 
@@ -57,7 +67,7 @@ class NativeForm:
 
 
 class NotTreesError(Exception):
-    """The graph is not of the kind that is scored natively. The text is the reason."""
+    """The graph cannot be written as one sum of trees. The text is the reason."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,11 +93,8 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
     """
     try:
         form = plain_trees(adapted)
-    except NotTreesError as error:
-        return NativeForm(None, str(error))
-    reason = why_not_native(form)
-    if reason:
-        return NativeForm(None, reason)
+    except NotTreesError:
+        return NativeForm(None, why_not_native(adapted))
     # The rewritten trees must give the same scores, NaN for NaN.
     expected, found = OnnxModel(adapted).scores(rows), OnnxModel(form).scores(rows)
     sizes = np.maximum(1.0, np.abs(np.nan_to_num(expected.astype(np.float64))))
@@ -95,10 +102,7 @@ def native_form(adapted: bytes, rows: NDArray[np.float32]) -> NativeForm:
     differences[np.isnan(expected) & np.isnan(found)] = 0
     worst = float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
     if worst > DIFFERENCE_MAX:
-        return NativeForm(
-            None,
-            f"a score moved by {worst:.3g} in the native form, where {DIFFERENCE_MAX:g} is allowed",
-        )
+        return NativeForm(None, why_not_native(adapted))
     return NativeForm(form, difference_max=worst)
 
 
@@ -116,18 +120,49 @@ def plain_trees(adapted: bytes, *, shift: float = 0.0) -> bytes:
 
 
 def why_not_native(learner: bytes) -> str:
-    """Return why gateways score a graph by ONNX Runtime; "" if the native library reads it.
+    """Return why gateways score a graph by ONNX Runtime; "" if they score its trees natively.
 
     learner  the graph without nodes of on-demand features, which gateways run apart.
+
+    A gateway still compares both when it loads the version.
     """
     nodes = onnx.load_model_from_string(learner).graph.node
-    kinds = [node.op_type for node in nodes]
-    if kinds[:1] != ["TreeEnsembleRegressor"] or kinds[1:] not in ([], ["Sigmoid"]):
+    trees = [node for node in nodes if node.op_type in TREES]
+    if len(trees) != 1:
+        kinds = ", ".join(dict.fromkeys(node.op_type for node in nodes))
         return (
-            f"it consists of {', '.join(dict.fromkeys(kinds))}, and natively one sum of boosted "
-            "trees is scored"
+            f"it consists of {kinds} with {len(trees)} tree operators, and natively one is scored"
         )
-    return _too_many_leaves(attributes_of(nodes[0]))
+    for node in nodes:
+        if node.op_type not in (*TREES, *BESIDE_TREES):
+            return f"the node {node_name(node)} stands beside its trees"
+    return _odd_sums(trees[0].op_type, attributes_of(trees[0]))
+
+
+def _odd_sums(kind: str, trees: Mapping[str, Any]) -> str:
+    """Return what of a tree operator's sums is not computed natively; "" if everything is."""
+    if any(name.endswith("_as_tensor") for name in trees):
+        return "its trees have numbers of float64"
+    transform = trees.get("post_transform", b"NONE")
+    if transform not in (b"NONE", b"LOGISTIC", b"SOFTMAX"):
+        return f"its sums are transformed by {transform.decode()}"
+    if trees.get("aggregate_function", b"SUM") not in (b"SUM", b"AVERAGE"):
+        return "its trees are not added up"
+    # A leaf has one weight of a class, and two classes are added up in the usual ways only.
+    prefix = "class" if kind == TREES[1] else "target"
+    lists = (trees[f"{prefix}_{name}"] for name in ("treeids", "nodeids", "ids"))
+    weighed = list(zip(*lists, strict=True))
+    if len(set(weighed)) != len(weighed):
+        return "a leaf has two weights of one class"
+    labels = trees.get("classlabels_int64s") or trees.get("classlabels_strings") or ()
+    classes = set(trees[f"{prefix}_ids"])
+    base_count = len(trees.get("base_values", ()))
+    if len(labels) == 2 and base_count > (classes == {0}):
+        return f"its two classes have {base_count} base values"
+    mixed = min(trees[f"{prefix}_weights"], default=0.0) < 0
+    if len(labels) == 2 and classes == {0} and transform != b"LOGISTIC" and mixed:
+        return "its two classes have one sum of both signs without a logistic function"
+    return ""
 
 
 def _find_trees(model: Model) -> _FoundTrees:
@@ -288,22 +323,6 @@ def _compare_by_less_or_equal(nodes: Mapping[str, Any], index: int) -> None:
         true[index], false[index] = false[index], true[index]
         nodes["nodes_missing_value_tracks_true"][index] ^= 1
     nodes["nodes_modes"][index] = b"BRANCH_LEQ"
-
-
-def _too_many_leaves(trees: Mapping[str, Any]) -> str:
-    """Return which tree has more leaves than the native library has bits; "" if none has."""
-    counts = Counter(
-        tree
-        for tree, mode in zip(trees["nodes_treeids"], trees["nodes_modes"], strict=True)
-        if mode == b"LEAF"
-    )
-    tree, count = max(counts.items(), key=lambda item: item[1])
-    if count <= LEAVES_MAX:
-        return ""
-    return (
-        f"tree {tree} has {count} leaves, and natively a tree has at most {LEAVES_MAX} "
-        "(max_leaves, num_leaves, or a depth of 6)"
-    )
 
 
 def _written(model: Model, regressor: Node, *, logistic: bool) -> bytes:

@@ -32,7 +32,7 @@ from training.on_demand import (
 )
 
 COLUMNS = "on_demand/columns"
-"""The tensor between the front and the model. gateway.models.on_demand looks for it."""
+"""The tensor between the front and the model. Trees behind it are scored natively."""
 DAY_S = 86_400.0
 LOG1P_LINEAR_BELOW = 1e-8
 """Below it, log1p(x) is x to the precision of float32, and 1 + x loses digits of x."""

@@ -7,18 +7,22 @@ mod scoring;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::accel::onnx_trees;
-use turnout_ingress::accel::trees::logistic;
+use turnout_ingress::accel::trees::onnx;
+use turnout_ingress::accel::trees::outputs::logistic;
 use turnout_ingress::calls::proto::{put_bytes, put_varint, put_varint_field};
 
 const WIDTH: i64 = 3;
 const THRESHOLDS: [f32; 8] =
     [0.0, -0.0, 0.25, -1.5, 3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
 
+const MODES: [&str; 6] =
+    ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE", "BRANCH_EQ", "BRANCH_NEQ"];
+
 /// One node of the lists, made of eight bytes.
 #[derive(Clone, Copy)]
 struct Entry {
     leaf: bool,
+    mode: usize,
     missing: bool,
     tree: i64,
     id: i64,
@@ -40,6 +44,7 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
         };
         Entry {
             leaf: eight[0] & 1 == 1,
+            mode: usize::from(eight[5] >> 3) % MODES.len(),
             missing: eight[0] & 2 == 2,
             tree,
             id,
@@ -97,7 +102,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
         numbers("nodes_missing_value_tracks_true", of(|entry| i64::from(entry.missing))),
         floats("nodes_values", entries.iter().map(|entry| entry.threshold)),
         attribute("nodes_modes", |out| {
-            let mode = |entry: &Entry| if entry.leaf { "LEAF" } else { "BRANCH_LEQ" };
+            let mode = |entry: &Entry| if entry.leaf { "LEAF" } else { MODES[entry.mode] };
             entries.iter().for_each(|entry| put_bytes(out, 9, mode(entry).as_bytes()));
         }),
         numbers("target_treeids", leaves().map(|entry| entry.tree)),
@@ -125,7 +130,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
 fn walked(entries: &[Entry], base: f32, row: &[f32]) -> f32 {
     let at: HashMap<(i64, i64), &Entry> =
         entries.iter().map(|entry| ((entry.tree, entry.id), entry)).collect();
-    let mut sum = 0.0;
+    let mut sum = 0.0_f32;
     for (index, first) in entries.iter().enumerate() {
         if index > 0 && entries[index - 1].tree == first.tree {
             continue;
@@ -136,8 +141,15 @@ fn walked(entries: &[Entry], base: f32, row: &[f32]) -> f32 {
                 break;
             }
             let value = row[entry.feature as usize];
-            let left = if value.is_nan() { entry.missing } else { value <= entry.threshold };
-            entry = at[&(entry.tree, if left { entry.yes } else { entry.no })];
+            let passes = match MODES[entry.mode] {
+                "BRANCH_LEQ" => value <= entry.threshold,
+                "BRANCH_LT" => value < entry.threshold,
+                "BRANCH_GT" => value > entry.threshold,
+                "BRANCH_GTE" => value >= entry.threshold,
+                "BRANCH_EQ" => value == entry.threshold,
+                _ => value != entry.threshold,
+            } || value.is_nan() && entry.missing;
+            entry = at[&(entry.tree, if passes { entry.yes } else { entry.no })];
         }
         assert!(entry.leaf, "a tree without an end was read");
         sum += entry.weight;
@@ -148,7 +160,7 @@ fn walked(entries: &[Entry], base: f32, row: &[f32]) -> f32 {
 fuzz_target!(|bytes: &[u8]| {
     let entries = entries(bytes);
     let base = f32::from(bytes.len() as u16 % 17) / 4.0;
-    match onnx_trees::read(&file(&entries, base)) {
+    match onnx::read(&file(&entries, base), None) {
         Err(message) => scoring::is_short(&message),
         Ok(trees) => {
             scoring::scores_any_rows(&trees);

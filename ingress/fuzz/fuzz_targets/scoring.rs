@@ -1,6 +1,7 @@
 //! What any ensemble that was read has to fulfil, whatever file it was read from.
 
-use turnout_ingress::accel::trees::{Link, Trees};
+use turnout_ingress::accel::trees::outputs::Transform;
+use turnout_ingress::accel::trees::Trees;
 
 const ROWS: [usize; 8] = [0, 1, 3, 7, 12, 16, 17, 40];
 const ODD: [f32; 9] =
@@ -17,13 +18,15 @@ pub fn is_short(message: &str) {
 pub fn scores_any_rows(trees: &Trees) {
     for count in ROWS {
         if let Some(rows) = rows(trees, count) {
-            let scores = trees.score(&rows);
-            assert_eq!(scores.len(), count);
+            let (scores, outputs) = (trees.score(&rows), trees.outputs());
+            assert_eq!(scores.len(), count * outputs.count());
             assert_eq!(bits(&scores), bits(&trees.score_portable(&rows)));
-            for (row, score) in rows.chunks_exact(trees.width()).zip(&scores) {
-                let fits = trees.link() == Link::Identity || (0.0..=1.0).contains(score);
-                assert!(score.is_nan() || fits, "{score}");
-                assert_eq!(bits(&trees.score_portable(row)), bits(&[*score]));
+            let any = matches!(outputs.transform(), Transform::Identity | Transform::Complement);
+            let rows = rows.chunks_exact(trees.width());
+            for (row, scores) in rows.zip(scores.chunks_exact(outputs.count())) {
+                let fits = |score: &f32| any || score.is_nan() || (0.0..=1.0).contains(score);
+                assert!(scores.iter().all(fits), "{scores:?}");
+                assert_eq!(bits(&trees.score_portable(row)), bits(scores));
             }
         }
     }

@@ -4,9 +4,9 @@
 mod scoring;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::accel::onnx_trees;
+use turnout_ingress::accel::trees::onnx;
 
-fuzz_target!(|bytes: &[u8]| match onnx_trees::read(bytes) {
+fuzz_target!(|bytes: &[u8]| match onnx::read(bytes, None) {
     Ok(trees) => {
         scoring::scores_any_rows(&trees);
         scoring::finds_leaf_rows(&trees);

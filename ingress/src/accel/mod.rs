@@ -1,10 +1,7 @@
 //! Work on whole batches that Python would do more slowly. The native server does not use it.
 
 pub mod ids;
-pub mod leaf_rows;
-pub mod leaf_words;
 pub mod observations;
-pub mod onnx_trees;
 pub mod rows;
 pub mod score_code;
 pub mod split;

@@ -5,18 +5,20 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::accel::{onnx_trees, trees};
+use crate::accel::trees;
 
-/// A boosted ensemble of decision trees.
+/// An ensemble of decision trees.
 #[pyclass(frozen)]
 pub struct Trees(trees::Trees);
 
 #[pymethods]
 impl Trees {
-    /// Read an ONNX file. ValueError: it is not of the kind that is known here.
+    /// Read an ONNX file. With `picked` these of its scores are returned, in this order. ValueError: it
+    /// is not of the kind that is known here.
     #[new]
-    fn new(onnx: &[u8]) -> PyResult<Trees> {
-        onnx_trees::read(onnx).map(Trees).map_err(PyValueError::new_err)
+    #[pyo3(signature = (onnx, picked=None))]
+    fn new(onnx: &[u8], picked: Option<Vec<usize>>) -> PyResult<Trees> {
+        trees::onnx::read(onnx, picked.as_deref()).map(Trees).map_err(PyValueError::new_err)
     }
 
     /// The number of inputs of a row.
@@ -25,7 +27,13 @@ impl Trees {
         self.0.width()
     }
 
-    /// (input, thresholds as float32 bytes), once for each way of missing values.
+    /// The number of scores of a row.
+    #[getter]
+    fn outputs(&self) -> usize {
+        self.0.outputs().count()
+    }
+
+    /// (input, thresholds as float32 bytes) of the inputs that are compared.
     fn thresholds<'py>(&self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
         let as_bytes = |(feature, values): (usize, Vec<f32>)| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -47,7 +55,7 @@ impl Trees {
         found.map(|rows| float_bytes(py, &rows)).transpose()
     }
 
-    /// Score (R, F) float32 and return R float32 as bytes. The GIL is released meanwhile.
+    /// Score (R, F) float32 and return (R, K) float32 as bytes. The GIL is released meanwhile.
     fn run<'py>(&self, py: Python<'py>, matrix: PyBuffer<f32>) -> PyResult<Bound<'py, PyBytes>> {
         let rows = self.rows(py, &matrix)?;
         let scores = py.detach(|| self.0.score(&rows));

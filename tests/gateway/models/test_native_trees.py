@@ -286,12 +286,12 @@ def test_native_trees_score_the_deepest_trees(splits: int) -> None:
 @pytest.mark.parametrize(
     "onnx",
     [
-        onnx_of([chain(64)]),
-        onnx_of([STUMP], sigmoid=False, n_targets=2),
+        onnx_of([STUMP], n_targets=0),
+        onnx_of([STUMP], n_targets=2**40),
         onnx_of([STUMP], post_transform="LOGISTIC"),
         onnx_of([STUMP], aggregate_function="MIN"),
-        onnx_of([STUMP], n_targets=2),
-        onnx_of([STUMP], nodes_modes=["BRANCH_LT", "LEAF", "LEAF"]),
+        onnx_of([STUMP], n_targets=2, post_transform="SOFTMAX"),
+        onnx_of([STUMP], nodes_modes=["BRANCH_MEMBER", "LEAF", "LEAF"]),
         onnx_of([STUMP], nodes_values=[math.nan, 0.0, 0.0]),
         onnx_of([STUMP], nodes_featureids=[WIDTH, 0, 0]),
         onnx_of([STUMP], nodes_truenodeids=[0, 0, 0]),

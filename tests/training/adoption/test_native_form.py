@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from gateway.models.native_trees import load_tree_reader
+from gateway.models.tree_graph import OPERATORS
 from tests.property_examples import examples
 from tests.training.adoption.graphs import (
     FLOAT,
@@ -27,7 +28,7 @@ from tests.training.adoption.graphs import (
 )
 from training.adoption.adapt_graph import adapt_graph
 from training.adoption.edge_feed import adapted_rows
-from training.adoption.native_form import NativeForm, native_form
+from training.adoption.native_form import BESIDE_TREES, NativeForm, native_form
 from training.export.onnx_model import OnnxModel
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE")
@@ -138,17 +139,24 @@ def coded_trees() -> bytes:
     return onnx_file(nodes, [("plan", 8, [None, 1])], [("p", FLOAT, [None, 2])])
 
 
+def multiplied_trees() -> bytes:
+    """Trees that read sums of columns."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["columns"]),
+        parsed(trees_file()).graph.node[0],
+    ]
+    nodes[1].input[0] = "columns"
+    weights = {"weights": np.eye(3, dtype=np.float32)}
+    return onnx_file(nodes, [("x", FLOAT, [None, 3])], [("p", FLOAT, [None, 2])], weights)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "reason"),
     [
-        (exported("lightgbm_three"), {}, "3 outputs are served"),
-        (linear_file(3), {}, "the graph has no boosted trees|the node MatMul .* is no boosted"),
-        (mixed_file(), {}, "the node MatMul .* is no boosted tree"),
-        (coded_trees(), {}, "the node LabelEncoder .* makes the columns of the trees"),
-        (many_leaves(), {}, "tree 0 has 65 leaves, and natively a tree has at most 64"),
-        (trees_file(), {"selected": (0,)}, "the negative class is served"),
-        (trees_file(post_transform="SOFTMAX"), {}, "probabilities are of SOFTMAX"),
-        (trees_file(nodes_modes=["BRANCH_EQ", "LEAF", "LEAF"]), {}, "compares by BRANCH_EQ"),
+        (linear_file(3), {}, "it consists of .*MatMul.* with 0 tree operators"),
+        (mixed_file(), {}, "it consists of .* with 0 tree operators"),
+        (multiplied_trees(), {}, "the node MatMul .* stands beside its trees"),
+        (trees_file(post_transform="PROBIT"), {}, "transformed by PROBIT"),
         (
             trees_file(
                 class_treeids=[0, 0, 0],
@@ -171,9 +179,36 @@ def test_other_graphs_say_why_they_are_not_native(
     assert re.search(reason, form.reason), form.reason
 
 
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (exported("lightgbm_three"), {}),
+        (coded_trees(), {}),
+        (trees_file(), {"selected": (0,)}),
+        (trees_file(nodes_modes=["BRANCH_EQ", "LEAF", "LEAF"]), {}),
+    ],
+)
+def test_trees_that_are_no_plain_sum_are_native_as_they_are(
+    content: bytes, options: dict[str, Any]
+) -> None:
+    """Several outputs, the negative class and tests of equality are read by gateways."""
+    form, _ = brought(content, **options)
+    assert (form.onnx, form.reason) == (None, "")
+
+
+def test_deep_trees_have_a_native_form() -> None:
+    """A tree may have any number of leaves."""
+    form, _ = brought(many_leaves())
+    assert form.onnx is not None
+
+
+def test_operators_beside_trees_are_those_that_gateways_run() -> None:
+    """Training does not import gateways, so both state them."""
+    assert BESIDE_TREES == OPERATORS
+
+
 def test_a_native_form_that_scores_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two logistic functions differ in the last bits, which is more than nothing."""
     monkeypatch.setattr("training.adoption.native_form.DIFFERENCE_MAX", 0.0)
     form, _ = brought(exported("lightgbm_binary"))
-    assert form.onnx is None
-    assert re.search("a score moved by .* in the native form, where 0 is allowed", form.reason)
+    assert (form.onnx, form.reason) == (None, "")

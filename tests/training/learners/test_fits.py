@@ -58,22 +58,23 @@ def test_boosters_take_missing_values_as_their_graphs(name: str, task: TargetTas
 def test_boosters_are_one_sum_of_trees_that_gateways_score_natively(
     name: str, task: TargetTask
 ) -> None:
-    """Deeper trees stay for ONNX Runtime, which the reason says."""
+    """A sum of trees, and a Sigmoid for a probability, are the shortest graph."""
     graph = fitted(BOOSTED[name], task)[1]
     nodes = [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
     assert nodes == ["TreeEnsembleRegressor", "Sigmoid"][: 2 if task == "binary" else 1]
     assert why_not_native(graph) == ""
 
 
-def test_deep_trees_and_several_outputs_say_why_they_are_not_native() -> None:
-    """The way out is in the sentence."""
+def test_deep_trees_and_several_outputs_are_native_and_networks_are_not() -> None:
+    """The sentence names the operators."""
     deep = Learner(
         kind="lightgbm",
         parameters={"n_estimators": 2, "num_leaves": 90, "min_child_samples": 2},
     )
-    assert "natively a tree has at most 64" in why_not_native(fitted(deep, "binary")[1])
-    several = fitted(BOOSTED["lightgbm"], "multiclass")[1]
-    assert "natively one sum of boosted trees" in why_not_native(several)
+    assert why_not_native(fitted(deep, "binary")[1]) == ""
+    assert why_not_native(fitted(BOOSTED["lightgbm"], "multiclass")[1]) == ""
+    network = why_not_native(fitted(SMALL["network", "binary"], "binary")[1])
+    assert "with 0 tree operators, and natively one is scored" in network
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "network", "function"])

@@ -1,4 +1,4 @@
-"""Trees behind on-demand features are scored natively, with the bits of the whole file."""
+"""Trees between other operators are scored natively, with the bits of the whole file."""
 
 import numpy as np
 import onnx
@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from gateway.models.native_trees import NativeTrees, choose_scorer, load_tree_reader
-from gateway.models.on_demand import COLUMNS, OPERATORS, split_on_demand
+from gateway.models.tree_graph import OPERATORS, GraphNotCutError, cut_at_trees, file_of
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
 from tests.training.export.test_on_demand_training import labels, recipe
@@ -53,52 +53,59 @@ def test_trees_with_other_thresholds_are_not_used(
     values = next(item for item in trees.attribute if item.name == "nodes_values")
     used = [at for at, value in enumerate(values.floats) if value]
     values.floats[used[0]] = np.nextafter(np.float32(values.floats[used[0]]), np.float32(np.inf))
-    split = split_on_demand(other.SerializeToString())
-    assert split is not None
-    monkeypatch.setattr(
-        "gateway.models.native_trees.load_tree_reader", lambda: lambda _: read(split.model)
-    )
+    changed = other.SerializeToString()
+    width = other.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value
+    misread = read(file_of(changed, cut_at_trees(changed).trees, width), None)
+    monkeypatch.setattr("gateway.models.native_trees.load_tree_reader", lambda: lambda *_: misread)
     assert choose_scorer(bundle, session) is session
 
 
-def test_both_sides_together_are_the_whole(bundle: Bundle) -> None:
-    """Each side is a valid file, and the nodes are those of the whole file."""
-    split = split_on_demand(bundle.onnx)
-    assert split is not None
-    front, model = map(onnx.load_model_from_string, (split.front, split.model))
-    for part in (front, model):
-        onnx.checker.check_model(part, full_check=True)
-    assert [value.name for value in front.graph.output] == [COLUMNS]
-    assert not model.graph.initializer
+def test_parts_together_are_the_whole(bundle: Bundle) -> None:
+    """Each part is a valid file, and the nodes are those of the whole file."""
+    cut = cut_at_trees(bundle.onnx)
+    assert cut.front is not None
+    assert (cut.behind, cut.picked) == (None, None)
+    parts = [
+        onnx.load_model_from_string(file_of(bundle.onnx, part, width))
+        for part, width in ((cut.front, None), (cut.trees, 5))
+    ]
+    for part in parts:
+        onnx.checker.check_model(part)
+    assert [value.name for value in parts[0].graph.output] == [cut.columns]
+    assert cut.columns == on_demand_graph.COLUMNS
+    assert not parts[1].graph.initializer
     whole = onnx.load_model_from_string(bundle.onnx).graph.node
-    kinds = [node.op_type for node in (*front.graph.node, *model.graph.node)]
+    kinds = [node.op_type for part in parts for node in part.graph.node]
     assert kinds == [node.op_type for node in whole]
 
 
-def test_names_and_operators_are_those_that_training_writes() -> None:
+def test_operators_are_those_that_training_writes() -> None:
     """Gateways do not import training, so both state them."""
-    assert COLUMNS == on_demand_graph.COLUMNS
     written = {
         *on_demand_graph.NODES.values(),
         *("Cast", "Concat", "Gather", "Log", "Split", "Transpose"),
     }
-    assert written == OPERATORS
+    assert written <= OPERATORS
 
 
-def test_files_that_training_does_not_write_are_not_cut(bundle: Bundle) -> None:
-    """Such as one with a loop in front, which could make a run long, or one without a front."""
+def test_files_of_other_kinds_are_not_cut(bundle: Bundle) -> None:
+    """Such as one with a loop in front, which could make a run long, or one without trees."""
     looped = onnx.load_model_from_string(bundle.onnx)
     looped.graph.node[0].op_type = "Loop"
-    assert split_on_demand(looped.SerializeToString()) is None
-    unnamed = onnx.load_model_from_string(bundle.onnx)
-    del unnamed.graph.value_info[:]
-    assert split_on_demand(unnamed.SerializeToString()) is None
-    no_end = onnx.load_model_from_string(bundle.onnx)
-    del no_end.graph.node[:]
-    no_end.graph.node.append(helper.make_node("Abs", ["inputs"], ["scores"]))
-    assert split_on_demand(no_end.SerializeToString()) is None
-    assert split_on_demand(b"\xff" + COLUMNS.encode()) is None
-    assert split_on_demand(b"") is None
+    twice = onnx.load_model_from_string(bundle.onnx)
+    twice.graph.node.append(next(node for node in twice.graph.node if "Tree" in node.op_type))
+    treeless = onnx.load_model_from_string(bundle.onnx)
+    del treeless.graph.node[:]
+    treeless.graph.node.append(helper.make_node("Abs", ["inputs"], ["scores"]))
+    for content, reason in (
+        (looped.SerializeToString(), "the operator Loop stands beside the trees"),
+        (twice.SerializeToString(), "2 tree operators"),
+        (treeless.SerializeToString(), "0 tree operators"),
+        (b"", "0 tree operators"),
+        (b"\xff", "no ONNX file"),
+    ):
+        with pytest.raises(GraphNotCutError, match=reason):
+            cut_at_trees(content)
 
 
 @NATIVE

@@ -1,0 +1,235 @@
+"""Cuts a version's ONNX file at its trees.
+
+The native library reads a file of one tree operator. A version may compute the columns of its trees
+(on-demand features, a scaler) and may compute further with what they give (odds that are corrected
+for rows that were left out). Each side becomes a file of its own, with the very nodes of the whole
+file. A gateway runs the sides by ONNX Runtime, once a batch, and the trees natively.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from protos.onnx_graph_pb2 import Constant, Graph, Model, Node, Tensor
+
+TREES_BYTES_MAX = 32 * 2**20
+"""The native library reads no larger file of trees, so no larger file is cut."""
+
+OPERATORS = {
+    *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Floor", "Log", "Min", "Max"),
+    *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
+    *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
+    *("Identity", "Reshape", "Flatten", "Sqrt", "Exp", "Pow", "Sigmoid", "Softmax", "ReduceSum"),
+    *("Ceil", "Clip", "IsInf", "Round", "Sign", "Slice", "Squeeze", "Unsqueeze", "Tanh", "Relu"),
+    *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer", "Normalizer", "Scaler"),
+    *("Binarizer", "LabelEncoder", "OneHotEncoder"),
+}
+"""Operators beside the trees. None can loop, so no content of a row makes a run long."""
+
+AS_IS = {"Identity", "Reshape", "Flatten", "Mul"}
+"""Operators behind the trees that usually leave their scores as they are. The comparison shows
+whether they do."""
+TREES = {"TreeEnsembleRegressor": 1, "TreeEnsembleClassifier": 2}
+"""The tree operators, and the number of their outputs. The last output has the scores."""
+ML_DOMAIN = "ai.onnx.ml"
+INPUTS, SCORES = "inputs", "scores"
+FLOAT, INT64, DOUBLE = 1, 7, 11
+"""Element types of TensorProto."""
+
+
+class GraphNotCutError(Exception):
+    """The graph is not one that is scored natively. The text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeGraph:
+    """A graph that is cut at its trees.
+
+    front      from `inputs` to the tensor *columns*; None: the columns of the trees are the inputs.
+    columns    name of the columns of the trees.
+    trees      the tree operator, from `inputs` to `scores`, and perhaps a Sigmoid.
+    picked     scores of the trees that are used, in this order; None: all.
+    behind     from `inputs`, which are the picked scores, to `scores`; None: these are the scores.
+    """
+
+    front: Graph | None
+    columns: str
+    trees: Graph
+    picked: tuple[int, ...] | None
+    behind: Graph | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor behind the trees that has their scores.
+
+    name     of the tensor.
+    sigmoid  the scores are behind a Sigmoid.
+    picked   as TreeGraph.picked.
+    """
+
+    name: str
+    sigmoid: bool = False
+    picked: tuple[int, ...] | None = None
+
+
+class _Reader:
+    """Looks up the nodes and constants of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Index *graph* by the names of its tensors."""
+        self.graph = graph
+        self.makers = {name: node for node in graph.node for name in node.output if name}
+        self.constants: Mapping[str, Constant] = {item.name: item for item in graph.initializer}
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def nodes_to(self, last: str, begin: str) -> list[Node]:
+        """Return the nodes that compute *last* from *begin*, in the order of the graph.
+
+        Raises GraphNotCutError if another tensor or an operator is needed that is not known.
+        """
+        needed, waiting = {begin}, [last]
+        while waiting:
+            name = waiting.pop()
+            if name in needed or not name:
+                continue
+            needed.add(name)
+            if name in self.constants:
+                continue
+            maker = self.makers.get(name)
+            if maker is None:
+                raise GraphNotCutError(f"the tensor {name[:40]!r} is read on both sides of trees")
+            if maker.op_type not in OPERATORS or maker.domain not in ("", ML_DOMAIN):
+                raise GraphNotCutError(f"the operator {maker.op_type[:40]} stands beside the trees")
+            waiting += maker.input
+        cut = needed - {begin}
+        return [node for node in self.graph.node if any(name in cut for name in node.output)]
+
+    def integers(self, name: str) -> tuple[int, ...] | None:
+        """Return a constant of non-negative integers; None if *name* is none."""
+        constant = self.constants.get(name)
+        if constant is None or constant.data_type != INT64:
+            return None
+        values = list(constant.int64_data) or np.frombuffer(constant.raw_data, "<i8").tolist()
+        return tuple(values) if values and min(values) >= 0 else None
+
+
+def cut_at_trees(onnx: bytes) -> TreeGraph:
+    """Return *onnx* cut at its trees.
+
+    The parts together give what *onnx* gives if the file is as training writes it. The caller
+    compares. Raises GraphNotCutError when there are no trees, several operators of them, or
+    operators beside them that are not known.
+    """
+    if len(onnx) > TREES_BYTES_MAX:
+        raise GraphNotCutError(f"it has {len(onnx)} bytes; {TREES_BYTES_MAX} at most are cut")
+    try:
+        graph = Model.FromString(onnx).graph
+    except DecodeError as error:
+        raise GraphNotCutError("it is no ONNX file") from error
+    reader = _Reader(graph)
+    found = [node for node in graph.node if node.op_type in TREES and node.domain == ML_DOMAIN]
+    if len(found) != 1 or len(found[0].input) != 1:
+        raise GraphNotCutError(f"it has {len(found)} tree operators; one is scored natively")
+    (trees,) = found
+    if len(trees.output) != TREES[trees.op_type]:
+        raise GraphNotCutError(f"its tree operator has {len(trees.output)} outputs")
+    # In front are the nodes that compute the columns of the trees.
+    columns = trees.input[0]
+    front = None
+    if columns != INPUTS:
+        front = _part(graph, reader.nodes_to(columns, INPUTS), [_matrix(columns, None)])
+    # Behind are the nodes that compute with their scores.
+    place = _last_place(reader, trees)
+    behind = None
+    if place.name != SCORES:
+        behind = _part(graph, reader.nodes_to(SCORES, place.name), graph.output)
+        for node in behind.node:
+            node.input[:] = [INPUTS if name == place.name else name for name in node.input]
+    return TreeGraph(front, columns, _trees_alone(trees, place), place.picked, behind)
+
+
+def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
+    """Return *part* as a file with the operator sets and the metadata of *onnx*.
+
+    width  number of columns of its input; None: as in *onnx*.
+    """
+    model = Model.FromString(onnx)
+    model.graph.CopyFrom(part)
+    if width is not None:
+        del model.graph.input[:]
+        model.graph.input.append(_matrix(INPUTS, width))
+    return model.SerializeToString()
+
+
+def _last_place(reader: _Reader, trees: Node) -> _Place:
+    """Return the last tensor behind *trees* that has their scores, some of them or a Sigmoid."""
+    last = place = _Place(trees.output[-1])
+    wide = False  # the scores are written as float64
+    while place.name != SCORES and len(reader.readers.get(place.name, ())) == 1:
+        (node,) = reader.readers[place.name]
+        integers = reader.integers(node.input[1]) if len(node.input) > 1 else None
+        attributes = {item.name: item.i for item in node.attribute}
+        to = attributes.get("to") if node.op_type == "Cast" else None
+        place = replace(place, name=node.output[0])
+        if to in (FLOAT, DOUBLE):
+            wide = to == DOUBLE
+        elif node.op_type == "Sigmoid" and not (wide or place.sigmoid):
+            place = replace(place, sigmoid=True)
+        elif integers is not None and _picks_columns(node, attributes):
+            if place.picked is not None and max(integers) >= len(place.picked):
+                break
+            chosen = integers if place.picked is None else [place.picked[at] for at in integers]
+            place = replace(place, picked=tuple(chosen))
+        elif node.op_type not in AS_IS or not all(
+            name in reader.constants for name in node.input[1:]
+        ):
+            break
+        if not wide:
+            last = place
+    return last
+
+
+def _picks_columns(node: Node, attributes: Mapping[str, int]) -> bool:
+    if node.op_type == "ArrayFeatureExtractor":
+        return True
+    return node.op_type == "Gather" and attributes.get("axis", 0) in (1, -1)
+
+
+def _trees_alone(trees: Node, place: _Place) -> Graph:
+    """Return a graph of *trees*, with a Sigmoid behind them if *place* is behind one."""
+    graph = Graph(
+        name="trees", node=[trees], input=[_matrix(INPUTS, None)], output=[_matrix(SCORES, None)]
+    )
+    graph.node[0].input[:] = [INPUTS]
+    graph.node[0].output[-1] = SCORES
+    if place.sigmoid:
+        graph.node[0].output[-1] = "log_odds"
+        graph.node.append(Node(op_type="Sigmoid", input=["log_odds"], output=[SCORES]))
+    return graph
+
+
+def _part(graph: Graph, nodes: list[Node], outputs: Iterable[Tensor]) -> Graph:
+    """Return the graph of *nodes*, with the inputs of *graph* and the constants that they read."""
+    used = {name for node in nodes for name in node.input}
+    constants = [item for item in graph.initializer if item.name in used]
+    return Graph(
+        name=graph.name, node=nodes, initializer=constants, input=graph.input, output=outputs
+    )
+
+
+def _matrix(name: str, width: int | None) -> Tensor:
+    """Return a float32 tensor of any number of rows, with *width* columns or any number of them."""
+    tensor = Tensor(name=name)
+    tensor.type.tensor_type.elem_type = FLOAT
+    tensor.type.tensor_type.shape.dim.add(dim_param="rows")
+    if width is None:
+        tensor.type.tensor_type.shape.dim.add(dim_param="columns")
+    else:
+        tensor.type.tensor_type.shape.dim.add(dim_value=width)
+    return tensor
