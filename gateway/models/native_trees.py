@@ -79,11 +79,17 @@ class NativeTrees:
 
     def __init__(self, ensemble: Ensemble, front: Session | None = None) -> None:
         """Take the trees, and what computes their inputs from the model's; None: nothing does."""
+        self._ensemble = ensemble
         self._run = ensemble.run
         self._front = front
         self.short_runs = False
         """Whether runs are so short that the event loop may score a candidate's rows itself. Every
         row costs the same, and no content of a file can make a run hang."""
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """What scores a model's inputs as they are. None: features on demand come first."""
+        return self._ensemble if self._front is None else None
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*; the result is read-only. ScoringError for another width or type."""

@@ -9,7 +9,7 @@ use crate::accel::{onnx_trees, trees};
 
 /// A boosted ensemble of decision trees.
 #[pyclass(frozen)]
-pub struct Trees(trees::Trees);
+pub struct Trees(pub(super) trees::Trees);
 
 #[pymethods]
 impl Trees {
