@@ -24,6 +24,7 @@ from gateway.predict.pipeline import PredictPipeline
 from gateway.predict.prediction_ids import PredictionIdWriter
 from gateway.predict.shadow_pins import ShadowPins
 from gateway.predict.single_call import SingleCallPath
+from gateway.predict.turns import TurnPath
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
 from gateway.shadow.shadows import Shadows
@@ -119,6 +120,7 @@ def build_serving_parts(
     )
     shadow_pins = ShadowPins(server, dispatcher, shadows, recorder, clock)
     path = SingleCallPath(route_table, around.store, id_writer, recorder, clock, settings)
+    turns = _turn_path(around, server, route_table, id_writer, recorder, enabled=fault_free_path)
     pipeline = PredictPipeline(
         server,
         route_table,
@@ -126,6 +128,7 @@ def build_serving_parts(
         dispatcher,
         shadow_pins,
         path if single_calls else None,
+        turns,
         recorder,
         clock,
         settings,
@@ -135,6 +138,22 @@ def build_serving_parts(
     return ServingParts(
         metrics, route_table, windows, outcome_windows, shadows, recorder, server, pipeline, ages
     )
+
+
+def _turn_path(
+    around: Surroundings,
+    server: IngressServer,
+    route_table: RouteTable,
+    id_writer: PredictionIdWriter,
+    recorder: Recorder,
+    *,
+    enabled: bool,
+) -> TurnPath | None:
+    """Return what answers many models in one pass; only the native server hands over turns."""
+    if not enabled or not isinstance(server, NativeServer):
+        return None
+    clock, settings = around.clock, around.settings
+    return TurnPath(server, route_table, around.store, id_writer, recorder, clock, settings)
 
 
 def _view_ages(around: Surroundings, route_table: RouteTable, metrics: Metrics) -> ViewAges | None:

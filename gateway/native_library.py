@@ -7,6 +7,9 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gateway.columns import ModelShape
 from gateway.settings import Settings
 
@@ -149,6 +152,72 @@ class IngressThread(Protocol):
         ...
 
 
+class NativeTurn(Protocol):
+    """The calls of one turn, in groups by model; turnout_ingress.Turn is one.
+
+    A group is named by its index.
+    """
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Return the model and the number of calls of each group."""
+        ...
+
+    def columns(self, index: int) -> tuple[Any, ...]:
+        """Return the columns of a group, as pop_calls of the thread does."""
+        ...
+
+    def assign(
+        self, plans: Sequence[object | None], earliest_ns: int
+    ) -> list[tuple[int, int] | None]:
+        """Take a plan for each group; return the rows and the latest deadline of each.
+
+        None: the group has no plan, or a call without a key, or one that pins a version, or one
+        whose deadline is before *earliest_ns*.
+        """
+        ...
+
+    def store_keys(self, members: Sequence[int]) -> list[bytes]:
+        """Return the store's keys of some groups, group by group and view by view."""
+        ...
+
+    def read(
+        self,
+        members: Sequence[int],
+        replies: Sequence[bytes | None],
+        now_ms: int,
+        time: Sequence[bytes],
+    ) -> None:
+        """Take the replies to `store_keys`, and the columns of the request's time of each group."""
+        ...
+
+    def matrix(self, index: int) -> bytes:
+        """Return the (R, W) float32 matrix of a group that was read, as bytes."""
+        ...
+
+    def read_flags(self, index: int) -> tuple[bytes, int]:
+        """Return the (R,) uint32 flags of a group that was read, as bytes, and its broken rows."""
+        ...
+
+    def flagged(self, index: int) -> bool:
+        """Whether a row of a group has a flag or was broken."""
+        ...
+
+    def score_trees(self, members: Sequence[int]) -> list[bool | None]:
+        """Score groups with native trees; return whether all scores of each are finite.
+
+        None: the group is not scored by native trees alone.
+        """
+        ...
+
+    def take_scores(self, index: int, scores: NDArray[np.float32]) -> bool:
+        """Take the (R, K) scores of a group. False: some number is not finite."""
+        ...
+
+
+Thread = IngressThread
+"""The name, where a method has it too."""
+
+
 class IngressLibrary(Protocol):
     """The module `turnout_ingress`, as far as the native server and tests use it."""
 
@@ -156,6 +225,54 @@ class IngressLibrary(Protocol):
         """Start the thread. *methods* maps a path to its kind.
 
         Kinds are predict, predict_stream, infer, unary and stream.
+        """
+        ...
+
+    def ModelPlan(  # noqa: N802
+        self,
+        shape: tuple[int, int],
+        evidence_prefix: bytes,
+        holdout: tuple[bytes, int] | None,
+        views: Sequence[tuple[object, int]],
+        outputs: int,
+        body: bytes,
+        rule: tuple[bool, float],
+        sealed: bool,
+        shown: tuple[str, int],
+        trees: object | None,
+    ) -> object:
+        """Return what a pass over many models must know of one.
+
+        shape            number of entity ids of a row, and of its request inputs.
+        evidence_prefix  what is hashed in front of a key for evidence.
+        holdout          the same for the holdout, and its basis points. None: there is none.
+        views            NativeViewRows, and the position of the entity among a row's ids.
+        body             what the prediction ids of an answer share.
+        rule             how they carry scores (journal.score_code.ScoreRule).
+        sealed           whether they are sealed.
+        shown            label and role, as callers see them.
+        trees            turnout_ingress.Trees that score the matrix as it is; None: Python scores.
+        """
+        ...
+
+    def pop_turn(self, thread: Thread, rows_max: int, now_ns: int) -> NativeTurn | None:
+        """Return the waiting calls of all models, up to *rows_max* rows. None: no call waits."""
+        ...
+
+    def answer_groups(
+        self,
+        thread: Thread,
+        turn: NativeTurn,
+        members: Sequence[int],
+        keys: tuple[bytes, bytes, bytes],
+        first: int,
+        times: tuple[int, int, int],
+    ) -> list[object]:
+        """Answer groups that were read and scored; return the columns of each for its record.
+
+        keys   the cluster's key, the masking key and the sealing key of prediction ids.
+        first  the sequence number of the first call.
+        times  Unix ns of the answer, Unix ns of the read, monotonic ns of the answer.
         """
         ...
 

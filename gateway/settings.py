@@ -92,7 +92,8 @@ class Settings:
 
     # Batches
     batch_rows_max: int = 512
-    """Rows in one run of a version. 100 trees score 256 rows in about .3 ms."""
+    """Rows in one run of a version, or in one pass over many models. 100 trees score 256 rows in
+    about .3 ms."""
     batches_in_flight_max: int = 3
     """While one batch waits for Redis, another scores; a third keeps both busy."""
     batch_wait_us: int = 0

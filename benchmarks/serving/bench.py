@@ -34,7 +34,14 @@ from benchmarks.serving.servers import (
     pin_to_core,
     running_servers,
 )
-from benchmarks.serving.workloads import BY_KEY, CANNED, WORKLOADS, Workload
+from benchmarks.serving.workloads import (
+    BY_KEY,
+    CANNED,
+    MANY_EVEN,
+    MANY_SKEWED,
+    WORKLOADS,
+    Workload,
+)
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
 from protos.predict_pb2 import DEGRADED
@@ -64,7 +71,7 @@ def check_answers(server: RunningServer, bench_model: BenchModel, workload: Work
             inputs = [list(row.inputs) for row in request.rows]
             for _ in range(RETRIES_MAX):
                 prediction = client.predict(
-                    workload.model, keys=keys, inputs=inputs if inputs[0] else None, timeout_s=5.0
+                    request.model, keys=keys, inputs=inputs if inputs[0] else None, timeout_s=5.0
                 )
                 if not (prediction.row_flags & DEGRADED).any():
                     break
@@ -130,6 +137,8 @@ def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     bench_model = BenchModel.prepare(folder, arguments.entities)
     bench_model.add_on_demand()
     kinds = [w for w in WORKLOADS if arguments.only in w.name]
+    if any(w.model in (MANY_EVEN, MANY_SKEWED) for w in kinds):
+        bench_model.add_many()
     bodies = {(w.model, w.rows): bench_model.write_requests(w.model, w.rows) for w in kinds}
     # This process, the generator and the store share one core.
     os.sched_setaffinity(0, {arguments.generator_core})

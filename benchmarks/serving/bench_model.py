@@ -22,7 +22,15 @@ from benchmarks.gateway_folder import (
     write_signed_deployment,
     write_signed_version,
 )
-from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ON_DEMAND, ROLLING
+from benchmarks.serving.workloads import (
+    BY_KEY,
+    IN_REQUEST,
+    MANY_EVEN,
+    MANY_MODELS,
+    MANY_SKEWED,
+    ON_DEMAND,
+    ROLLING,
+)
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse, time_columns
 from features.rows import ViewRows
@@ -71,6 +79,7 @@ CONTRACTS = {
     ),
     ROLLING: BY_VIEW,
 }
+VERSION_FILES = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
 ON_DEMAND_CONTRACT = replace(BY_VIEW, request_time=True)
 EXPRESSIONS = (
     "floor(now / 86400) - f0 * 30",
@@ -127,6 +136,16 @@ class BenchModel:
             self.gateway_folder, write_versions(self.gateway_folder, ON_DEMAND, files)
         )
 
+    def add_many(self) -> None:
+        """Add MANY_MODELS models that are copies of BY_KEY."""
+        digest = self._deployment(BY_KEY).digest("1")
+        files = DiskCache(self.gateway_folder).read_version(digest)
+        assert files is not None
+        copied = {name: files[name] for name in files if name in VERSION_FILES}
+        for number in range(MANY_MODELS):
+            deployment = write_versions(self.gateway_folder, f"many{number}", copied)
+            write_signed_deployment(self.gateway_folder, deployment)
+
     def inputs(self, model: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the model inputs (N, F) of the entities numbered by *order*, for a call now."""
         stored = self.values[order]
@@ -174,10 +193,11 @@ class BenchModel:
 
     def requests(self, model: str, rows: int, order: NDArray[np.int64]) -> Iterator[PredictRequest]:
         """Yield calls of *rows* rows each over the entities numbered by *order*."""
-        for first in range(0, len(order) - rows + 1, rows):
+        names = model_names(model, len(order) // rows)
+        for call, first in enumerate(range(0, len(order) - rows + 1, rows)):
             numbers = order[first : first + rows].tolist()
             yield PredictRequest(
-                model=model,
+                model=names[call],
                 rows=[
                     Row(
                         keys=[entity_id(number)],
@@ -189,10 +209,22 @@ class BenchModel:
 
     def session(self, model: str) -> Session:
         """Return the model itself, with whose scores every server's scores must agree."""
-        deployment = next(d for d in read_deployments(self.gateway_folder) if d.model == model)
+        deployment = self._deployment(BY_KEY if model in (MANY_EVEN, MANY_SKEWED) else model)
         files = DiskCache(self.gateway_folder).read_version(deployment.digest("1"))
         assert files is not None
         return load_session(verify_bundle(files, trusted_key=None))
+
+    def _deployment(self, model: str) -> Deployment:
+        return next(d for d in read_deployments(self.gateway_folder) if d.model == model)
+
+
+def model_names(model: str, calls: int) -> list[str]:
+    """Return the name of the model of each of *calls* calls."""
+    if model not in (MANY_EVEN, MANY_SKEWED):
+        return [model] * calls
+    wanted = np.arange(1, MANY_MODELS + 1) ** (0.0 if model == MANY_EVEN else -1.0)
+    drawn = np.random.default_rng(3).choice(MANY_MODELS, size=calls, p=wanted / wanted.sum())
+    return [f"many{number}" for number in drawn.tolist()]
 
 
 def with_time(stored: NDArray[np.float32]) -> NDArray[np.float32]:

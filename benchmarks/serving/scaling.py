@@ -72,14 +72,19 @@ class ScalingCase:
     rows: int = 1
     connections: int = 8
     streams: int = 16
+    even: bool = False
+    """Whether all models get as many calls. Else the k-th model has 1/k of the first's."""
 
 
 USUAL_SIZE = GatewaySize()
 CASES = (
     ScalingCase("workers", 1, USUAL_SIZE),
+    ScalingCase("models", 1, USUAL_SIZE),
     ScalingCase("workers", 2, GatewaySize(workers=2)),
     ScalingCase("models", 10, GatewaySize(models=10)),
     ScalingCase("models", 30, GatewaySize(models=30)),
+    ScalingCase("models, asked evenly", 30, GatewaySize(models=30), even=True),
+    ScalingCase("models, 512 open", 30, GatewaySize(models=30), streams=64),
     ScalingCase("features", 100, GatewaySize(features=100)),
     ScalingCase("features", 500, GatewaySize(features=500)),
     ScalingCase("rows", 64, USUAL_SIZE, rows=64, connections=4, streams=8),
@@ -111,11 +116,11 @@ class ScalingModels:
         return folder
 
     def write_requests(self, case: ScalingCase) -> Path:
-        """Write a case's requests: keys shuffled; the k-th model has 1/k of the first's calls."""
-        size = case.size
-        path = self._folder / f"{size.name}-{case.rows}.bodies"
+        """Write a case's requests, with the keys shuffled."""
+        share = "even" if case.even else "skewed"
+        path = self._folder / f"{case.size.name}-{case.rows}-{share}.bodies"
         if not path.exists():
-            write_bodies(path, _requests(size, case.rows))
+            write_bodies(path, _requests(case))
         return path
 
     def _files(self, features: int) -> dict[str, bytes]:
@@ -137,10 +142,11 @@ def model_name(size: GatewaySize, number: int) -> str:
     return f"m{number}-{size.features}"
 
 
-def _requests(size: GatewaySize, rows: int) -> Iterator[bytes]:
+def _requests(case: ScalingCase) -> Iterator[bytes]:
+    size, rows = case.size, case.rows
     rng = np.random.default_rng(rows)
     calls = max(400, ENTITIES // rows)
-    wanted = 1.0 / np.arange(1, size.models + 1)
+    wanted = np.arange(1, size.models + 1) ** (0.0 if case.even else -1.0)
     models = rng.choice(size.models, size=calls, p=wanted / wanted.sum()).tolist()
     order = np.tile(rng.permutation(ENTITIES), 1 + calls * rows // ENTITIES)
     for call, number in enumerate(models):

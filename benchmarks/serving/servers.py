@@ -26,7 +26,8 @@ from turnout.processes.port_checks import accepts_connections, free_tcp_port
 
 Ready = TypeVar("Ready")
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0
+"""Thirty models are opened for the first time, each in a process of its own."""
 STOP_S_MAX = 20.0
 STREAMS_MAX = 64
 CARGO_MISSING = (

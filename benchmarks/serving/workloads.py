@@ -11,6 +11,10 @@ ROLLING = "rolling"
 ON_DEMAND = "on_demand"
 """The model by key, with five features on demand in front of its trees, one of the call's time."""
 
+MANY_EVEN, MANY_SKEWED = "many_even", "many_skewed"
+"""MANY_MODELS models by key, copies of one file. Unevenly: the k-th gets 1/k of the calls."""
+MANY_MODELS = 30
+
 GATEWAY = "turnout"
 HANDWRITTEN = "by hand"
 SERVERS = (GATEWAY, HANDWRITTEN)
@@ -35,7 +39,8 @@ class Workload:
     @property
     def servers(self) -> tuple[str, ...]:
         """The servers that can answer it; the handwritten one knows plain models and calls."""
-        return (GATEWAY,) if self.messages or self.model in (ROLLING, ON_DEMAND) else SERVERS
+        own = self.messages or self.model in (ROLLING, ON_DEMAND, MANY_EVEN, MANY_SKEWED)
+        return (GATEWAY,) if own else SERVERS
 
 
 KEYED, KEYED_SINGLE_CALLER = "by key, 1 row", "by key, 1 row, alone"
@@ -45,11 +50,15 @@ SENT_WIDE, SENT_64 = "in the request, 1 row, wide", "in the request, 64 rows"
 KEYED_HALF_RATE, STREAMED = "by key, 1 row, open loop at half", "in the request, streamed"
 KEYED_ROLLING = "by key, 1 row, canary and shadow"
 KEYED_ON_DEMAND = "by key, 1 row, on demand"
+KEYED_MANY_EVEN = "by key, 30 models evenly"
+KEYED_MANY_SKEWED = "by key, 30 models unevenly"
 
 WORKLOADS = (
     Workload(KEYED, BY_KEY, 1, 8, 16),
     Workload(KEYED_ROLLING, ROLLING, 1, 8, 16),
     Workload(KEYED_ON_DEMAND, ON_DEMAND, 1, 8, 16),
+    Workload(KEYED_MANY_EVEN, MANY_EVEN, 1, 8, 16),
+    Workload(KEYED_MANY_SKEWED, MANY_SKEWED, 1, 8, 16),
     Workload(KEYED_HALF_RATE, BY_KEY, 1, 8, 32, half_rate_of=KEYED),
     Workload(KEYED_WIDE, BY_KEY, 1, 8, 64),
     Workload(KEYED_SINGLE_CALLER, BY_KEY, 1, 1, 1),
@@ -85,6 +94,10 @@ TARGETS = (
     Target(KEYED, "server_us_per_call", 12, at_least=False),
     Target(KEYED_ROLLING, "calls_per_s", 0.8, at_least=True, against=KEYED),
     Target(KEYED_ON_DEMAND, "calls_per_s", 0.7, at_least=True, against=KEYED),
+    Target(KEYED_MANY_EVEN, "calls_per_s", 60_000, at_least=True),
+    Target(KEYED_MANY_EVEN, "server_us_per_call", 15, at_least=False),
+    Target(KEYED_MANY_EVEN, "p99_ms", 6, at_least=False),
+    Target(KEYED_MANY_SKEWED, "calls_per_s", 60_000, at_least=True),
     Target(SENT_SINGLE_CALLER, "p50_ms", 0.2, at_least=False),
     Target(KEYED_SINGLE_CALLER, "p50_ms", 0.4, at_least=False),
     Target(KEYED_HALF_RATE, "p99_ms", 5, at_least=False),

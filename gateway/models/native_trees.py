@@ -95,6 +95,7 @@ class NativeTrees:
         self, ensemble: Ensemble, front: Session | None = None, behind: Session | None = None
     ) -> None:
         """Take the trees, and what computes their inputs and the scores; None: nothing does."""
+        self._ensemble = ensemble
         self._run = ensemble.run
         self._outputs = ensemble.outputs
         self._front = front
@@ -102,6 +103,11 @@ class NativeTrees:
         self.short_runs = False
         """Whether runs are so short that the event loop may score a candidate's rows itself. Every
         row costs the same, and no content of a file can make a run hang."""
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """What scores a model's inputs as they are. None: ONNX Runtime computes a part."""
+        return self._ensemble if self._front is None and self._behind is None else None
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*; the result is read-only. ScoringError for another width or type."""

@@ -59,12 +59,15 @@ class ViewRead:
     entity_positions: tuple[int, ...]
     native: NativeViewRows | None = None
 
+    @property
+    def native_position(self) -> int | None:
+        """The position of the entity id by which the native reader reads; None if it cannot."""
+        return self.entity_positions[0] if self.native and len(self.entity_positions) == 1 else None
+
     def request(self, ids: KeyColumn, entities: int) -> "ViewRequest":
         """Return the request for one batch. *ids* has *entities* ids a row, row by row."""
-        if self.native is not None and len(self.entity_positions) == 1:
-            return NativeViewRequest(
-                self, ids.select(slice(self.entity_positions[0], None, entities))
-            )
+        if self.native_position is not None:
+            return NativeViewRequest(self, ids.select(slice(self.native_position, None, entities)))
         columns = [
             ids.select(slice(position, None, entities)).to_list()
             for position in self.entity_positions

@@ -76,7 +76,7 @@ async def look_up_features(
     try:
         replies = await (store or NoOnlineStore()).mget(keys, budget_s)
     except OnlineStoreError as error:
-        return _default_rows(routes, calls, now_unix_ms, error.reason)
+        return default_rows(routes, calls, now_unix_ms, error.reason)
     # Decode each view's replies and join the columns.
     rows = calls.rows
     views = [
@@ -107,7 +107,8 @@ def _join_columns(
     return matrix
 
 
-def _default_rows(routes: Routes, calls: Calls, now_unix_ms: int, reason: str) -> FeatureRows:
+def default_rows(routes: Routes, calls: Calls, now_unix_ms: int, reason: str) -> FeatureRows:
+    """Return the rows of a batch whose read failed for *reason*: each view's defaults, DEGRADED."""
     blocks = [read.rows.default_rows(calls.rows).values for read in routes.reads]
     flags = np.full(calls.rows, DEFAULTED | DEGRADED, dtype=np.uint32)
     return FeatureRows(_join_columns(blocks, routes, calls, now_unix_ms), flags, 0, reason)

@@ -6,7 +6,7 @@ answered step by step: check deadlines, assign arms, look up features, dispatch.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from gateway.predict.refusals import (
 from gateway.predict.routing import assign_calls
 from gateway.predict.shadow_pins import ShadowPins
 from gateway.predict.single_call import SingleCallPath, SingleRow, StartedCall
+from gateway.predict.turns import TakenTurn, TurnMember, TurnPath, UnansweredGroup
 from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError, refuse_internal
 from gateway.telemetry.recorder import Recorder
@@ -65,6 +66,7 @@ class PredictPipeline:
 
     store         None if the gateway has no online store.
     single_calls  None to send single calls through batches, too.
+    turns         None to make a batch of the calls of each model.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class PredictPipeline:
         dispatcher: Dispatcher,
         shadow_pins: ShadowPins,
         single_calls: SingleCallPath | None,
+        turns: TurnPath | None,
         recorder: Recorder,
         clock: Clock,
         settings: Settings,
@@ -86,6 +89,7 @@ class PredictPipeline:
         self._dispatcher = dispatcher
         self._shadow_pins = shadow_pins
         self._single_calls = single_calls
+        self._turns = turns
         self._recorder = recorder
         self._clock = clock
         self._settings = settings
@@ -106,6 +110,9 @@ class PredictPipeline:
                 await asyncio.sleep(self._settings.batch_wait_us / 1e6)
             await self._slots.acquire()
             slot = BatchSlot(self._slots)
+            if self._turns is not None:
+                self._start_turn(self._turns, slot)
+                continue
             calls = self._server.pop_calls(self._settings.batch_rows_max)
             if calls is None:
                 slot.release()
@@ -129,7 +136,7 @@ class PredictPipeline:
         assert self._single_calls is not None
         routes = self._single_calls.routes_for(queued.call)
         if routes is None:
-            self._start(self._run_batch_of_one(queued))
+            self._start(self._run_further_batch(queued.to_columns()))
             return
         # Only a call that waits for the store needs a task.
         try:
@@ -155,7 +162,7 @@ class PredictPipeline:
         """Answer a single call, or start a batch if its score needs a batch's care."""
         reply = single_calls.answer(started, row)
         if reply is None:
-            self._start(self._run_batch_of_one(started.queued))
+            self._start(self._run_further_batch(started.queued.to_columns()))
         else:
             self._server.send_reply(started.queued.handle, reply)
 
@@ -163,9 +170,68 @@ class PredictPipeline:
         handles = np.array([queued.handle], dtype=np.uint64)
         self._server.refuse_calls(handles, self._refusal_of(error))
 
-    async def _run_batch_of_one(self, queued: QueuedCall) -> None:
+    async def _run_further_batch(self, calls: Calls) -> None:
+        """Answer calls that were taken from the server without a slot for them."""
         await self._slots.acquire()
-        await self.run_batch(queued.to_columns(), BatchSlot(self._slots))
+        await self.run_batch(calls, BatchSlot(self._slots))
+
+    # Turns
+
+    def _start_turn(self, turns: TurnPath, slot: BatchSlot) -> None:
+        """Answer the waiting calls of all models: the usual ones in one pass, others as batches."""
+        taken = turns.take(self._settings.batch_rows_max)
+        if taken is None:
+            slot.release()
+            return
+        try:
+            turns.assign(taken)
+        except Exception as error:  # noqa: BLE001  then batches answer all of them
+            self._error_log.log_error(repr(error), error)
+        # The first of the others has the slot if the pass does not need it for a read.
+        others = [turns.calls_of(taken, index) for index in taken.others]
+        if taken.reading:
+            self._start(self._run_reading(turns, taken, slot))
+        elif others:
+            self._start(self.run_batch(others.pop(0), slot))
+        else:
+            slot.release()
+        for calls in others:
+            self._start(self._run_further_batch(calls))
+        # Calls that wait for no read are answered before this returns.
+        if taken.ready:
+            try:
+                self._start_unanswered(turns.answer_ready(taken))
+            except Exception as error:  # noqa: BLE001  callers must not hang because of our mistake
+                self._refuse_members(turns, taken, taken.ready, error)
+
+    async def _run_reading(self, turns: TurnPath, taken: TakenTurn, slot: BatchSlot) -> None:
+        """Answer the groups of a turn whose rows are read from the store."""
+        try:
+            self._start_unanswered(await turns.answer_reading(taken))
+        except Exception as error:  # noqa: BLE001  callers must not hang because of our mistake
+            self._refuse_members(turns, taken, taken.reading, error)
+        finally:
+            slot.release()
+
+    def _start_unanswered(self, groups: Sequence[UnansweredGroup]) -> None:
+        for group in groups:
+            self._start(self._run_unanswered(group))
+
+    async def _run_unanswered(self, group: UnansweredGroup) -> None:
+        """Answer a group that failed in its pass as a batch, which handles faults call by call."""
+        routes, calls, features, read_unix_ns = group
+        try:
+            assignment = assign_calls(routes, calls)
+            await self._answer_read_batch(Batch(routes, calls, assignment, features, read_unix_ns))
+        except Exception as error:  # noqa: BLE001  callers must not hang because of our mistake
+            self._server.refuse_calls(calls.handles, self._refusal_of(error))
+
+    def _refuse_members(
+        self, turns: TurnPath, taken: TakenTurn, members: Sequence[TurnMember], error: Exception
+    ) -> None:
+        refusal = self._refusal_of(error)
+        for member in members:
+            self._server.refuse_calls(turns.calls_of(taken, member.group).handles, refusal)
 
     # Batches
 
@@ -205,13 +271,16 @@ class PredictPipeline:
         features = await look_up_features(
             routes, calls, self._store, now_ns=now_ns, now_unix_ms=unix_ns // 1_000_000
         )
-        self._recorder.record_feature_read(routes, features)
-        if features.read_failure and routes.limits.features_required:
+        return await self._answer_read_batch(Batch(routes, calls, assignment, features, unix_ns))
+
+    async def _answer_read_batch(self, batch: Batch) -> CanaryCalls | None:
+        """Score and answer a batch whose features were read. Return what waits for the canary."""
+        routes, calls, assignment = batch.routes, batch.calls, batch.assignment
+        self._recorder.record_feature_read(routes, batch.features)
+        if batch.features.read_failure and routes.limits.features_required:
             self._refuse(routes, calls.model, calls.handles, NO_FEATURES)
             return None
-        # Score and answer.
         self._refuse_pins(routes, calls, assignment)
-        batch = Batch(routes, calls, assignment, features, unix_ns)
         if assignment.shadow_pins:
             self._start(self._answer_shadow_pins(batch))
         return await self._dispatcher.dispatch(batch)

@@ -47,34 +47,52 @@ class PredictionIdWriter:
         self._identity = identity
         self._sequence = 0
 
+    @property
+    def slot(self) -> int:
+        """The worker's slot, which each id has."""
+        return self._identity.slot
+
+    @property
+    def keys(self) -> tuple[bytes, bytes, bytes]:
+        """The cluster's key, and the keys that mask scores and seal ids."""
+        key = self._identity.prediction_id_key
+        return key, masking_key(key), sealing_key(key)
+
+    def reserve(self, calls: int) -> int:
+        """Return the first of the next *calls* sequence numbers, modulo 2^32."""
+        first = self._sequence
+        self._sequence += calls
+        return first & 0xFFFF_FFFF
+
+    def body(self, routes: Routes, version: LoadedVersion, role: int, *, at_unix_ms: int) -> bytes:
+        """Return what the ids of one answer share (journal.prediction_id.pack_body)."""
+        return pack_body(
+            sealed=routes.limits.hide_role,
+            role=role,
+            slot=self._identity.slot,
+            model_hash=hash_model_name(routes.model),
+            version=version.id[:8],
+            revision=routes.deployment.revision,
+            at_ms=at_unix_ms,
+            boot_id=self._identity.boot_id,
+        )
+
     def write(self, batch: Batch, answer: Answer, at_unix_ms: int) -> bytes:
         """Return the ids of the calls of *answer*, concatenated in order, 64 bytes each."""
-        identity, calls = self._identity, answer.batch_slice.call_indexes
-        key_hashes, first = batch.assignment.key_hash[calls], self._sequence
-        holdout, key = batch.assignment.holdout, identity.prediction_id_key
-        sealed = batch.routes.limits.hide_role
-        self._sequence += len(key_hashes)
-        body = pack_body(
-            sealed=sealed,
-            role=answer.role,
-            slot=identity.slot,
-            model_hash=hash_model_name(batch.routes.model),
-            version=answer.version.id[:8],
-            revision=batch.routes.deployment.revision,
-            at_ms=at_unix_ms,
-            boot_id=identity.boot_id,
-        )
+        calls, routes = answer.batch_slice.call_indexes, batch.routes
+        key_hashes = batch.assignment.key_hash[calls]
+        holdout, key = batch.assignment.holdout, self._identity.prediction_id_key
         return WRITE_IDS(
             key,
-            body,
-            first & 0xFFFF_FFFF,
+            self.body(routes, answer.version, answer.role, at_unix_ms=at_unix_ms),
+            self.reserve(len(key_hashes)),
             key_hashes,
             None if holdout is None else holdout[calls].tobytes(),
             answer.scores,
             answer.batch_slice.row_offsets,
-            batch.routes.score_rule(answer.version),
+            routes.score_rule(answer.version),
             masking_key(key),
-            sealing_key(key) if sealed else None,
+            sealing_key(key) if routes.limits.hide_role else None,
         )
 
     def write_single(
@@ -93,15 +111,14 @@ class PredictionIdWriter:
         """
         # Take the next sequence number, which batches share.
         identity = self._identity
-        sequence = self._sequence
-        self._sequence += 1
+        sequence = self.reserve(1)
         # Write the id of a call of one row.
         return write_prediction_id(
             identity.prediction_id_key,
             sealed=routes.limits.hide_role,
             role=PRODUCTION | HOLDOUT_BIT if holdout else PRODUCTION,
             slot=identity.slot,
-            sequence=sequence & 0xFFFF_FFFF,
+            sequence=sequence,
             model_hash=hash_model_name(routes.model),
             version=version.id[:8],
             revision=routes.deployment.revision,

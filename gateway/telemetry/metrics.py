@@ -5,6 +5,7 @@ not use prometheus_client. A count costs a dict lookup (about .3 us), a latency 
 addition of 693 numbers (about 1 us). Touched by the event loop's thread only.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -198,7 +199,7 @@ class Metrics:
 
     def count_batch(self, rows: int) -> None:
         """Count one batch of *rows* rows."""
-        self._batches[next((i for i, le in enumerate(ROW_EDGES) if rows <= le), -1)] += 1
+        self._batches[bisect_left(ROW_EDGES, rows)] += 1
         self._batch_rows += rows
 
     def count_refusals(self, model: str, code: str, reason: str, n: int) -> None:

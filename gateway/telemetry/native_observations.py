@@ -120,25 +120,76 @@ class FaultFreeBatch(NamedTuple):
     @staticmethod
     def fold(records: "Sequence[FaultFreeBatch]") -> FoldedReplies:
         """Fold batches of one model at one revision in the native library."""
-        batches = _Batches(records)
-        return FoldedReplies(
-            counts=list(batches.counts_by_arm()),
-            journal_records=list(batches.journal_records()),
-            shadow_copies=list(batches.shadow_copies()),
-        )
+        return _Batches(
+            records[0].routes,
+            [native_columns(batch) for batch in records],
+            outputs=records[0].production.scored.scores.shape[1],
+            width=records[0].batch.features.matrix.shape[1],
+            broken=sum(
+                record.batch.features.broken
+                for record in records
+                if record.production.prediction_ids
+            ),
+        ).folded()
+
+
+class AnsweredGroup(NamedTuple):
+    """A reply record: the calls of one model that were answered in a pass over many models."""
+
+    routes: Routes
+    at_unix_ns: int
+    columns: object
+    """turnout_ingress.AnsweredGroup, which the library takes in place of a batch's columns."""
+    rows: int
+    """R, the number of rows."""
+    width: int
+    """W, the number of columns of the matrix."""
+    broken: int
+    """Stored rows with a wrong hash or id."""
+
+    @property
+    def group(self) -> None:
+        """Return the same group for all, so that those of one model are folded together."""
+        return
+
+    @staticmethod
+    def fold(records: "Sequence[AnsweredGroup]") -> FoldedReplies:
+        """Fold groups of one model at one revision in the native library."""
+        routes = records[0].routes
+        return _Batches(
+            routes,
+            [record.columns for record in records],
+            outputs=routes.production.version.executor.outputs,
+            width=records[0].width,
+            broken=sum(record.broken for record in records),
+        ).folded()
 
 
 class _Batches:
-    """Several batches of one model at one revision, in the library."""
+    """Several batches of one model at one revision, in the library.
 
-    def __init__(self, batches: Sequence[FaultFreeBatch]) -> None:
-        self._batches = batches
-        self._routes = batches[0].routes
-        self._outputs = batches[0].production.scored.scores.shape[1]
-        self._width = batches[0].batch.features.matrix.shape[1]
-        columns = [native_columns(batch) for batch in batches]
-        entities = self._routes.shape.entities
-        self._native: NativeBatches = NATIVE_BATCHES(columns, self._outputs, entities, self._width)
+    columns  of each batch, as `native_columns` returns them, or turnout_ingress.AnsweredGroup.
+    outputs  K, the number of outputs.
+    width    W, the number of columns of a batch's matrix.
+    broken   stored rows with a wrong hash or id, in batches that production answered.
+    """
+
+    def __init__(
+        self, routes: Routes, columns: Sequence[object], *, outputs: int, width: int, broken: int
+    ) -> None:
+        self._routes = routes
+        self._outputs = outputs
+        self._width = width
+        self._broken = broken
+        entities = routes.shape.entities
+        self._native: NativeBatches = NATIVE_BATCHES(columns, outputs, entities, width)
+
+    def folded(self) -> FoldedReplies:
+        return FoldedReplies(
+            counts=list(self.counts_by_arm()),
+            journal_records=list(self.journal_records()),
+            shadow_copies=list(self.shadow_copies()),
+        )
 
     def counts_by_arm(self) -> Iterator[tuple[LoadedVersion, int, ObservationCounts]]:
         scale = native_scale(self._routes.scale)
@@ -214,16 +265,8 @@ class _Batches:
             scores=histogram,
             all_scores=histogram,
             holdout=holdout,
-            broken=self._broken_rows() if arm == ARM_PRODUCTION else 0,
+            broken=self._broken if arm == ARM_PRODUCTION else 0,
             records={m: fields for m, fields in zip(metrics, records, strict=True) if fields},
-        )
-
-    def _broken_rows(self) -> int:
-        """Return the stored rows with a wrong hash or id, in batches that production answered."""
-        return sum(
-            record.batch.features.broken
-            for record in self._batches
-            if record.production.prediction_ids
         )
 
 

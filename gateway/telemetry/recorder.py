@@ -7,7 +7,7 @@ batch does not pay for counting and encoding.
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -175,6 +175,16 @@ class Recorder:
                     metrics.count_feature_rows(routes.model, name, int(flagged))
         if features.broken:
             metrics.count_feature_rows(routes.model, "broken", features.broken)
+
+    def record_clean_reads(self, rows: Sequence[int], reads: int) -> None:
+        """Count batches with these numbers of rows, all of which were read as they should be.
+
+        reads  how many of the batches are of models that read a view.
+        """
+        for count in rows:
+            self._metrics.count_batch(count)
+        if reads:
+            self._metrics.count_feature_reads("ok", reads)
 
     def record_single_read(
         self, routes: Routes, flags: int, broken: int, read_failure: str

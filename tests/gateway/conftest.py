@@ -17,13 +17,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     imports_fixture = getattr(module, "gateway_fixture", None) is fixture_module.gateway_fixture
     is_walk = any(metafunc.definition.iter_markers("walk"))
     if imports_fixture and is_walk and not any(metafunc.definition.iter_markers("grpcio")):
-        metafunc.fixturenames.append("ingress")
         metafunc.parametrize("ingress", INGRESSES, indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def ingress(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Set the server that gateway_fixture starts, and return its name."""
-    name = str(request.param)
+    """Set the server that gateway_fixture starts, and return its name.
+
+    Every test has it, because pytest sets up no fixture that is added while tests are collected.
+    """
+    name = str(getattr(request, "param", fixture_module.DEFAULT_INGRESS))
     monkeypatch.setattr(fixture_module, "DEFAULT_INGRESS", name)
     return name

@@ -164,6 +164,7 @@ async def gateway_fixture(
     store: OnlineStore | OnlineReader | None = None,
     others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
     single_calls: bool = True,
+    fault_free_path: bool = True,
     unix: str = "",
     served_journal: JournalWriter | None = None,
 ) -> AsyncIterator[GatewayFixture]:
@@ -171,6 +172,7 @@ async def gateway_fixture(
 
     others        versions and deployment of each further model.
     single_calls  False makes batches of single calls, too.
+    fault_free_path  False takes the reference path, and no pass over many models.
     unix          path of a Unix socket, on which the server listens as well.
     served_journal  takes the served calls in place of a journal in memory.
     """
@@ -190,14 +192,10 @@ async def gateway_fixture(
         on_guard=guards.append,
         is_serving=lambda: True,
     )
-    parts = build_serving_parts(surroundings, single_calls=single_calls)
-    # Open the versions of each model, and route to them.
-    executors: list[ModelExecutor] = []
-    for files, plan in [(versions, deployment), *others]:
-        loaded = await _load_versions(files, plan.model)
-        executors += [version.executor for version in loaded.values()]
-        table = parts.route_table
-        table.swap(build_routes(plan, loaded, settings, table.quarantined))
+    parts = build_serving_parts(
+        surroundings, single_calls=single_calls, fault_free_path=fault_free_path
+    )
+    executors = await _route_to([(versions, deployment), *others], parts.route_table, settings)
     # Listen, and serve until the test ends.
     models = {routes.model: routes.shape for routes in parts.route_table.all()}
     parts.server.configure(models)
@@ -216,6 +214,20 @@ async def gateway_fixture(
         await parts.shadows.wait_closed()
         for executor in executors:
             executor.close()
+
+
+async def _route_to(
+    deployed: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]],
+    table: RouteTable,
+    settings: Settings,
+) -> list[ModelExecutor]:
+    """Open the versions of each deployment, route to them, and return what runs them."""
+    executors: list[ModelExecutor] = []
+    for files, plan in deployed:
+        loaded = await _load_versions(files, plan.model)
+        executors += [version.executor for version in loaded.values()]
+        table.swap(build_routes(plan, loaded, settings, table.quarantined))
+    return executors
 
 
 async def _load_versions(

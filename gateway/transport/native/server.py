@@ -5,8 +5,7 @@ columns. Methods that score nothing get raw bytes and use the same handlers as t
 """
 
 import asyncio
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 
 from gateway.caller import ANONYMOUS, Caller
 from gateway.callers.directory import UNKNOWN, CallerDirectory
-from gateway.columns import Calls, ModelShape, Pin, Replies
+from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
-from gateway.native_library import IngressLibrary, IngressThread
+from gateway.native_library import IngressLibrary, IngressThread, NativeTurn
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
-from gateway.transport.call_queue import QueuedCall
-from gateway.transport.decode import DecodedCall
+from gateway.transport.native.batch_columns import calls_of_columns, single_call
 from gateway.transport.native.context import Handler, RawCall, RawCallServer
 from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
@@ -90,6 +88,7 @@ class NativeServer:
             path: "stream" if handler.request_streaming else "unary"
             for path, handler in handlers.items()
         }
+        self._library = module
         # Start the thread, which decodes the other methods.
         self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
         self._callers = callers
@@ -127,13 +126,37 @@ class NativeServer:
                 return True
             native_columns = self._thread.pop_calls(1, self._clock.now_ns())
             if native_columns is not None:
-                self._on_single_call(_single_call(_calls_of(native_columns)))
+                self._on_single_call(single_call(calls_of_columns(native_columns)))
         return False
 
     def pop_calls(self, rows_max: int) -> Calls | None:
         """Return waiting calls of one model; None if no call waits."""
         native_columns = self._thread.pop_calls(rows_max, self._clock.now_ns())
-        return None if native_columns is None else _calls_of(native_columns)
+        return None if native_columns is None else calls_of_columns(native_columns)
+
+    def pop_turn(self, rows_max: int) -> NativeTurn | None:
+        """Return the waiting calls of all models, up to *rows_max* rows. None: no call waits."""
+        return self._library.pop_turn(self._thread, rows_max, self._clock.now_ns())
+
+    @property
+    def model_plan(self) -> Callable[..., object]:
+        """IngressLibrary.ModelPlan."""
+        return self._library.ModelPlan
+
+    def calls_of(self, turn: NativeTurn, index: int) -> Calls:
+        """Return the calls of a group of a turn."""
+        return calls_of_columns(turn.columns(index))
+
+    def answer_groups(
+        self,
+        turn: NativeTurn,
+        members: Sequence[int],
+        keys: tuple[bytes, bytes, bytes],
+        first: int,
+        times: tuple[int, int, int],
+    ) -> list[object]:
+        """Answer groups of a turn; the arguments are those of IngressLibrary.answer_groups."""
+        return self._library.answer_groups(self._thread, turn, members, keys, first, times)
 
     def send_reply(self, handle: int, reply: PredictReply) -> None:
         """Send the reply to a single call."""
@@ -316,52 +339,6 @@ class NativeServer:
             return await method(message, call.caller)
 
         return serve
-
-
-def _single_call(calls: Calls) -> QueuedCall:
-    """Return a batch of one call as decoded values."""
-    offsets = calls.entity_offsets.tolist()
-    call = DecodedCall(
-        model=calls.model,
-        rows=calls.rows,
-        sticky=calls.sticky,
-        request_id=calls.request_ids,
-        pin=calls.pins[0].version if calls.pins else "",
-        any_version=bool(calls.pins) and calls.pins[0].any_version,
-        criticality=int(calls.criticality[0]),
-        ids=[calls.entity_ids[start:end] for start, end in itertools.pairwise(offsets)],
-        inputs=calls.inputs.ravel().tolist(),
-        nan_inputs=0,
-    )
-    return QueuedCall(
-        int(calls.handles[0]), call, int(calls.arrived_ns[0]), int(calls.deadline_ns[0]), taken=True
-    )
-
-
-def _calls_of(native_columns: tuple[Any, ...]) -> Calls:
-    """Return the thread's byte columns as arrays. Nothing is copied."""
-    (model, width), handles, arrived, deadline, criticality, rows, *texts, pins, ids, inputs = (
-        native_columns
-    )
-    (sticky, sticky_offsets), (request_ids, request_id_offsets) = texts
-    return Calls(
-        model=model,
-        handles=np.frombuffer(handles, np.uint64),
-        arrived_ns=np.frombuffer(arrived, np.int64),
-        deadline_ns=np.frombuffer(deadline, np.int64),
-        criticality=np.frombuffer(criticality, np.uint8),
-        row_offsets=np.frombuffer(rows, np.uint32),
-        sticky=sticky,
-        sticky_offsets=np.frombuffer(sticky_offsets, np.uint32),
-        request_ids=request_ids,
-        request_id_offsets=np.frombuffer(request_id_offsets, np.uint32),
-        pins=tuple(Pin(*pin) for pin in pins),
-        entity_ids=ids[0],
-        entity_offsets=np.frombuffer(ids[1], np.uint32),
-        inputs=np.frombuffer(inputs, np.float32).reshape(-1, width)
-        if width
-        else np.empty((len(rows) // 4 and int(np.frombuffer(rows, np.uint32)[-1]), 0), np.float32),
-    )
 
 
 class _HandlerCollector:

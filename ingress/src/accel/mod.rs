@@ -6,3 +6,4 @@ pub mod rows;
 pub mod score_code;
 pub mod split;
 pub mod trees;
+pub mod turn;

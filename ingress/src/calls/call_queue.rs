@@ -238,6 +238,27 @@ impl CallQueue {
         Some(columns(shape, &taken, rows))
     }
 
+    /// Take a turn: batches of several models, of up to `rows_max` rows together, and at least one
+    /// call. Each is taken as `take` does. Empty: no call waits.
+    pub fn take_turn(&mut self, rows_max: usize, now_ns: i64) -> Vec<CallColumns> {
+        let (mut turn, mut rows) = (Vec::new(), 0);
+        while let Some(index) = self.first_queue() {
+            // A batch has at least one call, so ask first whether it fits.
+            let next = self.queues[index].handles.front().and_then(|head| self.waiting(*head));
+            let next_rows = next.map_or(0, |waiting| waiting.call.rows as usize);
+            if !turn.is_empty() && rows + next_rows > rows_max {
+                break;
+            }
+            let left = rows_max.saturating_sub(rows);
+            let Some(columns) = self.take(left, now_ns) else {
+                break;
+            };
+            rows += columns.row_offsets.last().copied().unwrap_or(0) as usize;
+            turn.push(columns);
+        }
+        turn
+    }
+
     /// Move calls of one queue to `taken`, up to `rows_max` rows in all. Returns the rows in `taken`.
     fn take_from(
         &mut self,

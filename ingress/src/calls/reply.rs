@@ -4,6 +4,7 @@ use crate::calls::proto::{put_bytes, put_varint, put_varint_field, varint_length
 use crate::calls::refusal::Refusal;
 
 /// The answers of one version, in one role, to C calls with R rows: gateway.columns.Replies.
+#[derive(Default)]
 pub struct Replies {
     pub model: String,
     /// The version's label.

@@ -1,7 +1,7 @@
 //! When waiting calls become a batch, and how often a busy I/O thread polls its sockets.
 //!
-//! A batch costs some 200 us, and each of its calls some 8 us more. At half of the calls/s that large
-//! batches allow, batches of one call would already need a whole core. When many calls are inside, each of them waits for others
+//! A turn costs some 200 us, and each of its calls some 8 us more. At half of the calls/s that large
+//! turns allow, turns of one call would already need a whole core. When many calls are inside, each of them waits for others
 //! anyway. So small batches are then begun at most once in `gap_ns`, and sockets are polled at most
 //! once in `POLL_INTERVAL_NS`. One caller, or a few, never wait for either.
 
@@ -44,7 +44,8 @@ impl BatchTiming {
 
     /// When the waiting rows may become a batch. None: now.
     pub fn due_ns(&self, rows_waiting: u64, calls_inside: u64, now_ns: i64) -> Option<i64> {
-        let rows_enough = ROWS_ENOUGH.max(calls_inside / BATCH_SHARE);
+        // Once every call that is inside waits, no further row can come before an answer goes out.
+        let rows_enough = ROWS_ENOUGH.max(calls_inside / BATCH_SHARE).min(calls_inside);
         if rows_waiting >= rows_enough || !is_busy(calls_inside) {
             return None;
         }
@@ -79,6 +80,16 @@ mod tests {
         let timing = BatchTiming::new(700_000);
         timing.batch_taken(1_000_000);
         assert_eq!(timing.due_ns(ROWS_ENOUGH, ROWS_ENOUGH, 1_000_001), None);
+    }
+
+    #[test]
+    fn batch_timing_does_not_wait_for_more_calls_than_are_inside() {
+        let timing = BatchTiming::new(700_000);
+        timing.batch_taken(1_000_000);
+        for inside in BUSY_CALLS_MIN..=ROWS_ENOUGH {
+            assert_eq!(timing.due_ns(inside, inside, 1_000_001), None);
+            assert_eq!(timing.due_ns(inside - 1, inside, 1_000_001), Some(1_700_000));
+        }
     }
 
     #[test]

@@ -199,9 +199,7 @@ impl Shared {
     /// Send the I/O thread a command, and wake it.
     pub fn command(&self, command: Command) {
         locked(&self.commands).push(command);
-        if self.io_sleeps.swap(false, Ordering::SeqCst) {
-            self.io_waker.wake();
-        }
+        self.wake_io();
     }
 
     /// Send replies. With `more`, the I/O thread is not woken yet, because other replies follow.
@@ -210,6 +208,18 @@ impl Shared {
             locked(&self.commands).push(Command::Answer(replies));
         } else {
             self.command(Command::Answer(replies));
+        }
+    }
+
+    /// Send the replies of several groups at once.
+    pub fn answer_all(&self, replies: Vec<Replies>) {
+        locked(&self.commands).extend(replies.into_iter().map(Command::Answer));
+        self.wake_io();
+    }
+
+    fn wake_io(&self) {
+        if self.io_sleeps.swap(false, Ordering::SeqCst) {
+            self.io_waker.wake();
         }
     }
 

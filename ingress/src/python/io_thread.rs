@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::callers::{self, CallerTuple};
+use super::columns::columns_tuple;
 use super::settings::{ModelShapeAttributes, Settings};
 use crate::calls::admission::Admission;
 use crate::calls::call_queue::CallQueue;
@@ -30,8 +31,8 @@ use crate::sys::nghttp2::Fields;
 
 /// The I/O thread, as Python's event loop uses it.
 #[pyclass]
-struct IngressThread {
-    shared: Arc<Shared>,
+pub(super) struct IngressThread {
+    pub(super) shared: Arc<Shared>,
     shapes: ModelShapes,
     tls: Option<Arc<Tls>>,
     thread: Option<JoinHandle<()>>,
@@ -176,21 +177,7 @@ impl IngressThread {
         let Some(columns) = self.shared.with_queue(|queue| queue.take(rows_max, now_ns)) else {
             return Ok(None);
         };
-        let bytes = |column: &[u8]| PyBytes::new(py, column);
-        let batch = (
-            (columns.shape.model.as_str(), columns.shape.width()),
-            PyBytes::new(py, &le_u64(&columns.handles)),
-            PyBytes::new(py, &le_i64(&columns.arrived_ns)),
-            PyBytes::new(py, &le_i64(&columns.deadline_ns)),
-            bytes(&columns.criticality),
-            PyBytes::new(py, &le_u32(&columns.row_offsets)),
-            (bytes(&columns.sticky.0), PyBytes::new(py, &le_u32(&columns.sticky.1))),
-            (bytes(&columns.request_ids.0), PyBytes::new(py, &le_u32(&columns.request_ids.1))),
-            columns.pins,
-            (bytes(&columns.entity_ids.0), PyBytes::new(py, &le_u32(&columns.entity_ids.1))),
-            bytes(&columns.inputs),
-        );
-        Ok(Some(batch.into_pyobject(py)?))
+        columns_tuple(py, &columns).map(Some)
     }
 
     /// Send replies: gateway.columns.Replies, field by field. With `more`, other replies follow at once,
@@ -376,18 +363,6 @@ fn method(kind: &str) -> PyResult<Method> {
 
 fn copied<T: Element + Copy>(py: Python<'_>, buffer: &PyBuffer<T>) -> PyResult<Vec<T>> {
     buffer.to_vec(py)
-}
-
-fn le_u64(values: &[u64]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn le_i64(values: &[i64]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn le_u32(values: &[u32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Add the class and the function to the module.

@@ -1,12 +1,14 @@
 //! The Python module `turnout_ingress`.
 
 mod callers;
+mod columns;
 mod ids;
 mod io_thread;
 mod observations;
 mod rows;
 mod settings;
 mod trees;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -18,5 +20,6 @@ fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     observations::add(module)?;
     rows::add(module)?;
     ids::add(module)?;
+    turns::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

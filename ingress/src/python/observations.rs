@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::turns::AnsweredGroup;
 use crate::accel::observations::counts::{LatencyBins, ObservationCounts};
 use crate::accel::observations::record::Copies;
 use crate::accel::observations::scale::{ScoreScale, Unit};
@@ -93,7 +94,18 @@ fn slices<'a>(py: Python<'a>, given: &'a SlicesTuple) -> Slices<'a> {
     }
 }
 
-fn batch<'a>(py: Python<'a>, given: &'a BatchTuple) -> Batch<'a> {
+/// A batch as columns, or a group that was answered in one pass.
+#[derive(FromPyObject)]
+enum GivenBatch {
+    Group(Py<AnsweredGroup>),
+    Columns(BatchTuple),
+}
+
+fn batch<'a>(py: Python<'a>, given: &'a GivenBatch) -> Batch<'a> {
+    let given = match given {
+        GivenBatch::Group(group) => return group.get().0.batch(),
+        GivenBatch::Columns(given) => given,
+    };
     let (calls, rows, entities, keys, production, canary) = given;
     let (arms, key_hash, arrived_ns, row_offsets, held_out) = calls;
     let (flags, matrix, read_unix_ns) = rows;
@@ -121,7 +133,7 @@ type CopiesTuple<'py> = [Bytes<'py>; 9];
 /// Several batches of one model at one revision. It keeps their columns alive.
 #[pyclass(frozen, name = "FaultFreeBatches")]
 struct PyFaultFreeBatches {
-    batches: Vec<BatchTuple>,
+    batches: Vec<GivenBatch>,
     outputs: usize,
     entities: usize,
     width: usize,
@@ -132,7 +144,7 @@ impl PyFaultFreeBatches {
     #[new]
     fn new(
         py: Python<'_>,
-        batches: Vec<BatchTuple>,
+        batches: Vec<GivenBatch>,
         outputs: usize,
         entities: usize,
         width: usize,

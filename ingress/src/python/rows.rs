@@ -10,7 +10,7 @@ use crate::accel::split::{self, ArmShare};
 
 /// The rows of one view in the online store: `features.rows.ViewRows` for a whole batch.
 #[pyclass(frozen, name = "NativeViewRows")]
-struct PyViewRows(ViewRows);
+pub(super) struct PyViewRows(pub(super) ViewRows);
 
 #[pymethods]
 impl PyViewRows {

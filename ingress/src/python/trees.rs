@@ -9,7 +9,7 @@ use crate::accel::trees;
 
 /// An ensemble of decision trees.
 #[pyclass(frozen)]
-pub struct Trees(trees::Trees);
+pub struct Trees(pub(super) trees::Trees);
 
 #[pymethods]
 impl Trees {
