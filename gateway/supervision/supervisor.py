@@ -277,8 +277,7 @@ class Supervisor:
         self._has_served |= kind == "serving"
         if kind in ("ready", "serving"):
             self._execute_now()
-        if kind == "serving":
-            self._publish()  # at once: the worker's health says SERVING, so /readyz agrees
+            self._publish()  # at once: callers may have been answered, so /readyz agrees
 
     def _on_disconnected(self, child: WorkerProcess) -> None:
         """Take a worker whose control connection ended out of its slot, for whatever reason."""

@@ -153,6 +153,7 @@ def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
             assert timeout_s == TIMEOUT_S
             raise PredictError(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
 
+    # Send until an outcome was reported, and let the calls in flight end.
     async def send_until_outcomes_were_reported() -> CallCounts:
         traffic = TrafficGenerator(Busy(), "churn", 10, TIMEOUT_S, seed=1)  # type: ignore[arg-type]
         sending = asyncio.create_task(traffic.send(10_000.0))
@@ -161,6 +162,7 @@ def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
         await traffic.finish()
         return traffic.counts
 
+    # Each call that failed has its code, and so has each report.
     counts = asyncio.run(send_until_outcomes_were_reported())
     assert counts.failed == {"UNAVAILABLE": counts.sent - counts.answered}
     assert counts.outcomes == 0
