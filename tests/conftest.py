@@ -19,7 +19,22 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED_SYSTEMS = ("played_demo", "four_models", "running_system", "attacked_system")
 """Session fixtures that start a whole system, the longest first."""
 
-LONG_FILES = ("tests/walks/project/test_installed_wheel.py",)
+LONG_FILES = tuple(
+    f"tests/{file}.py"
+    for file in (
+        "walks/project/test_installed_wheel",
+        "rollout/sim/test_worlds",
+        "walks/calls/test_hostile_surroundings",
+        "walks/project/test_first_hour",
+        "walks/models/test_judged_outputs",
+        "attacks/control/test_registry_port",
+        "walks/project/test_runs",
+        "walks/wire/test_wire_abuse",
+        "training/adoption/test_adopted_estimators",
+        "registry/storage/test_proof",
+        "project/test_loading",
+    )
+)
 """Files that take longest without one of those, the longest first."""
 
 FAILURE_CHARS_MAX = 2_000

@@ -1,27 +1,37 @@
-"""How long threads were ready to run and had no processor: the machine's time, not the product's.
+"""A clock that leaves out what threads wait for a processor: the machine's time, not the product's.
 
-Linux counts it for each thread (/proc/PID/task/TID/schedstat). A test that bounds the time of a
-call takes it off, so that its bound holds on a machine that has other work.
+Linux counts for each thread how long it was ready to run and did not (the second number of
+/proc/PID/task/TID/schedstat, in ns). With this clock the bound of a test on the time of a call
+holds on a machine that has other work, too.
 """
 
+import time
+from contextlib import suppress
 from pathlib import Path
 
 NS_A_SECOND = 1e9
 
 
-def own_wait_s() -> float:
-    """Return how long the calling thread has waited for a processor since it began, in s."""
-    return _wait_s(Path("/proc/thread-self/schedstat"))
+class ProcessorClock:
+    """A clock in seconds that stands while a thread waits for a processor.
 
+    These are the calling thread and the threads of *pids*, the processes that serve it. Waits of
+    several threads at once are added up, so the clock may go back between two readings.
+    """
 
-def process_wait_s(pid: int) -> float:
-    """Return how long the threads of process *pid* have waited for a processor, added up, in s."""
-    return sum(_wait_s(task / "schedstat") for task in Path(f"/proc/{pid}/task").iterdir())
+    def __init__(self, *pids: int) -> None:
+        self._folders = [Path(f"/proc/{pid}/task") for pid in pids]
+        self._waits_s: dict[Path, float] = {}
+        """What each thread has waited. A thread that has ended waits no more, and still counts."""
 
-
-def _wait_s(counts: Path) -> float:
-    """Return the second of the counts, or 0 where the thread has ended or nothing is counted."""
-    try:
-        return int(counts.read_bytes().split()[1]) / NS_A_SECOND
-    except (OSError, IndexError):
-        return 0.0
+    def __call__(self) -> float:
+        """Return the time; only differences have a meaning."""
+        threads = [Path("/proc/thread-self")]
+        for folder in self._folders:
+            with suppress(OSError):  # the process has ended
+                threads += folder.iterdir()
+        for thread in threads:
+            with suppress(OSError, IndexError):  # the thread has ended; the kernel counts nothing
+                counts = (thread / "schedstat").read_bytes().split()
+                self._waits_s[thread] = int(counts[1]) / NS_A_SECOND
+        return time.perf_counter() - sum(self._waits_s.values())

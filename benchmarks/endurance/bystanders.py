@@ -56,9 +56,18 @@ class Customer:
     pace_s      a call is due each so many seconds, and its time counts from then. 0: each call is
                 made when the one before is answered.
     compresses  every second call is compressed.
+    clock       in seconds; what a call takes is a difference of it.
     """
 
-    def __init__(self, port: int, *, pace_s: float, compresses: bool) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        pace_s: float,
+        compresses: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
         self._pace_s = pace_s
         self._open_max = OPEN_MAX if pace_s else 1
         self._compresses = compresses
@@ -70,19 +79,19 @@ class Customer:
         took_s: list[float] = []
         statuses: set[int | None] = set()
         began_s: dict[int, float] = {}
-        due_s = time.perf_counter()
+        due_s = self._clock()
         while go_on() or began_s:
             # Send what is due, unless that is the end.
-            wait_s = due_s - time.perf_counter()
+            wait_s = due_s - self._clock()
             if wait_s <= 0 and len(began_s) < self._open_max and go_on():
-                due_s = due_s if self._pace_s else time.perf_counter()
+                due_s = due_s if self._pace_s else self._clock()
                 began_s[self._send()] = due_s
                 due_s += self._pace_s
                 continue
             # Read what has come.
             if not self._wire.read(max(wait_s, 0.001)):
                 return took_s, {*statuses, None}
-            now_s = time.perf_counter()
+            now_s = self._clock()
             for stream in [stream for stream in began_s if stream in self._wire.ended_streams]:
                 took_s.append(now_s - began_s.pop(stream))
                 headers = self._wire.ended_streams.pop(stream)

@@ -235,11 +235,17 @@ def measure_bombs(
     ingress: str,
     placement: Placement = SHARED,
     pace_s: float = BOMB_PACE_S,
+    clock_of: Callable[[int], Callable[[], float]] = lambda _: time.perf_counter,
 ) -> AttackFigures:
-    """Send compressed messages of one kind to a fresh gateway, beside a customer of *pace_s*."""
+    """Send compressed messages of one kind to a fresh gateway, beside a customer of *pace_s*.
+
+    clock_of  returns the customer's clock for the process id of the worker.
+    """
     prefix = attack_prefix(placement)
     with fresh_gateway(folder, ingress, placement) as gateway:
-        customer = Customer(gateway.port, pace_s=pace_s, compresses=ingress == "native")
+        clock = clock_of(gateway.serving_pids()[0])
+        compresses = ingress == "native"
+        customer = Customer(gateway.port, pace_s=pace_s, compresses=compresses, clock=clock)
         return measure_attack(gateway, customer, lambda: Bombs(kind, path, gateway.port, prefix))
 
 

@@ -183,6 +183,7 @@ def test_prometheus_reads_the_configuration(name: str) -> None:
         subprocess.run([promtool, "check", "config", "--syntax-only", str(file)], check=True)
 
 
+@pytest.mark.walk
 def test_commands_of_the_page_have_options_that_exist() -> None:
     """Docker's client says which it knows, without a daemon; ours are read as the command reads."""
     text = re.search(r"`turnout --folder /state (up [^`]*)`", PAGE)

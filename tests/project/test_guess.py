@@ -56,6 +56,7 @@ def guessed(path: Path, **given: str) -> Guess:
         return guess_columns(table, **{**empty, **given}, now_ms=NOW_MS)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_guess_names_each_column_with_its_reason(tmp_path: Path, suffix: str) -> None:
     """Each format gives the same guesses."""
@@ -82,6 +83,7 @@ def test_guess_names_each_column_with_its_reason(tmp_path: Path, suffix: str) ->
     assert "2,000 different texts" in left_out["note"].reason
 
 
+@pytest.mark.walk
 def test_guessed_files_declare_what_was_guessed(tmp_path: Path) -> None:
     """They are Python and TOML that runs; the reasons stand beside the guesses."""
     from turnout import define
@@ -108,6 +110,7 @@ def test_guessed_files_declare_what_was_guessed(tmp_path: Path) -> None:
     assert all(len(line) < 200 for text in files.values() for line in text.splitlines())
 
 
+@pytest.mark.walk
 def test_guessed_files_write_odd_names_as_they_are(tmp_path: Path) -> None:
     """Quotes, commas and backslashes in names and values survive SQL and Python."""
     from turnout import define
@@ -137,6 +140,7 @@ def test_guessed_files_write_odd_names_as_they_are(tmp_path: Path) -> None:
     assert tomllib.loads(files["models/la_bel.toml"])["owner"] == 'dana "d"'
 
 
+@pytest.mark.walk
 def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
     """The unit is the one in which the number lies near the present."""
     for unit, factor in (("s", 1e-3), ("ms", 1), ("us", 1e3), ("ns", 1e6)):

@@ -11,6 +11,7 @@ import pytest
 from access.streams import STREAMS_MAX
 from protos import registry_pb2 as pb
 from protos import registry_pb2_grpc, rollout_pb2, rollout_pb2_grpc
+from tests.processor_waits import ProcessorClock
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.identified_system import MODEL, IdentifiedSystem
 
@@ -87,13 +88,18 @@ async def watch_and_probe(system: IdentifiedSystem) -> Results:
 
 
 def probe(system: IdentifiedSystem) -> list[float]:
-    """Return how long each of some calls of another person took, in seconds."""
+    """Return how long each of some calls of another person took, in seconds.
+
+    What this thread and the threads of control waited for a processor is taken off.
+    """
     waits_s = []
+    control, _ = system.system.addresses.children["control"]
+    clock = ProcessorClock(control)
     with system.system.registry_channel() as channel:
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         for _ in range(PROBES):
-            began = time.perf_counter()
+            began = clock()
             registry.GetDeployment(pb.ModelName(model=MODEL), metadata=system.metadata("bob"))
-            waits_s.append(time.perf_counter() - began)
+            waits_s.append(clock() - began)
             time.sleep(0.02)
     return waits_s

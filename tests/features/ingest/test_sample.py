@@ -68,6 +68,7 @@ def test_sample_of_a_large_file_comes_from_all_parts_of_it(tmp_path: Path) -> No
     assert (found.duplicates, found.future, found.ancient, found.warnings) == (0, 0, 0, ())
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_sample_of_many_files_has_rows_of_the_first_and_the_last(
     suffix: str, tmp_path: Path

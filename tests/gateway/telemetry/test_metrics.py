@@ -132,6 +132,7 @@ def test_exposition_keeps_a_dead_workers_counts_and_drops_its_gauges() -> None:
     assert "turnout_rows_inside" not in past
 
 
+@pytest.mark.walk
 def test_metrics_bound_the_series_that_callers_can_create() -> None:
     """10,000 unknown model names make one series, `other`; so do versions past the bound."""
     metrics = Metrics()

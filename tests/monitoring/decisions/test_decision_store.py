@@ -109,6 +109,7 @@ def test_decisions_are_found_before_and_after_they_are_in_files(stores: Stores) 
     assert stores.decisions.find_decision(unknown) is None
 
 
+@pytest.mark.walk
 def test_files_of_one_size_are_merged(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file is not written again with every few small ones."""
     monkeypatch.setattr("monitoring.decisions.decision_store.SMALLEST_SIZE_ROWS", 20)

@@ -236,6 +236,7 @@ def test_outcomes_count_once_and_corrections_replace(store: MonitoringStore, tog
     assert sum_of_cells(without).counts("outcome:churned:events")[OutcomeKind.ORPHAN] == 2
 
 
+@pytest.mark.walk
 def test_roll_up_keeps_every_sum(store: MonitoringStore) -> None:
     """Hours become days and days weeks; repeated, and with late cells, nothing is lost."""
     retention = Retention(hour_days=2, day_days=20, week_days=10_000)

@@ -52,6 +52,7 @@ def look_at_all(given: DayRunner, known: KnownVersions = KNOWN) -> list[int]:
     return seen
 
 
+@pytest.mark.walk
 def test_a_shift_is_found_and_dated_and_quiet_days_are_silent(days: VirtualDays) -> None:
     """Twenty days, of which the last six have one input moved by .6 standard deviations."""
     for number in range(20):
@@ -84,6 +85,7 @@ def test_a_shift_is_found_and_dated_and_quiet_days_are_silent(days: VirtualDays)
     assert found["psi usage:data_gb against last week"].value == pytest.approx(moved.value, rel=0.5)
 
 
+@pytest.mark.walk
 def test_a_person_counts_once_a_day_and_once_a_week(days: VirtualDays) -> None:
     """The first call of the period counts; a person of seven days is one person of the week."""
     for number in range(7):
@@ -131,6 +133,7 @@ def test_a_day_waits_for_its_end_and_for_readers(days: VirtualDays) -> None:
         assert given.due_day() == due
 
 
+@pytest.mark.walk
 def test_the_first_look_goes_back_sixty_days_at_most(days: VirtualDays) -> None:
     """A gateway whose clock was wrong has counted rows of 1970."""
     days.push(3, normal_rows(1, persons=10))
@@ -171,6 +174,7 @@ def test_a_look_that_fails_is_tried_again_and_then_left_out(
     assert days.looks.look_state("churn", "7", "failing").state == {"days": seen}
 
 
+@pytest.mark.walk
 def test_a_shadow_is_looked_at_by_its_own_rows(days: VirtualDays) -> None:
     """Its alarms say that no caller got its scores."""
     known = KnownVersions({("churn", version): facts(version) for version in "78"}, {})
@@ -207,6 +211,7 @@ class Counting:
         return LookOutcome(state={"days": state.get("days", 0) + 1})
 
 
+@pytest.mark.walk
 def test_a_retired_version_is_looked_at_while_its_outcomes_come(days: VirtualDays) -> None:
     """Its policy has a horizon of five days, and the last period of uplift is four weeks."""
     outcome = OutcomePolicy(positive_when="any", horizon="5d")

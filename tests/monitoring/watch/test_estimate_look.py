@@ -114,6 +114,7 @@ def test_errors_of_final_cohorts_are_its_track_record(world: OutcomeWorld) -> No
     assert again[7] == pytest.approx(abs(estimate - realised), abs=2e-3)
 
 
+@pytest.mark.walk
 def test_weighted_estimate_sees_what_the_score_does_not(world: OutcomeWorld) -> None:
     """Where an input makes scores wrong, and more customers have it, only the weights know."""
     kept = DayRowsInMemory()

@@ -106,6 +106,7 @@ def look_at(
     return look.look(churn_day(day, policy, FACTS), json.loads(json.dumps(state or {})))
 
 
+@pytest.mark.walk
 def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) -> None:
     """The south is selected at .6 of the rate of the north; auditors see the ratio."""
     rows = DayRowsInMemory()
@@ -129,6 +130,7 @@ def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) 
     assert not metrics & {alarm.stream for alarm in later.alarms}
 
 
+@pytest.mark.walk
 def test_bounds_are_those_of_the_policy(world: OutcomeWorld) -> None:
     """Three fifths of the others' rate are within a policy that allows a half."""
     rows = DayRowsInMemory()

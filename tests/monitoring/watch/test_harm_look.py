@@ -67,6 +67,7 @@ def test_harm_alarms_once_its_cohorts_are_final(
     assert (states["alarms"], states["since"]) == (1, None)
 
 
+@pytest.mark.walk
 def test_fallen_area_alarms_by_its_weeks(world: OutcomeWorld) -> None:
     """Scores that say less than approved: the weeks that alarmed are not used again."""
     facts = churn_facts({"metrics": {"auc": {"value": 0.95}}})

@@ -78,6 +78,7 @@ def test_missing_values_are_found_within_ten_minutes(days: VirtualDays) -> None:
     assert alarm.since == NOON_S - LOOK_S
 
 
+@pytest.mark.walk
 def test_few_missing_values_are_nothing_to_wake_anybody_for(days: VirtualDays) -> None:
     """One of two hundred rows, where training had none, is tolerated for eight hours."""
     assert alarms_of_looks(days, 400, {"usage:calls": (2, 0)}, looks=100) == []

@@ -90,6 +90,7 @@ def test_cohort_is_provisional_until_horizon_and_grace_are_over(world: OutcomeWo
     )
 
 
+@pytest.mark.walk
 def test_healthy_version_raises_nothing_and_weeks_have_figures(world: OutcomeWorld) -> None:
     """Ten days of calibrated scores, which is what the version was approved with."""
     add_days(world, FIRST_DAY, 10, rows=1_500)
@@ -300,6 +301,7 @@ def test_shadow_has_the_outcomes_of_the_answers(world: OutcomeWorld) -> None:
     assert figures_by_name([found])["accuracy churned", FIRST_DAY + 1, 1].figure.n == 400
 
 
+@pytest.mark.walk
 def test_stored_looks_are_found_again(world: OutcomeWorld) -> None:
     """A look that is made again finds the same, and figures, state and alarms can be stored."""
     add_days(world, FIRST_DAY, 5)

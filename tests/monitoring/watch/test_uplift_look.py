@@ -233,6 +233,7 @@ def test_customers_on_both_sides_break_the_holdout(world: OutcomeWorld) -> None:
     assert "3 customers were on both sides" in found.details[found.alarms[0]]["broken"][0]
 
 
+@pytest.mark.walk
 def test_an_effect_that_falls_is_an_alarm(world: OutcomeWorld) -> None:
     """A later period is compared with the first clear one, by intervals that hold at every look."""
     campaign = Campaign(world, saved=0.28)

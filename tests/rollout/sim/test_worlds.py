@@ -45,16 +45,19 @@ def test_world_is_the_same_for_the_same_seed() -> None:
 
 
 @pytest.mark.walk
-def test_500_worlds_keep_every_promise() -> None:
-    """There is one production, growth and rollback need evidence, and every rollout ends."""
+def test_150_worlds_keep_every_promise() -> None:
+    """There is one production, growth and rollback need evidence, and every rollout ends.
+
+    10,000 are played at night.
+    """
     wrong, ends = {}, Counter[str]()
-    for seed in range(500):
+    for seed in range(150):
         result = simulate_world(seed)
         if broken := broken_promises(result):
             wrong[seed] = broken
         ends[result.rollout.position.stage.name if result.rollout else "none"] += 1
     assert not wrong
-    assert min(ends[Stage.DONE.name], ends[Stage.ROLLED_BACK.name]) > 100
+    assert min(ends[Stage.DONE.name], ends[Stage.ROLLED_BACK.name]) > 30
 
 
 @pytest.mark.walk
@@ -76,9 +79,9 @@ def test_world_is_the_same_when_policy_files_change_later() -> None:
 
 @pytest.mark.nightly
 def test_10000_worlds_keep_every_promise() -> None:
-    """It plays twenty times as many worlds as the test above."""
+    """It plays further worlds than the test above."""
     assert not {
         seed: broken
-        for seed in range(500, 10_500)
+        for seed in range(150, 10_150)
         if (broken := broken_promises(simulate_world(seed)))
     }

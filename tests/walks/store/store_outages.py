@@ -11,6 +11,7 @@ import redis
 from features.online.store_server import StoreServer
 from features.online.store_url import parse_store_url
 from tests.features.online.network_proxy import NetworkProxy, network_proxy_to
+from tests.processor_waits import ProcessorClock
 from tests.servers import redis_server
 from tests.walks.gateway_with_store import GatewayWithStore, gateway_with_store, write_customer_rows
 
@@ -166,4 +167,6 @@ async def gateway_through_proxy(
             network_proxy_to(store.url) as proxy,
             gateway_with_store(proxy.url, **policy) as gateway,
         ):
-            yield FailingStore(store, proxy, stack), gateway
+            failing_store = FailingStore(store, proxy, stack)
+            gateway.timed_reader.clock = ProcessorClock(failing_store.pid)
+            yield failing_store, gateway

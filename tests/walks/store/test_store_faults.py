@@ -6,6 +6,7 @@ call is measured where the batch waits for it.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -86,7 +87,11 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
                 recovered_s = await gateway.wait_for_result(
                     lambda result: not result.degraded, 2 * RECOVERY_S
                 )
+                # A busy machine may read late for a while.
                 after = await gateway.results_during(0.2)
+                give_up = time.monotonic() + 10.0
+                while not mostly_fresh(after) and time.monotonic() < give_up:
+                    after = await gateway.results_during(0.2)
             # What callers saw, and what the reads cost.
             assert quantile_s(first_s, 0.95) < BUDGET_S + SHARED_MACHINE_S
             assert quantile_s(later_s, 0.5) < LATER_S
@@ -269,11 +274,14 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
 
 
 def test_gateway_reads_once_a_batch_from_an_emptied_store(faulty_store: StoreServer) -> None:
-    """After FLUSHALL, rows have defaults and are not degraded. Each batch is read once."""
+    """After FLUSHALL, rows have defaults and are not degraded. Each batch is read once.
+
+    The budget is long, so that a busy machine makes no row degraded.
+    """
 
     async def walk() -> None:
         async with (
-            gateway_through_proxy(faulty_store) as (failing_store, gateway),
+            gateway_through_proxy(faulty_store, feature_budget_ms=500) as (failing_store, gateway),
             gateway.traffic(callers=16),
         ):
             usual = await gateway.results_during(0.3)
@@ -282,7 +290,7 @@ def test_gateway_reads_once_a_batch_from_an_emptied_store(faulty_store: StoreSer
             batches = sum(gateway.read_counts().values())
             results = await gateway.results_during(0.5)
             assert all(result.defaulted for result in results[32:])
-            assert sum(result.degraded for result in results) < 0.1 * len(results)
+            assert not any(result.degraded for result in results)
             assert median_call_s(results) < 5 * median_call_s(usual)
             reads = gateway.reader.counts.answered - first
             assert reads <= sum(gateway.read_counts().values()) - batches + 4
