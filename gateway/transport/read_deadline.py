@@ -5,9 +5,8 @@ from typing import Any, Protocol
 
 from gateway.status import Code, Refusal, RefusedError
 
-TOO_SLOW = Refusal(
-    Code.DEADLINE_EXCEEDED, "the call's message did not arrive in time (message_ms_max)"
-)
+TOO_SLOW = Refusal(Code.UNAVAILABLE, "the call's message did not arrive in time (message_ms_max)")
+"""The bound is ours, and the caller has time left: its gRPC may call again."""
 
 
 class ReadContext(Protocol):

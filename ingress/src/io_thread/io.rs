@@ -362,14 +362,17 @@ impl Io {
             conn.streams.end_http(stream_ref.stream, answer);
             return self.mark_dirty(stream_ref.token);
         }
-        let message = match kind {
+        let refusal = match kind {
+            // The bound is ours, and the caller has time left: its gRPC may call again.
             TimerKind::Message if stream.phase == Phase::Open && stream.raw_call == 0 => {
-                "the call's message did not arrive in time (message_ms_max)"
+                let message = "the call's message did not arrive in time (message_ms_max)";
+                Refusal::new(code::UNAVAILABLE, message)
             }
-            TimerKind::Deadline if stream.end.is_none() => "Deadline Exceeded",
+            TimerKind::Deadline if stream.end.is_none() => {
+                Refusal::new(code::DEADLINE_EXCEEDED, "Deadline Exceeded")
+            }
             _ => return,
         };
-        let refusal = Refusal::new(code::DEADLINE_EXCEEDED, message);
         if kind == TimerKind::Message {
             server.count_refusal("", &refusal);
         }

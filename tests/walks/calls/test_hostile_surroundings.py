@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ READ_ONLY_ROOT = (
 CONTAINER = (*READ_ONLY_ROOT, "--unshare-user", "--uid", "54321", "--gid", "54321")
 """As a pod of deploy/kubernetes: a user without a name, and no folder to write in but its own."""
 PROXY = f"http://127.0.0.1:{free_tcp_port()}"
+PROXIES: Mapping[str, str | None] = dict.fromkeys(
+    ("http_proxy", "https_proxy", "grpc_proxy"), PROXY
+)
 
 SURROUNDINGS = {
     "nameless": NAMELESS,
@@ -66,9 +70,11 @@ SURROUNDINGS = {
     "no_pidfd": Surrounding(refusals=(REFUSE_PIDFD,)),
     "no_links": Surrounding(refusals=(REFUSE_LINKS,)),
     "no_home": Surrounding({"HOME": "/proc/none"}),
-    "proxy": Surrounding(dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), PROXY)),
+    "proxy": Surrounding(PROXIES),
     "container": Surrounding(
-        NAMELESS.environment | {"HOME": "/proc/none"}, (REFUSE_NAMES,), wrapper=CONTAINER
+        {**NAMELESS.environment, **PROXIES, "HOME": "/proc/none"},
+        (REFUSE_NAMES,),
+        wrapper=CONTAINER,
     ),
     "few_descriptors": Surrounding(wrapper=("prlimit", "--nofile=1024:1024")),
     "open_umask": Surrounding(wrapper=("sh", "-c", 'umask 0 && exec "$@"', "sh")),
@@ -81,7 +87,7 @@ QUICK = Surrounding(
         **NAMELESS.environment,
         **NO_LETTERS,
         **SURROUNDINGS["no_home"].environment,
-        **SURROUNDINGS["proxy"].environment,
+        **PROXIES,
     },
     (REFUSE_NAMES, REFUSE_PIDFD, REFUSE_LINKS),
 )
@@ -108,6 +114,15 @@ class HostileSystem:
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         assert b"Traceback" not in done.stderr
         return json.loads(done.stdout)
+
+    def page(self, name: str) -> str:
+        """Return a page of the gateway's supervisor."""
+        running = read_system_file(self.folder)
+        assert running is not None
+        url = f"{running.metrics.rpartition('/')[0]}/{name}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
 
 
 @contextmanager
@@ -173,6 +188,12 @@ def use(system: HostileSystem, base: Path) -> None:
     reasons = [entry["reason"] for entry in system.turnout("audit", "list", actor="")]
     assert reason in reasons
     assert system.turnout("models", actor="")[0]["model"] == "churn"
+    # A probe and a scrape, as Kubernetes and Prometheus make them.
+    assert system.page("readyz") == "ready\n"
+    counted = [
+        line for line in system.page("metrics").splitlines() if "turnout_calls_total" in line
+    ]
+    assert any(f'version="{label}"' in line for line in counted)
 
 
 def test_system_in_hostile_surroundings(tmp_path: Path) -> None:

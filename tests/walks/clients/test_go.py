@@ -89,36 +89,17 @@ def test_go_calls_live_through_ageing_connections(
     assert set(counts) == {"OK"}
 
 
-FIRST_CALL = """\
-package main
-
-import (
-	"context"
-	"fmt"
-	"log"
-
-	"turnout"
-	"turnout/turnoutv1"
-)
-
-func main() {{
-{code}
-}}
-"""
-"""The program around the fragment of the page."""
-
-
-def test_first_call_in_go_runs_as_the_page_has_it(programs: Path) -> None:
-    """It is built as a command of the example's module, which has no file of it."""
+def test_first_call_in_go_prints_the_score(programs: Path) -> None:
+    """It is built with another address and customer in the place of its own."""
+    program = CLIENTS / "go" / "cmd" / "first" / "main.go"
 
     def line_for(code: str) -> list[str]:
         source, overlay = programs / "first.go", programs / "overlay.json"
-        source.write_text(FIRST_CALL.format(code=code))
-        place = CLIENTS / "go" / "cmd" / "first" / "main.go"
-        overlay.write_text(json.dumps({"Replace": {str(place): str(source)}}))
+        source.write_text(code)
+        overlay.write_text(json.dumps({"Replace": {str(program): str(source)}}))
         build = ["go", "build", "-overlay", str(overlay), "-o", f"{programs}/first", "./cmd/first"]
         done = subprocess.run(build, cwd=CLIENTS / "go", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return [str(programs / "first")]
 
-    check_first_call("grpcio", line_for, "go")
+    check_first_call("grpcio", program, "go", line_for)

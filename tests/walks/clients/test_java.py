@@ -67,29 +67,14 @@ def test_java_calls_live_through_ageing_connections(
     assert set(counts) == {"OK"}
 
 
-FIRST_CALL = """\
-import example.TurnoutChannel;
-import java.time.Duration;
-import turnout.v1.PredictRequest;
-import turnout.v1.PredictorGrpc;
-import turnout.v1.Row;
-
-public final class First {{
-  public static void main(String[] args) throws Exception {{
-    {code}
-  }}
-}}
-"""
-"""The program around the fragment of the page."""
-
-
-def test_first_call_in_java_runs_as_the_page_has_it(tmp_path: Path) -> None:
-    """It is launched from its source, with the classes of the example."""
+def test_first_call_in_java_prints_the_score(tmp_path: Path) -> None:
+    """It is launched from its source, outside the package that has a class of its name."""
+    program = CLIENTS / "java" / "src" / "main" / "java" / "example" / "First.java"
 
     def line_for(code: str) -> list[str]:
         source = tmp_path / "First.java"
-        source.write_text(FIRST_CALL.format(code=code))
+        source.write_text(code.replace("package example;", "import example.TurnoutChannel;"))
         path = f"{PROGRAM}:{PROGRAM.parent / 'lib'}/*"
         return ["java", "-cp", path, str(source)]
 
-    check_first_call("grpcio", line_for, "java")
+    check_first_call("grpcio", program, "java", line_for)

@@ -67,11 +67,11 @@ def test_node_calls_live_through_ageing_connections(
     assert set(counts) == {"OK"}
 
 
-def test_first_call_in_node_runs_as_the_page_has_it() -> None:
-    """It imports the client that lies beside the example."""
+def test_first_call_in_node_prints_the_score() -> None:
+    """It imports the client that lies beside it."""
 
     def line_for(code: str) -> list[str]:
         code = code.replace("./client.js", (NODE / "client.js").as_uri())
         return ["node", "--input-type=module", "-e", code]
 
-    check_first_call("grpcio", line_for, "javascript")
+    check_first_call("grpcio", NODE / "first.js", "javascript", line_for)
