@@ -30,7 +30,7 @@ REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Ensemble:
+class MeasuredEnsemble:
     """Trees to measure.
 
     fit      fits an estimator to (rows, outcomes).
@@ -71,19 +71,19 @@ def forest(depth: int) -> Callable[[NDArray[np.float32], NDArray[Any]], Any]:
 
 
 ENSEMBLES = [
-    Ensemble("boosted, 31 leaves", boosted(31)),
-    Ensemble("boosted, 63 leaves", boosted(63)),
-    Ensemble("boosted, 255 leaves", boosted(255)),
-    Ensemble("boosted, 31 leaves, 2 classes", boosted(31), 2),
-    Ensemble("boosted, 31 leaves, 3 classes", boosted(31), 3),
-    Ensemble("forest, depth 8", forest(8)),
-    Ensemble("forest, depth 8, 3 classes", forest(8), 3),
-    Ensemble("forest, depth 12", forest(12)),
-    Ensemble("forest, depth 16", forest(16)),
+    MeasuredEnsemble("boosted, 31 leaves", boosted(31)),
+    MeasuredEnsemble("boosted, 63 leaves", boosted(63)),
+    MeasuredEnsemble("boosted, 255 leaves", boosted(255)),
+    MeasuredEnsemble("boosted, 31 leaves, 2 classes", boosted(31), 2),
+    MeasuredEnsemble("boosted, 31 leaves, 3 classes", boosted(31), 3),
+    MeasuredEnsemble("forest, depth 8", forest(8)),
+    MeasuredEnsemble("forest, depth 8, 3 classes", forest(8), 3),
+    MeasuredEnsemble("forest, depth 12", forest(12)),
+    MeasuredEnsemble("forest, depth 16", forest(16)),
 ]
 
 
-def graph_of(ensemble: Ensemble) -> tuple[bytes, int]:
+def graph_of(ensemble: MeasuredEnsemble) -> tuple[bytes, int]:
     """Fit *ensemble*, and return its graph from `inputs` to `scores` and the number of scores."""
     import onnx
     from skl2onnx import to_onnx
