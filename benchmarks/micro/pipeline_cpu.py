@@ -3,6 +3,7 @@
     python -m benchmarks.micro.pipeline_cpu                  # half a minute; prints a table
     python -m benchmarks.micro.pipeline_cpu --only by_key
 
+It measures batches, not the pass over many models, which needs a server (gateway.predict.turns).
 There is no ingress, store, disk or shadow process. The fastest of several turns counts, so that a
 busy machine disturbs little. The rest of a call's cost is in the ingress (HTTP/2, gRPC, decoding),
 the store's connection and the journal's thread.

@@ -69,14 +69,14 @@ async def in_one_turn(gateway: GatewayFixture, calls: Sequence[PredictRequest]) 
     rows = gateway.ingress_server.rows_inside + sum(len(message.rows) for message in calls)
     await slots.acquire()
     tasks = [asyncio.create_task(_text_of(gateway, message)) for message in calls]
-    await wait_until(lambda: gateway.ingress_server.rows_inside == rows)
+    await wait_until(lambda: gateway.ingress_server.rows_inside == rows, within_s=30.0)
     slots.release()
     return await asyncio.gather(*tasks)
 
 
 async def _text_of(gateway: GatewayFixture, message: PredictRequest) -> str:
     try:
-        reply = await gateway.predict(message)
+        reply = await gateway.predict(message, within_s=60.0)
     except grpc.aio.AioRpcError as error:
         return f"{error.code()} {error.details()}"
     return reply_text(reply)
