@@ -8,11 +8,8 @@ It runs on threads of its own. It reads reports that never change, so it shares 
 supervisor's loop, and a slow reader delays neither the loop nor other readers.
 """
 
-import hashlib
-import hmac
 import json
 import logging
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -20,15 +17,14 @@ from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from access.identities import OBSERVER, UnidentifiedError, bearer_token
+from access.identities import OBSERVER
+from access.observed_pages import PageRefusal, refuse_foreign_host, refuse_other_token
 from access.rules import PAGES
 from gateway.supervision.exposition import Exposition, Report
 from host.addresses import hosts_to_listen_at, is_loopback
 
 CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -127,26 +123,14 @@ def _serve(server: PageServer) -> None:
 
 def _refusal(path: str, headers: Message, token: str | None, *, on_loopback: bool) -> Answer | None:
     """Return the answer to a request that is refused; None: it may see the page."""
-    if on_loopback and not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
-        text = f"this port answers for {', '.join(LOOPBACK_NAMES)} only; use one as the host\n"
-        return HTTPStatus.FORBIDDEN, "text/plain", text.encode()
+    refused = refuse_foreign_host(headers) if on_loopback else None
     rule = PAGES.get(path)
-    if token is None or (rule is not None and rule.open):
-        return None
-    try:
-        sent = headers.get_all("Authorization", ())
-        given = bearer_token(("authorization", value) for value in sent)
-        right = hmac.compare_digest(_sha256(given), _sha256(token))
-        words = "this token is not the observer's"
-    except UnidentifiedError as error:
-        right, words = False, str(error)
-    if right and (rule is None or OBSERVER in rule.roles):
-        return None
-    return HTTPStatus.UNAUTHORIZED, "text/plain", f"{words}\n".encode()
-
-
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    # A path without a rule is refused like one with it, so that nobody learns which pages exist.
+    if refused is None and token is not None and (rule is None or not rule.open):
+        refused = refuse_other_token(headers, token)
+        if refused is None and rule is not None and OBSERVER not in rule.roles:
+            refused = PageRefusal(HTTPStatus.UNAUTHORIZED, "this page is not for the observer\n")
+    return None if refused is None else (refused.status, "text/plain", refused.text.encode())
 
 
 def _respond(path: str, exposition: Exposition, report: Report) -> Answer:

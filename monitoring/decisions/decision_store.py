@@ -271,10 +271,6 @@ class DecisionStore:
                     return decisions_of_rows(model, prediction_id, found)
         return []
 
-    def find_decision(self, prediction_id: bytes) -> Decision | None:
-        """Return the answer that the caller got; None: it is not kept."""
-        return next(iter(self.find_decisions(prediction_id)), None)
-
     def _connection(self) -> Any:  # noqa: ANN401  duckdb has no types
         """Return the connection of look-ups, which remembers the footers of files."""
         if self._reader is None:

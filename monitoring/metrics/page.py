@@ -1,8 +1,5 @@
 """The HTTP server of the /metrics page. It answers on threads of its own and shares no lock."""
 
-import hashlib
-import hmac
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -11,7 +8,7 @@ from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from access.identities import UnidentifiedError, bearer_token
+from access.observed_pages import refuse_foreign_host, refuse_other_token
 from host.addresses import is_address, is_loopback
 from monitoring.errors import MonitoringError
 
@@ -19,7 +16,6 @@ PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
-HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +97,12 @@ class MetricsPage:
 def _refusal(
     path: str, headers: Message, token: str | None, on_loopback: bool
 ) -> tuple[HTTPStatus, str]:
-    """Return the status and why a request is refused; an empty text: it is not.
-
-    On loopback another host name is refused: a page in somebody's browser could reach the port
-    under a name of its own.
-    """
-    if on_loopback and not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
-        return HTTPStatus.FORBIDDEN, "this port answers for 127.0.0.1, localhost and [::1] only\n"
-    if token is not None:
-        try:
-            sent = headers.get_all("Authorization", ())
-            given = bearer_token(("authorization", value) for value in sent)
-        except UnidentifiedError as error:
-            return HTTPStatus.UNAUTHORIZED, f"{error}\n"
-        if not hmac.compare_digest(_sha256(given), _sha256(token)):
-            return HTTPStatus.UNAUTHORIZED, "this token is not the observer's\n"
+    """Return the status and why a request is refused; an empty text: it is not."""
+    refused = refuse_foreign_host(headers) if on_loopback else None
+    if refused is None and token is not None:
+        refused = refuse_other_token(headers, token)
+    if refused is not None:
+        return refused.status, refused.text
     if path != PATH:
         return HTTPStatus.NOT_FOUND, f"the path is {PATH}\n"
     return HTTPStatus.OK, ""
-
-
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

@@ -12,7 +12,7 @@ from registry.incidents import incident_rows, policy_acts
 from registry.storage import controllers, projects, tables
 from registry.storage.ledger import LedgerChange
 from registry.storage.store import RegistryStore
-from registry.types import MODEL_NAME, BadRequestError, GateError
+from registry.types import MODEL_NAME, BadRequestError, GateError, NotFoundError
 from registry.watching.incidents import (
     NOTED_AS,
     Change,
@@ -34,11 +34,13 @@ class IncidentStore:
     def open_incident(self, actor: str, request: pb.OpenIncidentRequest) -> pb.OpenIncidentReply:
         """Open an incident, unless one of the model with its cause is open.
 
-        That one gets a higher severity if this request has one. Raises BadRequestError.
+        That one gets a higher severity if this request has one. Raises BadRequestError, and
+        NotFoundError for a model that neither this registry nor another system has.
         """
         check_opening(request)
         figures = canonical_figures(request.figures_json)
         with self._store.change(actor) as change:
+            _check_known_model(change.connection, request.model)
             # The same alarm again is the same incident.
             found = incident_rows.find_open(change.connection, request.model, request.cause)
             if found is not None:
@@ -199,6 +201,18 @@ class IncidentStore:
         with self._store.reading() as connection:
             models, more = first_page(messages(connection))
         return pb.ListOutsideModelsReply(models=models, more=more)
+
+
+def _check_known_model(connection: Connection, model: str) -> None:
+    """Raise NotFoundError unless the model has a version, a project, or runs elsewhere."""
+    for table in (tables.models, tables.outside_models):
+        if connection.execute(select(table.c.model).where(table.c.model == model)).first():
+            return
+    if model not in projects.models_of_projects(connection):
+        raise NotFoundError(
+            f"there is no model {model!r}; an incident is about a model that has versions or a "
+            "project, or that was added with `turnout models add --elsewhere`"
+        )
 
 
 def _check_new_model(connection: Connection, model: str) -> None:

@@ -21,7 +21,8 @@ BINS_MAX = 40
 """Bins to which labels are merged before an isotonic fit; more fit noise, and that sharpens."""
 CLASS_ROWS_NEEDED = 50
 """Rows of either class below which scores are taken as they are."""
-GAIN_ERRORS = 2.0
+GAIN_ERRORS = {"sigmoid": 0.0, "isotonic": 2.0}
+"""Kind -> the standard errors of the gain that it must exceed."""
 RIDGE = 1e-6
 
 
@@ -97,9 +98,10 @@ def choose_calibrator(bins: LabelledBins, half: LabelledBins, other: LabelledBin
     half, other  the rows of *bins* dealt at random. Each half judges what the other fits, by the
                  log loss, which no wrong share can lower on average.
 
-    A kind with more freedom is taken only if it is better than the simpler one by more than two
-    standard errors of the difference: an isotonic fit to noise makes scores look sharper than they
-    are. Without enough rows of both classes the scores are taken as they are.
+    The two numbers of a sigmoid are taken if they judge better at all: scores that are too steep
+    make the expected AUC wrong by more than a fit to noise does. An isotonic fit must be better by
+    two standard errors of the difference, because it makes noise look like sharpness. Without
+    enough rows of both classes the scores are taken as they are.
     """
     if min(bins.positive_rows, bins.negative_rows) < CLASS_ROWS_NEEDED:
         return NO_CALIBRATOR
@@ -108,7 +110,7 @@ def choose_calibrator(bins: LabelledBins, half: LabelledBins, other: LabelledBin
         gains = [_gain(kind, best, half, other), _gain(kind, best, other, half)]
         mean = sum(gain for gain, _ in gains) / 2
         error = math.sqrt(sum(variance for _, variance in gains)) / 2
-        if mean > GAIN_ERRORS * error:
+        if mean > GAIN_ERRORS[kind] * error:
             best = kind
     return fit_calibrator(best, bins)
 

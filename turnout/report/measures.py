@@ -248,11 +248,15 @@ def incident_response(inputs: ReportInputs) -> dict[str, Any]:
         seconds = tuple((row[column] - row["opened_unix_ms"]) / 1_000 for row in answered.values())
         entries = _entries(seqs[key] for key in answered)
         times.append(MeasuredTimes(name, seconds, entries).to_json())
-    # How long it went on before it was noticed.
+    # How long it went on before it was noticed. An incident that a person opens without a time of
+    # its beginning begins when it is opened, and says nothing about that.
+    dated = {
+        key: row for key, row in counted.items() if row["since_unix_ms"] < row["opened_unix_ms"]
+    }
     detection = tuple(
-        (row["opened_unix_ms"] - row["since_unix_ms"]) / 1_000 for row in counted.values()
+        (row["opened_unix_ms"] - row["since_unix_ms"]) / 1_000 for row in dated.values()
     )
-    noticed = MeasuredTimes("to notice", detection, _entries(seqs[key] for key in counted))
+    noticed = MeasuredTimes("to notice", detection, _entries(seqs[key] for key in dated))
     return {
         "count": len(counted),
         "open": sum(not row.get("closed_unix_ms") for row in counted.values()),

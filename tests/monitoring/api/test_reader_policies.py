@@ -133,8 +133,7 @@ def test_without_duckdb_blocks_stay_three_days(
     component.store.push(pb.CellBatch(journal=name, sequence=1, decisions=blocks))
     component._compact()
     kept = [
-        component.decisions.find_decision(batch.prediction_ids[:64]) is not None
-        for batch in batches
+        bool(component.decisions.find_decisions(batch.prediction_ids[:64])) for batch in batches
     ]
     assert kept == [True] * (BLOCK_DAYS + 1) + [False]
     assert list(tmp_path.rglob("*.parquet")) == []

@@ -71,8 +71,7 @@ def check_found(stores: Stores, batch: ServedBatch) -> None:
     row = 0
     for call, count in enumerate(np.frombuffer(batch.row_count, "<u4").tolist()):
         prediction_id = batch.prediction_ids[64 * call : 64 * call + 64]
-        found = stores.decisions.find_decision(prediction_id)
-        assert found is not None
+        found, *_shadows = stores.decisions.find_decisions(prediction_id)
         assert (found.model, found.version, len(found.rows)) == ("churn", "7", count)
         for number, item in enumerate(found.rows):
             assert item.row == number
@@ -106,7 +105,7 @@ def test_decisions_are_found_before_and_after_they_are_in_files(stores: Stores) 
     files = list(stores.folder.rglob("*.parquet"))
     assert len(files) == 1
     unknown = ids_of(np.array([1], np.uint64), np.array([False]), first=99)
-    assert stores.decisions.find_decision(unknown) is None
+    assert stores.decisions.find_decisions(unknown) == []
 
 
 @pytest.mark.walk

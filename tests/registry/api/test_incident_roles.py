@@ -31,6 +31,11 @@ def identities(folder: Path) -> Path:
     return file
 
 
+async def add_model(client: RegistryClient) -> None:
+    """Add the model that incidents are about."""
+    await client.add_outside_model("churn", owner="crm", purpose="calls", place="mainframe")
+
+
 def opening(client: RegistryClient, *, automatic: bool) -> Awaitable[pb.OpenIncidentReply]:
     """Open an incident about drift."""
     return client.open_incident(
@@ -57,6 +62,7 @@ def test_each_role_does_its_part(tmp_path: Path) -> None:
             registry.client("rita", "rita") as rita,
             registry.client("olga", "olga") as olga,
         ):
+            await add_model(olga)
             # Only monitoring opens an incident by which the policy acts.
             assert await is_refused(opening(olga, automatic=True))
             assert await is_refused(opening(rita, automatic=False))
@@ -92,6 +98,7 @@ def test_watch_tells_each_change_and_a_slow_watcher_the_newest_state(tmp_path: P
 
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
+            await add_model(registry.cleo)
             first = (await opening(registry.cleo, automatic=False)).incident
             watch = registry.bob.watch_incidents()
             assert (await anext(watch)).id == first.id

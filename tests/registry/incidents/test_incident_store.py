@@ -43,8 +43,11 @@ def registry(tmp_path: Path, clock: Clock) -> Iterator[RegistryStore]:
 
 @pytest.fixture
 def store(registry: RegistryStore) -> IncidentStore:
-    """The registry's incidents."""
-    return IncidentStore(registry)
+    """The registry's incidents, with the model churn that they are about."""
+    incidents = IncidentStore(registry)
+    place = pb.OutsideModel(model="churn", owner="crm", purpose="whom we call", place="mainframe")
+    incidents.add_outside_model("olga", place)
+    return incidents
 
 
 def opening(**fields: Any) -> pb.OpenIncidentRequest:  # noqa: ANN401  fields of the request
@@ -87,6 +90,13 @@ def apply_policy(registry: RegistryStore, monitoring: Mapping[str, Any]) -> None
 def findings(registry: RegistryStore) -> list[tuple[str, str]]:
     """Return kind and version of all findings."""
     return [(finding.kind, finding.version) for finding in registry.findings_after(0)]
+
+
+def test_incident_of_an_unknown_model_is_refused(store: IncidentStore) -> None:
+    """A typing error would open an incident that no list of the model shows."""
+    with pytest.raises(NotFoundError, match="there is no model 'chrun'"):
+        store.open_incident("bob", opening(model="chrun"))
+    assert not store.list_incidents(pb.ListIncidentsRequest()).incidents
 
 
 def test_one_cause_is_one_incident_until_it_is_closed(
@@ -286,11 +296,11 @@ def test_edited_row_is_found(tmp_path: Path, clock: Clock, statement: str, words
     folder = tmp_path / "registry"
     registry = RegistryStore(folder, clock.now_ns)
     store = IncidentStore(registry)
+    outside = pb.OutsideModel(model="churn", owner="risk", purpose="p", place="mainframe")
+    store.add_outside_model("olga", outside)
     incident = store.open_incident("watch", opening(severity=pb.Incident.PAGE)).incident
     change(store, incident, change=Change.COMMENT, text="seen")
     store.open_incident("watch", opening(cause="quiet"))
-    outside = pb.OutsideModel(model="fraud", owner="risk", purpose="p", place="mainframe")
-    store.add_outside_model("olga", outside)
     with pytest.raises(GateError, match="is known already"):
         store.add_outside_model("olga", outside)
     registry.prove_again()

@@ -51,13 +51,12 @@ def test_sigmoid_equals_that_of_scikit_learn() -> None:
 @pytest.mark.parametrize(
     ("kind", "chances"),
     [
-        ("none", lambda scores: scores),
         ("sigmoid", lambda scores: sigmoid(0.5 * logits(scores) - 0.7)),
         ("isotonic", lambda scores: np.where(scores > 0.3, 0.6, 0.05)),
     ],
 )
 def test_choice_is_the_simplest_calibrator_that_fits(kind: str, chances: object) -> None:
-    """Calibrated scores stay as they are, and a step needs the freest kind."""
+    """Two numbers are enough for a bend, and a step needs the freest kind."""
     generator = np.random.default_rng(2)
     scores = generator.beta(1, 2, 20_000)
     assert callable(chances)
@@ -66,6 +65,34 @@ def test_choice_is_the_simplest_calibrator_that_fits(kind: str, chances: object)
     assert chosen.kind == kind
     shares = chosen.shares_at(np.array([0.2, 0.6]))
     assert shares == pytest.approx(chances(np.array([0.2, 0.6])), abs=0.03)
+
+
+def test_calibrated_scores_mostly_stay_as_they_are() -> None:
+    """A sigmoid judges them better by chance in one draw of four, and is then near them.
+
+    With z of both halves normal, it does if |z1 + z2|^2 > 3 |z1 - z2|^2, which has the chance 1/4.
+    """
+    generator = np.random.default_rng(2)
+    kinds = []
+    for draw in range(20):
+        scores = generator.beta(1, 2, 10_000)
+        bins = bins_of_rows(generator.random(10_000) < scores, scores)
+        chosen = choose_calibrator(bins, *deal_rows(bins, seed=draw))
+        kinds.append(chosen.kind)
+        shares = chosen.shares_at(np.array([0.2, 0.6]))
+        assert shares == pytest.approx([0.2, 0.6], abs=0.03)
+    assert set(kinds) <= {"none", "sigmoid"}
+    assert kinds.count("none") >= 11
+
+
+def test_scores_that_are_too_steep_are_mended_by_few_labels() -> None:
+    """500 rows do not prove the bend by two standard errors; taken as they are, AUC is .07 off."""
+    generator = np.random.default_rng(3)
+    for _ in range(10):
+        scores = sigmoid(1.5 * generator.normal(-1.0, 1.2, 500))
+        positive = generator.random(500) < sigmoid(logits(scores) / 1.5)
+        bins = bins_of_rows(positive, scores)
+        assert choose_calibrator(bins, *deal_rows(bins, seed=1)).kind == "sigmoid"
 
 
 def test_few_labels_leave_scores_as_they_are() -> None:

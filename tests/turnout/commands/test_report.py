@@ -152,6 +152,19 @@ def test_answers_to_incidents_are_timed() -> None:
     assert found["entries"] == [10, 11, 12]
 
 
+def test_incident_without_a_beginning_has_no_time_to_notice() -> None:
+    """A person opened it and gave no time; it would count as noticed after 0 s."""
+    by_hand = {**INCIDENT, "id": "cd34", "since_unix_ms": INCIDENT["opened_unix_ms"]}
+    facts = (
+        fact(10, 12, "open incident", "incident/ab12", **INCIDENT),
+        fact(11, 12, "open incident", "incident/cd34", **by_hand),
+    )
+    found = report(*facts)["incidents"]
+    (noticed,) = [item for item in found["times"] if item["name"] == "to notice"]
+    assert (found["count"], noticed["count"], noticed["entries"]) == (2, 1, [10])
+    assert noticed["median_s"] == 2 * 3_600
+
+
 def test_rollbacks_and_holds_are_timed_by_what_the_controller_wrote() -> None:
     """A rollout that a finding has ended counts once, from the finding on."""
     by_rollout = json.dumps(

@@ -12,7 +12,7 @@ import pytest
 from project.notice_targets import NoticeTarget
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
-from registry.types import RegistryUnavailableError
+from registry.types import GateError, RegistryUnavailableError
 from tests.registry.registry_fixture import RegistryFixture, registry_fixture
 from tests.rollout.live_rollout import unused_port
 from tests.turnout.notices.receiver import NoticeReceiver, notice_receiver
@@ -46,7 +46,9 @@ async def delivering(
 async def open_one(
     client: RegistryClient, cause: str, severity: "pb.Incident.Severity" = pb.Incident.PAGE
 ) -> pb.Incident:
-    """Open an incident by hand."""
+    """Open an incident by hand, of a model that is added with the first one."""
+    with suppress(GateError):
+        await client.add_outside_model("churn", owner="crm", purpose="calls", place="mainframe")
     reply = await client.open_incident(
         "churn", "manual", cause, severity=severity, title=f"{cause} is wrong"
     )

@@ -1,0 +1,1 @@
+"""Monitoring tools of other people, as oracles of our figures."""
