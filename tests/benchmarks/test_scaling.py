@@ -32,7 +32,8 @@ def test_scaling_table_shows_median_spread_and_the_worst_degraded_share() -> Non
 def test_scaling_requests_prefer_popular_models_and_use_every_key_once() -> None:
     """The first of three models gets 6 of 11 calls; no key repeats before all were used."""
     size = scaling.GatewaySize(models=3)
-    requests = [PredictRequest.FromString(body) for body in scaling._requests(size, 2)]
+    case = scaling.ScalingCase("models", 3, size, rows=2)
+    requests = [PredictRequest.FromString(body) for body in scaling._requests(case)]
     first = sum(request.model == scaling.model_name(size, 0) for request in requests) / len(
         requests
     )
