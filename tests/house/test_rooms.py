@@ -89,6 +89,19 @@ def test_example_is_loaded_and_never_imported() -> None:
     )
 
 
+def test_mark_of_a_walk_stands_where_its_test_is_collected() -> None:
+    """tests/conftest.py reads files for the words, and leaves those without them uncollected."""
+    fail_on_breaches(
+        [
+            f"{file.shown}: say mark.{mark} in the test's own file or its folder's conftest.py"
+            for file in source_files("tests")
+            for mark in ("walk", "nightly")
+            if f"pytest.mark.{mark}" in file.text
+            and not file.path.name.startswith(("test_", "conftest"))
+        ]
+    )
+
+
 def test_registry_is_imported_through_its_public_modules() -> None:
     """Other rooms import the modules in REGISTRY_PUBLIC, never its storage and rules."""
     fail_on_breaches(
