@@ -19,6 +19,8 @@ struct Range {
     missing: bool,
 }
 
+/// The key between 0 and the numbers below it. No value has it, because -0.0 has the key of 0.
+const NEGATIVE_ZERO: i32 = -1;
 /// Ways from the root to a node that are tried.
 const WAYS_MAX: usize = 64;
 
@@ -119,7 +121,7 @@ fn row_by(tree: &Tree, way: &[Branch], usual: &[f32]) -> Option<Vec<f32>> {
     // Values next to thresholds show a comparison that is read wrongly.
     let mut row = usual.to_vec();
     for (feature, range) in ranges {
-        let allowed = |key: &i32| !range.excluded.contains(key);
+        let allowed = |key: &i32| *key != NEGATIVE_ZERO && !range.excluded.contains(key);
         let key = match range.bounded {
             true => (range.above.saturating_add(1)..=range.up_to).rev().find(allowed),
             false => (range.above.saturating_add(1)..=range.up_to).find(allowed),
@@ -208,6 +210,20 @@ mod tests {
         assert!(rows[3 * missing + 2].is_nan(), "only a missing value is above infinity");
         ends.sort_unstable();
         assert_eq!(ends, [(1, false), (2, true), (3, false), (6, false)]);
+    }
+
+    #[test]
+    fn a_row_below_zero_is_not_negative_zero() {
+        let Node::Split(below_zero) = split(0, 0.0, false, 1, 2) else {
+            unreachable!();
+        };
+        let below_zero = Split {
+            key: below_zero.key - 1,
+            ..below_zero
+        };
+        let tree = grown(vec![Node::Split(below_zero), Node::Leaf(0), Node::Leaf(1)]);
+        let row = find(&[tree.clone()], 1, &[0.0], 1).expect("one row");
+        assert_eq!((row[0], end(&tree, &row)), (-1e-45, (0, true)));
     }
 
     #[test]

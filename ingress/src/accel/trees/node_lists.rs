@@ -220,6 +220,9 @@ enum State {
     Done,
 }
 
+/// The test of an inner node and its children, or nothing for a leaf.
+type Below = Option<(Split, [usize; 2])>;
+
 /// Grow the tree below the node at `root`. None: a node is below itself, a threshold is NaN, a child
 /// does not exist, or a leaf of a single sum has no weight. `places` has the state of each node of the
 /// lists, and its index in the tree.
@@ -232,7 +235,7 @@ fn grow_tree(
     has_all: &mut [bool],
 ) -> Option<Tree> {
     // Visit nodes after all below them, and what is to the right before what is to the left.
-    let mut visited: Vec<(usize, Option<(Split, [usize; 2])>)> = Vec::new();
+    let mut visited: Vec<(usize, Below)> = Vec::new();
     let mut waiting = vec![(root, None)];
     while let Some((index, below)) = waiting.pop() {
         match (below, places[index].0) {
