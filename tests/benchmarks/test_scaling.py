@@ -30,7 +30,7 @@ def test_scaling_table_shows_median_spread_and_the_worst_degraded_share() -> Non
 
 
 def test_scaling_requests_prefer_popular_models_and_use_every_key_once() -> None:
-    """The first of three models gets 6 of 11 calls, or a third; no key repeats before all were used."""
+    """The first of three models gets 6 of 11 calls, or a third; no key repeats too soon."""
     size = scaling.GatewaySize(models=3)
     for even, low, high in ((False, 0.52, 0.57), (True, 0.31, 0.36)):
         case = scaling.ScalingCase("models", 3, size, rows=2, even=even)
