@@ -53,11 +53,14 @@ def _draw_events(axes: Any, model: str, events: list[EventVerdict]) -> None:  # 
 def _draw_alarms(axes: Any, kinds: list[str], alarms: list[Any], verdict: YearVerdict) -> None:  # noqa: ANN401
     axes.set_title("alarms by kind; red ones are false", loc="left", fontsize=10)
     false = set(map(id, verdict.false_alarms))
-    for seen in alarms:
-        row = kinds.index(seen.alarm.kind)
-        colour = COLOURS[id(seen) not in false]
-        axes.plot([seen.day + 1], [row], marker="|", markersize=10, color=colour)
+    # Alarms of one kind and day are one mark, or the file would be as long as the list of alarms.
+    marks = sorted({(seen.day + 1, seen.alarm.kind, id(seen) not in false) for seen in alarms})
+    for explained, colour in COLOURS.items():
+        chosen = [(day, kinds.index(kind)) for day, kind, is_so in marks if is_so == explained]
+        days, rows = zip(*chosen, strict=True) if chosen else ((), ())
+        axes.plot(days, rows, linestyle="none", marker="|", markersize=10, color=colour)
     axes.set_yticks(range(len(kinds)), kinds, fontsize=8)
+    axes.set_ylim(-0.6, len(kinds) - 0.4)
 
 
 def _draw_versions(axes: Any, model: str) -> None:  # noqa: ANN401
