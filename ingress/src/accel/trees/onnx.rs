@@ -152,6 +152,11 @@ fn ensemble(
         b"AVERAGE" => Some(trees.len() as f32),
         _ => return Err("it does not simply sum".to_owned()),
     };
+    // ONNX Runtime adds no base value to a sum of which a row has no weight.
+    let has_base = !base.is_empty() && (kind == Kind::Regressor || target_count > 2);
+    if has_base && has_all.contains(&false) {
+        return Err("it has base values, and no weight of some sums".to_owned());
+    }
     let outputs = match kind {
         Kind::Regressor if target_count == 1 && transform != Transform::Identity => None,
         Kind::Regressor => Outputs::new(target_count, divisor, base, transform),
