@@ -269,6 +269,7 @@ def test_two_classes_are_scored_in_the_ways_of_onnxruntime() -> None:
         ([weights_of(0, 1)], 2, {"base_values": [0.5, 0.5]}),
         ([weights_of(0), [{"weights": {}}]], 1, {}),
         ([weights_of(0)], 3, {"base_values": [0.5]}),
+        ([weights_of(0)], 3, {"base_values": [0.5, 0.25, 1.0]}),
         ([weights_of(0)], 3, {"post_transform": "PROBIT"}),
         ([weights_of(3)], 3, {}),
     ],
