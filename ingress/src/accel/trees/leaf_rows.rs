@@ -203,7 +203,7 @@ mod tests {
             Node::Leaf(5),
         ]);
         assert!(tree.is_valid(3, 1));
-        let rows = find(&[tree.clone()], 3, &[0.0, -1.0, 0.0], 10).expect("a few rows");
+        let rows = find(std::slice::from_ref(&tree), 3, &[0.0, -1.0, 0.0], 10).expect("a few rows");
         let mut ends: Vec<(usize, bool)> =
             rows.chunks_exact(3).map(|row| end(&tree, row)).collect();
         let missing = ends.iter().position(|end| *end == (3, false)).expect("leaf 1 is reached");
@@ -222,7 +222,7 @@ mod tests {
             ..below_zero
         };
         let tree = grown(vec![Node::Split(below_zero), Node::Leaf(0), Node::Leaf(1)]);
-        let row = find(&[tree.clone()], 1, &[0.0], 1).expect("one row");
+        let row = find(std::slice::from_ref(&tree), 1, &[0.0], 1).expect("one row");
         assert_eq!((row[0], end(&tree, &row)), (-1e-45, (0, true)));
     }
 
