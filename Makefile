@@ -62,9 +62,9 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not walk and not nightly" --ignore tests/house -n auto --dist worksteal
 
-# They wait for half of their time, so four files go side by side.
+# They wait for a part of their time, so three files go side by side on two cores.
 walks: $(VENV)/.installed
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 4 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 3 --dist loadfile --no-loadscope-reorder
 
 # Tests whose results are printed as one table at the end: the result, the test, and the reason.
 TABLE := $(BIN)/python -m pytest -p tests.results.table

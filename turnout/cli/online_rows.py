@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from features.entity_ids import SEPARATOR, check_entity_id, id_hashes, join_ids
-from features.online.reader import OnlineReader
+from features.online.reader import OnlineReader, OnlineSettings
 from features.online.store_url import parse_store_url
 from features.rows import DecodedRows, ViewRows
 from features.views import View
@@ -44,7 +44,9 @@ async def read_records(url: str, editions: Sequence[tuple[str, str]]) -> list[Vi
 
 async def _read(url: str, keys: Sequence[bytes]) -> list[bytes | None]:
     """Return the values of *keys*, over a connection that is made for them."""
-    reader = OnlineReader(url)
+    # A person waits for this connection, so it has more time than a gateway gives a read.
+    settings = OnlineSettings(connect_timeout_ms=round(READ_S_MAX * 1_000))
+    reader = OnlineReader(url, settings=settings)
     await reader.start()
     try:
         return await reader.mget(keys, READ_S_MAX)
