@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from features.errors import SourceError
-from features.online.reader import OnlineReader
+from features.online.reader import OnlineReader, OnlineSettings
 from features.online.store_users import READER
 from features.source import Source
 from project.definitions import ProjectDefinitions
@@ -152,7 +152,8 @@ async def _try_anonymous(context: CommandContext) -> str:
 
 
 async def _try_store(context: CommandContext) -> str:
-    reader = OnlineReader(context.store_url(READER))
+    settings = OnlineSettings(connect_timeout_ms=round(STORE_READ_S * 1_000))
+    reader = OnlineReader(context.store_url(READER), settings=settings)
     await reader.start()
     try:
         await reader.mget([b"{turnout}:env_check@0000000000000000"], STORE_READ_S)
