@@ -62,9 +62,10 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not walk and not nightly" --ignore tests/house -n auto --dist worksteal
 
-# They wait for a part of their time, so three files go side by side on two cores.
+# They wait for a part of their time, so two files go side by side; with three or four, calls ran into
+# their deadlines on two cores.
 walks: $(VENV)/.installed
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 3 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile --no-loadscope-reorder
 
 # Tests whose results are printed as one table at the end: the result, the test, and the reason.
 TABLE := $(BIN)/python -m pytest -p tests.results.table
