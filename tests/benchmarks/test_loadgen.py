@@ -117,7 +117,9 @@ def test_loadgen_counts_exactly_the_calls_that_the_server_receives(tmp_path: Pat
 
         path = f"unix:{tmp_path}/t"
         other, _ = await servicer.serve(path)
-        report = await load(path, *options, "--rows", "1000", "--inputs", "20")
+        # Half a million rows take a busy machine longer than a call may take by default.
+        large = ("--rows", "1000", "--inputs", "20", "--timeout-ms", "20000")
+        report = await load(path, *options, *large)
         assert (report["statuses"], servicer.rows) == ({"OK": 500}, 500 + 500_000)
         await asyncio.gather(server.stop(0), other.stop(0))
 
