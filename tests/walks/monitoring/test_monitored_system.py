@@ -60,7 +60,7 @@ def test_rows_and_outcomes_are_counted_with_their_coverage(tmp_path: Path) -> No
         ):
             # Rows and an outcome arrive, and windows say the same number of rows.
             ids = await predict(client, 30)
-            await client.report_outcome(ids[0], "churned", 1.0)
+            await client.report_outcome(ids[0], "churned", 1.0, timeout_s=20.0)
             found = await wait_rows(system, 30, 1)
             assert (found["rows"], found["outcomes"]) == (30, 1)
 

@@ -92,9 +92,9 @@ async def _customers(
                     MODEL, keys=key, inputs=[[1, 2, 3]], timeout_s=5.0
                 )
                 if random_source.random() < shares.get(prediction.version, production):
-                    await client.report_outcome(prediction, "bought", 1.0)
+                    await client.report_outcome(prediction, "bought", 1.0, timeout_s=20.0)
                 elif random_source.random() < 0.05:
-                    await client.report_outcome(prediction, "bought", 0.0)
+                    await client.report_outcome(prediction, "bought", 0.0, timeout_s=20.0)
 
         # Poll the rollout while the callers go on; the task group ends when `over` is set.
         for _ in range(CALLERS):
