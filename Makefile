@@ -62,8 +62,7 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not walk and not nightly" --ignore tests/house -n auto --dist worksteal
 
-# They wait for a part of their time, so two files go side by side; with three or four, calls ran into
-# their deadlines on two cores.
+# Two files run side by side. With three or four, calls passed their deadlines on two cores.
 walks: $(VENV)/.installed
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile --no-loadscope-reorder
 

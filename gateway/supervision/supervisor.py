@@ -149,7 +149,7 @@ class Supervisor:
                 await asyncio.sleep(TICK_S)
                 self._check_processes()
         finally:
-            # Nothing may outlive the supervisor, even when the loop above raised, or be started.
+            # No worker may outlive the supervisor, even when the loop above raised, or start now.
             keeping_journal.cancel()
             children, self._children = [*self._children.values(), *self._exiting], {}
             for child in children:
