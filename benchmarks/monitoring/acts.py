@@ -14,18 +14,20 @@ A p99 of n rounds is stated as the largest value, with the confidence 1 - .99^n 
 not above it: 95 % needs 299 rounds.
 """
 
-import argparse
 import asyncio
 import json
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.monitoring.bars import MeasuredBar, MonitoringOptions
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
@@ -45,30 +47,41 @@ DIRECT_POLICY = "ab" * 32
 PAUSED_MODEL = "paused"
 PROCESSES = 3
 """Two workers and the spare."""
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTimes:
-    """What the rounds of one kind took, in seconds."""
+def times_bar(subject: str, seconds: Sequence[float], bar_s: float) -> MeasuredBar:
+    """Return the bar of one kind of round: its longest time must be within *bar_s*."""
+    ordered = sorted(seconds)
+    count = len(ordered)
+    numbers = {
+        "rounds": count,
+        "p50_s": ordered[count // 2],
+        "p90_s": ordered[min(count - 1, int(0.9 * count))],
+        "max_s": ordered[-1],
+        "p99_below_max_confidence": 1 - 0.99**count,
+    }
+    return MeasuredBar(
+        subject=subject,
+        measured=f"{count} rounds: p50 {numbers['p50_s']:.3f} s, p90 {numbers['p90_s']:.3f} s, "
+        f"longest {numbers['max_s']:.3f} s (p99 is at most that with confidence "
+        f"{numbers['p99_below_max_confidence']:.1%})",
+        promised=f"p99 <= {bar_s:g} s",
+        passed=ordered[-1] <= bar_s,
+        numbers=numbers,
+    )
 
-    name: str
-    seconds: tuple[float, ...]
-    bar_s: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the quantiles, the bar, and how far the rounds prove the p99."""
-        ordered = sorted(self.seconds)
-        count = len(ordered)
-        return {
-            "name": self.name,
-            "rounds": count,
-            "p50_s": round(ordered[count // 2], 3),
-            "p90_s": round(ordered[min(count - 1, int(0.9 * count))], 3),
-            "max_s": round(ordered[-1], 3),
-            "bar_s": self.bar_s,
-            "p99_below_max_confidence": round(1 - 0.99**count, 3),
-            "met": ordered[-1] <= self.bar_s,
-        }
+def calls_bar(calls: Counter[str]) -> MeasuredBar:
+    """Return the bar of the callers, which make no second attempt: no call may fail."""
+    failed = {name: count for name, count in calls.items() if name != "answered"}
+    return MeasuredBar(
+        subject="calls meanwhile, without retries",
+        measured=f"{calls['answered']:,} answered, {sum(failed.values())} failed",
+        promised="0 failed",
+        passed=not failed and calls["answered"] > 0,
+        numbers=dict(calls),
+    )
 
 
 class ActsBenchmark:
@@ -81,10 +94,10 @@ class ActsBenchmark:
         self._called: list[str] = []
         """Models that are called."""
 
-    async def run(self, held_rounds: int, moved_rounds: int) -> list[RoundTimes]:
+    async def run(self, held_rounds: int, moved_rounds: int) -> list[MeasuredBar]:
         """Prepare the models, then measure."""
         models = [f"m{number:03}" for number in range(moved_rounds)]
-        for model in models:
+        for model in _shown(models, "models"):
             await self._put_in_production(model, versions=2)
         await self._put_in_production(PAUSED_MODEL, versions=1)
         # Callers call every model while findings act. Workers and spare serve each before that.
@@ -92,10 +105,11 @@ class ActsBenchmark:
             await wait_until_applied(self._cleo, await self._cleo.deployment(model), PROCESSES)
         async with self._callers([*models, PAUSED_MODEL]):
             held = await self._hold(held_rounds)
-            moved = [await self._move(model) for model in models]
+            moved = [await self._move(model) for model in _shown(models, "moved")]
         return [
-            RoundTimes("finding to rollout held", tuple(held), HELD_BAR_S),
-            RoundTimes("finding to traffic moved", tuple(moved), MOVED_BAR_S),
+            times_bar("finding to rollout held", held, HELD_BAR_S),
+            times_bar("finding to traffic moved", moved, MOVED_BAR_S),
+            calls_bar(self.calls),
         ]
 
     async def _put_in_production(self, model: str, versions: int) -> None:
@@ -144,7 +158,7 @@ class ActsBenchmark:
         await asyncio.to_thread(self._system.turnout, *start)
         # Each round has its own text, so that the reason of the hold tells which one it is.
         times = []
-        for number in range(rounds):
+        for number in _shown(range(rounds), "held"):
             text = f"benchmark, round {number}"
             finding = await self._write("hold", PAUSED_MODEL, "", text)
             times.append(await self._acted_s(finding, "hold"))
@@ -207,50 +221,25 @@ class ActsBenchmark:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def main(options: argparse.Namespace) -> int:
-    """Run the benchmark and print what it measured; 1 if a bar was missed.
-
-    options  rounds (0: the default), quick and json; each may be missing.
-    """
-    quick = getattr(options, "quick", False)
-    rounds = getattr(options, "rounds", 0) or 0
-    held_rounds = QUICK_ROUNDS if quick else rounds or HELD_ROUNDS
-    moved_rounds = QUICK_ROUNDS if quick else min(rounds or MOVED_ROUNDS, MOVED_ROUNDS)
+def main(options: MonitoringOptions) -> Sequence[MeasuredBar]:
+    """Run the benchmark; `rounds` is the number of rounds of each kind, at most 100 of `moved`."""
+    rounds = QUICK_ROUNDS if options.quick else options.rounds
     with tempfile.TemporaryDirectory() as folder, turnout_up(Path(folder) / "state") as system:
-        times, calls = asyncio.run(_measure(system, held_rounds, moved_rounds))
-    # A failed call misses the bar too.
-    failed = {name: count for name, count in calls.items() if name != "answered"}
-    rows = [item.to_json() for item in times]
-    met = all(row["met"] for row in rows) and not failed
-    if getattr(options, "json", False):
-        print(json.dumps({"rows": rows, "calls": dict(calls), "met": met}, indent=1))
-        return 0 if met else 1
-    for row in rows:
-        print(
-            f"{row['name']}: {row['rounds']} rounds, p50 {row['p50_s']} s, p90 {row['p90_s']} s, "
-            f"longest {row['max_s']} s (p99 is at most that with confidence "
-            f"{row['p99_below_max_confidence']:.1%}); bar {row['bar_s']:g} s: "
-            f"{'met' if row['met'] else 'MISSED'}"
+        return asyncio.run(
+            _measure(system, rounds or HELD_ROUNDS, min(rounds or MOVED_ROUNDS, MOVED_ROUNDS))
         )
-    print(f"calls: {calls['answered']:,} answered, {sum(failed.values())} failed {failed or ''}")
-    return 0 if met else 1
 
 
 async def _measure(
     system: RunningSystem, held_rounds: int, moved_rounds: int
-) -> tuple[list[RoundTimes], Counter[str]]:
+) -> Sequence[MeasuredBar]:
     async with (
         system.registry_client("ann") as ann,
         system.registry_client("bob") as bob,
         system.registry_client("cleo") as cleo,
     ):
-        benchmark = ActsBenchmark(system, (ann, bob, cleo))
-        return await benchmark.run(held_rounds, moved_rounds), benchmark.calls
+        return await ActsBenchmark(system, (ann, bob, cleo)).run(held_rounds, moved_rounds)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    sys.exit(main(parser.parse_args()))
+def _shown(items: Iterable[Item], what: str) -> Iterable[Item]:
+    return track(items, what, console=Console(stderr=True), transient=True)

@@ -24,9 +24,20 @@ from benchmarks.monitoring.quiet_world import (
 )
 from stats.alarms.change_test import location_scores
 
+LONGER = ("estimates", "fold", "explain", "acts")
+"""Their small versions start systems or fit many models, which takes minutes."""
+
 
 @pytest.mark.walk
-@pytest.mark.parametrize("name", ["quiet", "finds", "day"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quiet",
+        "finds",
+        "day",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in LONGER),
+    ],
+)
 def test_benchmark_of_monitoring_prints_its_bars_and_json(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
