@@ -4,6 +4,7 @@ Both servers are asked. What grpcio does with the malformed stream itself is its
 """
 
 import gzip
+import re
 import shutil
 import subprocess
 import sys
@@ -230,15 +231,32 @@ def test_load_balancers_check_health(server: Server) -> None:
     connection.close()
 
 
+H2SPEC_FAILURES = {
+    "closed: Sends a DATA frame after sending RST_STREAM frame",
+    "closed: Sends a DATA frame",
+    "closed: Sends a HEADERS frame",
+    "Sends PRIORITY frame that depend on itself",
+    "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a "
+    "stream",
+}
+"""Titles of the tests that fail always; ingress/README.md says why."""
+H2SPEC_RACE = (
+    'Sends a DATA frame on the stream that is not in "open" or "half-closed (local)" state'
+)
+"""It fails when the answer, which closes the stream, is sent before the frame is read."""
+
+
 @pytest.mark.nightly
 @NEEDS_NATIVE_INGRESS
 @pytest.mark.parametrize("server", ["native"], indirect=True)
-def test_h2spec_passes_as_many_tests_as_the_page_says(server: Server) -> None:
-    """140 of 145; ingress/README.md names the five others and says why."""
+def test_h2spec_fails_only_where_the_page_says_so(server: Server) -> None:
+    """140 of 145 pass, or 139 when the race is lost."""
     program = shutil.which("h2spec")
     if program is None:
         pytest.skip("h2spec is missing: go install github.com/summerwind/h2spec/cmd/h2spec@latest")
     line = [program, "-h", "127.0.0.1", "-p", str(server.port), "--timeout", "3"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    passed = int(done.stdout.rpartition(" passed")[0].rpartition(" ")[2])
-    assert passed >= 140, done.stdout
+    assert "145 tests, " in done.stdout
+    failures = done.stdout.rpartition("Failures:")[2]
+    failed = set(re.findall(r"^ *\u00d7 \d+: (.+)$", failures, re.MULTILINE))
+    assert failed - {H2SPEC_RACE} == H2SPEC_FAILURES, done.stdout
