@@ -178,7 +178,7 @@ class JournalDamage(_message.Message):
     def __init__(self, segment: _Optional[str] = ..., offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class OutcomeEvent(_message.Message):
-    __slots__ = ("id_digest", "model_hash", "version_digest", "role", "holdout", "predicted_unix_ms", "key_hash", "score", "row", "name", "value", "event_unix_ms", "received_unix_ms", "model", "forged", "prediction_id", "segments")
+    __slots__ = ("id_digest", "model_hash", "version_digest", "role", "holdout", "predicted_unix_ms", "key_hash", "score", "row", "name", "value", "event_unix_ms", "received_unix_ms", "model", "forged", "prediction_id", "segments", "keys")
     ID_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class OutcomeEvent(_message.Message):
     FORGED_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     id_digest: bytes
     model_hash: int
     version_digest: int
@@ -213,7 +214,8 @@ class OutcomeEvent(_message.Message):
     forged: bool
     prediction_id: bytes
     segments: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id_digest: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., predicted_unix_ms: _Optional[int] = ..., key_hash: _Optional[int] = ..., score: _Optional[float] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_unix_ms: _Optional[int] = ..., received_unix_ms: _Optional[int] = ..., model: _Optional[str] = ..., forged: _Optional[bool] = ..., prediction_id: _Optional[bytes] = ..., segments: _Optional[_Iterable[str]] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id_digest: _Optional[bytes] = ..., model_hash: _Optional[int] = ..., version_digest: _Optional[int] = ..., role: _Optional[int] = ..., holdout: _Optional[bool] = ..., predicted_unix_ms: _Optional[int] = ..., key_hash: _Optional[int] = ..., score: _Optional[float] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_unix_ms: _Optional[int] = ..., received_unix_ms: _Optional[int] = ..., model: _Optional[str] = ..., forged: _Optional[bool] = ..., prediction_id: _Optional[bytes] = ..., segments: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DecisionBlock(_message.Message):
     __slots__ = ("model", "version", "version_digest", "day", "rows", "width", "outputs", "entities", "content")
@@ -375,14 +377,16 @@ class OutcomesPart(_message.Message):
     def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class ImportReply(_message.Message):
-    __slots__ = ("known", "rows", "unattributed")
+    __slots__ = ("known", "rows", "unattributed", "waiting")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     UNATTRIBUTED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     known: bool
     rows: int
     unattributed: int
-    def __init__(self, known: _Optional[bool] = ..., rows: _Optional[int] = ..., unattributed: _Optional[int] = ...) -> None: ...
+    waiting: int
+    def __init__(self, known: _Optional[bool] = ..., rows: _Optional[int] = ..., unattributed: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class ForgetReply(_message.Message):
     __slots__ = ("outcomes", "calls", "rows", "files", "unknown_rows")

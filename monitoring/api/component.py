@@ -15,6 +15,7 @@ import grpc
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
+from monitoring.api.entity_outcomes import EntityOutcomes
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.outside_imports import OutsideImports
 from monitoring.api.pages import ListPages
@@ -26,6 +27,7 @@ from monitoring.cohorts.sensitive_attributes import (
     OnlineAttributes,
     OnlineStoreAddress,
 )
+from monitoring.decisions.answered_rows import AnsweredRows
 from monitoring.decisions.day_rows import DayRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.scored_inputs import ScoredRows
@@ -78,6 +80,8 @@ NO_DUCKDB = (
 COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
+ATTRIBUTE_S = 60.0
+"""Time between two pages of outcomes by entity, whose predictions are looked for."""
 DAY_NS = 86_400 * 10**9
 HOUR_S = 3_600
 DAY_HOURS = 24
@@ -170,6 +174,12 @@ class MonitoringComponent:
         self._bins = BinsCache(self._registry, self.store)
         rows = ScoredRows(folder / "decisions", database)
         self._segments = OutcomeSegments(rows, self.store.find_version)
+        self._entity_outcomes = EntityOutcomes(
+            self.store,
+            AnsweredRows(folder / "decisions", database),
+            self._segments,
+            self._reader_policies,
+        )
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
@@ -255,6 +265,7 @@ class MonitoringComponent:
             asyncio.ensure_future(self._every(MINUTES_S, self._write_minutes)),
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
+            asyncio.ensure_future(self._every(ATTRIBUTE_S, self._entity_outcomes.attribute)),
         ]
         self._tasks.append(asyncio.ensure_future(self._apply_policies()))
         await self._watcher.start()
@@ -274,7 +285,7 @@ class MonitoringComponent:
         await self._registry.__aexit__(None, None, None)
         self.store.close()
 
-    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
+    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
         """Do *work* in the thread again and again. What database or disk refuse is tried again."""
         failing = False
         while True:
@@ -290,7 +301,7 @@ class MonitoringComponent:
             except Exception:  # what is done by the clock goes on, and the log says what failed
                 log.exception("monitoring: %s failed and is tried again", work.__name__)
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
+    async def _in_thread(self, work: Callable[[], object]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _write_windows(self) -> None:

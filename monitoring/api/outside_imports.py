@@ -94,13 +94,18 @@ class OutsideImports:
         return await self._run(lambda: self._import_scores(part))
 
     async def import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
-        """Count a part of outcomes. Raises what `import_scores` does."""
+        """Count a part of outcomes. Raises what `import_scores` does.
+
+        Those of a model that is served here wait, as outcomes by entity from callers do.
+        """
+        if await is_served_here(self._registry, part.model):
+            return await self._run(lambda: self._import_for_served(part))
         await self._check_model(part.model)
         return await self._run(lambda: self._import_outcomes(part))
 
     async def _check_model(self, model: str) -> None:
         """Refuse a model that is not written down as one that runs elsewhere."""
-        if fault := await import_fault(self._registry, model):
+        if fault := await scores_fault(self._registry, model):
             raise BadImportError(fault)
 
     def _import_scores(self, part: pb.ScoresPart) -> pb.ImportReply:
@@ -141,8 +146,10 @@ class OutsideImports:
         )
         return pb.ImportReply(rows=len(times))
 
-    def _import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
-        # What the part states.
+    def _checked_outcomes(
+        self, part: pb.OutcomesPart
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the (R,) times, Unix ms, and values of a part. Raises BadImportError."""
         times = _numbers(part.at_unix_ms, "<i8", "times")
         values = _numbers(part.values, "<f8", "values")
         subjects = part.predictions or part.keys
@@ -151,6 +158,38 @@ class OutsideImports:
         _check_keys(part.keys)
         if not np.isfinite(values).all():
             raise BadImportError("a value is NaN or infinite; leave such rows out")
+        return times, values
+
+    def _import_for_served(self, part: pb.OutcomesPart) -> pb.ImportReply:
+        """Store outcomes by key, whose predictions are looked for later."""
+        if part.predictions:
+            raise BadImportError(
+                f"{part.model!r} is served here: an outcome by prediction id is reported to a "
+                "gateway (ReportOutcome, docs/calling.md), and an outcome by key is imported"
+            )
+        times, values = self._checked_outcomes(part)
+        name = self._journal("outcomes", part)
+        if self._is_stored(name, part.number):
+            return pb.ImportReply(known=True, rows=len(times))
+        now_ms = int(self._now_s() * 1e3)
+        events = [
+            pb.OutcomeEvent(
+                model=part.model,
+                keys=[key],
+                name=outcome,
+                value=value,
+                event_unix_ms=at_ms,
+                received_unix_ms=now_ms,
+            )
+            for key, outcome, value, at_ms in zip(
+                part.keys, part.names, values.tolist(), times.tolist(), strict=True
+            )
+        ]
+        self._store.push(pb.CellBatch(journal=name, sequence=part.number, outcomes=events))
+        return pb.ImportReply(rows=len(events), waiting=len(events))
+
+    def _import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
+        times, values = self._checked_outcomes(part)
         name = self._journal("outcomes", part)
         if self._is_stored(name, part.number):
             return pb.ImportReply(known=True, rows=len(times))
@@ -244,18 +283,20 @@ class OutsideImports:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-async def import_fault(registry: RegistryClient, model: str) -> str:
-    """Return why scores and outcomes of a model cannot be imported; empty: they can.
+async def is_served_here(registry: RegistryClient, model: str) -> bool:
+    """Whether a model has versions in this registry. Raises RegistryError."""
+    return model in {item.model for item in await registry.list_models()}
 
-    Raises RegistryError.
-    """
+
+async def scores_fault(registry: RegistryClient, model: str) -> str:
+    """Return why scores of a model cannot be imported; empty: they can. Raises RegistryError."""
     known = [item.model for item in await registry.outside_models()]
     if model in known:
         return ""
-    if model in {item.model for item in await registry.list_models()}:
+    if await is_served_here(registry, model):
         return (
-            f"{model!r} has versions here, and only models elsewhere are imported. Monitoring "
-            "counts what gateways score, and callers report its outcomes (docs/calling.md)"
+            f"{model!r} has versions here, and only scores of models elsewhere are imported. "
+            "Monitoring counts what gateways score; outcomes by key can be imported"
         )
     return (
         f"{model!r} is no model elsewhere; `turnout models add {model} --elsewhere PLACE` "

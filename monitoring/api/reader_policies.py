@@ -45,6 +45,8 @@ class ReaderPolicies:
         self._day = -1
         self._yesterday: Mapping[str, int] = {}
         self._keys: dict[str, int] = {}
+        self.policies: Mapping[str, MonitoringPolicy] = {}
+        """By model, as they were applied last."""
         self.current = DecisionPolicy(sampled_of_65536=override or 0)
         """The decisions that are kept. There are none before the policies were read."""
         self.segments: tuple[pb.ModelSegments, ...] = ()
@@ -80,6 +82,7 @@ class ReaderPolicies:
         today      model -> rows so far.
         """
         # Segments hold whatever the option says of decisions.
+        self.policies = dict(policies)
         found = [segments_to_proto(model, policies[model]) for model in sorted(policies)]
         self.segments = tuple(item for item in found if item.segmentations)
         self._ready.set()

@@ -58,7 +58,11 @@ class PersonRemoval:
             outside = outside_key_hash(person.longest_id) if len(person.ids) == 1 else None
             outcomes = await self._run(
                 lambda: self._store.forget_outcomes(
-                    person.key_hashes, digests, outside, dry_run=request.dry_run
+                    person.key_hashes,
+                    digests,
+                    outside,
+                    person.all_positions(),
+                    dry_run=request.dry_run,
                 )
             )
             files = 0 if request.dry_run else await self._remove(calls)

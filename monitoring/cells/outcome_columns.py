@@ -54,7 +54,7 @@ class OutcomeKind(IntEnum):
     ORPHAN = 6
     """Its id is not of this cluster, or of a version that monitoring has not seen."""
     BY_ENTITY = 7
-    """It has no prediction id. A job attributes it by the decisions."""
+    """It has no prediction id, and no kept answer is about its entities."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,14 @@ class DecisionPerson:
             return {}
         return {place: self.ids[name] for place, name in enumerate(entities) if name in self.ids}
 
+    def all_positions(self) -> dict[str, set[frozenset[tuple[int, str]]]]:
+        """Return model -> the (position, id) pairs in rows of each of its versions."""
+        found = {
+            model: {frozenset((self.positions(model, label) or {}).items()) for label in versions}
+            for model, versions in self.entities.items()
+        }
+        return {model: {pairs for pairs in sets if pairs} for model, sets in found.items()}
+
 
 @dataclass(slots=True)
 class FoundCalls:

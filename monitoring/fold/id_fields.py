@@ -68,6 +68,7 @@ class IdFields:
             model=record.model,
         )
         if not record.prediction_id:
+            event.keys.extend(record.keys)
             return event
         event.id_digest = id_digest(record.prediction_id)
         try:

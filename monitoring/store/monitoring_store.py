@@ -17,7 +17,13 @@ from journal.tail import TailPosition
 from monitoring.cells.cell import cell_from_proto
 from monitoring.cells.version_bins import VersionBins
 from monitoring.errors import SequenceError
-from monitoring.store import call_minutes, cell_rows, outcome_rows, window_counts
+from monitoring.store import (
+    call_minutes,
+    cell_rows,
+    outcome_rows,
+    waiting_outcomes,
+    window_counts,
+)
 from monitoring.store.cell_rows import Retention, StoredCell, add_to_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.outcome_batches import add_outcomes
@@ -36,6 +42,7 @@ from monitoring.store.tables import (
     positions,
     readers,
 )
+from monitoring.store.waiting_outcomes import WaitingOutcome, keep_waiting, must_wait
 from monitoring.store.window_counts import Coverage, WindowBatchRows
 from protos import monitoring_pb2 as pb
 
@@ -122,7 +129,9 @@ class MonitoringStore:
                 )
             # All of it, or nothing.
             add_to_cells(connection, HOUR, counted)
-            add_outcomes(connection, batch.outcomes)
+            waiting = [event for event in batch.outcomes if must_wait(event)]
+            keep_waiting(connection, waiting)
+            add_outcomes(connection, (item for item in batch.outcomes if not must_wait(item)))
             save_damages(connection, batch, self._now_ms())
             if self._on_batch is not None:
                 self._on_batch(connection, batch)
@@ -156,19 +165,58 @@ class MonitoringStore:
         with self._database.read_transaction() as connection:
             return damages_found(connection, since_unix_s * 1_000, until_unix_s * 1_000)
 
+    def version_digests(self, model: str) -> dict[str, int]:
+        """Return version label -> the first 8 bytes of its id, of the saved versions of a model."""
+        with self._database.read_transaction() as connection:
+            return outcome_rows.version_digests(connection, model)
+
+    def due_outcomes(self, now_ms: int, limit: int) -> list[WaitingOutcome]:
+        """Return outcomes of one model whose predictions are to be looked for now."""
+        with self._database.read_transaction() as connection:
+            return waiting_outcomes.due_outcomes(connection, now_ms, limit)
+
+    def waiting_outcomes(self) -> int:
+        """Return how many outcomes without a prediction id wait for their predictions."""
+        with self._database.read_transaction() as connection:
+            return waiting_outcomes.count_waiting(connection)
+
+    def settle_outcomes(
+        self,
+        events: Iterable[pb.OutcomeEvent],
+        settled: Sequence[int],
+        put_off: Sequence[int],
+        due_unix_ms: int,
+    ) -> None:
+        """Count *events* in place of the waiting outcomes with the ids *settled*, all or none.
+
+        Those with the ids *put_off* are looked for again at *due_unix_ms*.
+        """
+        with self._database.write_transaction() as connection:
+            add_outcomes(connection, events)
+            waiting_outcomes.delete_waiting(connection, settled)
+            waiting_outcomes.put_off(connection, put_off, due_unix_ms)
+
     def forget_outcomes(
         self,
         key_hashes: Mapping[str, Collection[int]],
         id_digests: Collection[bytes],
         outside_key_hash: int | None = None,
+        positions: Mapping[str, Collection[frozenset[tuple[int, str]]]] | None = None,
         *,
         dry_run: bool,
     ) -> int:
-        """Delete the outcomes of a person and return how many there are; *dry_run* counts only."""
+        """Delete the outcomes of a person and return how many there are; *dry_run* counts only.
+
+        positions  model -> (position, id) pairs of the person in its rows, for waiting outcomes.
+        """
         with self._database.write_transaction() as connection:
-            return outcome_rows.delete_outcomes(
+            counted = outcome_rows.delete_outcomes(
                 connection, key_hashes, id_digests, outside_key_hash, dry_run=dry_run
             )
+            waiting = waiting_outcomes.delete_of_person(
+                connection, positions or {}, dry_run=dry_run
+            )
+            return counted + waiting
 
     def overwrite_deleted(self) -> bool:
         """Take deleted rows out of the files of the database; False: a reader keeps some of them.

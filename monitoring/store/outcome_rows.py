@@ -50,6 +50,14 @@ def find_version_bins(connection: Connection, digest8: int, model_hash: int) -> 
     return None if content is None else VersionBins.from_proto(pb.VersionBins.FromString(content))
 
 
+def version_digests(connection: Connection, model: str) -> dict[str, int]:
+    """Return version label -> the first 8 bytes of its id, of the versions of a model."""
+    found = connection.execute(
+        select(versions.c.version, versions.c.digest8).where(versions.c.model == model)
+    )
+    return {row.version: int(row.digest8, 16) for row in found}
+
+
 def delete_outcomes(
     connection: Connection,
     key_hashes: Mapping[str, Collection[int]],

@@ -104,6 +104,20 @@ outcomes = Table(
     Index("outcomes_by_time", "predicted_unix_ms"),
 )
 
+entity_outcomes = Table(
+    "entity_outcomes",  # reports without a prediction id, until they are attributed
+    schema,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(128), nullable=False),
+    Column("entity_ids", Text, nullable=False),  # of one row, joined by 0x1f
+    Column("name", String(128), nullable=False),
+    Column("value", Float(53), nullable=False),
+    Column("event_unix_ms", BigInteger, nullable=False),
+    Column("received_unix_ms", BigInteger, nullable=False),
+    Column("due_unix_ms", BigInteger, nullable=False),  # of the next search for its prediction
+    Index("entity_outcomes_by_due", "due_unix_ms"),
+)
+
 decision_blocks = Table(
     "decision_blocks",
     schema,

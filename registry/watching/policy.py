@@ -13,6 +13,7 @@ It is the section [monitoring] of `models/churn.toml`:
     horizon = "30d"                # until the outcome is decided
     grace = "3d"                   # until a decided outcome has arrived
     absent = "negative"            # or "unknown": what no report within both means
+    attribution = "last"           # or "first": the prediction of an outcome reported by entity
     value = -120.0                 # money of one outcome that happens; below 0: a loss
     cost = 4.0                     # money of one act on a score
 
@@ -44,6 +45,7 @@ from typing import Any, Literal
 
 Act = Literal["note", "hold", "rollback", "retrain"]
 Absent = Literal["negative", "unknown"]
+Attribution = Literal["last", "first"]
 
 ACTS: tuple[Act, ...] = ("note", "hold", "rollback", "retrain")
 """What may follow when monitoring opens an incident."""
@@ -90,6 +92,8 @@ class OutcomePolicy:
     horizon: str
     grace: str = "0d"
     absent: Absent = "unknown"
+    attribution: Attribution = "last"
+    """Which prediction an outcome by entity belongs to: the newest or the oldest in the horizon."""
     value: float = 0.0
     cost: float = 0.0
 

@@ -120,6 +120,7 @@ def _outcome(key: str, value: object) -> OutcomePolicy:
         horizon=_duration(f"{key}.horizon", table.get("horizon")),
         grace=_duration(f"{key}.grace", table.get("grace", "0d")),
         absent=table.get("absent", "unknown"),
+        attribution=table.get("attribution", "last"),
         value=_number(f"{key}.value", table.get("value", 0.0)),
         cost=_number(f"{key}.cost", table.get("cost", 0.0), least=0.0),
     )
@@ -127,6 +128,11 @@ def _outcome(key: str, value: object) -> OutcomePolicy:
         raise MonitoringPolicyError(
             f"{key}.absent = {outcome.absent!r}; it is 'negative' (no report means that it did "
             "not happen) or 'unknown'"
+        )
+    if outcome.attribution not in ("last", "first"):
+        raise MonitoringPolicyError(
+            f"{key}.attribution = {outcome.attribution!r}; an outcome by entity belongs to the "
+            "'last' prediction before its event, or to the 'first' within the horizon"
         )
     if not 0 < outcome.horizon_s <= HORIZON_S_MAX:
         raise MonitoringPolicyError(

@@ -34,6 +34,8 @@ class Imported:
     """Rows that were imported before, and changed nothing."""
     unattributed: int = 0
     """Outcomes without a kept score."""
+    waiting: int = 0
+    """Outcomes of a model that is served here: their predictions are looked for."""
 
 
 def scores_parts(model: str, rows: Sequence[ScoreRow]) -> list[pb.ScoresPart]:
@@ -129,6 +131,7 @@ async def _send(
             done.rows += reply.rows
             done.known_rows += reply.rows if reply.known else 0
             done.unattributed += reply.unattributed
+            done.waiting += reply.waiting
     return done
 
 

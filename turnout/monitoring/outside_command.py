@@ -1,4 +1,4 @@
-"""`turnout models import-scores | import-outcomes`: models that other systems serve."""
+"""`turnout models import-scores | import-outcomes`: scores and outcomes that come as files."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Addre
 
     context: CommandContext = ctx.obj
     rows = read_score_rows(file)
-    asyncio.run(_check_model(context, model))
+    asyncio.run(_check_scores(context, model))
     done = send_parts(context, monitoring, scores_parts(model, rows))
     newest_ms = max(row.at_ms for row in rows)
     asyncio.run(_note_in_history(context, model, done, newest_ms))
@@ -47,27 +47,48 @@ def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Addre
 
 
 def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Address = "") -> None:
-    """Count outcomes of a model elsewhere: columns key or prediction, time, name, value.
+    """Count outcomes: columns key (or prediction, of a model elsewhere), time, name, value.
 
-    An outcome by key belongs to the newest imported score of the key at or before its time.
+    Of a model elsewhere, an outcome by key belongs to the newest imported score of the key at or
+    before its time. Of a model that is served here, it belongs to the newest prediction about the
+    key within the horizon of its policy, which monitoring looks for some minutes later.
     """
     from turnout.monitoring.import_files import read_outcome_rows
     from turnout.monitoring.import_parts import outcomes_parts, send_parts
 
     context: CommandContext = ctx.obj
     rows = read_outcome_rows(file)
-    asyncio.run(_check_model(context, model))
+    asyncio.run(_check_outcomes(context, model, by_prediction=any(row.prediction for row in rows)))
     done = send_parts(context, monitoring, outcomes_parts(model, rows))
     _show(context, done)
 
 
-async def _check_model(context: CommandContext, model: str) -> None:
+async def _check_scores(context: CommandContext, model: str) -> None:
     """Raise OperatorError for a model that is not elsewhere, before anything is sent."""
-    from monitoring.api.outside_imports import import_fault
+    from monitoring.api.outside_imports import scores_fault
 
     async with open_registry(context) as client:
-        if fault := await import_fault(client, model):
+        if fault := await scores_fault(client, model):
             raise OperatorError(f"nothing was imported: {fault}")
+
+
+async def _check_outcomes(context: CommandContext, model: str, *, by_prediction: bool) -> None:
+    """Raise OperatorError for a model that is not known, before anything is sent.
+
+    by_prediction  a row names a prediction, which only models elsewhere have.
+    """
+    from monitoring.api.outside_imports import is_served_here
+
+    async with open_registry(context) as client:
+        served = await is_served_here(client, model)
+    if not served:
+        await _check_scores(context, model)
+    elif by_prediction:
+        raise OperatorError(
+            f"nothing was imported: {model!r} is served here. Report outcomes by prediction id to "
+            "a gateway (`turnout outcome`, or ReportOutcome in docs/calling.md), and import those "
+            "by key"
+        )
 
 
 def _show(context: CommandContext, done: "Imported") -> None:
@@ -76,12 +97,18 @@ def _show(context: CommandContext, done: "Imported") -> None:
         "rows": f"{done.rows:,}",
         "imported before": f"{done.known_rows:,}",
         "without a score": f"{done.unattributed:,}",
+        "looked for": f"{done.waiting:,}",
     }
     screen.result(asdict(done), named_values(values))
     if done.unattributed:
         screen.hint(
             "Outcomes without a kept score are counted and belong to no version: import the "
             "scores first, and keep decisions of the model (docs/monitoring.md)."
+        )
+    elif done.waiting:
+        screen.hint(
+            "Monitoring looks for their predictions in some ten minutes; those without one are "
+            "counted a day later as `by entity` in `turnout monitor figures`."
         )
     else:
         screen.hint("Next: turnout monitor status")

@@ -193,7 +193,10 @@ def test_scores_that_are_no_probabilities_have_bins_of_their_first_import(
 
 BAD_PARTS: list[tuple[dict[str, object], str]] = [
     ({"model": "churn"}, "'churn' is no model elsewhere.*Known are: nps"),
-    ({"model": "bought"}, "'bought' has versions here, and only models elsewhere are imported"),
+    (
+        {"model": "bought"},
+        "'bought' has versions here, and only scores of models elsewhere are imported",
+    ),
     ({"version": "a b/c"}, "version 'a b/c' is no version; it has 1 to 64 letters"),
     ({"scores": np.array([0.5, np.nan], "<f4").tobytes()}, "NaN or infinite"),
     ({"at_unix_ms": np.array([AT_MS, NOW_MS + DAY_MS], "<i8").tobytes()}, "in the future"),
@@ -230,6 +233,24 @@ def test_bad_outcomes_are_refused(imported: Imported) -> None:
     part.number = 3
     with pytest.raises(SequenceError, match="part 3 does not follow part 0"):
         imported.take(part)
+
+
+def test_outcomes_of_a_model_that_is_served_here_wait_for_their_predictions(
+    imported: Imported,
+) -> None:
+    """Once, by key only; those of a model that nothing is known of are refused."""
+    rows = [outcome("C1", 1, 2), outcome("C2", 0, 3)]
+    for known in (False, True):
+        (reply,) = imported.take(*outcomes_parts("bought", rows))
+        assert (reply.rows, reply.known, reply.unattributed) == (2, known, 0)
+        assert imported.store.waiting_outcomes() == 2
+    waiting = imported.store.due_outcomes(NOW_MS + DAY_MS, 10)
+    assert [(item.keys, item.value) for item in waiting] == [(("C1",), 1.0), (("C2",), 0.0)]
+    with pytest.raises(BadImportError, match="'bought' is served here: an outcome by prediction"):
+        imported.take(*outcomes_parts("bought", [outcome("", 1, 2, "p1")]))
+    with pytest.raises(BadImportError, match="'churn' is no model elsewhere"):
+        imported.take(*outcomes_parts("churn", rows))
+    assert imported.store.waiting_outcomes() == 2
 
 
 @pytest.mark.walk

@@ -1,0 +1,148 @@
+"""Attributes outcomes that were reported by entity and time: each gets the prediction it is about.
+
+An outcome belongs to a kept answer of its model about the same entities, at most the horizon of the
+outcome before the event: to the newest, or to the oldest where the policy says
+`attribution = "first"`. From then on it counts as if its id had been reported. What has no answer a
+day after its report is counted as an outcome that belongs to no prediction.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from journal.prediction_id import hash_model_name
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.reader_policies import ReaderPolicies
+from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
+from monitoring.cells.segments import SegmentRules
+from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows
+from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.waiting_outcomes import WaitingOutcome
+from protos import monitoring_pb2 as pb
+from registry.watching.policy import MonitoringPolicy
+from stats.accuracy.attribution import attribute_outcomes
+
+PAGE = 5_000
+"""Outcomes of one model that are attributed at once."""
+AGAIN_MS = 6 * 3_600_000
+"""Time until the next search for an answer that was not found."""
+GIVEN_UP_MS = DAY_MS
+"""After so long the readers of all gateways have pushed, or their rows are lost."""
+
+
+class EntityOutcomes:
+    """Works off the outcomes that wait in the store.
+
+    rows      the kept answers.
+    segments  gives outcomes the segments of their predictions.
+    policies  say how long before its event an answer may be.
+    now_s     clock, Unix seconds.
+    """
+
+    def __init__(
+        self,
+        store: MonitoringStore,
+        rows: AnsweredRows,
+        segments: OutcomeSegments,
+        policies: ReaderPolicies,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._rows = rows
+        self._segments = segments
+        self._policies = policies
+        self._now_s = now_s
+
+    def attribute(self) -> int:
+        """Look for the answers of one page of outcomes; return how many outcomes there were.
+
+        Raises MonitoringStoreError and UnreadableDecisionsError; then all of them wait on.
+        """
+        now_ms = int(self._now_s() * 1e3)
+        due = self._store.due_outcomes(now_ms, PAGE)
+        if not due:
+            return 0
+        # Find the answers, and leave out versions of which nothing is known.
+        model = due[0].model
+        answers = self._answers(model, due)
+        digests = self._store.version_digests(model)
+        found = {
+            item.id: _event(item, answer, digests[answer.version])
+            for item, answer in answers
+            if answer.version in digests
+        }
+        given_up = [
+            item
+            for item in due
+            if item.id not in found and now_ms >= item.received_unix_ms + GIVEN_UP_MS
+        ]
+        batch = pb.CellBatch(outcomes=found.values())
+        self._segments.fill(batch, SegmentRules(self._policies.segments))
+        settled = [*found, *(item.id for item in given_up)]
+        self._store.settle_outcomes(
+            [*batch.outcomes, *(item.to_event() for item in given_up)],
+            settled,
+            put_off=[item.id for item in due if item.id not in set(settled)],
+            due_unix_ms=now_ms + AGAIN_MS,
+        )
+        return len(due)
+
+    def _answers(
+        self, model: str, due: Sequence[WaitingOutcome]
+    ) -> Iterable[tuple[WaitingOutcome, AnsweredRow]]:
+        """Yield each outcome that has an answer, with it."""
+        policy = self._policies.policies.get(model) or MonitoringPolicy()
+        by_name: dict[str, list[WaitingOutcome]] = defaultdict(list)
+        for item in due:
+            by_name[item.name].append(item)
+        for name, items in by_name.items():
+            # An outcome without a policy may be about any answer that is kept.
+            outcome = policy.outcomes.get(name)
+            window_ms = self._policies.current.days * DAY_MS
+            if outcome is not None:
+                window_ms = outcome.horizon_s * 1_000
+            events = [item.event_unix_ms for item in items]
+            answers = self._rows.of_entities(
+                model,
+                {item.keys for item in items},
+                (min(events) - window_ms) // DAY_MS,
+                (max(events) + SKEW_MS) // DAY_MS,
+            )
+            entities = {keys: number for number, keys in enumerate({item.keys for item in items})}
+            chosen = attribute_outcomes(
+                np.array([entities[answer.keys] for answer in answers], dtype=np.int64),
+                np.array([answer.at_ms for answer in answers], dtype=np.int64),
+                np.array([entities[item.keys] for item in items], dtype=np.int64),
+                # Clocks of callers and gateways differ a little.
+                np.array(events, dtype=np.int64) + SKEW_MS,
+                window_ms=window_ms + SKEW_MS,
+                rule="last" if outcome is None else outcome.attribution,
+            )
+            for item, position in zip(items, chosen.tolist(), strict=True):
+                if position >= 0:
+                    yield item, answers[position]
+
+
+def _event(item: WaitingOutcome, answer: AnsweredRow, digest8: int) -> pb.OutcomeEvent:
+    """Return an outcome as if the id of its prediction had been reported."""
+    event = pb.OutcomeEvent(
+        id_digest=id_digest(answer.prediction_id),
+        model_hash=hash_model_name(item.model),
+        version_digest=digest8,
+        role=answer.role,
+        holdout=answer.holdout,
+        predicted_unix_ms=answer.at_ms,
+        key_hash=answer.key_hash,
+        row=answer.row,
+        name=item.name,
+        value=item.value,
+        event_unix_ms=item.event_unix_ms,
+        received_unix_ms=item.received_unix_ms,
+        prediction_id=answer.prediction_id,
+    )
+    # As the id does, it carries the score of the first row.
+    if answer.row == 0:
+        event.score = answer.score
+    return event

@@ -1,0 +1,145 @@
+"""Reported outcomes without a prediction id, from their report until their prediction is found.
+
+They have entity ids, so a person's removal deletes them (monitoring/api/removal.py).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from features.entity_ids import SEPARATOR
+from monitoring.cells.outcome_columns import OutcomeKind, refuse_outcome
+from monitoring.store.outcome_rows import IN_MAX, batched
+from monitoring.store.tables import entity_outcomes
+from protos import monitoring_pb2 as pb
+
+KEY_SEPARATOR = SEPARATOR.decode()
+"""Between the ids of one row. No entity id has it."""
+ARRIVAL_MS = 600_000
+"""A report waits so long before the first search, until the readers of all gateways have pushed the
+decisions of this minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingOutcome:
+    """A report that names a model, the entity ids of one row, and when the event was."""
+
+    id: int
+    model: str
+    keys: tuple[str, ...]
+    name: str
+    value: float
+    event_unix_ms: int
+    received_unix_ms: int
+
+    def to_event(self) -> pb.OutcomeEvent:
+        """Return the report without its keys: it counts as one that belongs to no prediction."""
+        return pb.OutcomeEvent(
+            name=self.name,
+            value=self.value,
+            event_unix_ms=self.event_unix_ms,
+            received_unix_ms=self.received_unix_ms,
+            model=self.model,
+        )
+
+
+def must_wait(event: pb.OutcomeEvent) -> bool:
+    """Whether the prediction of a report has to be looked for by its keys."""
+    return bool(event.keys) and refuse_outcome(event) is OutcomeKind.BY_ENTITY
+
+
+def keep_waiting(connection: Connection, events: Iterable[pb.OutcomeEvent]) -> None:
+    """Store reports for which `must_wait` is true."""
+    rows = [
+        {
+            "model": event.model,
+            "entity_ids": KEY_SEPARATOR.join(event.keys),
+            "name": event.name,
+            "value": event.value,
+            "event_unix_ms": event.event_unix_ms,
+            "received_unix_ms": event.received_unix_ms,
+            "due_unix_ms": event.received_unix_ms + ARRIVAL_MS,
+        }
+        for event in events
+    ]
+    if rows:
+        connection.execute(insert(entity_outcomes), rows)
+
+
+def due_outcomes(connection: Connection, now_ms: int, limit: int) -> list[WaitingOutcome]:
+    """Return reports of one model whose search is due, those that wait longest first."""
+    is_due = entity_outcomes.c.due_unix_ms <= now_ms
+    order = entity_outcomes.c.due_unix_ms, entity_outcomes.c.id
+    model = connection.execute(
+        select(entity_outcomes.c.model).where(is_due).order_by(*order).limit(1)
+    ).scalar_one_or_none()
+    if model is None:
+        return []
+    found = connection.execute(
+        select(entity_outcomes)
+        .where(is_due, entity_outcomes.c.model == model)
+        .order_by(*order)
+        .limit(limit)
+    )
+    return [_waiting(row) for row in found]
+
+
+def count_waiting(connection: Connection) -> int:
+    """Return how many reports wait."""
+    return int(connection.execute(select(func.count()).select_from(entity_outcomes)).scalar_one())
+
+
+def put_off(connection: Connection, ids: Sequence[int], due_unix_ms: int) -> None:
+    """Look for the predictions of these reports again at *due_unix_ms*."""
+    for part in batched(ids, IN_MAX):
+        where = entity_outcomes.c.id.in_(part)
+        connection.execute(update(entity_outcomes).where(where).values(due_unix_ms=due_unix_ms))
+
+
+def delete_waiting(connection: Connection, ids: Sequence[int]) -> None:
+    """Delete reports that do not wait any more."""
+    for part in batched(ids, IN_MAX):
+        connection.execute(delete(entity_outcomes).where(entity_outcomes.c.id.in_(part)))
+
+
+def delete_of_person(
+    connection: Connection,
+    positions: Mapping[str, Collection[frozenset[tuple[int, str]]]],
+    *,
+    dry_run: bool,
+) -> int:
+    """Delete the waiting reports of a person; return how many there are.
+
+    positions  model -> for each order of its entities, the (position, id) pairs of the person.
+    """
+    models = sorted(positions)
+    found = connection.execute(
+        select(entity_outcomes.c.id, entity_outcomes.c.model, entity_outcomes.c.entity_ids).where(
+            entity_outcomes.c.model.in_(models)
+        )
+    )
+    ids = [
+        row.id
+        for row in found
+        if any(
+            pairs <= set(enumerate(row.entity_ids.split(KEY_SEPARATOR)))
+            for pairs in positions[row.model]
+        )
+    ]
+    if not dry_run:
+        delete_waiting(connection, ids)
+    return len(ids)
+
+
+def _waiting(row: Any) -> WaitingOutcome:  # noqa: ANN401  a row of SQLAlchemy
+    return WaitingOutcome(
+        id=row.id,
+        model=row.model,
+        keys=tuple(row.entity_ids.split(KEY_SEPARATOR)),
+        name=row.name,
+        value=row.value,
+        event_unix_ms=row.event_unix_ms,
+        received_unix_ms=row.received_unix_ms,
+    )

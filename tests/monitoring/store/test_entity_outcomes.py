@@ -1,0 +1,244 @@
+"""Outcomes by entity and time get the prediction that they are about, each once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitoring.api.decision_policy import day_of_id
+from monitoring.api.entity_outcomes import AGAIN_MS, GIVEN_UP_MS, PAGE, EntityOutcomes
+from monitoring.api.outcome_segments import OutcomeSegments
+from monitoring.api.reader_policies import ReaderPolicies
+from monitoring.cells.cell import CellCounts
+from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
+from monitoring.cells.outcome_columns import OutcomeKind, id_digest
+from monitoring.decisions.answered_rows import AnsweredRows
+from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.person_rows import DecisionPerson
+from monitoring.decisions.scored_inputs import ScoredRows
+from monitoring.errors import UnreadableDecisionsError
+from monitoring.store.cell_rows import sum_of_cells
+from monitoring.store.database import MonitoringDatabase
+from monitoring.store.monitoring_store import MonitoringStore
+from monitoring.store.waiting_outcomes import ARRIVAL_MS
+from protos import monitoring_pb2 as pb
+from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
+from stats.score_grid import bins_by_edges, score_grid_edges
+from tests.monitoring.served import AT_NS, churn_bins, served_batch
+
+AT_MS = AT_NS // 10**6
+DAY_MS = 86_400_000
+NAME = pb.JournalName(gateway="gateway-1")
+CHURNED = OutcomePolicy(positive_when=">= 1", horizon="30d")
+SHADOW = UNSEEN_SHADOW
+
+
+class Reported:
+    """Monitoring to which predictions and outcomes by entity are pushed."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.database = MonitoringDatabase(url)
+        self.folder = folder / "decisions"
+        self.decisions = DecisionStore(self.folder, self.database, day_of_id)
+        self.store = MonitoringStore(self.database, lambda: 0, self.decisions.add_batch)
+        self.store.save_version(churn_bins())
+        self.policies = ReaderPolicies()
+        self.apply()
+        segments = OutcomeSegments(ScoredRows(self.folder, self.database), self.store.find_version)
+        rows = AnsweredRows(self.folder, self.database)
+        self.now_ms = AT_MS + 90 * DAY_MS
+        self.job = EntityOutcomes(
+            self.store, rows, segments, self.policies, lambda: self.now_ms / 1e3
+        )
+        self._sequence = 0
+
+    def apply(self, policy: MonitoringPolicy | None = None) -> None:
+        """Apply a policy of churn."""
+        policy = policy or MonitoringPolicy(outcomes={"churned": CHURNED})
+        self.policies.apply({"churn": policy}, 0, {}, {})
+
+    def push(self, served: ServedBatch | None = None, *events: pb.OutcomeEvent) -> None:
+        """Push rows and outcomes, as a reader does."""
+        self._sequence += 1
+        batch = pb.CellBatch(journal=NAME, sequence=self._sequence, outcomes=events)
+        for joined in join_batches([] if served is None else [served]):
+            holdout = np.zeros(len(joined.role), dtype=np.bool_)
+            batch.decisions.extend(sample_decisions(joined, holdout, SAMPLE_ALL))
+        self.store.push(batch)
+
+    def counts(self, segment: str = "", version: str = "7") -> CellCounts:
+        """Return the sum of the cells of a version."""
+        return sum_of_cells(self.store.read_cells(0, 10**9, version=version, segment=segment))
+
+    def kinds(self, version: str = "7") -> dict[OutcomeKind, int]:
+        """Return what became of the reports."""
+        found = self.counts(version=version).counts("outcome:churned:events", len(OutcomeKind))
+        return {kind: int(found[kind]) for kind in OutcomeKind if found[kind]}
+
+    def counted_of(self, served: ServedBatch) -> list[tuple[int, int]]:
+        """Return (call, row) of each prediction of a batch that has an outcome."""
+        ids = [served.prediction_ids[start : start + 64] for start in range(0, 64 * 9, 64)]
+        numbers = {id_digest(item): number for number, item in enumerate(ids) if item}
+        with self.database.read_transaction() as connection:
+            rows = connection.exec_driver_sql("SELECT id_digest, row FROM outcomes").all()
+        found = [(numbers.get(bytes(digest), -1), row) for digest, row in rows]
+        return sorted(item for item in found if item[0] >= 0)
+
+
+@pytest.fixture
+def reported(tmp_path: Path, database_url: str) -> Iterator[Reported]:
+    """Return an empty monitoring with either database."""
+    opened = Reported(tmp_path, database_url)
+    yield opened
+    opened.store.close()
+
+
+def calls(*entities: str, day: int = 0, first: int = 0, role: int = 1) -> ServedBatch:
+    """Return calls of one row, each about one entity."""
+    batch = served_batch(
+        np.random.default_rng(first + 1),
+        len(entities),
+        rows_max=1,
+        first=first,
+        at_ns=AT_NS + day * DAY_MS * 10**6,
+        role=role,
+    )
+    del batch.entity_ids[:]
+    batch.entity_ids.extend(entities)
+    return batch
+
+
+def outcome(entity: str, day: float, value: float = 1.0) -> pb.OutcomeEvent:
+    """Return a report about an entity as a reader pushes it, *day* days after the first call."""
+    at_ms = AT_MS + round(day * DAY_MS)
+    return pb.OutcomeEvent(
+        model="churn",
+        keys=[entity],
+        name="churned",
+        value=value,
+        event_unix_ms=at_ms,
+        received_unix_ms=at_ms + 1_000,
+    )
+
+
+@pytest.mark.parametrize("kept", ["block", "file"])
+@pytest.mark.parametrize(("rule", "expected"), [("last", 1), ("first", 0)])
+def test_outcome_belongs_to_the_answer_that_the_policy_names(
+    reported: Reported, kept: str, rule: str, expected: int
+) -> None:
+    """The newest before the event, or the oldest in the horizon; shadows answered nobody."""
+    policy = OutcomePolicy(positive_when=">= 1", horizon="30d", attribution=rule)  # type: ignore[arg-type]
+    reported.apply(MonitoringPolicy(outcomes={"churned": policy}))
+    batches = [calls("S1", "S2", day=day, first=10 * day) for day in (0, 9, 12)]
+    for batch in batches:
+        reported.push(batch)
+    reported.push(calls("S1", day=11, first=900, role=SHADOW))
+    if kept == "file":
+        reported.decisions.compact()
+    reported.push(None, outcome("S1", 11.5))
+    assert reported.kinds() == {}
+    assert reported.store.waiting_outcomes() == 1
+    assert reported.job.attribute() == 1
+    assert [reported.counted_of(batch) for batch in batches[:2]] == (
+        [[], [(0, 0)]] if expected else [[(0, 0)], []]
+    )
+    assert reported.kinds() == {OutcomeKind.COUNTED: 1}
+    assert reported.store.waiting_outcomes() == 0
+    assert reported.job.attribute() == 0
+
+
+def test_outcome_counts_by_the_score_and_segments_of_its_prediction(reported: Reported) -> None:
+    """As if its prediction id had been reported; so another value is a correction."""
+    segment = Segmentation(feature="f1", ranges={"low": (-9.0, 1.0)})
+    policy = MonitoringPolicy(outcomes={"churned": CHURNED}, segments={"usage": segment})
+    reported.apply(policy)
+    batch = calls("S1", "S2")
+    batch.vectors = np.array([(0, 0, 0), (0, 3, 0)], "<f4").tobytes()
+    batch.scores = np.array([0.125, 0.875], "<f4").tobytes()
+    reported.push(batch, outcome("S1", 2), outcome("S2", 2), outcome("S2", 3, 0.0))
+    reported.job.attribute()
+    positive = reported.counts().counts("outcome:churned:positive")
+    expected = bins_by_edges(np.array([0.125], np.float32), score_grid_edges())
+    assert np.flatnonzero(positive).tolist() == expected.tolist()
+    assert reported.counts("usage=low").counts("outcome:churned:positive").sum() == 1
+    assert reported.counts("usage=other").counts("outcome:churned:negative").sum() == 1
+    assert reported.kinds() == {OutcomeKind.COUNTED: 2, OutcomeKind.CORRECTED: 1}
+
+
+def test_outcome_without_an_answer_waits_a_day_and_belongs_to_none(reported: Reported) -> None:
+    """Outside the horizon, before the answer, and of another entity; a late answer is found."""
+    reported.now_ms = AT_MS + 100 * DAY_MS
+    events = [outcome("S1", 31), outcome("S2", -1), outcome("S3", 2), outcome("S4", 2)]
+    for event in events:
+        event.received_unix_ms = reported.now_ms
+    reported.push(calls("S1", "S2"), *events)
+    # The decisions of other gateways may not be there yet.
+    assert reported.job.attribute() == 0
+    reported.now_ms += ARRIVAL_MS
+    assert reported.job.attribute() == 4
+    assert (reported.kinds(), reported.store.waiting_outcomes()) == ({}, 4)
+    assert reported.job.attribute() == 0
+    reported.push(calls("S4", first=50))
+    reported.now_ms += AGAIN_MS
+    assert reported.job.attribute() == 4
+    assert reported.kinds() == {OutcomeKind.COUNTED: 1}
+    # A day after the report the other three belong to no prediction.
+    reported.now_ms += GIVEN_UP_MS
+    assert reported.job.attribute() == 3
+    assert reported.kinds(version="") == {OutcomeKind.BY_ENTITY: 3}
+    assert reported.store.waiting_outcomes() == 0
+
+
+def test_outcome_of_an_unseen_name_may_be_about_any_kept_answer(reported: Reported) -> None:
+    """Without a policy there is no horizon."""
+    event = outcome("S1", 80)
+    event.name = "complained"
+    reported.push(calls("S1"), event)
+    reported.job.attribute()
+    assert reported.counts().counts("outcome:complained:positive").sum() == 1
+
+
+def test_all_wait_on_while_a_file_cannot_be_read(reported: Reported) -> None:
+    """What was found is counted with what was not, or nothing is."""
+    reported.push(calls("S1"), outcome("S1", 2))
+    reported.decisions.compact()
+    (path,) = reported.folder.rglob("*.parquet")
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    with pytest.raises(UnreadableDecisionsError, match="cannot be read"):
+        reported.job.attribute()
+    assert (reported.kinds(), reported.store.waiting_outcomes()) == ({}, 1)
+    path.write_bytes(content)
+    reported.job.attribute()
+    assert reported.kinds() == {OutcomeKind.COUNTED: 1}
+
+
+def test_more_outcomes_than_a_page_are_attributed_page_by_page(reported: Reported) -> None:
+    """Each once, whatever the order in which they came."""
+    entities = [f"S{number}" for number in range(PAGE + 7)]
+    reported.push(calls(*entities), *(outcome(entity, 1) for entity in entities))
+    assert [reported.job.attribute() for _ in range(3)] == [PAGE, 7, 0]
+    assert reported.kinds() == {OutcomeKind.COUNTED: PAGE + 7}
+
+
+def test_a_report_that_can_never_count_does_not_wait(reported: Reported) -> None:
+    """NaN is no value, and a report without keys, as old readers push it, cannot be attributed."""
+    without_keys, no_number = outcome("S1", 1), outcome("S1", 1, float("nan"))
+    del without_keys.keys[:]
+    reported.push(calls("S1"), without_keys, no_number)
+    assert reported.store.waiting_outcomes() == 0
+    assert reported.kinds(version="") == {OutcomeKind.BY_ENTITY: 1, OutcomeKind.NO_NUMBER: 1}
+
+
+def test_removal_of_a_person_takes_waiting_outcomes(reported: Reported) -> None:
+    """Those of the person's entity only, whatever other entities the row has."""
+    person = DecisionPerson({"customer": "S1"}, {"churn": {"7": ("offer", "customer")}}, {})
+    events = [outcome("S1", 1), outcome("S1", 1), outcome("S2", 1)]
+    for event, keys in zip(events, (("O1", "S1"), ("S1", "S2"), ("O1", "S2")), strict=True):
+        event.keys[:] = keys
+    reported.push(None, *events)
+    for dry_run, left in ((True, 3), (False, 2), (False, 2)):
+        reported.store.forget_outcomes({}, [], None, person.all_positions(), dry_run=dry_run)
+        assert reported.store.waiting_outcomes() == left
