@@ -29,12 +29,12 @@ from benchmarks.daily.day_versions import (
     day_versions,
 )
 from journal.prediction_id import hash_model_name
-from monitoring.api.component import day_looks
+from monitoring.api.component import COMPACT_ALL, day_looks
 from monitoring.api.decision_policy import day_of_id
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.decisions.day_rows import DayRows
-from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.decision_store import SMALLEST_SIZE_ROWS, DecisionStore
 from monitoring.looks.uplift_look import ConfiguredHoldout
 from monitoring.store.cell_rows import Retention
 from monitoring.store.database import MonitoringDatabase
@@ -88,7 +88,8 @@ class WorkOfDay:
                 with self._measured(PUSH):
                     self._store.push(batch)
             with self._measured(COMPACT):
-                self._decisions.compact()
+                everything = turn % COMPACT_ALL == COMPACT_ALL - 1
+                self._decisions.compact(rows_min=1 if everything else SMALLEST_SIZE_ROWS)
 
     def look(self) -> None:
         """Look at the day, with every look that the component has."""

@@ -29,7 +29,7 @@ from monitoring.cohorts.sensitive_attributes import (
 )
 from monitoring.decisions.answered_rows import AnsweredRows
 from monitoring.decisions.day_rows import DayRows
-from monitoring.decisions.decision_store import DecisionStore
+from monitoring.decisions.decision_store import SMALLEST_SIZE_ROWS, DecisionStore
 from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.errors import MonitoringError, MonitoringStoreError
 from monitoring.incidents.other_changes import OtherChanges
@@ -77,6 +77,8 @@ NO_DUCKDB = (
     "DuckDB is not installed, so decisions stay in the database for 3 days and no Parquet is "
     "written; install turnout[training] beside turnout[control]"
 )
+COMPACT_ALL = 12
+"""Every so many turns, which is once an hour, a model's few rows become a file, too."""
 COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
@@ -183,6 +185,7 @@ class MonitoringComponent:
         # One thread: the database takes one writer at a time, and rollouts keep the processor.
         self._thread = ThreadPoolExecutor(1, "monitoring")
         self._windows: list[WindowBatchRows] = []
+        self._compactions = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def _watcher_of(
@@ -320,7 +323,9 @@ class MonitoringComponent:
         if self._decisions_problem:
             self.decisions.delete_blocks_before(day - BLOCK_DAYS)
         else:
-            self.decisions.compact()
+            self._compactions += 1
+            everything = self._compactions % COMPACT_ALL == 0
+            self.decisions.compact(rows_min=1 if everything else SMALLEST_SIZE_ROWS)
         self.decisions.delete_before(day - self._reader_policies.current.days)
 
     async def _apply_policies(self) -> None:

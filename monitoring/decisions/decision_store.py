@@ -103,27 +103,32 @@ class DecisionStore:
             ]
             return int(sum(counts))
 
-    def compact(self) -> int:
+    def compact(self, *, rows_min: int = 1) -> int:
         """Write the waiting blocks to files, and merge many files of a day; return the rows.
+
+        rows_min  a model and day with fewer waiting rows waits on, because every file costs some
+                  milliseconds, however few rows it has.
 
         Raises UnreadableDecisionsError; then each row is where it was.
         """
         written = 0
         with ExitStack() as stack:
             writer = None
-            while (found := self._oldest_block()) is not None:
+            while (found := self._waiting_longest(rows_min)) is not None:
                 writer = writer or stack.enter_context(open_writer())
                 written += self._write_file(writer, *found)
             if writer is not None:
                 self._merge(writer)
         return written
 
-    def _oldest_block(self) -> tuple[str, int] | None:
-        """Return the model and day of the oldest block that waits; None: none does."""
+    def _waiting_longest(self, rows_min: int) -> tuple[str, int] | None:
+        """Return the model and day that wait longest with *rows_min* rows or more; None: none."""
         with self._database.read_transaction() as connection:
             found = connection.execute(
                 select(decision_blocks.c.model, decision_blocks.c.day)
-                .order_by(decision_blocks.c.id)
+                .group_by(decision_blocks.c.model, decision_blocks.c.day)
+                .having(func.sum(decision_blocks.c.rows) >= rows_min)
+                .order_by(func.min(decision_blocks.c.id))
                 .limit(1)
             ).first()
         return None if found is None else (found.model, found.day)

@@ -127,6 +127,20 @@ def test_files_of_one_size_are_merged(stores: Stores, monkeypatch: pytest.Monkey
     check_found(stores, batches[3])
 
 
+def test_few_rows_of_a_day_wait_for_more(stores: Stores) -> None:
+    """A file is written for as many rows as are asked for, and for the rest when all is asked."""
+    rng = np.random.default_rng(7)
+    few = served_batch(rng, 3, rows_max=1)
+    many = served_batch(rng, 5, rows_max=1, first=3, at_ns=AT_NS + 24 * HOUR_NS)
+    stores.push(few, many)
+    assert stores.decisions.compact(rows_min=4) == 5
+    assert stores.decisions.compact(rows_min=4) == 0
+    for batch in (few, many):
+        check_found(stores, batch)
+    assert stores.decisions.compact() == 3
+    check_found(stores, few)
+
+
 def test_shadow_is_found_beside_the_answer(stores: Stores) -> None:
     """It has the prediction id of the answer that it shadows."""
     batch = served_batch(np.random.default_rng(1), 1)
