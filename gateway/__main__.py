@@ -23,6 +23,7 @@ from gateway.ingress_choice import (
 from gateway.settings import Settings
 from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
+from host.addresses import UrlOptionError, read_url_option
 from host.files import keep_files_private, replace_file
 from host.processes import raise_descriptor_limit
 from host.text import escape_controls, log_to_stderr
@@ -124,7 +125,10 @@ def _settings(options: argparse.Namespace) -> Settings:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise SettingsError(f"--set {assignment!r} has no '='; write --set NAME=VALUE")
-        values[name] = _value(name, text)
+        try:
+            values[name] = _value(name, read_url_option(text) if name == "redis_url" else text)
+        except UrlOptionError as error:
+            raise SettingsError(f"--set {name}: {error}") from error
     if options.ingress is not None:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))

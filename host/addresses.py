@@ -1,13 +1,23 @@
-"""Network addresses."""
+"""Network addresses, and URLs on a command line, which never have a password."""
 
 import ipaddress
 import re
 import socket
+from argparse import ArgumentTypeError
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
 ADDRESS = re.compile(r"(\[[^\[\]\s]+\]|[^\s:/\[\]]+):\d{1,5}")
 LOOPBACK_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  addresses that are looked up
 """The host that listens everywhere -> where this machine reaches it."""
+
+FILE_PREFIX = "file:"
+"""What an option has before the path of a file with a URL."""
+
+
+class UrlOptionError(ArgumentTypeError):
+    """A URL on a command line has a password, or its file cannot be read. argparse shows it."""
 
 
 def is_address(text: str) -> bool:
@@ -45,8 +55,38 @@ def host_to_call(host: str) -> str:
     return LOOPBACK_OF_ALL.get(host, host)
 
 
+def read_url_option(text: str) -> str:
+    """Return the URL that an option gives: the URL itself, or `file:PATH` of a file with it.
+
+    Raises UrlOptionError, which never repeats a password.
+    """
+    if text.startswith(FILE_PREFIX):
+        path = Path(text.removeprefix(FILE_PREFIX))
+        try:
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as error:
+            raise UrlOptionError(
+                f"the file {path} with a URL cannot be read: {error.strerror}"
+            ) from error
+    if _has_password(text):
+        raise UrlOptionError(
+            "the URL on the command line has a password, which everybody on this host can read "
+            "there; write the URL into a file that only you can read, and give file:PATH"
+        )
+    return text
+
+
 def _has_ipv6_loopback() -> bool:
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         return True
     return False
+
+
+def _has_password(url: str) -> bool:
+    """Whether a URL has a password before its host or among its options."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "@" in url
+    return parts.password is not None or "password=" in parts.query

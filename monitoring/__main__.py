@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from access.peer_tls import PeerError, ServerCertificate
-from host.addresses import is_loopback
+from host.addresses import is_loopback, read_url_option
 from host.files import keep_files_private
 from host.text import log_to_stderr
 from monitoring.api.component import MonitoringComponent
@@ -79,7 +79,12 @@ def main() -> None:
     # Where things are, and how monitoring and its callers prove themselves.
     parser = argparse.ArgumentParser(prog="python -m monitoring", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for the database and files")
-    parser.add_argument("--store", default="", help="URL of the database; default: SQLite there")
+    parser.add_argument(
+        "--store",
+        type=read_url_option,
+        default="",
+        help="URL of the database, or file:PATH of a file with it; default: SQLite there",
+    )
     parser.add_argument("--registry", required=True, help="host:port of the registry")
     parser.add_argument(
         "--decisions",
@@ -89,8 +94,9 @@ def main() -> None:
     # Where looks at fairness read sensitive attributes.
     parser.add_argument(
         "--online-store",
+        type=read_url_option,
         default="",
-        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+        help="URL, or file:PATH of a file with it; looks at fairness read attributes there",
     )
     parser.add_argument(
         "--store-passwords",

@@ -18,6 +18,7 @@ from registry.explanation.background import BACKGROUND
 from registry.explanation.reasons import REASONS
 from training.artifacts import card, golden_rows, reference
 from training.artifacts.explanations import explanation_facts
+from training.artifacts.importances import importance_facts
 from training.audit import fairness_report
 from training.errors import GateFailedError
 from training.evaluation import gate
@@ -265,8 +266,8 @@ def _evaluation_facts(
     champion_now: ChampionNow | None,
     files: dict[str, bytes],
 ) -> dict[str, Any]:
-    """Return the card's facts about metrics, fairness, parity, champion and explanations."""
-    gain = found.gain
+    """Return the card's facts about metrics, fairness, parity, champion and model inputs."""
+    gain, held_out_rows = found.gain, fitted.rows[fitted.held_out]
     return {
         **({} if champion_now is None else {"champion": champion_now.definition()}),
         "metrics": {name: estimate.definition() for name, estimate in found.metrics.items()},
@@ -275,7 +276,8 @@ def _evaluation_facts(
         "fairness": found.fairness,
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
         "native": fitted.native,
-        **explanation_facts(recipe.model, files, fitted.rows[fitted.held_out]),
+        **explanation_facts(recipe.model, files, held_out_rows),
+        **importance_facts(recipe.contract.names, fitted.onnx, held_out_rows, seed=recipe.seed),
     }
 
 

@@ -54,7 +54,10 @@ app = typer.Typer(
 
 StoreUrl = Annotated[
     str,
-    typer.Option(help="URL of the online store. Default: $TURNOUT_STORE, or the system's."),
+    typer.Option(
+        help="URL of the online store, or file:PATH of a file with it. "
+        "Default: $TURNOUT_STORE, or the system's."
+    ),
 ]
 ProjectPath = Annotated[
     str,

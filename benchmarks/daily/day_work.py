@@ -106,7 +106,8 @@ class WorkOfDay:
         )
         with self._measured(LOOK):
             assert runner.due_day() == self.day
-            assert runner.look_at(self.day, known)
+            served = runner.versions_of(self.day, known.policies)
+            assert runner.look_at(self.day, served, known)
             assert runner.due_day() is None
 
     def roll_up(self) -> int:

@@ -206,7 +206,8 @@ class YearReplay:
         # What is reported on the day, and the looks at the whole of it.
         self._store.push_reports(FIRST_DAY + day)
         while (due := self._runner.due_day()) is not None:
-            if not self._runner.look_at(due, self._known):
+            served_versions = self._runner.versions_of(due, self._known.policies)
+            if not self._runner.look_at(due, served_versions, self._known):
                 raise RuntimeError(f"a look at day {due - FIRST_DAY} failed; the log says why")
         asyncio.run(self._opener.report())
         self._store.store.roll_up((FIRST_DAY + day + 1) * 24, RETENTION)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch, BatchSlice
-from gateway.columns import Replies
+from gateway.columns import ModelShape, Replies
 from gateway.internal_error_log import InternalErrorLog
 from gateway.models.executor import Fault, Scored, ScoringRun
 from gateway.models.routes import Participant
 from gateway.predict.prediction_ids import PredictionIdWriter
-from gateway.status import refuse_internal
+from gateway.status import Code, Refusal, refuse_internal
 from gateway.telemetry.journal_records import sample_served
 from gateway.telemetry.native_observations import NATIVE_BATCHES, FaultFreeBatch, VersionResult
 from gateway.telemetry.recorder import Recorder
@@ -391,7 +391,7 @@ class Dispatcher:
         calls: NDArray[np.intp],
         fallback: Participant | None,
     ) -> None:
-        """Answer calls that a version failed on: by *fallback*, by a default score, or INTERNAL.
+        """Answer calls that a version failed on: by *fallback*, by a default score, or an error.
 
         calls  indexes of the failed calls within *batch_slice*.
         """
@@ -408,6 +408,8 @@ class Dispatcher:
             nan_calls = calls[scored.faults[calls] == Fault.NOT_FINITE]
             self._send_subset(batch, batch_slice, scored, nan_calls, routes.production, PRODUCTION)
             calls = np.setdiff1d(calls, nan_calls)
+        # A call whose own inputs make its score NaN is at fault, and learns which input it was.
+        calls = self._refuse_unusable_inputs(batch, batch_slice, scored, calls)
         # The others end with INTERNAL and the id of a line in the error log.
         if len(calls):
             names = _fault_names(scored.faults[calls])
@@ -416,6 +418,28 @@ class Dispatcher:
             handles = batch.calls.handles[batch_slice.call_index_array()[calls]]
             self._server.refuse_calls(handles, refusal)
             self._recorder.record_failures(routes, refusal, len(calls))
+
+    def _refuse_unusable_inputs(
+        self, batch: Batch, batch_slice: BatchSlice, scored: Scored, calls: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        """Refuse failed calls whose inputs are not finite where their scores are not.
+
+        Returns the other calls. It looks at calls whose score is not finite, and at no other.
+        """
+        suspects = calls[scored.faults[calls] == Fault.NOT_FINITE]
+        refused = []
+        for call in suspects.tolist():
+            part = batch_slice.subset(np.array([call], dtype=np.intp))
+            rows = slice(*batch_slice.row_offsets[call : call + 2].tolist())
+            inputs, scores = batch.calls.inputs[part.row_indexes], scored.scores[rows]
+            sentence = unusable_input(batch.routes.shape, inputs, scores)
+            if sentence:
+                refusal = Refusal(Code.INVALID_ARGUMENT, sentence)
+                handles = batch.calls.handles[part.call_index_array()]
+                self._server.refuse_calls(handles, refusal)
+                self._recorder.record_failures(batch.routes, refusal, 1)
+                refused.append(call)
+        return np.setdiff1d(calls, refused).astype(np.intp) if refused else calls
 
     def _send_subset(
         self,
@@ -517,6 +541,27 @@ def _replies(batch: Batch, answer: Answer) -> Replies:
 def _is_done(run: ScoringRun | None, batch_slice: BatchSlice) -> bool:
     """Return whether the canary's result is here: it ran on the event loop or has no calls."""
     return not len(batch_slice) if run is None else run.thread_future is None
+
+
+def unusable_input(
+    shape: ModelShape, inputs: NDArray[np.float32], scores: NDArray[np.float32]
+) -> str:
+    """Return which input of a call makes a score NaN or infinite, as a sentence; "" for none.
+
+    inputs  (R, request inputs), as the call sent them, or their defaults.
+    scores  (R, K) of the same rows.
+    """
+    failed = ~np.isfinite(scores).all(axis=1, keepdims=True)
+    places = np.argwhere(~np.isfinite(inputs) & failed)
+    if not len(places):
+        return ""
+    row, column = places[0].tolist()
+    more = f" ({len(places) - 1} more are not finite)" if len(places) > 1 else ""
+    return (
+        f"row {row}: input {shape.input_names[column]!r} is {inputs[row, column]}{more}, and model "
+        f"{shape.model!r} has no finite score for it; send a finite number, or leave the input out "
+        f"by name for its default, {shape.input_defaults[column]:g}"
+    )
 
 
 def _fault_names(faults: NDArray[np.uint8]) -> str:

@@ -38,10 +38,10 @@ from monitoring.looks.coverage_look import CoverageLook
 from monitoring.looks.day_looks import DayLook
 from monitoring.looks.drift_look import DriftLook
 from monitoring.looks.estimate_look import EstimateLook
-from monitoring.looks.fairness_look import FairnessLook
+from monitoring.looks.fairness_look import FairnessLook, fairness_detectors
 from monitoring.looks.harm_look import harm_detectors
 from monitoring.looks.quality_look import QualityLook
-from monitoring.looks.uplift_look import HoldoutOf, UpliftLook
+from monitoring.looks.uplift_look import HoldoutOf, UpliftLook, uplift_detectors
 from monitoring.metrics.control_metrics import ControlMetrics
 from monitoring.metrics.page import MetricsAddress
 from monitoring.store.cell_rows import Retention
@@ -111,7 +111,7 @@ def day_looks(
         EstimateLook(cohorts, rows),
         UpliftLook(cohorts, holdout_of, rows),
         FairnessLook(cohorts, attributes, rows),
-        BudgetLook(looks, harm_detectors),
+        BudgetLook(looks, (harm_detectors, fairness_detectors, uplift_detectors)),
     )
 
 

@@ -7,6 +7,7 @@ version, so they are found by the customer's rows and by the key.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,17 +189,19 @@ def rows_a_customer(
     Thirty cohorts are then one fact, and detectors must not take them for thirty.
     """
     rows, visits = 0, 0
-    customers: set[str] = set()
+    customers: set[str | int] = set()
     for day in range(last_day - DAYS_A_WEEK + 1, last_day + 1):
-        of_day: set[str] = set()
+        of_day: set[str | int] = set()
         for label, part in source.day_rows(model, day):
             if label != version or not len(part):
                 continue
-            entities = len(part.entity_ids) // len(part)
-            for row in is_of_scope(part, shadow=False).nonzero()[0].tolist():
-                rows += 1
-                key = f"{int(part.key_hash[row]):016x}"
-                of_day.add(part.entity_ids[row * entities] if entities else key)
+            # A customer is the first entity of a row, or its key where there are no entities.
+            counted = is_of_scope(part, shadow=False)
+            rows += int(counted.sum())
+            if entities := len(part.entity_ids) // len(part):
+                of_day.update(compress(part.entity_ids[::entities], counted.tolist()))
+            else:
+                of_day.update(np.unique(part.key_hash[counted]).tolist())
         visits += len(of_day)
         customers |= of_day
     if not customers:

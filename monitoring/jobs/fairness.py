@@ -6,7 +6,6 @@ people or more. A group with fewer people in a look is not counted in that look,
 or JSON ever has it; a caller makes looks longer where groups are small.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -33,12 +32,12 @@ from stats.fairness.ratio_evidence import (
     start_ratio_evidence,
 )
 from stats.fairness.verdicts import (
+    ALPHA,
     METRICS,
     CalibrationTally,
-    GroupVerdict,
     MetricVerdict,
     calibration_verdict,
-    false_discovery_choice,
+    outside_log_e,
     ratio_verdict_of,
 )
 from stats.figure import Figure, no_figure
@@ -117,7 +116,7 @@ class FairnessReport:
     """The verdicts on all groups that are shown, and what opens an incident.
 
     groups     those with ten people in a look so far.
-    incidents  (group, metric) of "outside" verdicts, and of what e-BH chooses at 5 %.
+    incidents  (group, metric) of what is outside by the evidence that an incident needs.
     """
 
     groups: tuple[GroupFairness, ...]
@@ -140,6 +139,7 @@ def look_at_groups(
     people: PeopleLook,
     attributes: Sequence[DeclaredAttribute],
     ratio_min: float = RATIO_MIN,
+    incidents_max: float = ALPHA,
 ) -> tuple[FairnessState, FairnessReport]:
     """Return the state after a look, and the verdicts.
 
@@ -147,6 +147,7 @@ def look_at_groups(
     attributes  the declared attributes of the N people, the same ones at every look.
     ratio_min   lowest ratio of a rate to that of the others; the highest one is its inverse. The
                 evidence on rates begins anew where it was another.
+    incidents_max  expected incidents of a version whose groups are all within, at all looks.
     """
     declared = {item.name: len(item.values) for item in attributes}
     comparisons = declared_comparisons(declared, len(METRICS))
@@ -164,7 +165,14 @@ def look_at_groups(
     judged = tuple(
         _group_fairness(name, after[name], binned, groups.get(name), comparisons) for name in after
     )
-    return after, FairnessReport(judged, _incidents(judged, comparisons))
+    needed = outside_log_e(comparisons, incidents_max)
+    incidents = tuple(
+        (group.name, metric.metric)
+        for group in judged
+        for metric in group.metrics
+        if metric.log_e_outside >= needed
+    )
+    return after, FairnessReport(judged, incidents)
 
 
 class _BinnedPeople:
@@ -248,17 +256,3 @@ def _group_fairness(
     metrics.append(calibration_verdict(state.calibration, own, rest, comparisons))
     counted = state.rates["selection_rate"].counts.people
     return GroupFairness(name, counted, tuple(metrics), area)
-
-
-def _incidents(groups: tuple[GroupFairness, ...], comparisons: int) -> tuple[tuple[str, str], ...]:
-    """Return what opens an incident: "outside", or chosen by e-BH among all comparisons."""
-    pairs = [(group.name, metric) for group in groups for metric in group.metrics]
-    # Comparisons of groups that are not shown count with an e-value of 0.
-    log_es = [metric.log_e_now for _, metric in pairs]
-    log_es += [-math.inf] * max(comparisons - len(pairs), 0)
-    chosen = set(false_discovery_choice(log_es))
-    return tuple(
-        (name, metric.metric)
-        for position, (name, metric) in enumerate(pairs)
-        if metric.verdict is GroupVerdict.OUTSIDE or position in chosen
-    )

@@ -58,6 +58,8 @@ Floats = NDArray[np.float64]
 LookState = dict[str, Any]
 """Cadence -> stream -> the state of its detector, as JSON values."""
 
+COUNTED = "counted facts"
+"""Alarms of what is counted and not tested, such as rows that nobody saw: none comes by chance."""
 DAY_S = 86_400
 LOOK_S = 300
 
@@ -111,7 +113,7 @@ class WatchedVersion:
     shares: tuple[WatchedShare, ...] = ()
     alarms_a_quarter: float = ALARMS_A_QUARTER
     other_detectors: tuple[DetectorSettings, ...] = ()
-    """Detectors of calibration, risk and fairness, which have a part of the same budget."""
+    """Detectors of outcomes, fairness and uplift, which have a part of the same budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def budget_of_version(version: WatchedVersion) -> AlarmBudget:
 
 
 def budget_lines(version: WatchedVersion, seen: Mapping[str, int]) -> list[BudgetLine]:
-    """Return a line for each group of detectors, and a last one for all together.
+    """Return a line for each source of alarms, and a last one for all together.
 
     seen  group -> alarms in the last quarter.
     """
@@ -174,6 +176,7 @@ def budget_lines(version: WatchedVersion, seen: Mapping[str, int]) -> list[Budge
         bound = sum(item.alarms_max for item in members)
         allowed = weight * budget.alarms_a_quarter
         lines.append(BudgetLine(group, len(members), allowed, bound, seen.get(group, 0)))
+    lines.append(BudgetLine(COUNTED, 0, 0.0, 0.0, seen.get(COUNTED, 0)))
     total = BudgetLine(
         "all", len(budget.detectors), budget.alarms_a_quarter, budget.bound, sum(seen.values())
     )

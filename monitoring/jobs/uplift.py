@@ -16,7 +16,7 @@ from stats.uplift.effect import (
     is_conversion,
     money_figure,
 )
-from stats.uplift.holdout import HoldoutCounts, HoldoutIntegrity, check_holdout
+from stats.uplift.holdout import MISMATCH_E, HoldoutCounts, HoldoutIntegrity, check_holdout
 from stats.uplift.qini import QiniCurve, qini_curve
 
 
@@ -95,12 +95,14 @@ def model_uplift(
     settings: BusinessSettings,
     *,
     seed: int,
+    mismatch_e: float = MISMATCH_E,
 ) -> ModelUplift:
     """Return the uplift of each segment, or the reason why the holdout allows none.
 
     counts  of the whole model, from which the integrity of its holdout follows.
+    mismatch_e  the e-value from which on the share of the holdout is not the configured one.
     """
-    integrity = check_holdout(counts)
+    integrity = check_holdout(counts, mismatch_e)
     return ModelUplift(
         integrity,
         {

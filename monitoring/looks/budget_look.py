@@ -1,10 +1,10 @@
 """How many false alarms the detectors of a version may raise, and how many alarms there were."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from monitoring.jobs.look import budget_lines
+from monitoring.jobs.look import COUNTED, budget_lines
 from monitoring.looks.day_looks import DayOfVersion, SealedFacts
 from monitoring.looks.watched_version import watched_version
 from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
@@ -16,6 +16,7 @@ from stats.alarms.budget import (
     QUALITY,
     RISK,
     SCORE,
+    UPLIFT,
     DetectorSettings,
 )
 from stats.figure import Figure
@@ -30,29 +31,26 @@ GROUP_OF_KIND: Mapping[str, str] = {
     "calibration": RISK,
     "risk": RISK,
     "auc": RISK,
+    "outcomes": RISK,
     "fairness": FAIRNESS,
+    "uplift": UPLIFT,
+    "holdout": UPLIFT,
+    "coverage": COUNTED,
 }
-"""Kind of an alarm -> the group of detectors whose budget it spends."""
+"""Kind of an alarm -> the group of detectors whose budget it spends. Each kind has one."""
 OtherDetectors = Callable[[SealedFacts, MonitoringPolicy], tuple[DetectorSettings, ...]]
-
-
-def no_other_detectors(
-    _facts: SealedFacts, _policy: MonitoringPolicy
-) -> tuple[DetectorSettings, ...]:
-    """Return no detectors beside those of scores, features and shares."""
-    return ()
 
 
 class BudgetLook:
     """States the bound of each group of detectors, with the alarms of the last quarter.
 
-    others  returns the detectors of outcomes and groups of people.
+    others  each returns detectors of a look: of outcomes, of groups of people, or of business.
     """
 
     name = BUDGET
     after_service = False
 
-    def __init__(self, looks: LookStore, others: OtherDetectors = no_other_detectors) -> None:
+    def __init__(self, looks: LookStore, others: Sequence[OtherDetectors] = ()) -> None:
         self._looks = looks
         self._others = others
 
@@ -65,10 +63,9 @@ class BudgetLook:
             GROUP_OF_KIND[item.alarm.kind]
             for item in self._looks.read_alarms(end - DAYS_A_QUARTER * DAY_S, end)
             if (item.alarm.model, item.alarm.version) == (facts.model, facts.version)
-            and item.alarm.kind in GROUP_OF_KIND
         )
         # The bound of each group, by the number of its detectors.
-        others = self._others(facts, day.policy)
+        others = [item for detectors in self._others for item in detectors(facts, day.policy)]
         lines = budget_lines(watched_version(day, others=others), seen)
         figures = tuple(
             StoredFigure(

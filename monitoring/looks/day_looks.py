@@ -1,5 +1,6 @@
 """The looks at a day of a version, and what they know of it: its own files and its policy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -44,6 +45,18 @@ class SealedFacts:
     def threshold(self) -> float:
         """The decision threshold."""
         return float(self.reference.get("decision_threshold", 0.5))
+
+    @property
+    def importances(self) -> Mapping[str, float]:
+        """Model input -> how much it moves scores; empty: the card does not say it of all inputs.
+
+        Somebody else may have written the card, so what is no importance counts as not said.
+        """
+        found = self.card.get("importances")
+        names = self.bins.names
+        if not isinstance(found, Mapping) or not all(_is_size(found.get(name)) for name in names):
+            return {}
+        return {name: float(found[name]) for name in names}
 
     def metric(self, name: str) -> float | None:
         """Return a metric of the held-out rows, such as "auc"; None: the card has none."""
@@ -90,6 +103,10 @@ class DayLook(Protocol):
         database does not answer; then the day is looked at again later.
         """
         ...
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and 0.0 <= value < math.inf
 
 
 def facts_of_bundle(label: str, bundle: Bundle) -> SealedFacts:

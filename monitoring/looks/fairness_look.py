@@ -30,12 +30,13 @@ from monitoring.jobs.fairness import (
     look_at_groups,
 )
 from monitoring.jobs.grouping import MonitoringAlarm
-from monitoring.looks.day_looks import DayOfVersion
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
 from monitoring.looks.harm_look import ACTED, has_probabilities, is_learned, watched_outcomes
 from monitoring.looks.uplift_look import PERIOD_BEGIN, PERIOD_DAYS
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
-from registry.watching.policy import OutcomePolicy
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy
+from stats.alarms.budget import FAIRNESS, Cadence, DetectorSettings, plan_budget
 from stats.fairness.groups import DeclaredAttribute
 from stats.fairness.verdicts import METRICS
 from stats.figure import Figure, no_figure
@@ -53,6 +54,8 @@ NO_OUTCOME = OutcomePolicy(positive_when="any", horizon="1d")
 """Stands for the outcome where a policy has none: decisions are compared, errors are not."""
 NAME_MAX = 240
 """Characters of the name of a figure."""
+GROUPS_STREAM = "groups of people"
+"""The name of all comparisons of groups in the budget of false alarms."""
 
 Flags = NDArray[np.bool_]
 
@@ -84,6 +87,19 @@ class _Compared:
             figure=figure,
             details={"outcome": self.name, **details},
         )
+
+
+def fairness_detectors(
+    facts: SealedFacts, policy: MonitoringPolicy
+) -> tuple[DetectorSettings, ...]:
+    """Return the detector of the groups of people, if the policy has some (OtherDetectors).
+
+    It is one for all comparisons, because only the look knows how many groups there are. Their
+    evidence holds at every look of a year.
+    """
+    if not policy.sensitive or not has_probabilities(facts):
+        return ()
+    return (DetectorSettings(GROUPS_STREAM, FAIRNESS, Cadence.YEARLY),)
 
 
 class FairnessLook:
@@ -165,8 +181,15 @@ class FairnessLook:
         # The evidence begins anew with each year, since people may count again.
         saved = state.get("groups", {}) if number else {}
         before = {name: group_state_from(item) for name, item in saved.items()}
-        ratio_min = compared.day.policy.harm.fairness_ratio
-        after, report = look_at_groups(before, people, attributes, ratio_min)
+        policy = compared.day.policy
+        budget = plan_budget(fairness_detectors(facts, policy), policy.budget).detectors
+        after, report = look_at_groups(
+            before,
+            people,
+            attributes,
+            policy.harm.fairness_ratio,
+            budget[GROUPS_STREAM, Cadence.YEARLY].alarms_a_look,
+        )
         # Each group and metric is told once a year.
         raised = {tuple(item) for item in state.get("raised", ())} if number else set()
         alarms = _alarms(compared, report, raised)

@@ -24,14 +24,20 @@ from monitoring.jobs.uplift import (
     SegmentUplift,
     model_uplift,
 )
-from monitoring.looks.day_looks import DayOfVersion
+from monitoring.looks.day_looks import DayOfVersion, SealedFacts
 from monitoring.looks.harm_look import ACTED, watched_outcomes
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from protos import registry_pb2 as pb
-from registry.types import ALL_BP
 from registry.watching.incidents import FIGURES
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy
+from stats.alarms.budget import (
+    UPLIFT,
+    Cadence,
+    DetectorBudget,
+    DetectorSettings,
+    plan_budget,
+)
 from stats.figure import Figure, no_figure
 from stats.uplift.effect import EffectLook, bins_of_customers, effect_sequence, planned_spread
 from stats.uplift.holdout import HoldoutCounts
@@ -40,8 +46,10 @@ PERIOD_DAYS = 28
 PERIOD_BEGIN = 4
 """Unix day modulo 28 of the Monday on which a period begins."""
 SEQUENCE_ALPHA = 0.01
-"""Probability that the interval of a period ever misses its effect. Two periods are compared, so a
-false alarm of the kind "uplift" comes at most once in fifty periods."""
+"""Probability that the interval of a period that is shown ever misses its effect. An alarm compares
+two intervals that miss as rarely as the budget asks for."""
+HOLDOUT_PART = 0.25
+"""Part of the budget of the detector of a holdout's share, beside 1 of that of an effect."""
 SECOND_MOMENT = 0.1
 """Mean of squared outcomes that the first period is planned with; later ones take the last."""
 NO_HOLDOUT = (
@@ -75,25 +83,17 @@ def days_after_service(policy: MonitoringPolicy) -> int:
     return max(days, default=0) + PERIOD_DAYS
 
 
-def holdout_of_period(
-    changes: Iterable[tuple[int, int, bytes]], first_day: int, last_day: int
-) -> ConfiguredHoldout | None:
-    """Return what deployments say of the holdout of a period; None: there was none.
+def uplift_detectors(_facts: SealedFacts, policy: MonitoringPolicy) -> tuple[DetectorSettings, ...]:
+    """Return the detectors of the effect on each outcome, and of the holdout's share.
 
-    changes  (Unix seconds, share in basis points, salt) of each deployment of the model, oldest
-             first. What the newest one before the period says is in force at its beginning.
+    Their evidence holds at every look of a period of four weeks. Acts on the holdout and customers
+    who moved are counted and not tested, so they raise no alarm by chance.
     """
-    in_force: list[tuple[int, bytes]] = []
-    for at, share, salt in changes:
-        if at >= (last_day + 1) * DAY_S:
-            break
-        if at <= first_day * DAY_S:
-            in_force.clear()
-        in_force.append((share, salt))
-    if not in_force or not any(share for share, _ in in_force):
-        return None
-    share = next(share for share, _ in reversed(in_force) if share)
-    return ConfiguredHoldout(share / ALL_BP, len(set(in_force)))
+    return tuple(
+        DetectorSettings(f"{stream} {name}", UPLIFT, Cadence.FOUR_WEEKS, part)
+        for name in watched_outcomes(policy)
+        for stream, part in (("uplift", 1.0), ("holdout", HOLDOUT_PART))
+    )
 
 
 class UpliftLook:
@@ -159,7 +159,11 @@ class UpliftLook:
         seed = period.first
         settings = BusinessSettings(value=period.outcome.value or None, cost=period.outcome.cost)
         found = model_uplift(
-            _segments(period, customers), _holdout_counts(customers, holdout), settings, seed=seed
+            _segments(period, customers),
+            _holdout_counts(customers, holdout),
+            settings,
+            seed=seed,
+            mismatch_e=1.0 / period.budget("holdout").alarms_a_look,
         )
         figures = list(_figures(period, found, customers))
         # What is broken, or fell.
@@ -195,6 +199,12 @@ class _Period:
             segment=segment,
             details={"outcome": self.name, **details},
         )
+
+    def budget(self, kind: str) -> DetectorBudget:
+        """Return what the detector of the effect ("uplift") or of the holdout may spend."""
+        policy = self.day.policy
+        planned = plan_budget(uplift_detectors(self.day.facts, policy), policy.budget).detectors
+        return planned[f"{kind} {self.name}", Cadence.FOUR_WEEKS]
 
     def alarm(self, kind: str) -> MonitoringAlarm:
         """Return an alarm about the period at the end of the day."""
@@ -271,8 +281,9 @@ def _changes(
 ) -> tuple[dict[str, Any], dict[MonitoringAlarm, Mapping[str, Any]]]:
     """Return the state after a look, with the figure "sequence", and alarms with their details.
 
-    A holdout that breaks is one alarm. The effect fell if the whole interval of the period lies
-    nearer to no effect than that of the period that it is compared with, at whatever look.
+    A holdout that breaks is one alarm, until it is intact in a later period. The effect fell if the
+    whole interval of the period lies nearer to no effect than that of the period that it is
+    compared with, at whatever look. Each of the two intervals has half of what the budget allows.
     """
     after = dict(state)
     alarms: dict[MonitoringAlarm, Mapping[str, Any]] = {}
@@ -284,8 +295,8 @@ def _changes(
                 "broken": list(found.integrity.broken),
             }
         missing = no_figure(len(customers), found.integrity.reason)
-        return {**after, "broken": True, "sequence": missing}, alarms
-    after["broken"] = False
+        return {**after, "broken": True, "broke": period.first, "sequence": missing}, alarms
+    after["broken"] = bool(state.get("broken", False)) and state.get("broke") == period.first
     # The interval that holds at every look, tuned by what the period before had.
     looks = _looks(period, customers, holdout.share)
     size = sum(look.treated + look.controls for look in looks)
@@ -295,19 +306,21 @@ def _changes(
         expected = state.get("next", [round(size / weeks * 4), SECOND_MOMENT])
         after |= {"period": period.first, "plan": expected, "fell": False}
     planned = planned_spread(max(after["plan"][0], 1), after["plan"][1], holdout.share)
-    sequence = effect_sequence(looks, planned, SEQUENCE_ALPHA)
-    after["sequence"] = sequence
+    after["sequence"] = effect_sequence(looks, planned, SEQUENCE_ALPHA)
+    compared = effect_sequence(looks, planned, period.budget("uplift").alarms_a_look / 2)
     baseline = state.get("baseline")
-    if baseline is not None and sequence.known and not after["fell"] and _fell(baseline, sequence):
+    if baseline is not None and compared.known and not after["fell"] and _fell(baseline, compared):
         after["fell"] = True
-        shown = {"outcome": period.name, "now": sequence.definition(), "before": baseline}
+        shown = {"outcome": period.name, "now": compared.definition(), "before": baseline}
         alarms[period.alarm("uplift")] = shown
     # A whole period plans the next one. The first clear effect is what later ones are compared
-    # with, and after an alarm the new one is.
+    # with. After an alarm it is the new one, or the next clear one.
     if period.last - period.first + 1 == PERIOD_DAYS and size:
         after["next"] = [size, max(squares / size, 1e-6)]
-        _, low, high = sequence.bounds() if sequence.known else (0.0, 0.0, 0.0)
-        if after["fell"] or (baseline is None and low * high > 0):
+        _, low, high = compared.bounds() if compared.known else (0.0, 0.0, 0.0)
+        if after["fell"]:
+            after.pop("baseline", None)
+        if "baseline" not in after and low * high > 0:
             after["baseline"] = {"low": low, "high": high, "first_day": period.first}
     return after, alarms
 

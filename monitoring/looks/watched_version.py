@@ -146,6 +146,7 @@ def _watched_value(
         settled=settled,
         settled_weeks=np.sum(weekly, axis=0) if weekly and settled is not None else None,
         view=facts.views.get(name, ""),
+        importance=facts.importances.get(name, 1.0),
     )
 
 

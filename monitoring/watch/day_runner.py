@@ -113,13 +113,14 @@ class DayRunner:
                 served.append(replace(item, rows=0))
         return served
 
-    def look_at(self, day: int, known: KnownVersions) -> bool:
-        """Look at all versions of a day. False: a look failed or was not begun, and is due again.
+    def look_at(self, day: int, served: Sequence[ServedVersion], known: KnownVersions) -> bool:
+        """Look at the versions of a day. False: a look failed or was not begun, and is due again.
+
+        served  what `versions_of` gives of the day.
 
         Raises MonitoringStoreError when the database does not answer.
         """
         complete = True
-        served = self.versions_of(day, known.policies)
         in_service = {(item.model, item.version) for item in served if item.rows}
         for model, versions in _by_model(day, served, known):
             present = [item for item in versions if (model, item.facts.version) in in_service]

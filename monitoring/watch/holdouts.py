@@ -1,10 +1,13 @@
 """What the history says of the holdout of each model, for looks at business."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from monitoring.cohorts.outcome_cells import DAY_S
 from monitoring.incidents.other_changes import ChangeEntry
-from monitoring.looks.uplift_look import ConfiguredHoldout, holdout_of_period
+from monitoring.looks.uplift_look import ConfiguredHoldout
+from registry.types import ALL_BP
 
 DEPLOYMENT = "/deployment"
 
@@ -33,3 +36,24 @@ class HoldoutHistory:
     def holdout_of(self, model: str, first_day: int, last_day: int) -> ConfiguredHoldout | None:
         """Return what was configured in [first_day, last_day], Unix days; None: no holdout."""
         return holdout_of_period(self._changes.get(model, []), first_day, last_day)
+
+
+def holdout_of_period(
+    changes: Iterable[tuple[int, int, bytes]], first_day: int, last_day: int
+) -> ConfiguredHoldout | None:
+    """Return what deployments say of the holdout of a period; None: there was none.
+
+    changes  (Unix seconds, share in basis points, salt) of each deployment of the model, oldest
+             first. What the newest one before the period says is in force at its beginning.
+    """
+    in_force: list[tuple[int, bytes]] = []
+    for at, share, salt in changes:
+        if at >= (last_day + 1) * DAY_S:
+            break
+        if at <= first_day * DAY_S:
+            in_force.clear()
+        in_force.append((share, salt))
+    if not in_force or not any(share for share, _ in in_force):
+        return None
+    share = next(share for share, _ in reversed(in_force) if share)
+    return ConfiguredHoldout(share / ALL_BP, len(set(in_force)))

@@ -107,7 +107,7 @@ class ModelWatcher:
             policies = self._policies.policies
             served = await self._in_thread(partial(self._runner.versions_of, day, policies))
             known = await self._known([(item.model, item.version) for item in served])
-            if not await self._in_thread(partial(self._runner.look_at, day, known)):
+            if not await self._in_thread(partial(self._runner.look_at, day, served, known)):
                 break
             days += 1
             await self._report()

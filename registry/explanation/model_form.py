@@ -222,6 +222,18 @@ def _corrected_odds(nodes: GraphNodes, node: GraphNode) -> _Step | None:
     return None
 
 
+def _normalised(nodes: GraphNodes, node: GraphNode) -> _Step | None:
+    """Read p / sum(|p|) over the classes, as converters write it behind a classifier."""
+    if node.kind == "Normalizer":
+        return ("normalise", None, node.inputs[0]) if node.attributes.get("norm") == b"L1" else None
+    learnt, total = node.inputs
+    summed = nodes.makers.get(total)
+    sizes = None if summed is None else nodes.makers.get(summed.inputs[0])
+    if summed is None or summed.kind != "ReduceSum" or sizes is None or sizes.kind != "Abs":
+        return None
+    return ("normalise", None, learnt) if sizes.inputs[0] == learnt else None
+
+
 STEPS: tuple[tuple[set[str], Callable[[GraphNodes, GraphNode], _Step | None]], ...] = (
     (PASSED, _passed),
     ({"Gather", "ArrayFeatureExtractor"}, _picked),
@@ -229,6 +241,7 @@ STEPS: tuple[tuple[set[str], Callable[[GraphNodes, GraphNode], _Step | None]], .
     ({"Softmax"}, _softmax),
     ({"Neg"}, _negated),
     ({"Div"}, _corrected_odds),
+    ({"Div", "Normalizer"}, _normalised),
     ({"Add", "Sub", "Mul", "Div"}, _affine),
 )
 """Operators that may stand behind the sum, and what reads them."""
@@ -241,13 +254,16 @@ class _Chain:
         width = len(summed.intercepts if isinstance(summed, LinearSum) else summed.paths.constant)
         self.combined, self.shifts = np.eye(width), np.zeros(width)
         self.link, self.odds_factor = "identity", 1.0
+        self.whole = True
+        """Whether every class of the sums is served."""
+        self._linear = summed if isinstance(summed, LinearSum) else None
         if summed.link != "identity":
             self.follow(summed.link, None)
 
     def follow(self, what: str, value: Any) -> None:  # noqa: ANN401  as the step has it
         """Let one operator act. Raises NotExplainedError if the score is no function of a sum."""
         if what == "pick":
-            self.combined, self.shifts = self.combined[value], self.shifts[value]
+            self.combined, self.shifts, self.whole = self.combined[value], self.shifts[value], False
         elif what == "affine" and self.link == "identity" and self.odds_factor == 1.0:
             scale, shift = (np.broadcast_to(part, self.shifts.shape) for part in value)
             self.combined = self.combined * scale[:, None]
@@ -258,6 +274,8 @@ class _Chain:
                 # A softmax does not see what is added to all classes.
                 self.combined = self.combined - self.combined.mean(axis=0)
                 self.shifts = self.shifts - self.shifts.mean()
+        elif what == "normalise" and self._adds_up_to_one():
+            pass  # the sum that it divides by is 1
         elif what == "odds" and self.link == "logistic":
             self.shifts = self.shifts + np.log(value)
         elif what == "odds" and self.link == "identity" and self.odds_factor == 1.0:
@@ -268,6 +286,16 @@ class _Chain:
                 f"its score is transformed twice behind the sum ({what} after {self.link}); "
                 f"{ADVICE}"
             )
+
+    def _adds_up_to_one(self) -> bool:
+        """Whether the scores of a row add up to 1: both classes of two, or a softmax."""
+        if self.link == "softmax":
+            return self.whole
+        if self.link != "logistic" or len(self.combined) != 2 or self._linear is None:
+            return False
+        intercepts = self.combined @ self._linear.intercepts + self.shifts
+        sums = np.column_stack([self.combined @ self._linear.coefficients.T, intercepts])
+        return np.array_equal(sums[0], -sums[1])
 
 
 def _changes_nothing(value: tuple[Any, Any]) -> bool:

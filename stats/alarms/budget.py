@@ -6,6 +6,9 @@ with the budget B of a version in a quarter, and weights w_i that add up to 1 at
 
     A_i = T_i / (B w_i)        and        E[false alarms a quarter] <= sum T_i / A_i <= B
 
+An always-valid procedure crosses the threshold A with probability 1 / A at most in each run of its
+evidence, so there T is the number of runs that a quarter touches, and the same holds.
+
 A group's weight is spread over its cadences in equal parts, and there by importance. The weight of
 a group without detectors is not spent.
 """
@@ -21,13 +24,14 @@ ALARMS_A_QUARTER = 0.25
 """B: false alarms of one version in a quarter."""
 
 QUALITY, SCORE, FEATURES = "quality", "score", "features"
-RISK, FAIRNESS = "calibration and risk", "fairness"
+RISK, FAIRNESS, UPLIFT = "calibration and risk", "fairness", "uplift and holdout"
 GROUP_WEIGHTS: Mapping[str, float] = {
-    QUALITY: 0.25,
+    QUALITY: 0.15,
     SCORE: 0.15,
     FEATURES: 0.25,
     RISK: 0.20,
     FAIRNESS: 0.15,
+    UPLIFT: 0.10,
 }
 """Group of detectors -> its part of the budget."""
 
@@ -37,11 +41,17 @@ class BudgetError(ValueError):
 
 
 class Cadence(Enum):
-    """How often a detector looks; the value is T, the most looks that a quarter has."""
+    """How often a detector looks; the value is T, the most looks that a quarter has.
+
+    The last two are runs of evidence that holds at every look, and begins anew after four weeks or
+    a year of looks.
+    """
 
     FIVE_MINUTES = DAYS_A_QUARTER * 24 * 12
     DAILY = DAYS_A_QUARTER
     WEEKLY = DAYS_A_QUARTER // 7
+    FOUR_WEEKS = 4
+    YEARLY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,12 @@ class DetectorBudget:
     @property
     def log_threshold(self) -> float:
         """The logarithm of the threshold, ln A_i = ln(T_i / (B w_i))."""
-        return math.log(self.settings.cadence.value / self.alarms_max)
+        return -math.log(self.alarms_a_look)
+
+    @property
+    def alarms_a_look(self) -> float:
+        """Expected false alarms in one look or run of evidence, B w_i / T_i = 1 / A_i."""
+        return self.alarms_max / self.settings.cadence.value
 
 
 @dataclass(frozen=True, slots=True)

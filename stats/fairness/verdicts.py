@@ -10,12 +10,9 @@ each of the C comparisons has the threshold 2 C / ALPHA on either side (Ville, a
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-
-import numpy as np
 
 from stats.accuracy.harm import calibration_evidence, calibration_holds
 from stats.accuracy.labelled_bins import LabelledBins
@@ -32,7 +29,6 @@ from stats.tilt import log_add
 ALPHA = 0.01
 """Probability that a healthy version is ever called outside."""
 WITHIN_E = 20.0
-FALSE_DISCOVERIES = 0.05
 PEOPLE_FACTOR = 157.5
 """People needed to tell a ratio of 1 from .8 at a rate p: PEOPLE_FACTOR (1 - p) / p."""
 RATE_NEEDED_MIN = 0.001
@@ -55,8 +51,7 @@ class MetricVerdict:
 
     rate, rest_rate  of the group and of the others. ratio, gap  of both, with intervals for people;
                      the verdict does not rest on them.
-    log_e_outside    the largest ln E against "within" so far, on either side. log_e_now  ln of the
-                     mean E of both sides after the last look, which is an e-value for e-BH.
+    log_e_outside    the largest ln E against "within" so far, on either side.
     log_change       ln M of the more suspicious side, for a detector of change; None: M is 0.
     text             the verdict as a sentence, with n of N where there is not enough data.
     """
@@ -68,7 +63,6 @@ class MetricVerdict:
     ratio: Figure
     gap: Figure
     log_e_outside: float
-    log_e_now: float
     log_change: float | None
     text: str
 
@@ -82,10 +76,18 @@ class MetricVerdict:
             "ratio": self.ratio.definition(),
             "gap": self.gap.definition(),
             "log_e_outside": self.log_e_outside,
-            "log_e_now": self.log_e_now,
             "log_change": self.log_change,
             "text": self.text,
         }
+
+
+def outside_log_e(comparisons: int, alpha: float = ALPHA) -> float:
+    """Return the ln E from which on a group is outside in one of the comparisons.
+
+    Of a version whose groups are all within, the expected number of those that ever reach it is
+    *alpha* at most: each side of each comparison has the probability alpha / (2 comparisons).
+    """
+    return math.log(2 * comparisons / alpha)
 
 
 def people_needed(rate: float, ratio_min: float = RATIO_MIN) -> int:
@@ -111,7 +113,7 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     rest_rate = counts.rest_events / counts.rest_people if counts.rest_people else 0.0
     low, high = evidence.ratio_min, 1.0 / evidence.ratio_min
     text = _n_of_needed(min(counts.people, counts.rest_people), rest_rate, "people", low)
-    if outside[side] >= math.log(2 * comparisons / ALPHA):
+    if outside[side] >= outside_log_e(comparisons):
         verdict = GroupVerdict.OUTSIDE
         beyond = f"below {low:.3g}" if side.endswith("low") else f"above {high:.3g}"
         text = f"outside: the ratio is {beyond}"
@@ -120,10 +122,9 @@ def ratio_verdict_of(metric: str, evidence: RatioEvidence, comparisons: int) -> 
     ):
         verdict = GroupVerdict.WITHIN
         text = f"within: the ratio is between {low:.3g} and {high:.3g}"
-    now = log_add(*(evidence.log_e(name) for name in outside)) - math.log(2.0)
     largest = max(evidence.log_change(name) for name in OUTSIDE)
     change = None if largest == -math.inf else largest
-    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], now, change, text)
+    return MetricVerdict(metric, verdict, rate, rest, ratio, gap, outside[side], change, text)
 
 
 def ratio_figure(counts: RateCounts) -> Figure:
@@ -196,7 +197,7 @@ def calibration_verdict(
 
     own, rest  intercepts of calibration of the group and of the others, in log-odds, for people.
     """
-    if tally.largest >= math.log(2 * comparisons / ALPHA):
+    if tally.largest >= outside_log_e(comparisons):
         many = "more" if tally.outside_above >= tally.outside_below else "fewer"
         verdict = GroupVerdict.OUTSIDE
         text = f"outside: {many} people of the group have the outcome than scores say"
@@ -209,13 +210,10 @@ def calibration_verdict(
         text = _n_of_needed(tally.people, rate, "people with outcomes")
     gap = figure_difference(own, rest)
     ratio = no_figure(tally.people, "calibration is compared by its gap in log-odds")
-    now = log_add(tally.outside_above, tally.outside_below) - math.log(2.0)
     change = None
     if tally.change_above is not None and tally.change_below is not None:
         change = max(tally.change_above, tally.change_below)
-    return MetricVerdict(
-        "calibration", verdict, own, rest, ratio, gap, tally.largest, now, change, text
-    )
+    return MetricVerdict("calibration", verdict, own, rest, ratio, gap, tally.largest, change, text)
 
 
 def _n_of_needed(people: int, rate: float, of: str, ratio_min: float = RATIO_MIN) -> str:
@@ -228,22 +226,3 @@ def _n_of_needed(people: int, rate: float, of: str, ratio_min: float = RATIO_MIN
     while needed <= people:
         needed *= 2
     return not_enough(people, needed, of)
-
-
-def false_discovery_choice(log_es: Sequence[float], level: float = FALSE_DISCOVERIES) -> list[int]:
-    """Return the positions of the e-values that e-BH rejects (Wang and Ramdas, JRSS B 84, 2022).
-
-    log_es  ln of e-values at one look. The largest ones so far are none.
-
-    Of what it rejects, a part of *level* at most is false on average, whatever the e-values have in
-    common. A verdict "outside" needs more, because it holds at all looks together.
-    """
-    if not 0.0 < level < 1.0 or any(math.isnan(log_e) for log_e in log_es):
-        raise ValueError(f"a level of {level} and e-values that are numbers are needed")
-    order = np.argsort(-np.array(log_es, dtype=np.float64), kind="stable")
-    count = len(log_es)
-    chosen = 0
-    for rank, position in enumerate(order.tolist(), start=1):
-        if log_es[position] >= math.log(count / (level * rank)):
-            chosen = rank
-    return sorted(order.tolist()[:chosen])

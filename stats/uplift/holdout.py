@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from stats.ratio import log_e_mismatch
 
 MISMATCH_E = 1_000.0
-"""From here on the share of the holdout is not the configured one."""
+"""From here on the share of the holdout is not the configured one, where nothing else is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,15 @@ class HoldoutIntegrity:
         return "the holdout is broken: " + "; ".join(self.broken) if self.broken else ""
 
 
-def check_holdout(counts: HoldoutCounts) -> HoldoutIntegrity:
-    """Return what is broken. The test of the share is valid at every look (Lindon and Malek)."""
+def check_holdout(counts: HoldoutCounts, mismatch_e: float = MISMATCH_E) -> HoldoutIntegrity:
+    """Return what is broken. The test of the share is valid at every look (Lindon and Malek).
+
+    mismatch_e  the e-value from which on the share is another one. A share that is right ever
+                reaches it with probability 1 / mismatch_e at most.
+    """
     log_e = log_e_mismatch(counts.controls, counts.treated, counts.share)
     broken: list[str] = []
-    if log_e >= math.log(MISMATCH_E):
+    if log_e >= math.log(mismatch_e):
         seen = counts.controls / (counts.controls + counts.treated)
         broken.append(
             f"{seen:.2%} of customers are in it, and {counts.share:.2%} are configured "

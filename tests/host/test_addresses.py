@@ -1,15 +1,18 @@
 """Tests of network addresses."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from host.addresses import (
+    UrlOptionError,
     host_to_call,
     hosts_to_listen_at,
     is_address,
     is_loopback,
     join_address,
+    read_url_option,
 )
 
 
@@ -72,3 +75,36 @@ def test_localhost_is_both_families_where_there_is_ipv6(monkeypatch: pytest.Monk
 def test_server_is_called_at_an_address_of_this_machine(host: str, address: str) -> None:
     """The address that means all of them is no address to call."""
     assert join_address(host_to_call(host), 85) == address
+
+
+def test_url_without_a_password_is_taken_as_it_is() -> None:
+    """Also one with a user alone, whose password is elsewhere, and no URL at all."""
+    for url in ("", "redis://h:6379/0?namespace=shop", "postgresql://sam@h/db", "unix:///s.sock"):
+        assert read_url_option(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://sam:hunter2@h:6379/0",
+        "redis://:hunter2@h",
+        "unix://sam:hunter2@/s.sock",
+        "redis+sentinel://sam:hunter2@h:1,i:2/shop",
+        "redis+sentinel://h:1/shop?sentinel_password=hunter2",
+        "postgresql://h/db?user=sam&password=hunter2",
+        "redis://sam:hunter2@[h",
+    ],
+)
+def test_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+    """The message says where the password can go."""
+    with pytest.raises(UrlOptionError, match="give file:PATH") as refused:
+        read_url_option(url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_url_is_read_from_a_file(tmp_path: Path) -> None:
+    """Its line break does not belong to it; a file that cannot be read is named."""
+    (tmp_path / "store.url").write_text("redis://sam:hunter2@h\n")
+    assert read_url_option(f"file:{tmp_path}/store.url") == "redis://sam:hunter2@h"
+    with pytest.raises(UrlOptionError, match="absent with a URL cannot be read"):
+        read_url_option(f"file:{tmp_path}/absent")

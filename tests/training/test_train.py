@@ -127,6 +127,8 @@ def test_train_writes_every_fact_into_the_card(churn_versions: ChurnVersions) ->
     younger, senior = fairness["churn_profile:senior_citizen"]["groups"][:2]
     assert (younger["value"], senior["value"]) == ("0", "1")
     assert senior["selection_rate_ratio"]["value"] > 1.25
+    assert set(card["importances"]) == set(card["names"])
+    assert min(card["importances"].values()) >= 0.0 < max(card["importances"].values())
     assert card["intervals"] == {
         "confidence_level": 0.95,
         "resamples": 1_000,

@@ -1,6 +1,6 @@
 """Writes the files of an adopted version."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ def adopted_files(
     sample: NDArray[np.float32],
     provenance: Provenance,
     metrics: Mapping[str, Estimate],
+    describe: Callable[[Mapping[str, bytes], NDArray[np.float32]], Mapping[str, Any]],
 ) -> dict[str, bytes]:
     """Return model.onnx, contract.json, golden.npz, reference.json and card.json.
 
@@ -67,6 +68,8 @@ def adopted_files(
 
     sample   (S, F) rows in the contract's order.
     metrics  of the sample rows; empty without labels.
+    describe  returns more facts of a version by its files and the rows with finite scores, such as
+              whether scores can be explained (`facts_in_sandbox`).
 
     The same arguments give the same bytes. Raises AdoptionError when no sample row has finite
     scores.
@@ -78,24 +81,9 @@ def adopted_files(
             f"none of the {len(finite)} sample rows has finite scores; give other rows with "
             "--sample FILE"
         )
-    # The card says where all of it comes from.
-    threshold = decision_threshold(answers, proven.scores)
-    facts = {
-        **_origin_facts(model, foreign, answers, contract, provenance),
-        "threshold": threshold,
-        "score_tolerance": {
-            "absolute": proven.tolerance.absolute,
-            "relative": proven.tolerance.relative,
-        },
-        "data": {"sample": provenance.sample, "rows": len(sample)},
-        **_evidence(foreign, proven),
-        **_metric_facts(metrics),
-    }
-    # An approver accepts by its digest what proves the version.
-    sections = [name for name in ACCEPTED if name in facts]
-    facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
     # The sample gives the bins by which drift is seen, and people whom others are compared with.
-    return {
+    threshold = decision_threshold(answers, proven.scores)
+    files = {
         **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),
         "model.onnx": proven.onnx,
         "contract.json": canonical_json(contract.definition()),
@@ -108,8 +96,24 @@ def adopted_files(
             task=answers.task,
             threshold=threshold,
         ),
-        "card.json": canonical_json(facts),
     }
+    # The card says where all of it comes from.
+    facts = {
+        **_origin_facts(model, foreign, answers, contract, provenance),
+        "threshold": threshold,
+        "score_tolerance": {
+            "absolute": proven.tolerance.absolute,
+            "relative": proven.tolerance.relative,
+        },
+        "data": {"sample": provenance.sample, "rows": len(sample)},
+        **_evidence(foreign, proven),
+        **_metric_facts(metrics),
+    }
+    facts |= describe({**files, "card.json": canonical_json(facts)}, sample[finite])
+    # An approver accepts by its digest what proves the version.
+    sections = [name for name in ACCEPTED if name in facts]
+    facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
+    return {**files, "card.json": canonical_json(facts)}
 
 
 def _background(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> dict[str, bytes]:

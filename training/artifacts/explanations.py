@@ -20,12 +20,12 @@ def explanation_facts(
 ) -> dict[str, Any]:
     """Return the card's `explanation`.
 
-    files     of the version, without a card.
+    files     of the version. Its card may be missing; the tolerance of scores is in there.
     held_out  (N, F) rows that the version was not fitted on.
 
     A version that cannot be explained may be served all the same, and its card says why.
     """
-    sealed = seal_files({**files, "card.json": b"{}"}, model=model, author="-", created_unix_ms=0)
+    sealed = seal_files({"card.json": b"{}", **files}, model=model, author="-", created_unix_ms=0)
     rows = held_out[:: max(1, len(held_out) // TRIED_ROWS_MAX)][:TRIED_ROWS_MAX]
     try:
         explainer = VersionExplainer(verify_bundle(sealed, trusted_key=None), sealed)

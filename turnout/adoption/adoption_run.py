@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.adopted.proposals import ForeignColumn, KnownFeature, foreign_colu
 from training.adopted.proven_graph import ProvenGraph
 from training.adopted.sample import distinct_texts, made_sample, read_sample, sample_columns
 from training.adopted.sample_metrics import sample_metrics
+from training.adopted.sandboxed_facts import facts_in_sandbox
 from training.adopted.sandboxed_proof import prove_in_sandbox
 from training.adoption.foreign import Adaptation, ForeignModel
 from training.errors import AdoptionError
@@ -123,8 +125,10 @@ def adopt_file(
         is_real=sample.is_real,
         commit=order.commit,
     )
+    progress("try explanations")
+    describe = partial(_facts, order, contract, sample.is_real)
     files = adopted_files(
-        order.model, foreign, answers, contract, proven, rows, provenance, metrics
+        order.model, foreign, answers, contract, proven, rows, provenance, metrics, describe
     )
     return AdoptedVersion(
         files=files,
@@ -135,6 +139,19 @@ def adopt_file(
         sample=sample.sentence,
         rows=len(rows),
         inputs=_first_inputs(contract, rows),
+    )
+
+
+def _facts(
+    order: AdoptionOrder,
+    contract: ModelContract,
+    is_real: bool,
+    files: Mapping[str, bytes],
+    rows: NDArray[np.float32],
+) -> dict[str, Any]:
+    """Return the card's facts of the version's graph, from a sandboxed child."""
+    return facts_in_sandbox(
+        order.model, files, contract.names, rows, is_real=is_real, isolation=order.isolation
     )
 
 

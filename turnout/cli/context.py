@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from features.online.store_url import url_with_credentials
 from features.online.store_users import url_for_user
-from host.addresses import is_address
+from host.addresses import UrlOptionError, is_address, read_url_option
 from registry.types import read_token
 from turnout.errors import NotReachableError, OperatorError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
@@ -71,7 +71,7 @@ class CommandContext:
     When it is empty, the environment or system.json names it, unless *registry* is given.
     """
     store: str = field(default="", repr=False)
-    """URL of the online store as given with --store, which a new system uses too."""
+    """URL of the online store that --store gives, which a new system uses too."""
     store_default: str = field(default="", repr=False)
     """URL of the online store in TURNOUT_STORE; without both, the environment or system.json."""
     project: "ProjectFolder | None" = None
@@ -228,14 +228,18 @@ def context_from_options(
 ) -> CommandContext:
     """Return the command context; an empty option is taken from *environ*, or the environment.
 
-    Raises UsageError when the history cannot take the actor's name, and ProjectError when the
-    project of the working directory cannot be read.
+    Raises UsageError when the history cannot take the actor's name or *store* has a password, and
+    ProjectError when the project of the working directory cannot be read.
     """
     # Who acts.
     actor = actor or environ.get("TURNOUT_ACTOR", "") or _login_name()
     if not _is_actor_name(actor):
         raise UsageError(f"--as {actor!r}: a name has 1 to 64 printable ASCII characters")
     token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
+    try:
+        store = read_url_option(store)
+    except UrlOptionError as error:
+        raise UsageError(f"--store: {error}") from error
     # Where the system is. An environment of a project says it when no option does.
     found, environment = _find_environment(
         project or environ.get("TURNOUT_PROJECT", ""), env or environ.get("TURNOUT_ENV", "")

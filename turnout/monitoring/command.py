@@ -163,14 +163,14 @@ def run_monitoring(
         Path, typer.Option("--data", help="Folder of its database and files.")
     ] = Path("monitoring"),
     database: Annotated[
-        str, typer.Option("--database", help="URL of its database. Default: SQLite there.")
+        str, typer.Option("--database", help="URL of its database, or file:PATH. Default: SQLite.")
     ] = "",
     decisions: Annotated[
         int | None,
         typer.Option(min=0, max=65_536, help="Keys of 65536 to keep rows of. Default: policies."),
     ] = None,
     online_store: Annotated[
-        str, typer.Option(help="URL of the online store, for looks at fairness. Default: none.")
+        str, typer.Option(help="URL of the online store, or file:PATH, for looks at fairness.")
     ] = "",
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The registry's identities.")

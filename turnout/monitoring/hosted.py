@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from access.peer_tls import ServerCertificate
+from host.addresses import read_url_option
 from monitoring.api.component import MonitoringComponent
 from monitoring.api.decision_policy import decisions_option
 from monitoring.cohorts.sensitive_attributes import OnlineStoreAddress, given_store
@@ -53,7 +54,10 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
         help="folder of monitoring (docs/monitoring.md); default: monitoring beside the registry's",
     )
     parser.add_argument(
-        "--monitoring-store", default="", help="URL of its database; default: SQLite in the folder"
+        "--monitoring-store",
+        type=read_url_option,
+        default="",
+        help="URL of its database, or file:PATH of a file with it; default: SQLite in the folder",
     )
     parser.add_argument(
         "--decisions",
@@ -69,8 +73,9 @@ def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
     # Where looks at fairness read sensitive attributes.
     parser.add_argument(
         "--online-store",
+        type=read_url_option,
         default="",
-        help="redis:// or unix:// URL; looks at fairness read sensitive attributes there",
+        help="URL, or file:PATH of a file with it; looks at fairness read attributes there",
     )
     parser.add_argument(
         "--store-passwords",

@@ -16,7 +16,7 @@ from features.online.store_url import StoreUrlError, parse_store_url
 from features.online.store_users import READER, make_passwords, password_file, url_for_user
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_gateway_runs_here, is_built
-from host.addresses import host_to_call, is_loopback, join_address
+from host.addresses import FILE_PREFIX, host_to_call, is_loopback, join_address
 from host.files import replace_file
 from host.processes import start_ticks
 from host.unix_sockets import private_socket_path
@@ -39,6 +39,8 @@ from turnout.processes.system_file import (
 
 KEY_FILE = "control.key"
 """The key beside the certificate that access.peer_tls makes; importing that would import gRPC."""
+STORE_FILE = "store.url"
+"""The file with the store's URL, for this user only. Control and features read it."""
 CONNECTED_S_MAX = 30.0
 LEFTOVER_GRACE_S = 10.0
 STORE_PING_S = 1.0
@@ -148,6 +150,11 @@ class LocalSystem:
             },
         )
 
+    @property
+    def _store_option(self) -> str:
+        """The store's URL on a command line. It may have a password, so a file has it."""
+        return f"{FILE_PREFIX}{self._plan.folder.absolute() / STORE_FILE}"
+
     def write_system_file(self) -> None:
         """Write the current addresses and process ids to system.json."""
         write_system_file(self._plan.folder, self.addresses)
@@ -175,7 +182,7 @@ class LocalSystem:
         command = [sys.executable, "-P", "-m", "turnout.control", "--listen", self._control]
         command += ["--monitoring", str(self._plan.folder / "monitoring")]
         passwords = "" if self._socket is None else str(self._plan.store_folder)
-        command += ["--online-store", self._store, "--store-passwords", passwords]
+        command += ["--online-store", self._store_option, "--store-passwords", passwords]
         if self._tokens is not None:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
@@ -216,7 +223,7 @@ class LocalSystem:
             "--registry-certificate": self._certificate,
             "--tls-certificate": self._certificate,
             "--tls-key": self._certificate.with_name(KEY_FILE),
-            "--store": self._store,
+            "--store": self._store_option,
         }
         if self._socket is not None:
             options["--store-passwords"] = self._plan.store_folder
@@ -277,8 +284,9 @@ class LocalSystem:
             await asyncio.sleep(0.05)
 
     def write_settings(self) -> None:
-        """Write the gateway's settings for its supervisor; make the state folder if need be."""
+        """Write what the processes read at their start; make the state folder if need be."""
         self._plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(self._plan.folder / STORE_FILE, self._store, durable=False)
         settings: dict[str, Any] = {
             "gateway": GATEWAY_NAME,
             "folder": str(self._plan.folder / "gateway"),

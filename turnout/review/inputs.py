@@ -21,6 +21,8 @@ from turnout.views.cards import card_of
 from turnout.views.figures import figure_json
 
 if TYPE_CHECKING:
+    import grpc
+
     from registry.client import RegistryClient
 
 ACTIONS = frozenset(
@@ -245,7 +247,21 @@ async def _read_monitoring(
                 notes=tuple(client.notes),
             )
     except grpc.aio.AioRpcError as error:
-        return MonitoringInputs(problem=f"monitoring does not answer: {error.code().name}")
+        return MonitoringInputs(problem=_silence(error))
+
+
+def _silence(error: "grpc.aio.AioRpcError") -> str:
+    """Return why monitoring said nothing, in words for the page."""
+    import grpc
+
+    code, elsewhere = error.code(), "where it runs alone, name it with --monitoring HOST:PORT"
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return f"monitoring cannot be reached; {elsewhere}"
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return f"there is no monitoring at this address; {elsewhere}"
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "monitoring did not answer in time; try again"
+    return f"monitoring refuses: {error.details() or 'it gives no reason'}"
 
 
 async def read_lines(

@@ -68,6 +68,35 @@ def test_unfair_group_is_outside_and_fair_ones_are_within() -> None:
     assert outside <= set(unfair.incidents)
 
 
+@pytest.mark.walk
+def test_incidents_of_fair_versions_are_as_rare_as_the_budget_asks() -> None:
+    """A year of looks at groups that are alike, with a part that a test can see: .5 a year."""
+    incidents = 0
+    for seed in range(12):
+        generator, state = np.random.default_rng(seed), {}
+        raised: set[tuple[str, str]] = set()
+        for _ in range(13):
+            people, attributes = draw_people(generator, 300)
+            state, report = look_at_groups(state, people, attributes, incidents_max=0.5)
+            raised |= set(report.incidents)
+        incidents += len(raised)
+    # 6 are allowed on average; 12 or more of a Poisson number come in 2 of 100 tests.
+    assert incidents < 12
+
+
+def test_incident_needs_less_evidence_where_more_incidents_are_allowed() -> None:
+    """The verdict does not move; it has a level of its own."""
+    generator = np.random.default_rng(1)
+    people, attributes = draw_people(generator, 1_500, bias=1.0)
+    found = [
+        look_at_groups({}, people, attributes, incidents_max=allowed)[1]
+        for allowed in (1e-30, 0.01, 0.5)
+    ]
+    assert not found[0].incidents
+    assert set(found[1].incidents) < set(found[2].incidents)
+    assert found[0].groups == found[2].groups
+
+
 def test_group_under_ten_is_in_no_field_text_or_json() -> None:
     """Four islanders are in no sum either, so nothing follows from a difference."""
     state, report = run_looks(0.0, looks=2, n=400)

@@ -212,7 +212,7 @@ def test_budget_lines_say_what_is_allowed_bound_and_seen() -> None:
     """Detectors of calibration have a part; the groups without detectors spend nothing."""
     version = watched(settled=True)
     lines = {line.group: line for line in budget_lines(version, {FEATURES: 2})}
-    assert lines["all"].bound == pytest.approx(0.25 * (0.25 + 0.15 + 0.25))
+    assert lines["all"].bound == pytest.approx(0.25 * (0.15 + 0.15 + 0.25))
     assert lines["all"].bound <= lines["all"].allowed == 0.25
     assert (lines[FEATURES].detectors, lines[FEATURES].seen, lines["all"].seen) == (4, 2, 2)
     assert lines["fairness"].bound == 0

@@ -47,7 +47,7 @@ def look_at_all(given: DayRunner, known: KnownVersions = KNOWN) -> list[int]:
     """Look at all days that are due, and return them."""
     seen = []
     while (day := given.due_day()) is not None:
-        assert given.look_at(day, known)
+        assert given.look_at(day, given.versions_of(day, known.policies), known)
         seen.append(day)
     return seen
 
@@ -169,7 +169,8 @@ def test_a_look_that_fails_is_tried_again_and_then_left_out(
     given = runner(days, FIRST_DAY + 2, Failing(times), DriftLook(days.looks))
     results = []
     while (day := given.due_day()) is not None:
-        results.append((day - FIRST_DAY, given.look_at(day, KNOWN)))
+        served = given.versions_of(day, {})
+        results.append((day - FIRST_DAY, given.look_at(day, served, KNOWN)))
     assert results == [(0, True), (1, False), (1, False), (1, True), (2, True)]
     assert days.looks.look_state("churn", "7", "failing").state == {"days": seen}
 
@@ -193,7 +194,7 @@ def test_a_runner_that_is_stopped_begins_no_further_look(days: VirtualDays) -> N
     counting = [Counting(name, after_service=False) for name in ("first", "second")]
     stopped = runner(days, FIRST_DAY, *counting)
     stopped.stop()
-    assert not stopped.look_at(FIRST_DAY, KNOWN)
+    assert not stopped.look_at(FIRST_DAY, stopped.versions_of(FIRST_DAY, {}), KNOWN)
     assert days.looks.look_state("churn", "7", "first").position == -1
     assert look_at_all(runner(days, FIRST_DAY, *counting)) == [FIRST_DAY]
     assert days.looks.look_state("churn", "7", "second").state == {"days": 1}

@@ -110,7 +110,7 @@ def look_at(
 def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) -> None:
     """The south is selected at .6 of the rate of the north; auditors see the ratio."""
     rows = DayRowsInMemory()
-    add_people(world, rows, MONDAY + 3, 0, 8_000, south=0.3)
+    add_people(world, rows, MONDAY + 3, 0, 16_000, south=0.3)
     found = look_at(world, rows, RegionsOfNumbers())
     figures = {item.name: item for item in found.figures}
     south = figures["selection_rate ratio protected:region=south"]
@@ -125,7 +125,7 @@ def test_unfair_decisions_are_an_alarm_that_names_no_group(world: OutcomeWorld) 
     assert "south" not in text
     assert {alarm.kind for alarm in found.alarms} == {"fairness"}
     # What was told is not told again.
-    add_people(world, rows, MONDAY + 30, 8_000, 4_000, south=0.3)
+    add_people(world, rows, MONDAY + 30, 16_000, 4_000, south=0.3)
     later = look_at(world, rows, RegionsOfNumbers(), DUE + 28, found.state)
     assert not metrics & {alarm.stream for alarm in later.alarms}
 

@@ -1,6 +1,7 @@
 """The detectors of harm: their budget, what they find, and that rows of a customer are one fact."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,10 @@ def test_rows_of_one_customer_are_one_fact(world: OutcomeWorld) -> None:
     once = DayRowsInMemory()
     once.add(sunday, decision_rows(sunday, ["a", "b", "c"], np.full(3, 0.5)))
     assert rows_a_customer(once, "churn", "7", sunday, 400) == 1.0
+    # A model without entities has its customers by their keys.
+    bare, whole = DayRowsInMemory(), decision_rows(sunday, ["a", "a", "b", "c"], np.full(4, 0.5))
+    bare.add(sunday, replace(whole, entity_ids=(), key_hash=np.array([1, 1, 2, 3], np.uint64)))
+    assert rows_a_customer(bare, "churn", "7", sunday, 1) == pytest.approx(4 / 3)
     # It is counted on Sundays, and each row has so much less weight.
     add_days(world, sunday - DAYS, 1, shift=0.4)
     evidence = {}

@@ -13,6 +13,7 @@ from monitoring.incidents.other_changes import OtherChanges
 from monitoring.jobs.grouping import MonitoringAlarm, group_alarms
 from monitoring.looks.drift_look import DriftLook
 from monitoring.store.look_store import LookOutcome, StoredFigure
+from monitoring.store.served_versions import ServedVersion
 from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.model_watcher import ModelWatcher
@@ -86,7 +87,7 @@ class Beside:
 
 
 @pytest.mark.walk
-def test_drift_becomes_one_incident(tmp_path: Path) -> None:
+def test_drift_becomes_one_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten days of a real version, of which the last five have another input."""
 
     async def course() -> None:
@@ -105,10 +106,20 @@ def test_drift_becomes_one_incident(tmp_path: Path) -> None:
                 rows[:, 1] += 0.4 * (number >= 5)
                 scores = OnnxModel(onnx).scores(rows)
                 days.push(TODAY - 10 + number, rows, version=version.label, scores=scores)
+            # The versions of a day are asked for once: those of the day, and those before.
+            asked: list[tuple[int, int]] = []
+            read = days.store.served_versions
+
+            def served(first: int, last: int) -> list[ServedVersion]:
+                asked.append((first, last))
+                return read(first, last)
+
+            monkeypatch.setattr(days.store, "served_versions", served)
             # All days are looked at, and the alarms are one incident.
             async with registry.client("monitoring") as client:
                 beside = Beside(client, days)
                 assert await beside.watcher.look_at_days() == 10
+                assert len(asked) == 2 * 10
                 assert await beside.watcher.look_at_days() == 0
                 (incident,) = [
                     item for item in await client.list_incidents() if item.kind == "features"

@@ -14,10 +14,10 @@ from monitoring.looks.uplift_look import (
     ConfiguredHoldout,
     UpliftLook,
     days_after_service,
-    holdout_of_period,
     uplift_finding,
 )
 from monitoring.store.look_store import LookOutcome
+from monitoring.watch.holdouts import holdout_of_period
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
 from tests.monitoring.outcome_world import (
     DayRowsInMemory,
@@ -172,7 +172,7 @@ def test_outcomes_beyond_the_horizon_are_of_another_look(world: OutcomeWorld) ->
 def test_broken_holdout_is_one_alarm_and_no_number(
     world: OutcomeWorld, share: float, draws: int, broken: str
 ) -> None:
-    """It is told once, until the holdout is intact again."""
+    """It is told once, until the holdout is intact in a later period."""
     campaign = Campaign(world)
     campaign.add_day(MONDAY, 0, 800)
     found = campaign.look(churn_day(MONDAY + 6 + DAYS, policy_of()), share=share, draws=draws)
@@ -183,8 +183,15 @@ def test_broken_holdout_is_one_alarm_and_no_number(
     assert uplift_finding(found.figures) is None
     again = churn_day(MONDAY + 13 + DAYS, policy_of())
     assert campaign.look(again, found.state, share=share, draws=draws).alarms == ()
+    # The share crosses its threshold once in a period, and not again and again by chance.
     intact = campaign.look(again, found.state)
+    assert intact.alarms == ()
+    assert campaign.look(again, intact.state, share=share, draws=draws).alarms == ()
+    campaign.add_day(MONDAY + 28, 0, 800)
+    later = churn_day(MONDAY + 34 + DAYS, policy_of())
+    intact = campaign.look(later, intact.state)
     assert intact.state["churned"]["broken"] is False
+    assert campaign.look(later, intact.state, share=share, draws=draws).alarms
 
 
 def test_holdout_of_a_period_is_what_was_deployed() -> None:
@@ -259,7 +266,36 @@ def test_an_effect_that_falls_is_an_alarm(world: OutcomeWorld) -> None:
         alarms += [(week, alarm.kind, alarm.since) for alarm in found.alarms]
     ((week, kind, since),) = alarms
     assert (kind, since) == ("uplift", (MONDAY + 28) * 86_400)
-    assert state["churned"]["baseline"]["first_day"] == MONDAY + 28
+    # No effect is nothing to compare with; that it is back is no alarm.
+    assert "baseline" not in state["churned"]
+    campaign.saved = 0.28
+    for week in range(8, 12):
+        campaign.add_day(MONDAY + 7 * week, week * 1_000, 1_000)
+    for week in range(8, 12):
+        found = campaign.look(churn_day(MONDAY + 7 * week + 6 + DAYS, policy_of()), state)
+        state = found.state
+        assert found.alarms == ()
+    assert state["churned"]["baseline"]["first_day"] == MONDAY + 56
+
+
+@pytest.mark.walk
+def test_alarms_of_effects_that_stay_are_as_rare_as_the_budget_asks(tmp_path: Path) -> None:
+    """Two quarters of a constant effect in ten worlds, with a budget that a test can see."""
+    policy = MonitoringPolicy(outcomes={"churned": CHURN}, budget=5.0)
+    alarms: list[str] = []
+    for seed in range(10):
+        (folder := tmp_path / str(seed)).mkdir()
+        world = OutcomeWorld(folder)
+        campaign = Campaign(world, seed, saved=0.2)
+        state: Mapping[str, Any] = {}
+        for week in range(26):
+            campaign.add_day(MONDAY + 7 * week, week * 150, 150)
+            found = campaign.look(churn_day(MONDAY + 7 * week + 6 + DAYS, policy), state)
+            state = found.state
+            alarms += [alarm.kind for alarm in found.alarms]
+        world.store.close()
+    # 2 x 10 x .5 are allowed on average; 17 or more of a Poisson number come in 3 of 100 tests.
+    assert len(alarms) < 17, alarms
 
 
 def test_sentences_say_what_is_missing(world: OutcomeWorld) -> None:

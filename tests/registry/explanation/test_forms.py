@@ -164,6 +164,50 @@ def test_calibration_behind_one_sum_is_part_of_the_margin() -> None:
     assert explained.margin == pytest.approx(expected, abs=1e-6)
 
 
+NORMALISED = [
+    helper.make_node("Abs", ["probabilities"], ["sizes"]),
+    helper.make_node("ReduceSum", ["sizes", "axis"], ["total"], keepdims=1),
+    helper.make_node("Div", ["probabilities", "total"], ["normal"]),
+    helper.make_node("Gather", ["normal", "second"], ["scores"], axis=1),
+]
+"""What skl2onnx writes behind the classifier of a pipeline."""
+
+
+def classifier_of(post_transform: str, coefficients: list[float], intercepts: list[float]) -> bytes:
+    """Return a linear classifier of two inputs whose probabilities are divided by their sum."""
+    classes = len(intercepts)
+    classifier = helper.make_node(
+        "LinearClassifier",
+        ["inputs"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        classlabels_ints=list(range(max(classes, 2))),
+        coefficients=coefficients,
+        intercepts=intercepts,
+        post_transform=post_transform,
+    )
+    constants = {"axis": np.array([1], np.int64), "second": np.array([1], np.int64)}
+    return graph_of([classifier, *NORMALISED], constants, contract_of("x", "y"))
+
+
+def test_probabilities_divided_by_their_sum_are_explained_where_it_is_one() -> None:
+    """A logistic model of two classes; the sum of both probabilities is 1."""
+    graph = classifier_of("LOGISTIC", [-1.0, -2.0, 1.0, 2.0], [-0.5, 0.5])
+    rows = rows_of(2)
+    explainer = explainer_of(version_files(graph, rows, contract_of("x", "y")))
+    explained = explainer.explain(rows[9])
+    assert explainer.space == "log-odds"
+    assert explained.margin == pytest.approx(rows[9, 0] + 2 * rows[9, 1] + 0.5, abs=1e-5)
+
+
+def test_probabilities_divided_by_another_sum_are_refused() -> None:
+    """Three models, one for each class: the score is a function of three sums."""
+    weights = [-1.0, -2.0, 1.0, 2.0, 3.0, 1.0]
+    graph = classifier_of("LOGISTIC", weights, [-0.5, 0.5, 0.1])
+    with pytest.raises(NotExplainedError, match="normalise after logistic"):
+        explainer_of(version_files(graph, rows_of(2), contract_of("x", "y")))
+
+
 MIXED = {
     "network": (
         [

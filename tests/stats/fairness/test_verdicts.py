@@ -1,4 +1,4 @@
-"""Verdicts on groups, and the choice by false discoveries."""
+"""Verdicts on groups."""
 
 import json
 import math
@@ -19,7 +19,6 @@ from stats.fairness.verdicts import (
     CalibrationTally,
     GroupVerdict,
     calibration_verdict,
-    false_discovery_choice,
     people_needed,
     ratio_figure,
     ratio_verdict_of,
@@ -95,17 +94,6 @@ def test_calibration_of_a_group_is_judged_by_its_outcomes() -> None:
     nothing = calibration_line(empty).intercept
     lacking = calibration_verdict(CalibrationTally().after(empty), nothing, nothing, 40)
     assert lacking.text.startswith("not enough data: 0 of")
-
-
-def test_false_discovery_choice_is_that_of_its_definition() -> None:
-    """The k-th largest needs count / (level k); a tie is kept in order."""
-    log_es = [math.log(value) for value in (90.0, 3.0, 40.0, 0.5)]
-    assert false_discovery_choice(log_es, 0.05) == [0, 2]
-    assert false_discovery_choice(log_es, 0.01) == []
-    assert false_discovery_choice([], 0.05) == []
-    for bad in ([math.nan], [0.0]):
-        with pytest.raises(ValueError, match="are needed"):
-            false_discovery_choice(bad, 0.05 if math.isnan(bad[0]) else 1.0)
 
 
 def test_other_bounds_have_verdicts_of_their_own() -> None:

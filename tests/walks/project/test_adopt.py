@@ -1,6 +1,7 @@
 """`turnout adopt`: models of other tools answer as their own library does."""
 
 import asyncio
+import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -118,6 +119,35 @@ def write_sample(folder: Path, file: str) -> tuple[Path, str]:
     return path, label
 
 
+def check_explanation(file: str, system: RunningSystem, model: str, made: dict[str, Any]) -> None:
+    """The card says what `turnout explain` does: exact contributions, or why there are none."""
+    card = asyncio.run(read_card(system, model, made["version"]))
+    said, importances = card["explanation"], card["importances"]
+    assert set(importances) == set(card["names"])
+    assert max(importances.values()) > 0.0
+    numbers = [name for name in made["inputs"] if name != "plan"]
+    line = [part for name in numbers for part in ("-i", f"{name}=1")]
+    which = ("--model", model, "--version", made["version"])
+    assert said["possible"] == (file != "churn_network.onnx"), said
+    if not said["possible"]:
+        refused = system.turnout("explain", *which, *line, exit_code=1)
+        assert " ".join(said["reason"].split()) in " ".join(refused.split())
+        return
+    explained = system.turnout("explain", *which, *line)
+    assert explained["background"] == "200 rows of the sample"
+    assert (said["unit"], said["background_rows"]) == (explained["unit"], 200)
+    total = explained["base"] + sum(item["contribution"] for item in explained["contributions"])
+    assert total == pytest.approx(explained["margin"], abs=1e-9)
+
+
+async def read_card(system: RunningSystem, model: str, label: str) -> dict[str, Any]:
+    """Return the card of a version, as the registry has it."""
+    async with system.registry_client("sam") as client:
+        files = await client.fetch(model, label)
+    card: dict[str, Any] = json.loads(files["card.json"])
+    return card
+
+
 @pytest.mark.parametrize(
     "file",
     [
@@ -152,13 +182,7 @@ def test_foreign_file_answers_as_its_library(
     # Another person approves.
     system.approve(model, made["version"], "initial")
     system.deploy(model, made["version"])
-    # Its scores are compared with rows of the sample.
-    if file == "churn_lightgbm.txt":
-        given = (f"{name}=1" for name in made["inputs"])
-        line = [part for value in given for part in ("-i", value)]
-        which = ("--model", model, "--version", made["version"])
-        explained = system.turnout("explain", *which, *line)
-        assert explained["background"] == "200 rows of the sample"
+    check_explanation(file, system, model, made)
     frame, numbers, _ = churn_rows(ROWS, seed=11)
     rounded = numbers.astype(np.float32).astype(np.float64)
     frame = frame.assign(**{name: rounded[:, at] for at, name in enumerate(NUMBERS)})

@@ -129,7 +129,9 @@ def test_forget_removes_nothing_where_it_may_not_remove_everything(
     addresses = system.addresses
     url = url_for_user(addresses.store, WRITER, addresses.store_passwords)
     arguments = ("features", "forget", PERSON, "--only", "offline", "--only", "online")
-    refused = system.turnout(*arguments, "--store", url, exit_code=1)
+    file = system.folder / "writer.url"
+    file.write_text(url)
+    refused = system.turnout(*arguments, "--store", f"file:{file}", exit_code=1)
     assert "may not list and delete keys" in " ".join(refused.split())
     removed = system.turnout(*arguments)["removed"]
     assert removed == {"offline": {"rows": 1, "quarantined": 0}, "online": {"rows": 1}}

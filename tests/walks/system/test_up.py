@@ -2,14 +2,17 @@
 
 import signal
 import socket
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from features.online.store_client import store_client
 from features.online.store_server import ping
-from features.online.store_url import parse_store_url
+from features.online.store_url import parse_store_url, url_with_credentials
 from tests.servers import redis_server
 from tests.walks.running_system import TURNOUT, poll_system_until, process_runs, turnout_up
 from turnout.processes.port_checks import free_tcp_port
@@ -61,6 +64,32 @@ def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
             ]
             assert system.addresses.store == store.url
         assert ping(parse_store_url(store.url), 1.0) == "PONG"
+
+
+def test_no_process_has_the_password_of_a_store_on_its_command_line(tmp_path: Path) -> None:
+    """Everybody on a host reads command lines in /proc; the URL is in a file of this user."""
+    password = "hunter2-of-the-store"
+    with redis_server() as store:
+        with store_client(store.url) as client:
+            client.execute_command("ACL", "SETUSER", "shop", "on", f">{password}", "~*", "+@all")
+        file = tmp_path / "shop.url"
+        file.write_text(url_with_credentials(store.url, "shop", password))
+        refused = subprocess.run(
+            [*TURNOUT, "up", "--store", file.read_text(), "--folder", str(tmp_path / "state")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert refused.returncode == 2
+        assert "everybody on this host can read" in " ".join(refused.stderr.split())
+        assert password not in refused.stderr
+        with turnout_up(tmp_path / "state", "--store", f"file:{file}") as system:
+            assert password in system.addresses.store
+            assert len(_command_lines(str(tmp_path))) > len(system.addresses.children)
+            assert _command_lines(password) == []
+            kept = tmp_path / "state" / "store.url"
+            assert password in kept.read_text()
+            assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
 def test_up_listens_at_the_given_host_and_ports(tmp_path: Path) -> None:
@@ -122,15 +151,16 @@ def test_up_that_cannot_start_prints_why_and_leaves_no_process(tmp_path: Path, o
     reason = "no store answers" if option == "--store" else "gateway ended while starting"
     assert reason in command.stderr
     assert not (tmp_path / "state" / "system.json").exists()
-    left_over = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _names(path, tmp_path)]
-    assert left_over == []
+    assert _command_lines(str(tmp_path)) == []
 
 
-def _names(command: Path, folder: Path) -> bool:
-    try:
-        return str(folder).encode() in command.read_bytes()
-    except OSError:
-        return False
+def _command_lines(text: str) -> list[bytes]:
+    """Return the command line of each process on this host that has *text* on it."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(path.read_bytes())
+    return [line for line in lines if text.encode() in line]
 
 
 def test_up_runs_in_a_folder_that_has_folders_with_names_of_rooms(
