@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ContractError
 from features.views import View
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TIME_NAMES = ("now:day", "now:second")
 """The model inputs that are the time of a request, as `time_columns` gives them.
@@ -218,8 +219,10 @@ class ModelContract:
         return contract
 
 
-def time_columns(unix_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+def time_columns(unix_ms: "NDArray[np.int64]") -> "NDArray[np.float32]":
     """Return (N, 2) float32 for (N,) instants: days since 1970-01-01 UTC, seconds of the day."""
+    import numpy as np  # commands that only list versions do without it
+
     days, left_ms = np.divmod(unix_ms, DAY_MS)
     return np.stack([days, left_ms // 1_000], axis=1).astype(np.float32)
 

@@ -30,7 +30,6 @@ from features.contract import ModelContract
 from features.errors import ContractError, ViewError
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
-from registry.bundle import seal_files
 from registry.chunks import file_chunks, join_content, message_chunks
 from registry.history.audit import audit_registry
 from registry.history.chain import StoredEntry, entries_of_columns, is_signed, stored_entry
@@ -185,6 +184,8 @@ class RegistryClient(RunCalls, IncidentCalls):
         Raises VersionRefusedError when a file does not pass a check.
         """
         if MANIFEST not in files:
+            from registry.bundle import seal_files  # it imports numpy; most clients only ask
+
             files = seal_files(
                 files, model=model, author=self._actor, created_unix_ms=self._now_ms()
             )

@@ -1,56 +1,66 @@
 """The `turnout` command: reads the command line, runs the command, turns errors into exit codes.
 
-This module imports every command, so what takes long to import (gRPC, numpy, DuckDB, ONNX Runtime)
-is imported inside the command that needs it.
+Only the modules of the commands that the line names are imported. What takes long to import (gRPC,
+numpy, DuckDB, ONNX Runtime) is imported inside the command that needs it, because the help names
+every command.
 """
 
 import io
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
 from host.text import in_utf8
-from turnout.adoption.command import adopt
 from turnout.cli.context import common_options_first, context_from_options
 from turnout.cli.exit_codes import exit_message
-from turnout.commands import (
-    audit,
-    debug,
-    features,
-    models,
-    predict,
-    rollout,
-    splits,
-    versions,
-)
-from turnout.commands.drill import drill
-from turnout.commands.projects import labels, plan, project, retraining, runs
-from turnout.commands.projects.first_hour import try_project
-from turnout.commands.projects.train import train
-from turnout.commands.restart import restart
-from turnout.commands.up import up
-from turnout.demo.command import demo
-from turnout.explaining.command import explain
-from turnout.incidents import command as incidents
-from turnout.monitoring import command as monitor
-from turnout.policy_suggestion.command import policy_app
-from turnout.report.command import print_report
-from turnout.review import command as review
-from turnout.views.terminal import terminal
 
-app = typer.Typer(
-    name="turnout",
-    help="Run, release and watch models for tabular data. Start with: turnout demo",
-    epilog="--folder, --registry, --registry-certificate, --gateway, --store, --project, --env, "
-    "--as, --token-file and --json may stand anywhere on the command line. Exit codes: 0 success, "
-    "1 the command failed or its answer is no, 2 wrong usage, 3 the system cannot be reached, "
-    "4 a training was not better than its champion.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS = {
+    "up": "turnout.commands.up:up",
+    "demo": "turnout.demo.command:demo",
+    "models": "turnout.commands.models:app",
+    "init": "turnout.commands.projects.project:init",
+    "plan": "turnout.commands.projects.plan:plan",
+    "apply": "turnout.commands.projects.plan:apply",
+    "train": "turnout.commands.projects.train:train",
+    "try": "turnout.commands.projects.first_hour:try_project",
+    "adopt": "turnout.adoption.command:adopt",
+    "project": "turnout.commands.projects.project:app",
+    "env": "turnout.commands.projects.project:env_app",
+    "versions": "turnout.commands.versions:app",
+    "splits": "turnout.commands.splits:app",
+    "rollout": "turnout.commands.rollout:app",
+    "runs": "turnout.commands.projects.runs:app",
+    "run": "turnout.commands.projects.retraining:run_app",
+    "schedules": "turnout.commands.projects.retraining:schedules_app",
+    "monitor": "turnout.monitoring.command:app",
+    "labels": "turnout.commands.projects.labels:app",
+    "incidents": "turnout.incidents.command:app",
+    "predict": "turnout.commands.predict:predict",
+    "outcome": "turnout.commands.predict:outcome",
+    "explain": "turnout.explaining.command:explain",
+    "features": "turnout.commands.features:app",
+    "audit": "turnout.commands.audit:app",
+    "report": "turnout.report.command:print_report",
+    "review": "turnout.review.command:app",
+    "restart": "turnout.commands.restart:restart",
+    "drill": "turnout.commands.drill:drill",
+    "debug": "turnout.commands.debug:app",
+}
+"""Command -> its module, and its function or group of commands there; in the order of the help."""
+
+SUBCOMMANDS = {
+    "run": {
+        "monitoring": "turnout.monitoring.command:run_monitoring",
+        "journal-reader": "turnout.monitoring.command:run_journal_reader",
+    },
+    "monitor": {"policy": "turnout.policy_suggestion.command:policy_app"},
+}
+"""Group of COMMANDS -> those of its commands that another module has."""
 
 StoreUrl = Annotated[
     str,
@@ -71,7 +81,6 @@ EnvironmentName = Annotated[
 ]
 
 
-@app.callback()
 def common(
     ctx: typer.Context,
     folder: Annotated[
@@ -128,39 +137,46 @@ def common(
     )
 
 
-app.command("up")(up)
-app.command("demo")(demo)
-app.add_typer(models.app, name="models")
-app.command("init")(project.init)
-app.command("plan")(plan.plan)
-app.command("apply")(plan.apply)
-app.command("train")(train)
-app.command("try")(try_project)
-app.command("adopt")(adopt)
-app.add_typer(project.app, name="project")
-app.add_typer(project.env_app, name="env")
-app.add_typer(versions.app, name="versions")
-app.add_typer(splits.app, name="splits")
-app.add_typer(rollout.app, name="rollout")
-app.add_typer(runs.app, name="runs")
-app.add_typer(retraining.run_app, name="run")
-retraining.run_app.command("monitoring")(monitor.run_monitoring)
-retraining.run_app.command("journal-reader")(monitor.run_journal_reader)
-app.add_typer(retraining.schedules_app, name="schedules")
-app.add_typer(monitor.app, name="monitor")
-monitor.app.add_typer(policy_app, name="policy")
-app.add_typer(labels.app, name="labels")
-app.add_typer(incidents.app, name="incidents")
-app.command("predict")(predict.predict)
-app.command("outcome")(predict.outcome)
-app.command("explain")(explain)
-app.add_typer(features.app, name="features")
-app.add_typer(audit.app, name="audit")
-app.command("report")(print_report)
-app.add_typer(review.app, name="review")
-app.command("restart")(restart)
-app.command("drill")(drill)
-app.add_typer(debug.app, name="debug")
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the program with those of COMMANDS that *names* has, whose modules are imported."""
+    app = typer.Typer(
+        name="turnout",
+        help="Run, release and watch models for tabular data. Start with: turnout demo",
+        epilog="--folder, --registry, --registry-certificate, --gateway, --store, --project, "
+        "--env, --as, --token-file and --json may stand anywhere on the command line. Exit codes: "
+        "0 success, 1 the command failed or its answer is no, 2 wrong usage, 3 the system cannot "
+        "be reached, 4 a training was not better than its champion.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(common)
+    asked_for = set(names)
+    for name in COMMANDS:
+        if name in asked_for:
+            _add(app, name, _load(name))
+    return app
+
+
+@cache
+def _load(name: str) -> Any:  # noqa: ANN401  a function or a group
+    """Return a command of COMMANDS, with its subcommands."""
+    command = _import(COMMANDS[name])
+    for child, path in SUBCOMMANDS.get(name, {}).items():
+        _add(command, child, _import(path))
+    return command
+
+
+def _import(path: str) -> Any:  # noqa: ANN401  a function or a group
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _add(group: typer.Typer, name: str, command: Any) -> None:  # noqa: ANN401  a function or a group
+    if isinstance(command, typer.Typer):
+        group.add_typer(command, name=name)
+    else:
+        group.command(name)(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -174,12 +190,17 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     typed = sys.argv[1:] if arguments is None else arguments
     line = common_options_first([in_utf8(argument) for argument in typed])
+    # A word of the line names the command, or is only the value of an option; a line without any
+    # asks for the help, or is wrong, and then all commands are named.
+    program = make_app(COMMANDS.keys() & line or COMMANDS)
     try:
-        app(args=line, prog_name="turnout")
+        program(args=line, prog_name="turnout")
     except Exception as error:
         known = exit_message(error)
         if known is None:
             raise
+        from turnout.views.terminal import terminal  # it imports rich
+
         terminal("--json" in line).error(known.text)
         raise SystemExit(known.exit_code) from error
 

@@ -42,7 +42,6 @@ from turnout.monitoring.hosted import (
     add_monitoring_options,
     monitoring_settings,
 )
-from turnout.notices.delivery import deliver_notices
 from turnout.retraining.scheduler import Scheduler
 
 log = logging.getLogger("control")
@@ -182,6 +181,8 @@ async def _send_notices(
 ) -> None:
     """Send notices while the controller leads, so that two control processes send none twice."""
     if targets:
+        from turnout.notices.delivery import deliver_notices  # it imports rich
+
         await deliver_notices(targets, registry, file)
     await asyncio.Event().wait()  # a loop that ends would end the lead
 

@@ -1,13 +1,15 @@
-"""Finds the master of a store through Redis Sentinel, with redis-py. No call waits for this."""
+"""Finds the master of a store through Redis Sentinel, with redis-py. No call waits for this.
 
-import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
+redis-py takes long to import, and few stores have sentinels; so the first question imports it.
+"""
+
+from typing import TYPE_CHECKING
 
 from features.errors import OnlineStoreError
 from features.online.store_url import StoreAddress
+
+if TYPE_CHECKING:
+    from redis.asyncio.sentinel import Sentinel
 
 SENTINEL_TIMEOUT_S = 0.1
 """Timeout for each sentinel. They are queried one after the other."""
@@ -26,6 +28,11 @@ class MasterFinder:
         A sentinel does not name a master that it believes to be down. Raises OnlineStoreError
         "connection" when no sentinel names a master.
         """
+        from redis.asyncio.retry import Retry
+        from redis.asyncio.sentinel import Sentinel
+        from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
+
         if self._sentinel is None:
             # redis-py would retry ten times, for seconds. The reader retries by itself.
             self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
@@ -39,7 +46,7 @@ class MasterFinder:
             )
         try:
             host, port = await self._sentinel.discover_master(self._address.service)
-        except (redis.RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
             raise OnlineStoreError("connection", f"no sentinel names it: {error}") from error
         return str(host), int(port)
 

@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.exceptions import RedisError
 
 from features.entity_ids import id_hashes, join_ids
-from features.online.store_client import store_client
 from features.online.store_users import READER
 from features.rows import DEFAULTED, ViewRows, unpack_valid
 from features.views import View
-from features.writes.row_scripts import StoreClient
 from monitoring.errors import MonitoringError
 from stats.fairness.groups import DeclaredAttribute
+
+if TYPE_CHECKING:
+    from features.writes.row_scripts import StoreClient
 
 READ_S = 10.0
 """Seconds that one read may take."""
@@ -86,8 +86,10 @@ class OnlineStoreAddress:
     url: str
     passwords: str = ""
 
-    def open(self) -> StoreClient:
+    def open(self) -> "StoreClient":
         """Return a client that only reads, and gives up after READ_S. Close it after use."""
+        from features.online.store_client import store_client  # redis-py takes long to import
+
         user = READER if self.passwords else ""
         return store_client(self.url, user, self.passwords, timeout_s=READ_S)
 
@@ -114,6 +116,8 @@ class OnlineAttributes:
 
     def read_view(self, view: str, entity: str, customers: Sequence[str]) -> SensitiveView:
         """Return what a view says of the customers (see AttributeSource)."""
+        from redis.exceptions import RedisError  # redis-py takes long to import
+
         # The view must be there, and be of these customers.
         definition = self._view_of(view)
         if definition is None:

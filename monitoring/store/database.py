@@ -1,4 +1,7 @@
-"""Opens the database of monitoring: SQLite or PostgreSQL, migrated to the tables of this release.
+"""Opens the database of monitoring: SQLite or PostgreSQL, with the tables of this release.
+
+An empty database gets them from tables.py, and one of an earlier release is migrated. Alembic takes
+long to import, so only a migration does it.
 
 One transaction writes at a time. In SQLite the database says so, and in PostgreSQL a lock that
 every writer takes; so no other writer comes between a read and a write of one transaction.
@@ -10,18 +13,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from monitoring.errors import MonitoringStoreError
+from monitoring.store import tables
 
 BUSY_MS = 10_000
 """Time that a writer waits for another process before it fails, in milliseconds."""
 WRITER_LOCK = 0x7475_726E
 """Key of the advisory lock that a writer of PostgreSQL takes."""
 MIGRATIONS = Path(__file__).with_name("migrations")
+REVISION = max(file.name[1:5] for file in (MIGRATIONS / "versions").glob("r????_*.py"))
+"""The newest migration: the revision of the tables of this release."""
+migrations = Table(
+    "monitoring_migrations",
+    MetaData(),
+    Column("version_num", String(32), primary_key=True),
+)
+"""Alembic's table: the revision of the database."""
 
 
 class MonitoringDatabase:
@@ -39,9 +62,7 @@ class MonitoringDatabase:
             self.kind = self._engine.dialect.name
             """sqlite or postgresql."""
             with self.write_transaction() as connection:
-                config = Config(attributes={"connection": connection})
-                config.set_main_option("script_location", str(MIGRATIONS))
-                command.upgrade(config, "head")
+                _make_tables(connection)
         except (
             DBAPIError,
             ArgumentError,
@@ -100,6 +121,26 @@ class MonitoringDatabase:
                 f"the database of monitoring refuses: {error.orig}; nothing of this change was "
                 "written, and it is tried again"
             ) from error
+
+
+def _make_tables(connection: Connection) -> None:
+    """Give the database the tables of this release."""
+    if not inspect(connection).has_table(migrations.name):
+        tables.schema.create_all(connection)
+        migrations.create(connection)
+        connection.execute(migrations.insert().values(version_num=REVISION))
+    elif connection.scalar(select(migrations.c.version_num)) != REVISION:
+        migrate(connection)
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to *revision*, from the first one in an empty database."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    command.upgrade(config, revision)
 
 
 def _engine(url: str) -> Engine:

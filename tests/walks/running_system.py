@@ -30,11 +30,18 @@ TURNOUT = (sys.executable, "-m", "turnout")
 
 
 def poll_system_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:  # noqa: ANN401  what the condition returned
-    """Return the result of *condition* once it is true; fail after *seconds*."""
+    """Return the result of *condition* once it is true; fail after *seconds*.
+
+    A condition that takes long, such as a command, is asked half of the time, so that the system
+    has the processor for the other half.
+    """
     give_up = time.monotonic() + seconds
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < give_up, f"{description}: not within {seconds:g} s"
-        time.sleep(0.01)
+        ended = time.monotonic()
+        assert ended < give_up, f"{description}: not within {seconds:g} s"
+        time.sleep(max(0.01, ended - began))
+        began = time.monotonic()
     return value
 
 

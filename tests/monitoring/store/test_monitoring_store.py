@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine
 
 from journal.prediction_id import hash_model_name
 from journal.tail import TailPosition
@@ -19,7 +18,7 @@ from monitoring.cells.outcome_columns import OutcomeKind
 from monitoring.errors import BadCellError, MonitoringStoreError, SequenceError
 from monitoring.store.cell_rows import Retention, start_of, sum_of_cells
 from monitoring.store.cohort_store import CohortStore
-from monitoring.store.database import MIGRATIONS, MonitoringDatabase
+from monitoring.store.database import MIGRATIONS, REVISION, MonitoringDatabase, migrate, migrations
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.tables import DAY, HOUR, WEEK, outcomes, schema
 from monitoring.store.window_counts import WindowBatchRows
@@ -86,15 +85,32 @@ def total(store: MonitoringStore) -> CellCounts:
     return sum_of_cells(store.read_cells(-FOREVER, FOREVER))
 
 
-def test_migrations_make_the_tables_of_this_release(database_url: str) -> None:
+def engine_of(url: str) -> Engine:
+    """Return an engine of SQLAlchemy for a database that monitoring has not opened."""
+    return create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+
+
+@pytest.mark.parametrize("migrated", [False, True], ids=["new", "migrated"])
+def test_database_has_the_tables_of_this_release(database_url: str, migrated: bool) -> None:
     """Opening again changes nothing; what tables.py has and no migration makes is a breach."""
+    if migrated:
+        engine = engine_of(database_url)
+        with engine.begin() as connection:
+            migrate(connection)
+        engine.dispose()
     for _ in range(2):
         database = MonitoringDatabase(database_url)
         with database.read_transaction() as connection:
-            options = {"version_table": "monitoring_migrations", "compare_type": True}
+            options = {"version_table": migrations.name, "compare_type": True}
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, schema) == []
+            assert context.get_current_heads() == (REVISION,)
         database.close()
+
+
+def test_new_database_has_the_newest_migration() -> None:
+    """Its number is read from the names of the files, so that no migration is imported for it."""
+    assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [REVISION]
 
 
 def test_segments_of_outcomes_may_be_long_after_the_migration(database_url: str) -> None:
@@ -102,11 +118,9 @@ def test_segments_of_outcomes_may_be_long_after_the_migration(database_url: str)
     columns = [column.name for column in outcomes.columns]
     row = dict.fromkeys(columns, 1) | {"id_digest": bytes(16), "holdout": False, "segment": ""}
     row |= dict.fromkeys(("name", "model", "version", "digest8", "key_hash"), "x")
-    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = engine_of(database_url)
     with engine.begin() as connection:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(MIGRATIONS))
-        command.upgrade(config, "0002")
+        migrate(connection, "0002")
         connection.execute(outcomes.insert().values(row))
     engine.dispose()
     database = MonitoringDatabase(database_url)

@@ -6,6 +6,7 @@ A world that fails can be played again: python -m tests.rollout.sim --seed N
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -38,6 +39,12 @@ def world_story(result: WorldResult) -> list[object]:
     return [result.kind, result.duration_s, result.events, writes]
 
 
+@cache
+def played(seed: int) -> WorldResult:
+    """Return the world of *seed*, which two tests look at and none changes."""
+    return simulate_world(seed)
+
+
 @pytest.mark.walk
 def test_world_is_the_same_for_the_same_seed() -> None:
     """A world that broke a promise can be played again."""
@@ -52,7 +59,7 @@ def test_150_worlds_keep_every_promise() -> None:
     """
     wrong, ends = {}, Counter[str]()
     for seed in range(150):
-        result = simulate_world(seed)
+        result = played(seed)
         if broken := broken_promises(result):
             wrong[seed] = broken
         ends[result.rollout.position.stage.name if result.rollout else "none"] += 1
@@ -68,7 +75,7 @@ def test_world_is_the_same_when_policy_files_change_later() -> None:
         again = simulate_world(seed, changed_files=True)
         if again.rollout is None or not again.rollout.policy_note:
             continue  # the leading controller started it itself
-        result = simulate_world(seed)
+        result = played(seed)
         assert world_story(again) == world_story(result), seed
         assert result.rollout is not None
         assert result.rollout.policy_note == ""

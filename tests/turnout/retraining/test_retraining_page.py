@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from registry.schedules.schedule import KEYS, parse_schedule
-from turnout.__main__ import app
+from turnout.__main__ import make_app
 from turnout.errors import ExitCode
 
 PAGE = (Path(__file__).parents[3] / "docs" / "retraining.md").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def command_lines() -> Iterator[list[str]]:
 @pytest.mark.parametrize("line", list(command_lines()), ids=lambda line: " ".join(line[:4]))
 def test_command_of_the_page_is_one(line: list[str]) -> None:
     """Each word names a command, and each option is one of it or of all commands."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(make_app())
     command = root
     assert line[0] == "turnout"
     words = line[1:]

@@ -39,6 +39,8 @@ class RestartCallers:
     """Callers on persistent and on new connections, which call until `stopped` is set."""
 
     port: int
+    pause_s: float = 0.0
+    """Pause between two calls on a persistent connection."""
     answered: int = 0
     fresh_connections: int = 0
     """Answered calls that were the first on a new connection."""
@@ -56,6 +58,7 @@ class RestartCallers:
         ) as channel:
             while not self.stopped.is_set():
                 await self._call(channel)
+                await asyncio.sleep(self.pause_s)
 
     async def _fresh(self) -> None:
         while not self.stopped.is_set():
@@ -92,10 +95,10 @@ async def wait_renewed(
 
 
 async def rolling_restarts(
-    gateway: StandaloneGateway, times: int, persistent: int, fresh: int
+    gateway: StandaloneGateway, times: int, persistent: int, fresh: int, pause_s: float
 ) -> RestartCallers:
     """Restart all workers *times* times while callers call; return the callers."""
-    callers = RestartCallers(gateway.port)
+    callers = RestartCallers(gateway.port, pause_s)
     calling = asyncio.create_task(callers.run(persistent, fresh))
     await asyncio.sleep(0.5)
     for _ in range(times):
@@ -119,19 +122,28 @@ def brisk_gateway(ingress: str, workers: int) -> dict[str, object]:
 
 
 def restart_under_load(
-    folder: Path, ingress: str, workers: int, times: int, persistent: int, fresh: int
+    folder: Path,
+    ingress: str,
+    workers: int,
+    times: int,
+    persistent: int,
+    fresh: int,
+    pause_s: float = 0.0,
 ) -> RestartCallers:
     """Run a gateway that serves from *folder*, and restart its workers under load."""
     write_gateway_folder(folder)
     with standalone_gateway(folder, brisk_gateway(ingress, workers)) as gateway:
         assert gateway.wait_settled(workers)
-        return asyncio.run(rolling_restarts(gateway, times, persistent, fresh))
+        return asyncio.run(rolling_restarts(gateway, times, persistent, fresh, pause_s))
 
 
 @pytest.mark.parametrize("ingress", INGRESSES)
 def test_two_rolling_restarts_fail_no_call(tmp_path: Path, ingress: str) -> None:
     """Two SIGHUPs under load on persistent and new connections: every call is answered."""
-    callers = restart_under_load(tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2)
+    # Without pauses the callers would take all of a processor for the 20 s of two restarts.
+    callers = restart_under_load(
+        tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2, pause_s=0.005
+    )
     assert not callers.failed
     assert callers.answered > 500
     assert callers.fresh_connections > 20

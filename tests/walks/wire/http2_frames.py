@@ -9,8 +9,8 @@ from hpack import Decoder
 from hyperframe.frame import Frame
 
 from benchmarks.load.http2_peer import grpc_message
-from benchmarks.standalone_gateway import PREDICT
 
+PREDICT = "/turnout.v1.Predictor/Predict"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 CONTINUATION = 9
