@@ -1,6 +1,6 @@
 """Turns rounds into tables, and checks promises and targets against them. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -158,7 +158,8 @@ def report_table(report: dict[str, Any]) -> str:
     for target in report["targets"]:
         measured = f"{target['measured']:,g} ({target['lowest']:,g}-{target['highest']:,g})"
         lines.append(f"| {target['target']} | {measured} | {_verdict(target)} |")
-    lines.append("")
+    missed = sum(not target["held"] for target in report["targets"])
+    lines += ["", f"{missed} of {len(report['targets'])} targets fall short."]
     lines += [
         f"{'held' if v['held'] else 'NOT HELD'}: {_result_text(v)}" for v in report["verdicts"]
     ]
@@ -173,22 +174,35 @@ def _workload_rows(rounds: Sequence[Round]) -> list[str]:
     """Return a row of the table for each workload and server that was timed."""
     lines: list[str] = []
     for workload in WORKLOADS:
-        shown = f"{workload.name} ({workload.connections:,} x {workload.streams})"
-        for side in SERVERS:
-            if figure_values(rounds, side, workload.name, "calls_per_s"):
-                cells = [
-                    spread_text(figure_values(rounds, side, workload.name, figure), digits)
-                    for figure, digits in FIGURES
-                ]
-                lines.append(f"| {shown} | {side} | {' | '.join(cells)} |")
-        if workload.triton and figure_values(rounds, GATEWAY, workload.name, "calls_per_s"):
-            lines.append(f"| {shown} | {TRITON} | {' | '.join(_triton_cells(workload))} |")
+        shown = f"{workload.name} ({workload.connections:,} x {workload.streams}"
+        shown += f" x {workload.messages})" if workload.messages else ")"
+        timed = {side: _workload_figures(rounds, side, workload) for side in SERVERS}
+        timed[TRITON] = {figure: [value] for figure, value in workload.triton.items()}
+        if timed[GATEWAY]:
+            lines += [
+                f"| {shown} | {side} | {' | '.join(_cells(workload, figures))} |"
+                for side, figures in timed.items()
+                if figures
+            ]
     return lines
 
 
-def _triton_cells(workload: Workload) -> list[str]:
-    figures = [(workload.triton.get(figure), digits) for figure, digits in FIGURES]
-    return ["" if value is None else f"{value:,.{digits}f}" for value, digits in figures]
+def _workload_figures(
+    rounds: Sequence[Round], side: str, workload: Workload
+) -> dict[str, list[float]]:
+    """Return figure -> its values in the rounds of one server and workload."""
+    figures = {figure: figure_values(rounds, side, workload.name, figure) for figure, _ in FIGURES}
+    return {figure: values for figure, values in figures.items() if values}
+
+
+def _cells(workload: Workload, figures: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the cells of a row; rows/s are shown where they are not calls/s."""
+    return [
+        spread_text(figures[figure], digits)
+        if figure in figures and (figure != "rows_per_s" or workload.rows > 1)
+        else ""
+        for figure, digits in FIGURES
+    ]
 
 
 def growth_rows(rounds: Sequence[Round]) -> list[str]:
@@ -249,6 +263,6 @@ def _result_text(verdict: dict[str, Any]) -> str:
 
 
 def spread_text(values: Sequence[float], digits: int) -> str:
-    """Return "median (lowest-highest)" of *values*, each with so many *digits*."""
+    """Return "median (lowest-highest)" of *values*, each with so many *digits*; one as it is."""
     low, middle, high = (f"{v:,.{digits}f}" for v in (min(values), median(values), max(values)))
-    return f"{middle} ({low}-{high})"
+    return middle if len(values) == 1 else f"{middle} ({low}-{high})"

@@ -170,6 +170,8 @@ def running_checkout(
             # The widest workload has 64 calls open on each connection.
             f"streams_max={STREAMS_MAX}",
             f"rows_call_max={ROWS_CALL_MAX}",
+            # Fifty first openings wait for each other's CPU time; none is refused for that.
+            f"probe_s_max={START_TIMEOUT_S}",
         ]
         # The controller has made a certificate, unless its checkout is too old for that.
         certificate = folder / "registry" / "keys" / "control.crt"

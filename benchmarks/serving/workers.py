@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import socket
 import sys
 import tempfile
@@ -47,7 +48,7 @@ from host.processes import cpu_seconds, rss_bytes
 
 SERVER_CORE, GENERATOR_CORE = 0, 1
 ENTITIES = 50_000
-ACCEPTED = 500
+ACCEPTED = 2_000
 """Connections that are opened one after the other, to see what one costs and where it ends."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """What an HTTP/2 client sends first: the preface, and SETTINGS without a change."""
@@ -308,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, with every round")
     arguments = parser.parse_args(argv)
     arguments.generator_core = GENERATOR_CORE
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     if rust_generator.build_generator() is None:
         print_progress(CARGO_MISSING)
         return 2
