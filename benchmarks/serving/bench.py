@@ -3,11 +3,11 @@
     python -m benchmarks.serving.bench                 # make bench; about nine minutes
     python -m benchmarks.serving.bench --quick --only "30 models"
 
-The servers are pinned to one core, generator and store to the other. The two servers take turns
-(A B B A ...), so that a change of the machine's pace meets both. The command prints what was
-measured, what a call costs as work grows, and which targets (benchmarks.serving.workloads) are met
-or by how much one falls short. Every round is written to benchmarks/results/latest.json. It needs
-cargo for the load generator.
+The servers are pinned to one core, generator and store to the other. The two servers take turns on
+each workload (A B, then B A), so that a change of the machine's pace meets both. The command prints
+what was measured, what a call costs as work grows, and which targets of
+benchmarks.serving.workloads are met, or by how much one falls short. Every round is written to
+benchmarks/results/latest.json. It needs cargo for the load generator.
 """
 
 import argparse
@@ -173,35 +173,36 @@ def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
                         check_answers(server, bench_model, workload)
             print_progress("both servers answer as the model itself does; timing begins")
             for number in range(arguments.rounds):
-                # The first server of a round finds the caches of the other, so the order changes.
-                for server in servers if number % 2 == 0 else servers[::-1]:
-                    rounds += _time_server(server, kinds, bodies, arguments, number)
+                # The second server finds the pace that the first one left, so the order changes.
+                turns = servers if number % 2 == 0 else servers[::-1]
+                rounds += _time_turns(turns, kinds, bodies, arguments, number)
     finally:
         store.stop()
     return rounds
 
 
-def _time_server(
-    server: RunningServer,
+def _time_turns(
+    servers: Sequence[RunningServer],
     kinds: Sequence[Workload],
     bodies: Mapping[tuple[str, int], Path],
     arguments: argparse.Namespace,
     number: int,
 ) -> list[Round]:
-    """Time one server on each workload that it can answer, one right after the other.
+    """Time each workload on each server that has it, in turns.
 
-    The machine's pace drifts within seconds. A server is compared most closely with itself, with a
-    canary or at half its rate, so these workloads follow each other.
+    The machine's pace drifts within seconds, so what is compared follows each other: the servers on
+    one workload, and workloads with their neighbours in WORKLOADS.
     """
     timed: list[Round] = []
-    with server.awake():
-        for workload in kinds:
+    for workload in kinds:
+        for server in servers:
             at_full = figure_values(timed, server.name, workload.half_rate_of, "calls_per_s")
             if server.name not in workload.servers or (workload.half_rate_of and not at_full):
                 continue
             rate = round(at_full[-1] / 2, 1) if workload.half_rate_of else 0.0
             file = bodies[(workload.model, workload.rows)]
-            timed.append(time_round(server, workload, file, arguments, number, rate))
+            with server.awake():
+                timed.append(time_round(server, workload, file, arguments, number, rate))
             calls_per_s = timed[-1]["calls_per_s"]
             print_progress(
                 f"  round {number + 1}, {workload.name}, {server.name}: {calls_per_s:.0f} calls/s"
@@ -303,8 +304,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "workloads": [asdict(workload) for workload in picked_workloads(arguments.only)],
         },
     }
+    began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         report["rounds"] = measure_serving(arguments, Path(folder))
+    print_progress(f"measured in {(time.monotonic() - began_s) / 60:.1f} minutes")
     # Judge, print and keep.
     report["verdicts"] = promise_results(report["rounds"])
     report["targets"] = targets(report["rounds"])

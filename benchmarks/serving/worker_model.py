@@ -5,8 +5,9 @@
 Workers share no memory and no lock. They share the port, by one listening socket each; the online
 store, by one connection each; the folder, in which each has its own journal segments; and the
 registry and the controllers, by one stream each. So the cost of a worker is what it has for itself,
-and three effects bound what the next one brings: connections fall on workers by chance, the same
-calls spread over more workers make smaller batches, and one store has one thread.
+and four effects bound what the next one brings: connections fall on workers by chance, the same
+calls spread over more workers make smaller batches, one store has one thread, and every worker
+reads the outcome reports that the others have journalled, to know a report that is repeated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ DRAWS = 20_000
 SYNCS_A_SECOND = 20
 """At most, of one journal: records are on disk 50 ms after they were written."""
 HEARTBEATS_A_SECOND = 10
+REPORTS_A_SECOND = 1_000
+"""Outcome reports with an idempotency key that come to a host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class WorkerFigures:
     store_connections: float
     us_by_open: Mapping[int, float]
     """Calls open in the worker -> its CPU time of a call, us."""
+    report_us: float
+    """CPU time of a worker to read a report that another worker has journalled, us."""
     store_us_by_open: Mapping[int, float]
     """Calls open in the worker -> CPU time of the store for a call, us."""
 
@@ -85,10 +90,12 @@ def host_rows(figures: WorkerFigures, sinks: int, shadows: int) -> list[str]:
         # The spare reads the registry and holds a connection to the store; it sends no windows.
         streams = workers * (1 + sinks) + 1
         connections = (workers + 1) * figures.store_connections
+        # A report comes to one worker and is read by all others.
+        reading = (workers - 1) * REPORTS_A_SECOND * figures.report_us / 1e6
         lines.append(
             f"| {workers} | {memory:,.0f} | {connections:,.0f} | {streams} | {workers} | "
             f"{2 * workers} | {workers * SYNCS_A_SECOND} | "
-            f"{(workers + 1) * HEARTBEATS_A_SECOND} |"
+            f"{(workers + 1) * HEARTBEATS_A_SECOND} | {reading:.2f} |"
         )
     return lines
 
@@ -129,8 +136,9 @@ def model_text(figures: WorkerFigures, sinks: int = 2, shadows: int = 1) -> str:
         f"One host, {sinks} window sinks, {shadows} shadow version(s); a spare beside the workers:",
         "",
         "| workers | memory MB | connections to the store | streams to control | listening sockets "
-        "| journal files open | syncs/s of a journal, at most | heartbeats/s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| journal files open | syncs/s of a journal, at most | heartbeats/s "
+        f"| cores that read {REPORTS_A_SECOND:,} reports/s of others |",
+        "|---|---|---|---|---|---|---|---|---|",
         *host_rows(figures, sinks, shadows),
         "",
         "The busiest worker's connections over the mean, median (95th percentile) by chance:",

@@ -44,10 +44,15 @@ from benchmarks.serving.worker_model import WorkerFigures, model_text
 from benchmarks.serving.workloads import BY_KEY, ROLLING, Workload
 from features.online.store_server import StoreServer, find_or_start
 from gateway.ingress_choice import is_built
+from gateway.methods.idempotency_keys import IdempotencyKeys
 from host.processes import cpu_seconds, rss_bytes
+from journal.segment import JournalKind
+from journal.writer import JournalAppender
+from protos.journal_pb2 import OutcomeRecord
 
 SERVER_CORE, GENERATOR_CORE = 0, 1
 ENTITIES = 50_000
+REPORTS = 20_000
 ACCEPTED = 2_000
 """Connections that are opened one after the other, to see what one costs and where it ends."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -128,7 +133,8 @@ def measure_arrangement(
             "private_mb": median(private_mb(pid) for pid in workers),
             "rss_mb": median(rss_bytes(pid) / 2**20 for pid in workers),
             "supervisor_mb": rss_bytes(gateway.pids[-1]) / 2**20,
-            "shadow_mb": median(map(private_mb, child_processes(workers)) or [0.0]),
+            "shadow_mb": median([private_mb(pid) for pid in child_processes(workers)]),
+            "report_us": report_reading_us(bench_model.folder / f"{arrangement.name} {number}"),
         }
     return [*rounds, {"arrangement": arrangement.name, "workload": PARTS, **parts}]
 
@@ -176,6 +182,30 @@ def private_mb(pid: int) -> float:
     )
 
 
+def report_reading_us(folder: Path) -> float:
+    """Return the CPU time to read an outcome report that another worker has journalled, us."""
+    folder.mkdir()
+    writer = JournalAppender(folder, JournalKind.OUTCOMES, boot_id=1)
+    for number in range(REPORTS):
+        record = OutcomeRecord(
+            prediction_id=number.to_bytes(64, "big"),
+            name="churned",
+            value=1.0,
+            event_time_ms=1_760_000_000_000 + number,
+            idempotency_key=f"key-{number}",
+        )
+        writer.append(record.SerializeToString())
+    writer.close()
+    # Another worker, which has read none of them.
+    keys = IdempotencyKeys(folder, 2, REPORTS)
+    began_s = time.process_time()
+    keys.catch_up([])
+    spent_s = time.process_time() - began_s
+    if len(keys) != REPORTS:
+        raise RuntimeError(f"of {REPORTS} reports {len(keys)} were read back")
+    return spent_s / REPORTS * 1e6
+
+
 def child_processes(parents: Sequence[int]) -> list[int]:
     """Return the processes that *parents* started, such as those of shadows."""
     found: list[int] = []
@@ -204,6 +234,7 @@ def worker_figures(rounds: Sequence[Round]) -> WorkerFigures:
         shared_mb=middle(two, "rss_mb") - middle(two, "private_mb"),
         supervisor_mb=middle(two, "supervisor_mb"),
         shadow_mb=middle(two, "shadow_mb"),
+        report_us=middle(two, "report_us"),
         store_connections=middle(two, "store_connections_by_worker"),
         us_by_open={n: middle(one, "server_us_per_call", w.name) for n, w in CURVE.items()},
         store_us_by_open={n: middle(one, "store_us_per_call", w.name) for n, w in CURVE.items()},
@@ -244,7 +275,13 @@ def part_rows(rounds: Sequence[Round]) -> list[str]:
     for name in (arrangement.name for arrangement in ARRANGEMENTS):
         cells = [
             spread_text(values_of(rounds, name, PARTS, figure), 1)
-            for figure in ("us_per_connection", "store_connections_by_worker", "private_mb")
+            for figure in (
+                "us_per_connection",
+                "report_us",
+                "store_connections_by_worker",
+                "private_mb",
+                "shadow_mb",
+            )
         ]
         shares = [
             r["connections_by_worker"]
@@ -264,9 +301,10 @@ def workers_table(rounds: Sequence[Round]) -> str:
             "|---|---|---|---|---|---|---|",
             *comparison_rows(rounds),
             "",
-            f"| workers | CPU us of each of {ACCEPTED} new connections "
-            "| store connections of a worker | private MB | connections by worker, each round |",
-            "|---|---|---|---|---|",
+            f"| workers | CPU us of each of {ACCEPTED:,} new connections "
+            "| CPU us to read another worker's report | store connections of a worker "
+            "| private MB of a worker | of a shadow | connections by worker, each round |",
+            "|---|---|---|---|---|---|---|",
             *part_rows(rounds),
             "",
             model_text(worker_figures(rounds)),

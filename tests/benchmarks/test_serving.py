@@ -68,6 +68,7 @@ def test_workers_are_measured_in_each_arrangement_with_a_model_of_a_host(
     assert all(sum(timed["connections_by_worker"]) == workers.ACCEPTED for timed in parts)
     assert all(timed["store_connections_by_worker"] == 1 for timed in parts)
     assert report["figures"]["private_mb"] > 10
+    assert 1 < report["figures"]["report_us"] < 10_000
 
 
 def test_bench_names_its_workloads_when_none_is_picked(capsys: pytest.CaptureFixture[str]) -> None:

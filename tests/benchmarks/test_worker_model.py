@@ -11,6 +11,7 @@ FIGURES = WorkerFigures(
     supervisor_mb=30.0,
     shadow_mb=50.0,
     store_connections=1.0,
+    report_us=20.0,
     us_by_open={1: 200.0, 16: 50.0, 1_024: 5.0},
     store_us_by_open={1: 20.0, 16: 5.0, 1_024: 1.0},
 )
@@ -39,6 +40,8 @@ def test_host_has_a_spare_beside_its_workers_and_a_shadow_process_for_each() -> 
     rows = {row.split(" | ")[0]: row for row in worker_model.host_rows(FIGURES, 2, 0)}
     # 16 workers: 17 connections to the store; a watch each, of the spare too, and 32 of windows.
     assert "| 17 | 49 | 16 | 32 |" in rows["| 16"]
+    # 15 workers read each of 1,000 reports/s, 20 us each.
+    assert rows["| 16"].endswith("| 0.30 |")
 
 
 def test_calls_spread_over_workers_cost_more_and_a_saturated_host_fills_the_store() -> None:
@@ -78,6 +81,7 @@ def test_table_compares_arrangements_round_by_round_and_prints_the_model() -> No
                     "rss_mb": 100.0,
                     "supervisor_mb": 30.0,
                     "shadow_mb": 50.0,
+                    "report_us": 20.0,
                 }
             )
     # The table has the ratios and the model.
