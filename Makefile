@@ -128,5 +128,5 @@ advisories: $(VENV)/.installed
 
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
-	@$(BIN)/python -m benchmarks.serving.bench
-	@$(BIN)/python -m benchmarks.micro.identity_cost
+	@$(BIN)/python -m benchmarks.serving.bench; code=$$?; \
+	$(BIN)/python -m benchmarks.micro.identity_cost && exit $$code

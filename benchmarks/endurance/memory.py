@@ -12,10 +12,12 @@ cargo is not there, which builds the load generator.
 
 import argparse
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,14 +25,16 @@ import uvloop
 
 from benchmarks.load import rust_generator
 from benchmarks.load.http2_peer import Http2Peer, PreparedCall
-from benchmarks.serving.scaling import (
-    GENERATOR_CORE,
-    GatewaySize,
-    ScalingCase,
-    ScalingModels,
-    running_gateway,
+from benchmarks.serving.bench_model import BenchModel
+from benchmarks.serving.servers import (
+    CARGO_MISSING,
+    THIS_CHECKOUT,
+    RunningServer,
+    ServerSetup,
+    pin_to_core,
+    running_checkout,
 )
-from benchmarks.serving.servers import CARGO_MISSING, pin_to_core
+from benchmarks.serving.workloads import THREE_SKEWED
 from benchmarks.standalone_gateway import PREDICT
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -40,6 +44,8 @@ MILLION = 1_000_000
 CANCELS = 10_000
 CANCELS_A_CONNECTION = 1_000
 """The native ingress closes a connection that resets 2,000 streams at once."""
+SERVER_CORE, GENERATOR_CORE = 0, 1
+ENTITIES = 20_000
 RSS_MB_MAX, GROWTH_MB_MAX = 250.0, 5.0
 
 
@@ -64,11 +70,11 @@ async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
         peer.close()
 
 
-def send_million_calls(port: int, bodies: Path, number: int) -> int:
+def send_million_calls(target: str, bodies: Path, number: int) -> int:
     """Send a million calls; return how many failed."""
     options = ["--calls", MILLION, "--seconds", 600, "--warm", 0, "--first", 997 * number]
     options += ["--connections", 8, "--streams", 16]
-    line = rust_generator.generator_command(f"127.0.0.1:{port}", bodies, options)
+    line = rust_generator.generator_command(target, bodies, options)
     generator = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
     return int(rust_generator.parse_figures(generator.stdout.decode())["failed"])
 
@@ -102,29 +108,36 @@ def memory_faults(rss_by_million: Sequence[float], failed: int, replaced: bool) 
     return faults
 
 
+def serving_workers(gateway: RunningServer) -> list[int]:
+    """Return the process ids of the workers that serve now."""
+    with urllib.request.urlopen(f"{gateway.pages}/workers", timeout=5.0) as page:
+        return [row["pid"] for row in json.load(page) if row["state"] == "serving"]
+
+
 def measure_memory(millions: int, ingress: str) -> list[str]:
     """Send all calls, print the memory after each million, and return the faults."""
     rss_by_million: list[float] = []
     failed = 0
-    case = ScalingCase("models", 3, GatewaySize(models=3))
     with tempfile.TemporaryDirectory(prefix="turnout-memory-") as folder:
+        bench_model = BenchModel.prepare(Path(folder), ENTITIES, (THREE_SKEWED,))
+        bodies = bench_model.write_requests(THREE_SKEWED, 1)
+        content = bodies.read_bytes()  # each message follows its length in 4 bytes
+        body = content[4 : 4 + int.from_bytes(content[:4], "little")]
         os.sched_setaffinity(0, {GENERATOR_CORE})
         store = find_or_start(None, Path(folder))
-        models = ScalingModels(Path(folder), store.url)
+        setup = ServerSetup(store.url, ingress, SERVER_CORE, GENERATOR_CORE)
+        folders = bench_model.folder, bench_model.gateway_folder
         try:
-            bodies = models.write_requests(case)
-            folder_served = models.gateway_folder(case.size)
-            content = bodies.read_bytes()  # each message follows its length in 4 bytes
-            body = content[4 : 4 + int.from_bytes(content[:4], "little")]
-            with running_gateway(folder_served, case.size, store.url, ingress) as gateway:
-                (worker,) = gateway.serving_pids().values()
+            bench_model.fill_store(store.url)
+            with running_checkout(THIS_CHECKOUT, *folders, setup) as gateway:
+                worker, port = gateway.pids[0], int(gateway.target.rpartition(":")[2])
                 print(f"idle: {rss_mb(worker):.1f} MB", flush=True)
                 for number in range(millions):
-                    uvloop.run(send_cancelled_calls(gateway.port, body, CANCELS))
-                    failed += send_million_calls(gateway.port, bodies, number)
+                    uvloop.run(send_cancelled_calls(port, body, CANCELS))
+                    failed += send_million_calls(gateway.target, bodies, number)
                     rss_by_million.append(rss_mb(worker))
                     print(f"{number + 1} M calls: {rss_by_million[-1]:.1f} MB", flush=True)
-                replaced = list(gateway.serving_pids().values()) != [worker]
+                replaced = serving_workers(gateway) != [worker]
         finally:
             store.stop()
     return memory_faults(rss_by_million, failed, replaced)

@@ -24,7 +24,13 @@ import uvloop
 from numpy.typing import NDArray
 
 from benchmarks.gateway_folder import read_deployments
-from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
+from benchmarks.serving.bench_model import (
+    FEATURES,
+    USUAL_MODELS,
+    VIEW,
+    BenchModel,
+    entity_id,
+)
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ON_DEMAND, ROLLING
 from features.rows import ViewRows
 from gateway.build import Surroundings, build_serving_parts
@@ -215,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="only models whose name contains this")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="turnout-core-") as folder:
-        bench_model = BenchModel.prepare(Path(folder), ENTITIES)
-        bench_model.add_on_demand()
+        bench_model = BenchModel.prepare(Path(folder), ENTITIES, (*USUAL_MODELS, ON_DEMAND))
         uvloop.run(measure_pipeline_cpu(bench_model, arguments.only))
     return 0
 

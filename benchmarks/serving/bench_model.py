@@ -1,55 +1,75 @@
-"""The model, the stored rows and the requests that all servers of a comparison share.
+"""The models, the stored rows and the requests that all servers of a comparison share.
 
-One model of 100 trees with 20 features. Every server scores with the same ONNX file, reads the same
-stored bytes and gets the same requests, so that only the serving is compared.
+Most models have the same 100 trees over 20 features. Every server scores with the same ONNX file,
+reads the same stored bytes and gets the same requests, so that only the serving is compared.
 """
 
-import io
-import json
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from benchmarks.gateway_folder import (
-    read_deployments,
-    write_signed_deployment,
-    write_signed_version,
+from benchmarks.gateway_folder import read_deployments, write_signed_deployment
+from benchmarks.serving.bench_learners import (
+    Fit,
+    fit_forest,
+    fit_network,
+    fit_pipeline,
+    fit_regression,
+    fit_trees,
+    on_demand_nodes,
+    version_files,
+    write_versions,
 )
 from benchmarks.serving.workloads import (
     BY_KEY,
+    FEATURES_200,
+    FEATURES_1000,
+    FOREST,
     IN_REQUEST,
+    LOGISTIC,
     MANY_EVEN,
     MANY_MODELS,
     MANY_SKEWED,
+    NETWORK,
     ON_DEMAND,
+    PIPELINE,
     ROLLING,
+    ROLLING_WIDE,
+    TEN_SKEWED,
+    THREE_SKEWED,
 )
-from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse, time_columns
 from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.models.disk_cache import DiskCache
 from protos.predict_pb2 import PredictRequest, Row
-from registry.bundle import seal_files, verify_bundle
+from protos.registry_pb2 import ServingPolicy
+from registry.bundle import verify_bundle
 from registry.scoring import Session, load_session
 from registry.types import Deployment
 
-if TYPE_CHECKING:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    from training.export.on_demand_graph import NoOnDemandFront, OnDemandFront
-
 FEATURES = 20
-TREES = 100
+FITTED_VALUES = 500_000
+"""Most values that a learner is fitted to, for example 500 rows of 1,000 columns."""
+FITTED_ROWS_MAX = 10_000
+GOLDEN_ROWS = 32
 DAY_MS = 86_400_000
 ROWS_PER_WRITE = 2_000
+ROWS_CALL_MAX = 4_096
+WIDE_ENTITIES_MAX = 20_000
+"""Entities of a view of hundreds of features; 1,000 features of each take 80 MB."""
+SENT_CALLS_MAX = 20_000
+"""Different calls of a model whose inputs are in the request, which no store reads."""
+CALLS_MIN = 8
+"""A call may have more rows than a quick run has entities, whose rows then come again."""
 
 
 def bench_view(name: str, features: int) -> View:
@@ -71,16 +91,20 @@ def view_contract(view: View) -> ModelContract:
 
 VIEW = bench_view("measured", FEATURES)
 BY_VIEW = view_contract(VIEW)
-CONTRACTS = {
-    BY_KEY: BY_VIEW,
-    IN_REQUEST: ModelContract(
-        entities=("subscriber",),
-        inputs=tuple(RequestInput(name=f"f{number}", default=0.0) for number in range(FEATURES)),
+BY_REQUEST = ModelContract(
+    entities=("subscriber",),
+    inputs=tuple(RequestInput(name=f"f{number}", default=0.0) for number in range(FEATURES)),
+)
+NUMBERS = 16
+"""Numbers of PIPELINE; its other columns are texts."""
+TEXTS = tuple(f"plan {number}" for number in range(6))
+BY_TEXTS = ModelContract(
+    entities=("subscriber",),
+    inputs=(
+        *BY_REQUEST.inputs[:NUMBERS],
+        *(RequestInput(name=f"c{n}", dictionary=TEXTS) for n in range(FEATURES - NUMBERS)),
     ),
-    ROLLING: BY_VIEW,
-}
-VERSION_FILES = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
-ON_DEMAND_CONTRACT = replace(BY_VIEW, request_time=True)
+)
 EXPRESSIONS = (
     "floor(now / 86400) - f0 * 30",
     "f1 / f2",
@@ -91,7 +115,47 @@ EXPRESSIONS = (
 """The on-demand features of ON_DEMAND. The first is the same all day, so that a check of answers
 knows it."""
 ROLLING_BP = 1_000
-"""Basis points of the keys that go to the canary, and of the copies that go to the shadow."""
+"""Basis points of the keys that go to the canary, and of the copies that go to each shadow."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """How one model is made."""
+
+    contract: ModelContract
+    fit: Fit = fit_trees
+    shadows: int = 0
+    """Shadows beside a canary; 0: production has neither."""
+
+    @property
+    def stored(self) -> int:
+        """The number of columns that are stored or sent; the time is neither."""
+        return self.contract.width - (2 if self.contract.request_time else 0)
+
+
+SOURCES = {
+    BY_KEY: ModelSource(BY_VIEW),
+    IN_REQUEST: ModelSource(BY_REQUEST),
+    ROLLING: ModelSource(BY_VIEW, shadows=1),
+    ROLLING_WIDE: ModelSource(BY_VIEW, shadows=3),
+    ON_DEMAND: ModelSource(replace(BY_VIEW, request_time=True)),
+    FEATURES_200: ModelSource(view_contract(bench_view("wide200", 200))),
+    FEATURES_1000: ModelSource(view_contract(bench_view("wide1000", 1_000))),
+    FOREST: ModelSource(BY_REQUEST, fit_forest),
+    LOGISTIC: ModelSource(BY_REQUEST, fit_regression),
+    NETWORK: ModelSource(BY_REQUEST, fit_network),
+    PIPELINE: ModelSource(BY_TEXTS, fit_pipeline),
+}
+"""Each model but the copies of BY_KEY."""
+COPIES = {MANY_EVEN: MANY_MODELS, MANY_SKEWED: MANY_MODELS, TEN_SKEWED: 10, THREE_SKEWED: 3}
+"""Kind of call -> of how many copies of BY_KEY each call has one."""
+USUAL_MODELS = (BY_KEY, IN_REQUEST, ROLLING)
+"""The models that gateways of every release load."""
+
+
+def model_source(model: str) -> ModelSource:
+    """Return how *model* is made; a copy is made as BY_KEY is."""
+    return SOURCES.get(model, SOURCES[BY_KEY])
 
 
 def entity_id(number: int) -> str:
@@ -101,7 +165,7 @@ def entity_id(number: int) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BenchModel:
-    """One model under several names, its stored rows and its requests, in one folder."""
+    """The models of one measurement, their stored rows and their requests, in one folder."""
 
     folder: Path
     entities: int
@@ -109,128 +173,171 @@ class BenchModel:
     """(entities, FEATURES) The stored features, by number of the entity."""
 
     @staticmethod
-    def prepare(folder: Path, entities: int, seed: int = 7) -> "BenchModel":
-        """Fit the model; write the gateway's folder and the ONNX files. Takes some seconds."""
+    def prepare(
+        folder: Path, entities: int, models: Iterable[str] = USUAL_MODELS, seed: int = 7
+    ) -> "BenchModel":
+        """Fit *models*; write the gateway's folder and the ONNX files. Takes some seconds."""
         values = np.random.default_rng(seed).normal(size=(entities, FEATURES)).astype(np.float32)
         bench_model = BenchModel(folder, entities, values)
-        bench_model._write_models(seed)
+        wanted = list(models)
+        fitted: dict[tuple[Fit, int], Any] = {}
+        for model in SOURCES:
+            if model in wanted:
+                bench_model._write_model(model, bench_model._fit(model, fitted, seed))
+        # Copies differ in their names alone.
+        if copies := max((COPIES.get(model, 0) for model in wanted), default=0):
+            files = bench_model._fit(BY_KEY, fitted, seed)
+            for number in range(copies):
+                bench_model._write_model(f"many{number}", files)
         return bench_model
-
-    def add_on_demand(self, seed: int = 7) -> None:
-        """Add the model with features on demand, which gateways of earlier releases do not load."""
-        from training.export.on_demand_graph import on_demand_front
-        from training.on_demand import OnDemand, parse_on_demand
-
-        # The learner is given the stored features and five more.
-        names = ON_DEMAND_CONTRACT.names
-        features = [OnDemand(name=f"d{at}", expression=text) for at, text in enumerate(EXPRESSIONS)]
-        terms = [(feature, parse_on_demand(feature, names[:FEATURES])) for feature in features]
-        front = on_demand_front(names, names[:FEATURES], terms)
-        stored = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES))
-        columns = front.columns(with_time(stored.astype(np.float32)))
-        learner = fit_trees(columns, columns[:, -4] + columns[:, -2] + columns[:, 0] > 0.8, seed)
-        # It is written as the others are.
-        rows = with_time(stored[:16].astype(np.float32))
-        files = version_files(ON_DEMAND, ON_DEMAND_CONTRACT, rows, learner, front)
-        write_signed_deployment(
-            self.gateway_folder, write_versions(self.gateway_folder, ON_DEMAND, files)
-        )
-
-    def add_many(self) -> None:
-        """Add MANY_MODELS models that are copies of BY_KEY."""
-        digest = self._deployment(BY_KEY).digest("1")
-        files = DiskCache(self.gateway_folder).read_version(digest)
-        assert files is not None
-        copied = {name: files[name] for name in files if name in VERSION_FILES}
-        for number in range(MANY_MODELS):
-            deployment = write_versions(self.gateway_folder, f"many{number}", copied)
-            write_signed_deployment(self.gateway_folder, deployment)
-
-    def inputs(self, model: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the model inputs (N, F) of the entities numbered by *order*, for a call now."""
-        stored = self.values[order]
-        return with_time(stored) if model == ON_DEMAND else stored
-
-    def onnx(self, model: str) -> Path:
-        """Return the path of a model's ONNX file."""
-        return self.folder / f"{model}.onnx"
 
     @property
     def gateway_folder(self) -> Path:
         """The folder from which a gateway without a registry serves."""
         return self.folder / "gateway"
 
-    def _write_models(self, seed: int) -> None:
-        rows = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES)).astype(np.float32)
-        learner = fit_trees(
-            rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8, seed
-        )
-        folder = self.gateway_folder
-        for model, contract in CONTRACTS.items():
-            files = version_files(model, contract, rows[:32], learner)
-            self.onnx(model).write_bytes(files["model.onnx"])
-            if model == ROLLING:
-                deployment = replace(
-                    write_versions(folder, model, files, ("1", "2", "3")),
-                    canary="2",
-                    canary_bp=ROLLING_BP,
-                    shadows=(("3", ROLLING_BP),),
-                )
-            else:
-                deployment = write_versions(folder, model, files)
-            write_signed_deployment(folder, deployment)
+    def onnx_files(self) -> dict[str, Path]:
+        """Return model name -> ONNX file."""
+        return {path.stem: path for path in self.folder.glob("*.onnx")}
+
+    def entities_of(self, model: str) -> int:
+        """Return how many entities have rows of *model*."""
+        wide = model_source(model).stored > FEATURES
+        return min(self.entities, WIDE_ENTITIES_MAX) if wide else self.entities
+
+    def stored(self, model: str) -> NDArray[np.float32]:
+        """Return what is stored or sent for each entity of *model*: (entities, columns)."""
+        columns = model_source(model).stored
+        if columns == FEATURES:
+            return self.values
+        return wide_values(columns, self.entities_of(model))
+
+    def inputs(self, model: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the model inputs (N, F) of the entities numbered by *order*, for a call now."""
+        return model_inputs(model, self.stored(model)[order])
 
     def fill_store(self, url: str) -> None:
-        """Write every entity's feature row to the store at *url*."""
+        """Write the feature row of every entity in every view to the store at *url*."""
         write_feature_rows(url, VIEW, self.values)
+        for deployment in read_deployments(self.gateway_folder):
+            for use in model_source(deployment.model).contract.views:
+                if use.view != VIEW:
+                    write_feature_rows(url, use.view, self.stored(deployment.model))
 
     def write_requests(self, model: str, rows: int) -> Path:
         """Write the requests of one kind to a file and return it: every entity once, shuffled."""
         path = self.folder / f"{model}_{rows}.bodies"
-        order = np.random.default_rng(rows).permutation(self.entities)
+        order = np.random.default_rng(rows).permutation(self.entities_of(model))
+        if not model_source(model).contract.views:
+            order = order[: SENT_CALLS_MAX * rows]
+        order = np.resize(order, max(len(order), CALLS_MIN * rows))
         write_bodies(path, (r.SerializeToString() for r in self.requests(model, rows, order)))
         return path
 
     def requests(self, model: str, rows: int, order: NDArray[np.int64]) -> Iterator[PredictRequest]:
         """Yield calls of *rows* rows each over the entities numbered by *order*."""
         names = model_names(model, len(order) // rows)
+        contract = model_source(model).contract
         for call, first in enumerate(range(0, len(order) - rows + 1, rows)):
-            numbers = order[first : first + rows].tolist()
-            yield PredictRequest(
-                model=names[call],
-                rows=[
-                    Row(
-                        keys=[entity_id(number)],
-                        inputs=self.values[number] if model == IN_REQUEST else (),
-                    )
-                    for number in numbers
-                ],
-            )
+            numbers = order[first : first + rows]
+            keys = [[entity_id(number)] for number in numbers.tolist()]
+            if not contract.inputs:
+                sent = [Row(keys=key) for key in keys]
+            elif model == PIPELINE:
+                values = self.inputs(model, numbers).tolist()
+                sent = [named_row(key, row) for key, row in zip(keys, values, strict=True)]
+            else:
+                rows_sent = zip(keys, self.values[numbers], strict=True)
+                sent = [Row(keys=key, inputs=row) for key, row in rows_sent]
+            yield PredictRequest(model=names[call], rows=sent)
 
     def session(self, model: str) -> Session:
         """Return the model itself, with whose scores every server's scores must agree."""
-        deployment = self._deployment(BY_KEY if model in (MANY_EVEN, MANY_SKEWED) else model)
+        name = "many0" if model in COPIES else model
+        deployments = read_deployments(self.gateway_folder)
+        deployment = next(found for found in deployments if found.model == name)
         files = DiskCache(self.gateway_folder).read_version(deployment.digest("1"))
         assert files is not None
         return load_session(verify_bundle(files, trusted_key=None))
 
-    def _deployment(self, model: str) -> Deployment:
-        return next(d for d in read_deployments(self.gateway_folder) if d.model == model)
+    def _fit(self, model: str, fitted: dict[tuple[Fit, int], Any], seed: int) -> dict[str, bytes]:
+        """Fit *model* and return the files of its version.
+
+        fitted  (fit, columns) -> learner, of the models that were fitted before.
+        """
+        # What the learner is given.
+        source = model_source(model)
+        count = min(FITTED_ROWS_MAX, FITTED_VALUES // source.stored)
+        stored = np.random.default_rng(seed + 1).normal(size=(count, source.stored))
+        rows = model_inputs(model, stored.astype(np.float32))
+        signal = stored[:, 0] + stored[:, 1] * stored[:, 2] + np.abs(stored[:, 3])
+        columns, front = rows, None
+        if source.contract.request_time:
+            front = on_demand_nodes(source.contract.names, source.stored, EXPRESSIONS)
+            columns = front.columns(rows)
+            signal = (columns[:, -4] + columns[:, -2] + columns[:, 0]).astype(np.float64)
+        # Models with one learner over as many columns share it.
+        learned = (source.fit, columns.shape[1])
+        if learned not in fitted:
+            fitted[learned] = source.fit(columns, signal > 0.8, seed)
+        return version_files(model, source.contract, rows[:GOLDEN_ROWS], fitted[learned], front)
+
+    def _write_model(self, model: str, files: dict[str, bytes]) -> None:
+        """Write a model's ONNX file, its versions, and which of them answer."""
+        (self.folder / f"{model}.onnx").write_bytes(files["model.onnx"])
+        source = model_source(model)
+        candidates = [str(2 + number) for number in range(1 + source.shadows)]
+        labels = ("1", *candidates) if source.shadows else ("1",)
+        deployment = write_versions(self.gateway_folder, model, files, labels)
+        write_signed_deployment(self.gateway_folder, with_roles(deployment, source))
+
+
+def with_roles(deployment: Deployment, source: ModelSource) -> Deployment:
+    """Return the deployment with its canary and shadows, and with calls of ROWS_CALL_MAX rows."""
+    policy = ServingPolicy(rows_max=ROWS_CALL_MAX)
+    if not source.shadows:
+        return replace(deployment, policy=policy)
+    shadows = tuple((str(3 + number), ROLLING_BP) for number in range(source.shadows))
+    return replace(deployment, canary="2", canary_bp=ROLLING_BP, shadows=shadows, policy=policy)
 
 
 def model_names(model: str, calls: int) -> list[str]:
     """Return the name of the model of each of *calls* calls."""
-    if model not in (MANY_EVEN, MANY_SKEWED):
+    if model not in COPIES:
         return [model] * calls
-    wanted = np.arange(1, MANY_MODELS + 1) ** (0.0 if model == MANY_EVEN else -1.0)
-    drawn = np.random.default_rng(3).choice(MANY_MODELS, size=calls, p=wanted / wanted.sum())
+    wanted = np.arange(1, COPIES[model] + 1) ** (0.0 if model == MANY_EVEN else -1.0)
+    drawn = np.random.default_rng(3).choice(COPIES[model], size=calls, p=wanted / wanted.sum())
     return [f"many{number}" for number in drawn.tolist()]
 
 
-def with_time(stored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return *stored* (N, FEATURES) with the columns of the present time."""
-    now_ms = np.full(len(stored), time.time_ns() // 1_000_000, dtype=np.int64)
-    return np.concatenate([stored, time_columns(now_ms)], axis=1)
+def model_inputs(model: str, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inputs (N, F) of *model* for rows of what is stored or sent (N, columns)."""
+    if model == PIPELINE:
+        codes = np.clip(np.floor(2 * stored[:, NUMBERS:] + 3), 0, len(TEXTS) - 1)
+        return np.concatenate([stored[:, :NUMBERS], codes.astype(np.float32)], axis=1)
+    if model_source(model).contract.request_time:
+        now_ms = np.full(len(stored), time.time_ns() // 1_000_000, dtype=np.int64)
+        return np.concatenate([stored, time_columns(now_ms)], axis=1)
+    return stored
+
+
+def named_row(key: list[str], values: list[float]) -> Row:
+    """Return a row of PIPELINE whose inputs are named; its codes are sent as texts."""
+    names = BY_TEXTS.names
+    return Row(
+        keys=key,
+        named=dict(zip(names[:NUMBERS], values[:NUMBERS], strict=True)),
+        named_text={
+            name: TEXTS[int(code)]
+            for name, code in zip(names[NUMBERS:], values[NUMBERS:], strict=True)
+        },
+    )
+
+
+@cache
+def wide_values(columns: int, entities: int) -> NDArray[np.float32]:
+    """Return the stored features (entities, columns) of a view of many features."""
+    return np.random.default_rng(columns).normal(size=(entities, columns)).astype(np.float32)
 
 
 def write_bodies(path: Path, bodies: Iterable[bytes]) -> None:
@@ -238,36 +345,6 @@ def write_bodies(path: Path, bodies: Iterable[bytes]) -> None:
     with path.open("wb") as stream:
         for body in bodies:
             stream.write(struct.pack("<I", len(body)) + body)
-
-
-def fit_trees(
-    rows: NDArray[np.float32], labels: NDArray[np.bool_], seed: int
-) -> "HistGradientBoostingClassifier":
-    """Fit TREES trees to *labels* (R) of *rows* (R, F)."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, labels)
-
-
-def write_versions(
-    folder: Path, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
-) -> Deployment:
-    """Write versions that differ only in their cards; return a deployment of "1"."""
-    digests = []
-    for label in labels:
-        card = json.dumps({"model": model, "version": label}).encode()
-        sealed = seal_files(
-            {**files, "card.json": card}, model=model, author="bench", created_unix_ms=1
-        )
-        digests.append((label, write_signed_version(folder, sealed)))
-    return Deployment(
-        model=model,
-        revision=1,
-        production="1",
-        split_salt=bytes(range(16)),
-        holdout_salt=bytes(range(16, 32)),
-        digests=tuple(digests),
-    )
 
 
 def write_feature_rows(url: str, view: View, values: NDArray[np.float32]) -> None:
@@ -280,42 +357,3 @@ def write_feature_rows(url: str, view: View, values: NDArray[np.float32]) -> Non
             events = np.full(len(part), now_ms, dtype=np.int64)
             rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
             client.mset(dict(zip(layout.store_keys(ids), rows, strict=True)))
-
-
-def version_files(
-    model: str,
-    contract: ModelContract,
-    rows: NDArray[np.float32],
-    learner: "HistGradientBoostingClassifier",
-    front: "OnDemandFront | NoOnDemandFront | None" = None,
-) -> dict[str, bytes]:
-    """Return the five files of a version; its golden rows are the learner's own predictions.
-
-    front  its on-demand features; None: it has none.
-    """
-    from training.export.convert import convert_to_onnx
-
-    # The graph, with its on-demand features in front.
-    columns = rows if front is None else front.columns(rows)
-    onnx = convert_to_onnx(
-        learner, name=model, width=columns.shape[1], model_contract=contract.model_contract
-    )
-    onnx = onnx if front is None else front.before(onnx)
-    # Golden rows and a reference.
-    golden = io.BytesIO()
-    outputs = learner.predict_proba(columns)[:, 1:].astype(np.float32)
-    np.savez(golden, inputs=rows, outputs=outputs)
-    reference = {
-        "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
-        "features": [
-            {"name": name, "edges": np.linspace(-1.2, 1.2, 9).tolist()} for name in contract.names
-        ],
-        "decision_threshold": 0.5,
-    }
-    return {
-        "model.onnx": onnx,
-        "contract.json": canonical_json(contract.definition()),
-        "golden.npz": golden.getvalue(),
-        "reference.json": canonical_json(reference),
-        "card.json": json.dumps({"model": model}).encode(),
-    }

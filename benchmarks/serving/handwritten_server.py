@@ -22,13 +22,18 @@ import redis.asyncio
 import uvloop
 from numpy.typing import NDArray
 
-from benchmarks.serving.bench_model import FEATURES, VIEW
+from benchmarks.serving.bench_model import BY_TEXTS, FEATURES, VIEW
 from host.onnx_runtime import onnxruntime
 from protos import predict_pb2, predict_pb2_grpc
 
 HEADER_BYTES = 32
 KEY_SUFFIX = f"}}:{VIEW.name}@{VIEW.view_hash[:16]}"
 VIEW_HASH = bytes.fromhex(VIEW.view_hash)[:8]
+CODES = {
+    column.name: {text: float(code) for code, text in enumerate(column.dictionary)}
+    for column in BY_TEXTS.inputs
+}
+"""Input -> text -> code; no texts for a number."""
 _runtime: Any = onnxruntime
 
 
@@ -54,7 +59,9 @@ class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
         session = self._sessions.get(request.model)
         if session is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
-        if request.rows[0].inputs:
+        if request.rows[0].named:
+            matrix = np.array([encoded_row(row) for row in request.rows], dtype=np.float32)
+        elif request.rows[0].inputs:
             matrix = np.array([row.inputs for row in request.rows], dtype=np.float32)
         else:
             matrix = await self._features([row.keys[0] for row in request.rows])
@@ -80,6 +87,14 @@ class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
             if value is not None and value.startswith(VIEW_HASH):
                 matrix[row] = np.frombuffer(value, "<f4", offset=HEADER_BYTES)
         return matrix
+
+
+def encoded_row(row: predict_pb2.Row) -> list[float]:
+    """Return the model inputs of a row whose inputs are named."""
+    return [
+        codes.get(row.named_text[name], float(len(codes))) if codes else row.named[name]
+        for name, codes in CODES.items()
+    ]
 
 
 async def serve_handwritten(models: dict[str, Path], redis_url: str) -> None:

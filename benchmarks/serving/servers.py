@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,26 +18,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.load.rust_generator import null_server
-from benchmarks.serving.bench_model import CONTRACTS, BenchModel
+from benchmarks.serving.bench_model import ROWS_CALL_MAX, BenchModel
 from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN
 from host.processes import cpu_seconds
 from turnout.processes.port_checks import accepts_connections, free_tcp_port
 
 Ready = TypeVar("Ready")
 
-START_TIMEOUT_S = 240.0
-"""Thirty models are opened for the first time, each in a process of its own."""
+START_TIMEOUT_S = 480.0
+"""Some fifty versions are opened for the first time, each in a process of its own."""
 STOP_S_MAX = 20.0
 STREAMS_MAX = 64
 CARGO_MISSING = (
     "this benchmark sends its calls with the load generator in Rust (benchmarks/loadgen), and "
     "cargo, which builds it, is not there; install Rust from https://rustup.rs and run it again"
 )
-
-DEGRADED_ROWS = re.compile(
-    r'^turnout_feature_rows_total\{[^}]*"degraded"[^}]*\} (\S+)', re.MULTILINE
-)
-ANSWERED_CALLS = re.compile(r'^turnout_calls_total\{[^}]*"answered"[^}]*\} (\S+)', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +54,12 @@ class ServerSetup:
     redis_url: str
     ingress: str
     """native or grpcio."""
-    core: int
-    """The core of the serving worker."""
+    core: int | str
+    """The core, or as taskset writes them the cores, of the serving workers."""
     other_core: int
     """The core of everything else: supervisor, spare, controller, generator and store."""
+    workers: int = 1
+    """Serving workers of the gateway."""
 
 
 @dataclass(slots=True)
@@ -74,29 +70,9 @@ class RunningServer:
     target: str
     """Address of its gRPC port, as host:port."""
     pids: list[int] = field(default_factory=list)
-    """The processes whose CPU time counts: a gateway's serving worker, spare and supervisor."""
-
-    metrics: str = ""
-    """URL of the gateway's /metrics; empty for a server without."""
-    _counted: tuple[float, float] = (0.0, 0.0)
-    """(degraded rows, answered calls) when `degraded_share` last read the metrics."""
-
-    def degraded_share(self, rows: int) -> float:
-        """Return the share of rows since the last call of this method that had no stored features.
-
-        rows  rows in each call since then.
-
-        An answer without the store is cheaper, so it must not pass for a fast one. The metrics are
-        at most one second old.
-        """
-        if not self.metrics:
-            return 0.0
-        with urllib.request.urlopen(self.metrics, timeout=5.0) as page:
-            text = page.read().decode()
-        degraded = sum(map(float, DEGRADED_ROWS.findall(text)))
-        answered = sum(map(float, ANSWERED_CALLS.findall(text)))
-        before, self._counted = self._counted, (degraded, answered)
-        return round((degraded - before[0]) / max((answered - before[1]) * rows, 1.0), 6)
+    """The processes whose CPU time counts: a gateway's serving workers, spare and supervisor."""
+    pages: str = ""
+    """URL of the supervisor's pages, such as /statistics; empty for a server without."""
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -117,8 +93,8 @@ class RunningServer:
         return sum(map(cpu_seconds, self.pids))
 
 
-def pin_to_core(line: Sequence[str], core: int) -> list[str]:
-    """Return *line* pinned to one core, or *line* itself on a system without taskset."""
+def pin_to_core(line: Sequence[str], core: int | str) -> list[str]:
+    """Return *line* pinned to one core, or to those that a text names; without taskset, *line*."""
     pinned = shutil.which("taskset") is not None
     return ["taskset", "-c", str(core), *line] if pinned else list(line)
 
@@ -160,8 +136,8 @@ def canned_server(core: int) -> Iterator[RunningServer]:
 def _handwritten_server(bench_model: BenchModel, setup: ServerSetup) -> Iterator[RunningServer]:
     line = [sys.executable, "-m", "benchmarks.serving.handwritten_server"]
     line += ["--redis", setup.redis_url]
-    for model in CONTRACTS:
-        line += ["--model", f"{model}={bench_model.onnx(model)}"]
+    for model, file in bench_model.onnx_files().items():
+        line += ["--model", f"{model}={file}"]
     with _running_program(pin_to_core(line, setup.core), stdout=subprocess.PIPE) as program:
         yield RunningServer(HANDWRITTEN, f"127.0.0.1:{_read_port(program)}", [program.pid])
 
@@ -175,8 +151,8 @@ def running_checkout(
     folder          takes the logs and the controller's database.
     gateway_folder  has the versions and deployments to serve; the journal is written there.
 
-    A supervisor, one worker and a warm spare run, and the journal is written. The worker has the
-    server's core for itself. Supervisor and spare do next to nothing and have the other core:
+    A supervisor, its workers and a warm spare run, and the journal is written. The workers have the
+    server's core for themselves. Supervisor and spare do next to nothing and have the other core:
     beside a worker that never rests, some kernels let them wait for seconds.
     """
     announced, log_path = folder / "ports.json", folder / "gateway.log"
@@ -186,13 +162,16 @@ def running_checkout(
     ):
         # Start the gateway on the server's core.
         settings = [
-            "workers=1",
+            f"workers={setup.workers}",
             f"folder={gateway_folder}",
             f"redis_url={setup.redis_url}",
             f"window_sinks={json.dumps([sink])}",
             f"ingress={setup.ingress}",
             # The widest workload has 64 calls open on each connection.
             f"streams_max={STREAMS_MAX}",
+            f"rows_call_max={ROWS_CALL_MAX}",
+            # Fifty first openings wait for each other's CPU time; none is refused for that.
+            f"probe_s_max={START_TIMEOUT_S}",
         ]
         # The controller has made a certificate, unless its checkout is too old for that.
         certificate = folder / "registry" / "keys" / "control.crt"
@@ -204,16 +183,15 @@ def running_checkout(
         with _running_program(
             pin_to_core(line, setup.core), cwd=checkout.folder, stdout=log, stderr=log
         ) as program:
-            # Only the serving worker keeps the server's core.
-            ports = _wait_until_up(program, log_path, lambda: _gateway_ports(announced))
-            worker, spare = ports.workers
-            for pid in (program.pid, spare):
+            # Only the serving workers keep the server's core.
+            ports = _wait_until_up(
+                program, log_path, lambda: _gateway_ports(announced, setup.workers)
+            )
+            for pid in (program.pid, ports.spare):
                 os.sched_setaffinity(pid, {setup.other_core})
-            pids = [worker, spare, program.pid]
+            pids = [*ports.workers, ports.spare, program.pid]
             try:
-                yield RunningServer(
-                    checkout.name, f"127.0.0.1:{ports.port}", pids, f"{ports.observed}/metrics"
-                )
+                yield RunningServer(checkout.name, f"127.0.0.1:{ports.port}", pids, ports.observed)
             except (OSError, RuntimeError) as error:
                 log_end = log_path.read_text(encoding="utf-8")[-4000:]
                 raise RuntimeError(f"{error}\nThe gateway's log:\n{log_end}") from error
@@ -239,25 +217,27 @@ def _running_controller(checkout: Checkout, folder: Path, core: int) -> Iterator
 class _Ports:
     port: int
     observed: str
-    workers: tuple[int, int]
-    """Process ids of the serving worker and the spare."""
+    workers: list[int]
+    """Process ids of the serving workers."""
+    spare: int
 
 
-def _gateway_ports(announced: Path) -> _Ports | None:
-    """Return the gateway's ports once one worker serves and the spare is warm; until then None."""
+def _gateway_ports(announced: Path, workers: int) -> _Ports | None:
+    """Return the gateway's ports once *workers* serve and the spare is warm; until then None."""
     try:
         ports = json.loads(announced.read_text(encoding="utf-8"))
         # An older checkout calls the port observe_port.
         metrics_port = ports.get("metrics_port") or ports["observe_port"]
         observed = f"http://127.0.0.1:{metrics_port}"
         with urllib.request.urlopen(f"{observed}/workers", timeout=1.0) as page:
-            workers = json.load(page)
+            rows = json.load(page)
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    pids = {worker["state"]: int(worker["pid"]) for worker in workers}
-    if len(workers) != 2 or set(pids) != {"serving", "spare"}:
+    serving = [int(row["pid"]) for row in rows if row["state"] == "serving"]
+    spares = [int(row["pid"]) for row in rows if row["state"] == "spare"]
+    if len(serving) != workers or len(spares) != 1 or len(rows) != workers + 1:
         return None
-    return _Ports(int(ports["port"]), observed, (pids["serving"], pids["spare"]))
+    return _Ports(int(ports["port"]), observed, serving, spares[0])
 
 
 @contextmanager

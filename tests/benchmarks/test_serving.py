@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load.rust_generator import cargo_works
-from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN, WORKLOADS
+from benchmarks.serving.workloads import (
+    CANNED,
+    FOREST,
+    LOGISTIC,
+    NETWORK,
+    PIPELINE,
+    WORKLOADS,
+    picked_workloads,
+)
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, gateway_fixture, predict_request
 from tests.tiny_models import tiny_files
@@ -21,24 +29,54 @@ LOCUSTFILE = Path("benchmarks/load/locustfile.py")
 
 
 @NEEDS_CARGO
-def test_bench_measures_both_servers_and_writes_every_round(tmp_path: Path) -> None:
-    """A short run writes machine, commit, verdicts and each round as JSON."""
+def test_bench_measures_both_servers_and_writes_every_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A quick run of six models prints and writes machine, commit, verdicts and each round."""
     from benchmarks.serving.bench import main  # it trains its models: seconds of imports
 
     result_file = tmp_path / "result.json"
-    line = ["--entities", "2000", "--rounds", "1", "--seconds", "0.3", "--warm", "0.2"]
-    main([*line, "--only", "1 row", "--keep", str(result_file)])
+    code = main(["--quick", "--only", "alone", "--json", "--keep", str(result_file)])
 
     report = json.loads(result_file.read_text(encoding="utf-8"))
+    assert json.loads(capsys.readouterr().out) == report
     sides = {(timed["side"], timed["workload"]) for timed in report["rounds"]}
-    assert {side for side, _ in sides} == {GATEWAY, HANDWRITTEN, CANNED}
-    workloads = [workload for workload in WORKLOADS if "1 row" in workload.name]
+    workloads = picked_workloads("alone")
+    assert {workload.model for workload in workloads} >= {FOREST, LOGISTIC, NETWORK, PIPELINE}
     expected = {(side, workload.name) for workload in workloads for side in workload.servers}
     assert sides == expected | {(CANNED, CANNED)}
     assert all(timed["calls"] > 0 for timed in report["rounds"])
     assert report["machine"]["cores"] >= 1
     assert report["commit"]
     assert report["verdicts"][-1] == {"promise": "no call fails", "failed": 0, "held": True}
+    assert code == int(not all(row["held"] for row in report["verdicts"] + report["targets"]))
+
+
+@NEEDS_CARGO
+def test_workers_are_measured_in_each_arrangement_with_a_model_of_a_host(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One short round: every new connection is found, each worker has one to the store."""
+    from benchmarks.serving import workers
+
+    assert workers.main(["--rounds", "1", "--seconds", "0.2", "--warm", "0.1", "--json"]) == 0
+
+    report = json.loads(capsys.readouterr().out)
+    parts = [timed for timed in report["rounds"] if timed["workload"] == workers.PARTS]
+    assert [timed["arrangement"] for timed in parts] == [a.name for a in workers.ARRANGEMENTS]
+    assert [len(timed["connections_by_worker"]) for timed in parts] == [1, 2, 2]
+    assert all(sum(timed["connections_by_worker"]) == workers.ACCEPTED for timed in parts)
+    assert all(timed["store_connections_by_worker"] == 1 for timed in parts)
+    assert report["figures"]["private_mb"] > 10
+    assert 1 < report["figures"]["report_us"] < 10_000
+
+
+def test_bench_names_its_workloads_when_none_is_picked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 2, and nothing is measured."""
+    from benchmarks.serving.bench import main
+
+    assert main(["--only", "no such workload"]) == 2
+    assert WORKLOADS[0].name in capsys.readouterr().err
 
 
 def test_bench_without_cargo_names_the_way_to_get_it(
