@@ -78,6 +78,7 @@ class EntityOutcomes:
             for item in due
             if item.id not in found and now_ms >= item.received_unix_ms + GIVEN_UP_MS
         ]
+        # Count what was found, and what will not be.
         batch = pb.CellBatch(outcomes=found.values())
         self._segments.fill(batch, SegmentRules(self._policies.segments))
         settled = [*found, *(item.id for item in given_up)]

@@ -65,6 +65,7 @@ class PersonRemoval:
                     dry_run=request.dry_run,
                 )
             )
+            # Then the calls themselves.
             files = 0 if request.dry_run else await self._remove(calls)
             return pb.ForgetReply(
                 outcomes=outcomes,

@@ -60,6 +60,7 @@ class AnsweredRows:
     def _in_files(
         self, model: str, joined: Collection[str], first_day: int, last_day: int
     ) -> Iterator[AnsweredRow]:
+        # The files of these days.
         with self._database.read_transaction() as connection:
             found = connection.execute(
                 select(decision_files.c.name).where(
@@ -70,6 +71,7 @@ class AnsweredRows:
             paths = [str(self._folder / name) for name in found]
         if not paths:
             return
+        # Their rows of these keys.
         with using_files():
             import duckdb
 

@@ -36,6 +36,7 @@ def test_outcomes_by_entity_find_their_predictions(tmp_path: Path) -> None:
             PredictClient(system.addresses.gateway) as client,
             grpc.aio.insecure_channel(system.addresses.gateway) as channel,
         ):
+            # Ten customers are scored.
             await predict(client, 10)
             await wait_rows(system, 10)
             # One report by a caller, and a file of two, of which one key was never asked about.
