@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ContractError
 from features.views import View
+from host.clock import DAY_MS
 
 TIME_NAMES = ("now:day", "now:second")
 """The model inputs that are the time of a request, as `time_columns` gives them.
@@ -19,7 +20,6 @@ TIME_NAMES = ("now:day", "now:second")
 One float32 has 24 bits, which are 194 days of seconds. Whole days since 1970 and whole seconds of
 the day are exact each, and the nodes in front of a model make exact seconds of both in float64.
 """
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)

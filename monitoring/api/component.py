@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from host.clock import DAY_NS, HOUR_S
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
@@ -78,8 +79,6 @@ NO_DUCKDB = (
 COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
-DAY_NS = 86_400 * 10**9
-HOUR_S = 3_600
 DAY_HOURS = 24
 NS_PER_S = 10**9
 
