@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ContractError
 from features.views import View
+from host.clock import DAY_MS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,6 @@ TIME_NAMES = ("now:day", "now:second")
 One float32 has 24 bits, which are 194 days of seconds. Whole days since 1970 and whole seconds of
 the day are exact each, and the nodes in front of a model make exact seconds of both in float64.
 """
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,10 @@ from typing import Protocol
 NS_PER_SECOND = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+DAY_S, HOUR_S = 86_400, 3_600
+DAY_MS, HOUR_MS = 1_000 * DAY_S, 1_000 * HOUR_S
+DAY_NS, HOUR_NS = DAY_S * NS_PER_SECOND, HOUR_S * NS_PER_SECOND
+"""One day and one hour, by unit. No other module defines them."""
 
 
 class Clock(Protocol):

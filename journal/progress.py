@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from host.clock import DAY_S
 from host.files import replacing_file
 
 READER_DAYS_MAX = 7
 SUFFIX = ".progress.json"
 _READER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def read_progress(folder: Path, now_s: float) -> list[ReaderProgress]:
             noted_s, content = path.stat().st_mtime, path.read_text(encoding="utf-8")
         except FileNotFoundError:
             continue  # it was removed meanwhile
-        if now_s - noted_s > READER_DAYS_MAX * _DAY_S:
+        if now_s - noted_s > READER_DAYS_MAX * DAY_S:
             continue
         reader = path.name.removesuffix(SUFFIX)
         found.append(ReaderProgress(reader, _offsets(content), noted_s))

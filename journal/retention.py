@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from host.clock import DAY_S
 from host.files import folder_lock, fsync_folder
 from journal.moves import moves_file
 from journal.progress import ReaderProgress, read_progress
 from journal.segment import HEADER, JournalKind, SegmentName, list_segments
 
-DAY_S = 86_400
 DISK_FREE_SHARE_MIN = 0.05
 """With a smaller share of the disk free, segments beyond the bounds are deleted unread."""
 MOVES_DAYS = 60

@@ -16,11 +16,10 @@ from features.offline import Spine, TrainingSet
 from features.rows import DEFAULTED, MISSING, STALE
 from features.storage.unjoined import OtherForm, Unjoined
 from features.views import View
+from host.clock import DAY_MS
 from training.errors import JoinError
 from training.labelled_rows import LabelledRows
 from training.request_inputs import encode_inputs
-
-DAY_MS = 86_400_000
 
 
 class ReasonsSource(Protocol):

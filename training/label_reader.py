@@ -18,6 +18,7 @@ from features.storage.database import (
     open_duckdb,
     quoted,
 )
+from host.clock import DAY_MS
 from training.errors import LabelsError
 from training.labelled_rows import VALUES_SHOWN, LabelledRows
 from training.labels import Labels
@@ -27,7 +28,6 @@ OUTCOME = "outcome\n"
 GROUP = "group\n"
 """Names that no column of a table has."""
 KNOWN = "created_ms"
-DAY_MS = 86_400_000
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from host.clock import DAY_MS
 from training.errors import LabelsError
 from training.labelled_rows import LabelledRows
 from training.learner import CALIBRATION_FOLDS
 from training.recipe import Recipe
 
 HASH_BUCKETS = 1_000_000
-DAY_MS = 86_400_000
 BY_ENTITY = "xxh3_64 of the joined entity ids, salted by the model's name"
 BY_GROUP = "xxh3_64 of the call's id, salted by the model's name"
 

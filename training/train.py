@@ -277,7 +277,12 @@ def _evaluation_facts(
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
         "native": fitted.native,
         **explanation_facts(recipe.model, files, held_out_rows),
-        **importance_facts(recipe.contract.names, fitted.onnx, held_out_rows, seed=recipe.seed),
+        **importance_facts(
+            recipe.contract.names,
+            OnnxModel(fitted.onnx).scores,
+            held_out_rows,
+            seed=recipe.seed,
+        ),
     }
 
 

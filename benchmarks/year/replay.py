@@ -19,6 +19,7 @@ from benchmarks.year.year_calendar import FIRST_DAY, VersionCalendar
 from benchmarks.year.year_models import YearModel
 from benchmarks.year.year_outcomes import OutcomeClock
 from benchmarks.year.year_people import DAY_NS, GROUPS, YearPeople
+from host.clock import DAY_S
 from monitoring.api.component import day_looks
 from monitoring.cohorts.sensitive_attributes import SensitiveView
 from monitoring.incidents.incident_opener import IncidentOpener
@@ -28,7 +29,7 @@ from monitoring.looks.day_looks import SealedFacts
 from monitoring.looks.uplift_look import ConfiguredHoldout
 from monitoring.store.cell_rows import Retention
 from monitoring.store.look_store import AcceptedReference, StoredFigure
-from monitoring.watch.day_runner import DAY_S, DayRunner, KnownVersions, Version
+from monitoring.watch.day_runner import DayRunner, KnownVersions, Version
 from monitoring.watch.minute_look import MinuteLook
 from protos import registry_pb2
 from stats.fairness.groups import DeclaredAttribute

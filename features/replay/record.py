@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 
 from features.canonical import canonical_json
 from features.errors import ReplayRecordError
+from host.clock import DAY_MS
 from protos import registry_pb2 as pb
 
 REPLAY = "replay"
@@ -26,7 +27,6 @@ FEATURE = re.compile(r"[A-Za-z0-9_]{1,64}:[A-Za-z0-9_]{1,64}")
 SKEWED_NAMED_MAX = 20
 """Features that a report names, the worst first."""
 
-DAY_MS = 86_400_000
 AHEAD_MS_MAX = 3_600_000
 """Served rows may be so much later than the registry's clock says."""
 

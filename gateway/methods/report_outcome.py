@@ -21,7 +21,7 @@ from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import CONTROL, invalid_argument, parse_message
 from gateway.transport.server import UnaryMethod
-from host.clock import Clock
+from host.clock import DAY_MS, Clock
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     PredictionId,
@@ -39,7 +39,6 @@ VALUE_MAX = 1e15
 """The largest outcome, positive or negative: money in cents, with room. Sums stay finite."""
 SKEW_MS = 300_000
 """How far the clocks of callers and gateways may differ in an event's time."""
-DAY_MS = 86_400_000
 OTHER = "other"
 """Metric label of a model that is not served here."""
 

@@ -19,14 +19,13 @@ from features.writes.materialise_record import (
 )
 from gateway.models.routes import Participant, RouteTable
 from gateway.telemetry.metrics import LabelValues, Metrics
-from host.clock import NS_PER_MS, Clock
+from host.clock import HOUR_MS, NS_PER_MS, Clock
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 60.0
 """Time between two looks at the records."""
 READ_S_MAX = 1.0
-HOUR_MS = 3_600_000
 
 
 class RecordStore(Protocol):

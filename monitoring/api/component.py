@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from host.clock import DAY_NS, HOUR_S
 from host.files import make_private_folder
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.decision_policy import day_of_id
@@ -84,8 +85,6 @@ COMPACT_S = 300.0
 for each model, whatever its size."""
 ATTRIBUTE_S = 60.0
 """Time between two pages of outcomes by entity, whose predictions are looked for."""
-DAY_NS = 86_400 * 10**9
-HOUR_S = 3_600
 DAY_HOURS = 24
 NS_PER_S = 10**9
 

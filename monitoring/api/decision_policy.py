@@ -4,11 +4,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from host.clock import DAY_MS
 from journal.prediction_id import LENGTH
 from monitoring.cells.decision_rows import SAMPLE_ALL
 from monitoring.errors import MonitoringError
 
-DAY_MS = 86_400_000
 TIME = slice(32, 38)
 """Bytes of an id that is not sealed in which its Unix milliseconds stand, in every format."""
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from host.clock import DAY_MS
 from journal.prediction_id import hash_model_name
-from monitoring.cells.outcome_columns import DAY_MS
 from monitoring.cells.segments import SegmentRules
 from monitoring.cells.version_bins import VersionBins
 from monitoring.decisions.scored_inputs import ScoredRows

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.entity_ids import check_entity_ids
+from host.clock import DAY_MS
 from journal.prediction_id import hash_model_name
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.counting import CellCounter
 from monitoring.cells.decision_rows import sample_decisions
-from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
+from monitoring.cells.outcome_columns import SKEW_MS, id_digest
 from monitoring.cells.outside_rows import (
     MARK_BYTES,
     ROLE_PRODUCTION,

@@ -23,6 +23,7 @@ from access.bounds import BoundError
 from access.identities import ForbiddenError
 from access.interceptor import caller_identity
 from access.requests import parse_request
+from host.clock import HOUR_S
 from monitoring.api.bins_cache import BinsCache
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.outside_imports import OutsideImports
@@ -62,7 +63,6 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     MonitoringStoreError: grpc.StatusCode.UNAVAILABLE,
     RegistryError: grpc.StatusCode.UNAVAILABLE,
 }
-HOUR_S = 3_600
 DAY_HOURS = 24
 
 

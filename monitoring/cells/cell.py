@@ -25,7 +25,6 @@ FLAG_BITS = 16
 """Bits of row flags that are counted."""
 COLUMN_ENTRIES_MAX = 1 << 20
 """An index at or above it is refused: it bounds what a message makes a reader allocate."""
-HOUR_NS = 3_600_000_000_000
 
 CountVector = NDArray[np.int64] | NDArray[np.float64]
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import HOUR_NS
 from monitoring.cells.cell import (
     CALLS,
     FLAG_BITS,
-    HOUR_NS,
     ROW_FLAGS,
     ROWS,
     CellCounts,

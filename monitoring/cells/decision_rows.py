@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_NS
 from monitoring.errors import BadDecisionsError
 from protos import monitoring_pb2 as pb
 from protos.journal_pb2 import ServedBatch
@@ -42,7 +43,6 @@ COLUMNS = (
     "entity_ids",
 )
 """Fields of DecisionRows, in the order of a block."""
-DAY_NS = 86_400 * 10**9
 COMPRESSION = 1
 """The fastest level of zlib. Parquet's ZSTD compresses them for good."""
 CONTENT_BYTES_MAX = 64 << 20

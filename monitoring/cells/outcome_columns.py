@@ -20,13 +20,12 @@ from hashlib import blake2b
 
 import numpy as np
 
+from host.clock import DAY_MS, HOUR_MS
 from monitoring.cells.cell import CellCounts, CellKey
 from monitoring.cells.version_bins import VersionBins
 from protos import monitoring_pb2 as pb
 from stats.score_grid import bins_by_edges
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 DELAY_DAYS = 401
 """Entries of the delays: 0 to 399 days, and later."""
 DIGEST_BYTES = 16

@@ -12,6 +12,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_NS
 from monitoring.cells.decision_rows import DecisionRows
 from monitoring.cells.outcome_columns import id_digest
 from monitoring.cohorts.labelled_rows import DayRowSource, is_of_scope
@@ -19,7 +20,6 @@ from monitoring.cohorts.outcome_cells import DAYS_A_WEEK
 from monitoring.store.cohort_store import CohortStore, ReportedOutcome
 from registry.watching.policy import OutcomePolicy
 
-DAY_NS = 86_400 * 10**9
 NS_PER_MS = 1_000_000
 MS_PER_S = 1_000
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_S
 from monitoring.cells.cell import ROWS, CellCounts, score_column
 from monitoring.cells.outcome_columns import DELAY_DAYS, OutcomeKind, outcome_column
 from monitoring.cells.version_bins import OutputBins
@@ -29,7 +30,6 @@ from stats.score_grid import bins_by_edges, score_grid_values
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-DAY_S = 86_400
 DAYS_A_WEEK = 7
 ABOVE_ZERO = "> 0"
 """The rule by which cells are counted."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_S
 from monitoring.jobs.grouping import MonitoringAlarm
 from stats.alarms.budget import (
     ALARMS_A_QUARTER,
@@ -60,7 +61,6 @@ LookState = dict[str, Any]
 
 COUNTED = "counted facts"
 """Alarms of what is counted and not tested, such as rows that nobody saw: none comes by chance."""
-DAY_S = 86_400
 LOOK_S = 300
 
 

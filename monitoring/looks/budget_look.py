@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from host.clock import DAY_S
 from monitoring.jobs.look import COUNTED, budget_lines
 from monitoring.looks.day_looks import DayOfVersion, SealedFacts
 from monitoring.looks.watched_version import watched_version
@@ -22,7 +23,6 @@ from stats.alarms.budget import (
 from stats.figure import Figure
 
 BUDGET = "budget"
-DAY_S = 86_400
 GROUP_OF_KIND: Mapping[str, str] = {
     "quality": QUALITY,
     "silence": QUALITY,

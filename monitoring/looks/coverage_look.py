@@ -7,6 +7,7 @@ the seven days before, and any piece of a journal that was lost is named.
 from collections.abc import Mapping
 from typing import Any
 
+from host.clock import DAY_S
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.looks.day_looks import DayOfVersion
 from monitoring.store.look_store import LookOutcome, LookStore, StoredFigure
@@ -18,7 +19,6 @@ ROWS_SHARE = "rows counted of rows scored"
 DAYS_BEFORE = 7
 LOST_SHARE = 0.1
 """An alarm needs a share that is lower by this part than it was."""
-DAY_S = 86_400
 DAY_HOURS = 24
 
 

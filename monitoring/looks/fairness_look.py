@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_S
 from monitoring.cohorts.customers import SeenCustomers, read_customers
 from monitoring.cohorts.labelled_rows import NO_DECISIONS, DayRowSource
-from monitoring.cohorts.outcome_cells import DAY_S, maturity_of
+from monitoring.cohorts.outcome_cells import maturity_of
 from monitoring.cohorts.sensitive_attributes import (
     AttributeSource,
     AttributesUnknownError,

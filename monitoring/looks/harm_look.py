@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.cohorts.outcome_cells import DAY_S, maturity_of
+from host.clock import DAY_S
+from monitoring.cohorts.outcome_cells import maturity_of
 from monitoring.jobs.detectors import step_detector
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.harm import ApprovedQuality, harm_streams

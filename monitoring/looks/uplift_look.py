@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_S
 from monitoring.cohorts.customers import SeenCustomers, read_customers
 from monitoring.cohorts.labelled_rows import NO_DECISIONS, DayRowSource, segment_masks
-from monitoring.cohorts.outcome_cells import DAY_S, DAYS_A_WEEK, maturity_of
+from monitoring.cohorts.outcome_cells import DAYS_A_WEEK, maturity_of
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.uplift import (
     BusinessSettings,

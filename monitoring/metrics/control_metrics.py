@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from host.clock import DAY_S, HOUR_S
 from monitoring.cells.outside_rows import OUTPUT, is_outside_version
 from monitoring.errors import MonitoringStoreError
 from monitoring.metrics.exposition import ControlReadings, exposition
@@ -32,8 +33,6 @@ LATE_DAYS = 400
 """Figures whose outcomes take long are of periods that ended up to so many days ago."""
 FIGURES_MAX = 500
 """Newest figures of one version and kind."""
-DAY_S = 86_400
-HOUR_S = 3_600
 LOOKS_MAX = 5_000
 INCIDENTS_MAX = 5_000
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, or_, select
 
+from host.clock import DAY_MS
 from monitoring.cells.cell import CellCounts, CellKey
 from monitoring.store.cell_rows import StoredCell
 from monitoring.store.database import MonitoringDatabase
@@ -17,7 +18,6 @@ from monitoring.store.window_counts import read_coverage
 from protos import monitoring_pb2 as pb
 
 HOURS_A_DAY = 24
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from host.clock import HOUR_MS
 from monitoring.cells.cell import CellCounts, CellKey
 from monitoring.cells.outcome_columns import (
-    HOUR_MS,
     CountedOutcome,
     OutcomeKind,
     delay_counts,

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, Table, and_, func, literal, select, tuple_
 
+from host.clock import DAY_S
 from monitoring.cells.cell import ROW_FLAGS
 from monitoring.errors import BadPageError
 from monitoring.jobs.grouping import MonitoringAlarm
@@ -29,7 +30,6 @@ from protos.monitoring_pb2 import CellColumns
 from protos.predict_pb2 import RowFlag
 from stats.figure import Figure
 
-DAY_S = 86_400
 FIVE_MINUTES_S = 300
 FIVE_MINUTES_FROM = 1_000_000
 """Positions of looks at days are Unix days, which are below it. A look every five minutes has the

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, select, update
 
+from host.clock import DAY_MS, HOUR_MS
 from monitoring.store.tables import cells, outcomes, window_rows, window_sources
 
 WINDOW_SOURCE_DAYS = 30
 """How long a worker's sequence number is kept after its last batch."""
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 
 class WindowBatchRows(NamedTuple):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from host.clock import DAY_S
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import MonitoringStoreError
 from monitoring.looks.day_looks import DayLook, DayOfVersion, SealedFacts
@@ -25,7 +26,6 @@ from registry.watching.policy import MonitoringPolicy
 
 log = logging.getLogger(__name__)
 
-DAY_S = 86_400
 WEEK_DAYS = 7
 SUNDAY = 3
 """Unix day modulo 7 of Sundays: Unix day 0 was a Thursday."""

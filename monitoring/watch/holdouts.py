@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from monitoring.cohorts.outcome_cells import DAY_S
+from host.clock import DAY_S
 from monitoring.incidents.other_changes import ChangeEntry
 from monitoring.looks.uplift_look import ConfiguredHoldout
 from registry.types import ALL_BP

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from host.clock import DAY_S
 from monitoring.cells.cell import CellCounts
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.look import LOOK_S, WatchedShare, WatchedVersion, quality_look
@@ -31,7 +32,7 @@ from monitoring.store.call_minutes import ANY_MODEL, HOUR_MINUTES
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_runner import DAY_S, KnownVersions
+from monitoring.watch.day_runner import KnownVersions
 from monitoring.watch.minute_counts import (
     MINUTE_S,
     ShareHits,

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from host.clock import DAY_S
 from monitoring.cells.outside_rows import is_outside_version
 from monitoring.decisions.day_rows import DayRows
 from monitoring.errors import MonitoringStoreError
@@ -23,7 +24,7 @@ from monitoring.looks.day_looks import DayLook, SealedFacts, facts_of_files
 from monitoring.looks.uplift_look import uplift_finding
 from monitoring.store.look_store import AcceptedReference, LookOutcome, LookStore
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.watch.day_runner import DAY_S, DayRunner, KnownVersions, Version
+from monitoring.watch.day_runner import DayRunner, KnownVersions, Version
 from monitoring.watch.holdouts import HoldoutHistory
 from monitoring.watch.minute_counts import MinuteCounts
 from monitoring.watch.minute_look import MinuteLook

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from features.storage.database import identifier, quoted
+from host.clock import DAY_MS
 from project.errors import ProjectError
 from project.guess.leaks import leaking_columns
 from project.guess.table import Table, TableColumn
@@ -19,7 +20,6 @@ ENTITY_NAME = re.compile(
     r"(^|_| )(id|key|number|msisdn|subscriber|customer|account)$", re.IGNORECASE
 )
 POSITIVE_TEXTS = ("1", "1.0", "true", "t", "yes", "y", "positive", "churned", "bad", "bought")
-DAY_MS = 86_400_000
 TTL_DAYS_MIN = 30
 TIMES_FROM_MS, TIMES_UNTIL_MS = 631_152_000_000, 4_102_444_800_000
 """The beginnings of 1990 and 2100: numbers that are no times are seldom between them."""

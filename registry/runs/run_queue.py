@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
 
+from host.clock import DAY_MS
 from protos import registry_pb2 as pb
 from registry.runs import run_rows
-from registry.schedules.bounds import DAY_MS, PastRun, skip_reason
+from registry.schedules.bounds import PastRun, skip_reason
 from registry.schedules.schedule import TRAINING_FAILED, Schedule
 from registry.storage import controllers, tables
 from registry.storage.ledger import LedgerChange

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from host.clock import DAY_MS
 from host.freeze_windows import active_freeze
 from registry.schedules.schedule import Schedule
-
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

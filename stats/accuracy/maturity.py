@@ -12,6 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from host.clock import DAY_MS
 from stats.accuracy.labelled_bins import LabelledBins
 from stats.figure import Figure, no_figure, not_enough, wilson_figure
 
@@ -19,7 +20,6 @@ Floats = NDArray[np.float64]
 
 OUTCOMES_NEEDED = 100
 """Outcomes of final cohorts from which on their delays say what is still missing."""
-DAY_MS = 86_400_000
 PART_MIN = 0.1
 """Below this part of the outcomes, what was seen says little about what is to come."""
 

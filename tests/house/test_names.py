@@ -167,3 +167,16 @@ def test_property_has_a_number_of_examples() -> None:
 
 def _line(file: SourceFile, offset: int) -> int:
     return file.text.count("\n", 0, offset) + 1
+
+
+def test_days_and_hours_are_defined_once() -> None:
+    """host/clock.py has one day and one hour in each unit, and every room may import it."""
+    unit = re.compile(r"^_?(?:DAY|HOUR)_(?:S|MS|NS)(?:_\w+)? = ", re.MULTILINE)
+    fail_on_breaches(
+        [
+            f"{file.shown}: import it from host.clock: {found.group().strip()}"
+            for room in ROOMS
+            for file in source_files(room)
+            for found in unit.finditer(file.text)
+        ]
+    )

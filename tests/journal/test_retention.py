@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from host.clock import DAY_S
 from journal import retention
 from journal.progress import READER_DAYS_MAX, forget_reader, note_progress, read_progress
 from journal.reader import JournalReader
-from journal.retention import DAY_S, Bounds, delete_old_segments
+from journal.retention import Bounds, delete_old_segments
 from journal.segment import JournalKind, SegmentName, frame_record, list_segments, segment_header
 from journal.writer import JournalAppender
 from tests.journal.test_writer import poll_until

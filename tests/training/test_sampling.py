@@ -9,13 +9,13 @@ import pytest
 
 from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
+from host.clock import DAY_MS
 from registry import scoring
 from tests.training.population import PopulationStore, profile_labels, profile_recipe
 from training.errors import GateFailedError
 from training.labelled_rows import LabelledRows
 from training.learner import Calibration, Learner, LearnerKind
 from training.recipe import Capacity, Cost
-from training.split import DAY_MS
 from training.train import train_version
 
 pytestmark = pytest.mark.walk

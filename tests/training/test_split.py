@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from features.contract import ViewUse
 from features.views import Feature, View
+from host.clock import DAY_MS
 from tests.property_examples import examples
 from training.errors import LabelsError, RecipeError
 from training.labelled_rows import LabelledRows
 from training.learner import Calibration, Learner
 from training.recipe import Capacity, Cost, GateSettings, Recipe
-from training.split import DAY_MS, is_held_out, split_rows
+from training.split import is_held_out, split_rows
 from training.tasks.binary import BinaryOutcomes
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]

@@ -81,22 +81,8 @@ def adopted_files(
             f"none of the {len(finite)} sample rows has finite scores; give other rows with "
             "--sample FILE"
         )
-    # The sample gives the bins by which drift is seen, and people whom others are compared with.
     threshold = decision_threshold(answers, proven.scores)
-    files = {
-        **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),
-        "model.onnx": proven.onnx,
-        "contract.json": canonical_json(contract.definition()),
-        "golden.npz": golden_rows.write_golden(proven.golden_inputs, proven.golden_outputs),
-        "reference.json": reference.write_reference(
-            names=contract.names,
-            rows=sample,
-            scores=proven.scores[finite],
-            outputs=contract.outputs,
-            task=answers.task,
-            threshold=threshold,
-        ),
-    }
+    files = _proven_files(answers, contract, proven, sample, threshold, provenance)
     # The card says where all of it comes from.
     facts = {
         **_origin_facts(model, foreign, answers, contract, provenance),
@@ -114,6 +100,32 @@ def adopted_files(
     sections = [name for name in ACCEPTED if name in facts]
     facts["expected_shift"] = shift_without_champion(section_digests(facts, sections))
     return {**files, "card.json": canonical_json(facts)}
+
+
+def _proven_files(
+    answers: Answers,
+    contract: ModelContract,
+    proven: ProvenGraph,
+    sample: NDArray[np.float32],
+    threshold: float,
+    provenance: Provenance,
+) -> dict[str, bytes]:
+    """Return the files but the card. The sample gives bins, and people to compare others with."""
+    finite = all_finite(proven.scores)
+    return {
+        **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),
+        "model.onnx": proven.onnx,
+        "contract.json": canonical_json(contract.definition()),
+        "golden.npz": golden_rows.write_golden(proven.golden_inputs, proven.golden_outputs),
+        "reference.json": reference.write_reference(
+            names=contract.names,
+            rows=sample,
+            scores=proven.scores[finite],
+            outputs=contract.outputs,
+            task=answers.task,
+            threshold=threshold,
+        ),
+    }
 
 
 def _background(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from registry.explanation.explainer import METHOD
 from training.adopted.sandboxed_proof import LIMITS, ROOMS, SENTENCE_MAX
 from training.artifacts.explanations import TRIED_ROWS_MAX, explanation_facts
 from training.artifacts.importances import ROWS_MAX, importance_facts
+from training.export.onnx_model import OnnxModel
 
 MODULE = "training.adopted.sandboxed_facts"
 UNITS = ("log-odds", "probability", "value")
@@ -68,8 +69,8 @@ def answer(request: bytes, step: Callable[[str], None]) -> bytes:
     step("trying explanations")
     facts = explanation_facts(document["model"], message.files, rows)
     if document["is_real"]:
-        onnx = message.files["model.onnx"]
-        facts |= importance_facts(document["names"], onnx, rows, seed=IMPORTANCE_SEED)
+        score = OnnxModel(message.files["model.onnx"]).scores
+        facts |= importance_facts(document["names"], score, rows, seed=IMPORTANCE_SEED)
     return pack_message(Message(facts))
 
 

@@ -1,12 +1,10 @@
 """How much each model input moves the scores, by which monitoring spends its budget of alarms."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from training.export.onnx_model import OnnxModel
 
 ROWS_MAX = 1_000
 """Rows whose values are exchanged. Each input costs one run of the graph over them."""
@@ -14,11 +12,16 @@ DIGITS = 6
 
 
 def importance_facts(
-    names: Sequence[str], onnx: bytes, rows: NDArray[np.float32], *, seed: int
+    names: Sequence[str],
+    score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    rows: NDArray[np.float32],
+    *,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the card's `importances`: input -> mean size by which its values move a score.
 
     names  the F model inputs.
+    score  returns the scores (M, K) of some rows (M, F).
     rows   (N, F) held-out rows.
 
     It is the mean of |score with the value of another row - score| over rows and outputs, in the
@@ -26,15 +29,15 @@ def importance_facts(
     it needs no labels, and is the same question for each learner and task. Scores that are not
     finite, which a made-up row may have, are left out.
     """
-    model, generator = OnnxModel(onnx), np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     some = rows[:: max(1, len(rows) // ROWS_MAX)][:ROWS_MAX]
-    scores = model.scores(some).astype(np.float64)
+    scores = score(some).astype(np.float64)
     importances = {}
     for column, name in enumerate(names):
         exchanged = some.copy()
         exchanged[:, column] = some[generator.permutation(len(some)), column]
         with np.errstate(invalid="ignore"):
-            moved = np.abs(model.scores(exchanged) - scores)
+            moved = np.abs(score(exchanged) - scores)
         known = moved[np.isfinite(moved)]
         importances[name] = float(f"{known.mean():.{DIGITS}g}") if known.size else 0.0
     return {"importances": importances}

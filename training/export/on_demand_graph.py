@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from features.contract import TIME_NAMES
 from features.views import FLOAT32_MAX
+from host.clock import DAY_S
 from training.export.onnx_model import IR_VERSION, OPSET, OnnxModel
 from training.on_demand import (
     NOW,
@@ -33,7 +34,6 @@ from training.on_demand import (
 
 COLUMNS = "on_demand/columns"
 """The tensor between the front and the model. Trees behind it are scored natively."""
-DAY_S = 86_400.0
 LOG1P_LINEAR_BELOW = 1e-8
 """Below it, log1p(x) is x to the precision of float32, and 1 + x loses digits of x."""
 
@@ -201,7 +201,7 @@ class _Front:
         # Days and seconds of the day are exact each in float32, and their sum in float64.
         if NOW in used:
             day, second = (Column(name) for name in TIME_NAMES)
-            midnight = Operation("*", (day, Number(DAY_S)))
+            midnight = Operation("*", (day, Number(float(DAY_S))))
             self._made[Column(NOW)] = self._tensor(Operation("+", (midnight, second)))
 
     def _tensor(self, term: Term) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 from features.contract import ModelContract, RequestInput
 from features.replay.served_rows import NS_PER_MS
 from features.storage.database import identifier, open_duckdb, quoted
+from host.clock import DAY_MS
 from host.files import replacing_file
 from journal.prediction_id import LENGTH
 from protos.journal_pb2 import OutcomeRecord, ServedBatch
 from training.errors import LabelsError
 
-DAY_MS = 86_400_000
 RECORDS_AT_ONCE = 20_000
 VALUE = "outcome"
 INSTANT = "predicted_ms"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import OnlineStoreError
 from features.online.store_users import READER
+from host.clock import HOUR_S
 from registry.types import Deployment
 from turnout.cli.context import CommandContext
 from turnout.errors import NotReachableError
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from features.writes.materialise_record import ViewRecord
     from protos import registry_pb2
     from registry.client import RegistryClient
-
-HOUR_S = 3_600
 
 
 @dataclass(frozen=True, slots=True)

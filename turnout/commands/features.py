@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import TaskID
 
+from host.clock import DAY_MS
 from turnout.cli.clients import open_registry
 from turnout.cli.context import CommandContext
 from turnout.commands.features_replay import replay
@@ -41,7 +42,6 @@ OfflineFolder = Annotated[
     Path | None,
     typer.Option(help="Folder of the offline store. Default: the environment's or the system's."),
 ]
-DAY_MS = 86_400_000
 
 
 @app.command()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from access.peer_tls import open_channel
+from host.clock import DAY_NS
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.counting import CellCounter
 from monitoring.cells.decision_rows import SAMPLE_ALL, sample_decisions
@@ -38,7 +39,6 @@ CENTS = 100.0
 PERSONS = 1_500
 READER = "earlier-days"
 """The name under which the made-up days are pushed, as a reader of journals pushes real ones."""
-DAY_NS = 86_400 * 10**9
 CALL_S = 30.0
 INCIDENT_S = 90.0
 REPORT_DAYS = 91

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from features.canonical import canonical_json
+from host.clock import DAY_S
 from turnout.cli import clients
 from turnout.cli.arguments import Model, MonitoringAddress
 from turnout.cli.context import CommandContext
@@ -24,7 +25,6 @@ REFERENCE = "reference"
 """Kind of the finding that says which days were accepted."""
 DAYS_MIN, DAYS_MAX = 14, 90
 """Two weeks have each weekday twice, and longer than a season the normal days are not alike."""
-DAY_S = 86_400
 EPOCH = dt.date(1970, 1, 1)
 REASON_CHARS_MAX = 1_000
 WEEKDAYS = 7

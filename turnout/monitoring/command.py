@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from host.clock import HOUR_S
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.monitoring.accept import accept_reference
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from protos import monitoring_pb2 as pb
 
 app = typer.Typer(help="Watch models in service.", no_args_is_help=True)
-
-HOUR_S = 3_600
 
 
 app.command("figures")(show_figures)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from host.clock import DAY_S
 from host.files import fsync_folder
 from turnout.cli import clients
 from turnout.cli.arguments import MonitoringAddress, check_new_folder
@@ -31,7 +32,6 @@ from turnout.monitoring.export_tables import (
 )
 from turnout.views.terminal import terminal, text_table
 
-DAY_S = 86_400
 DAY_HOURS = 24
 EPOCH = dt.date(1970, 1, 1)
 DAYS = 91

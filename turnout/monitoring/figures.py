@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from host.clock import DAY_S
 from registry.types import RegistryError
 from turnout.cli import clients
 from turnout.cli.arguments import Model, MonitoringAddress
@@ -26,7 +27,6 @@ from turnout.views.terminal import Terminal, terminal, text_table
 if TYPE_CHECKING:
     from protos import monitoring_pb2 as pb
 
-DAY_S = 86_400
 BUDGET = "budget"
 """Kind of the figures that say how many false alarms a group of detectors may raise."""
 NOTES_SHOWN = 5

@@ -14,13 +14,13 @@ from typing import Any
 
 from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
+from host.clock import DAY_MS
 from monitoring.cells.outside_rows import VERSION_NAME, VERSION_RULE
 from turnout.errors import OperatorError
 from turnout.monitoring.import_tables import BadRowError, read_texts
 
 SKEW_MS = 300_000
 """How far the clocks of two systems may differ."""
-DAY_MS = 86_400_000
 RETAINED_DAYS = 1_826
 """Counts are kept so long, so older rows are refused."""
 SHOWN = 20

@@ -12,6 +12,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from host.clock import DAY_MS
 from turnout.cli import clients
 from turnout.cli.arguments import check_picture
 from turnout.cli.context import CommandContext
@@ -24,7 +25,6 @@ from turnout.views.terminal import terminal, text_table
 if TYPE_CHECKING:
     from registry.client import RegistryClient
 
-DAY_MS = 86_400_000
 REVISIONS_MAX = 200
 """Revisions of projects that are read to find when a model was first there."""
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from host.clock import DAY_S
 from host.files import replace_file
 from turnout.cli import clients
 from turnout.cli.arguments import MonitoringAddress, check_new_file
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from protos import registry_pb2 as pb
     from registry.client import RegistryClient
 
-DAY_S = 86_400
 WITHOUT_PLOTS = "Pictures need the extra plots: pip install 'turnout[plots]'"
 
 app = typer.Typer(help="The weekly review of models in service.", invoke_without_command=True)

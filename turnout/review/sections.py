@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from host.clock import DAY_MS
 from protos import monitoring_pb2 as mpb
 from protos import registry_pb2 as pb
 from turnout.review.figure_sections import figure_sections
@@ -14,8 +15,6 @@ from turnout.views.incidents import figures_of, severity_word, state_word
 from turnout.views.reviews import finding_sentence
 from turnout.views.runs import state_name
 
-DAY_MS = 86_400_000
-DAY_S = 86_400
 REFERENCE_DAYS = 14
 """Days in production after which a person accepts them as the reference."""
 FIGURES_SHOWN = 3

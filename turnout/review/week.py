@@ -4,9 +4,9 @@ import datetime as dt
 import re
 from dataclasses import dataclass
 
+from host.clock import DAY_MS
 from turnout.errors import UsageError
 
-DAY_MS = 86_400_000
 WEEK_DAYS = 7
 EPOCH = dt.date(1970, 1, 1)
 WEEK = re.compile(r"(\d{4})-W(\d{2})")

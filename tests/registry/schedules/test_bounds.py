@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from registry.schedules.bounds import DAY_MS, PastRun, skip_reason
+from host.clock import DAY_MS
+from registry.schedules.bounds import PastRun, skip_reason
 from registry.schedules.schedule import parse_schedule
 
 NOW_MS = int(datetime(2026, 6, 10, 4, tzinfo=UTC).timestamp() * 1_000)

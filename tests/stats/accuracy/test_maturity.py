@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from host.clock import DAY_MS
 from stats.accuracy.labelled_bins import LabelledBins
 from stats.accuracy.maturity import (
-    DAY_MS,
     OUTCOME_KINDS,
     Delays,
     Maturity,
