@@ -8,7 +8,7 @@ every command.
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -61,6 +61,9 @@ SUBCOMMANDS = {
     "monitor": {"policy": "turnout.policy_suggestion.command:policy_app"},
 }
 """Group of COMMANDS -> those of its commands that another module has."""
+
+RUN_OTHERS = {"adopt", "try"}
+"""Commands that run other commands of the same program, so that it has all of them."""
 
 StoreUrl = Annotated[
     str,
@@ -158,6 +161,14 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     return app
 
 
+def commands_of(line: Sequence[str]) -> set[str]:
+    """Return which of COMMANDS a command line needs."""
+    # A word of the line names the command, or is only the value of an option. A line without any
+    # asks for the help, or is wrong, and then all commands are named.
+    named = COMMANDS.keys() & line
+    return set(COMMANDS) if not named or named & RUN_OTHERS else named
+
+
 @cache
 def _load(name: str) -> Any:  # noqa: ANN401  a function or a group
     """Return a command of COMMANDS, with its subcommands."""
@@ -190,9 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     typed = sys.argv[1:] if arguments is None else arguments
     line = common_options_first([in_utf8(argument) for argument in typed])
-    # A word of the line names the command, or is only the value of an option; a line without any
-    # asks for the help, or is wrong, and then all commands are named.
-    program = make_app(COMMANDS.keys() & line or COMMANDS)
+    program = make_app(commands_of(line))
     try:
         program(args=line, prog_name="turnout")
     except Exception as error:

@@ -16,7 +16,7 @@ from grpc.aio import AioRpcError, Metadata
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
 from tests.house.sources import REPOSITORY, ROOMS
-from turnout.__main__ import main, make_app
+from turnout.__main__ import COMMANDS, commands_of, main, make_app
 from turnout.cli.exit_codes import exit_message
 from turnout.errors import ExitCode, UsageError
 from turnout_client import PredictError
@@ -98,6 +98,23 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "debug",
     ):
         assert command in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (["models", "--json"], {"models"}),
+        (["--folder", "up", "models"], {"models", "up"}),
+        (["--help"], set(COMMANDS)),
+        (["no-such-command"], set(COMMANDS)),
+        (["try"], set(COMMANDS)),
+        (["adopt", "model.pkl"], set(COMMANDS)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_line_needs_the_commands_that_it_names(line: list[str], names: set[str]) -> None:
+    """The help names all commands, and two commands run others."""
+    assert commands_of(line) == names
 
 
 def test_no_command_takes_a_secret_on_its_command_line() -> None:
