@@ -220,7 +220,7 @@ def growth_rows(rounds: Sequence[Round]) -> list[str]:
             per_row = [us / rows_of[name] for us in cpu]
             figures = ((calls, 0), (p50, 2), (p99, 1), (cpu, 1), (per_row, 2))
             cells = [spread_text(values, digits) for values, digits in figures]
-            lines.append(f"| {value:,} {axis} | {' | '.join(cells)} |")
+            lines.append(f"| {axis}: {value:,} | {' | '.join(cells)} |")
     return lines
 
 

@@ -235,7 +235,7 @@ TARGETS = (
         target
         for model, name in KIND_SINGLE.items()
         for target in (
-            Target(name, "calls_per_s", 1.1 * TRITON_SINGLE_CALLS_PER_S, at_least=True),
+            Target(name, "calls_per_s", round(1.1 * TRITON_SINGLE_CALLS_PER_S), at_least=True),
             Target(name, "p99_ms", TRITON_KINDS[model]["alone"]["p99_ms"], at_least=False),
         )
     ),

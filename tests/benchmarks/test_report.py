@@ -132,7 +132,7 @@ def test_growth_rows_have_each_axis_that_was_measured_completely() -> None:
     ]
     rows = growth_rows(timed)
     assert len(rows) == len(GROWTH["rows a call"])
-    assert "| 64 rows a call |" in rows[1]
+    assert "| rows a call: 64 |" in rows[1]
     assert rows[1].endswith("| 64.0 | 1.00 |")
     assert growth_rows(timed[:-1]) == []
 
