@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from host.clock import DAY_MS
 from journal.prediction_id import hash_model_name
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.reader_policies import ReaderPolicies
-from monitoring.cells.outcome_columns import DAY_MS, SKEW_MS, id_digest
+from monitoring.cells.outcome_columns import SKEW_MS, id_digest
 from monitoring.cells.segments import SegmentRules
 from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows
 from monitoring.store.monitoring_store import MonitoringStore

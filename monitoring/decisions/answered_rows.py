@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
+from host.clock import NS_PER_MS
 from monitoring.cells.decision_rows import ID_BYTES, unpack_decisions
 from monitoring.decisions.parquet import SHADOW_ROLE, using_files
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.tables import decision_blocks, decision_files
 from monitoring.store.waiting_outcomes import KEY_SEPARATOR
 from protos import monitoring_pb2 as pb
-
-NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

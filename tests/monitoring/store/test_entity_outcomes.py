@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from host.clock import DAY_MS
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.entity_outcomes import AGAIN_MS, GIVEN_UP_MS, PAGE, EntityOutcomes
 from monitoring.api.outcome_segments import OutcomeSegments
@@ -29,7 +30,6 @@ from stats.score_grid import bins_by_edges, score_grid_edges
 from tests.monitoring.served import AT_NS, churn_bins, served_batch
 
 AT_MS = AT_NS // 10**6
-DAY_MS = 86_400_000
 NAME = pb.JournalName(gateway="gateway-1")
 CHURNED = OutcomePolicy(positive_when=">= 1", horizon="30d")
 SHADOW = UNSEEN_SHADOW
