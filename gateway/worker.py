@@ -13,7 +13,7 @@ import os
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from gateway.models.registry_watch import RegistryWatch
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
 from gateway.supervision.sockets import LentSockets
+from gateway.telemetry.loop_stalls import TimedLoop, run_in_slices
 from gateway.telemetry.window_stream import WindowStream
 from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.reflection import SERVICES
@@ -72,7 +73,7 @@ class GatewayWorker:
         self.identity = WorkerIdentity(settings.gateway, NO_SLOT, boot_id, bytes(32))
         self._serving, self._leaving = False, False
         self._streams: list[WindowStream] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._windows_closing, self._tasks = asyncio.Lock(), set[asyncio.Task[None]]()
         # The journals, the online store and the parts that answer calls.
         journal = folder / "journal"
         self._served_journal = JournalAppender(
@@ -145,6 +146,11 @@ class GatewayWorker:
         gc.collect()
         gc.freeze()
 
+    def count_stalls(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count the stalls of *loop*, on which this worker runs, in its metrics."""
+        if isinstance(loop, TimedLoop):
+            loop.on_stall = self._parts.metrics.count_stall
+
     async def serve(self, slot: int, port: int) -> None:
         """Take a slot, listen and answer calls."""
         self.identity.slot = slot
@@ -176,7 +182,9 @@ class GatewayWorker:
         await self._parts.server.close(grace_s)
         await self._parts.pipeline.wait_finished()
         await self._parts.shadows.wait_closed()
-        self._close_windows(everything=True)
+        async with self._windows_closing:
+            for _ in self._close_windows(everything=True):
+                pass
         for stream in self._streams:
             await stream.wait_acknowledged(WINDOW_FLUSH_S_MAX)
         for journal in (self._served_journal, self._outcome_journal):
@@ -314,12 +322,16 @@ class GatewayWorker:
         while True:
             now_ns = self._clock.unix_ns()
             await asyncio.sleep((NS_PER_SECOND - now_ns % NS_PER_SECOND + 1_000_000) / 1e9)
-            self._close_windows(everything=False)
+            async with self._windows_closing:
+                await run_in_slices(self._close_windows(everything=False))
 
-    def _close_windows(self, *, everything: bool) -> None:
-        unix_ns = self._clock.unix_ns()
-        self._parts.recorder.fold()
-        closed = self._parts.windows.close_windows(unix_ns, everything=everything)
+    def _close_windows(self, *, everything: bool) -> Iterator[None]:
+        """Fold, close windows and send them, in steps between which callers may be answered."""
+        unix_ns, closed = self._clock.unix_ns(), list[window_pb2.Window]()
+        yield from self._parts.recorder.fold_steps()
+        for window in self._parts.windows.closed_windows(unix_ns, everything=everything):
+            closed.append(window)
+            yield
         closed += self._parts.outcome_windows.close_windows(unix_ns, everything=everything)
         for stream in self._streams:
             stream.offer(closed, [], unix_ns)
@@ -354,6 +366,7 @@ async def run_worker(
     except Exception as error:
         await channel.end(error)
         raise
+    worker.count_stalls(asyncio.get_running_loop())
     channel.announce_ready()
     await channel.wait_finished()
 
@@ -377,7 +390,7 @@ def main() -> None:
     log_to_stderr("%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     descriptors = (arguments.breadcrumbs_fd, arguments.sockets_fd)
-    uvloop.run(run_worker(arguments.channel_fd, settings, *descriptors))
+    uvloop.run(run_worker(arguments.channel_fd, settings, *descriptors), loop_factory=TimedLoop)
     logging.shutdown()
     os._exit(0)  # a scoring thread that hangs must not keep the process alive
 

@@ -160,11 +160,12 @@ class PredictPipeline:
         self, single_calls: SingleCallPath, started: StartedCall, row: SingleRow
     ) -> None:
         """Answer a single call, or start a batch if its score needs a batch's care."""
-        reply = single_calls.answer(started, row)
-        if reply is None:
+        answered = single_calls.answer(started, row)
+        if answered is None:
             self._start(self._run_further_batch(started.queued.to_columns()))
         else:
-            self._server.send_reply(started.queued.handle, reply)
+            self._server.send_reply(started.queued.handle, answered.reply)
+            single_calls.record(answered)
 
     def _refuse_single_call(self, queued: QueuedCall, error: Exception) -> None:
         handles = np.array([queued.handle], dtype=np.uint64)

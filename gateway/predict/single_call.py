@@ -23,7 +23,7 @@ from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
 from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
 from gateway.models.executor import NO_FAULT
-from gateway.models.routes import LoadedVersion, Routes, RouteTable
+from gateway.models.routes import Routes, RouteTable
 from gateway.models.view_reads import ViewRead
 from gateway.predict.feature_lookup import NoOnlineStore, OnlineStore, read_budget_s
 from gateway.predict.prediction_ids import PredictionIdWriter
@@ -33,6 +33,7 @@ from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
 from gateway.telemetry.folding import FoldedReplies
 from gateway.telemetry.journal_records import ServedColumns, encode_served_batch
+from gateway.telemetry.native_observations import NATIVE_SINGLE_ANSWERS
 from gateway.telemetry.observations import Observations, count_observations, evidence_sampled
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.call_queue import QueuedCall
@@ -97,31 +98,35 @@ class StartedCall(NamedTuple):
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
-class SingleAnswer(NamedTuple):
-    """A reply record: production's answer to a single call.
+class AnsweredCall(NamedTuple):
+    """A single call with its reply, and what is needed to record it."""
 
-    It is a tuple because it is made while the caller waits, in a third of a dataclass's time.
-    """
-
-    routes: Routes
-    at_unix_ns: int
-    version: LoadedVersion
-    key_hash: int
-    holdout: bool
-    latency_ns: int
-    """Time from arrival to answer."""
-    read_unix_ns: int
-    """When the age of the features was judged."""
-    scores: list[float]
-    """(K,) all finite."""
+    reply: PredictReply
+    started: StartedCall
+    row: SingleRow
     flags: int
     """turnout.v1.RowFlag bits of the row, and NOT_STICKY of the call."""
-    row: SingleRow
-    prediction_id: bytes
-    ids: list[bytes]
-    """Entity ids of the row."""
+    at_unix_ns: int
+    answered_ns: int
+    """Monotonic time at which it was answered."""
+
+
+class SingleAnswer(NamedTuple):
+    """A reply record without the native library: production's answer to a single call."""
+
+    answered: AnsweredCall
     vector: NDArray[np.float32]
     """(1, F) the inputs exactly as the version got them."""
+
+    @property
+    def routes(self) -> Routes:
+        """The routes under which the call was answered."""
+        return self.answered.started.routes
+
+    @property
+    def at_unix_ns(self) -> int:
+        """When the call was answered."""
+        return self.answered.at_unix_ns
 
     @property
     def group(self) -> None:
@@ -136,34 +141,36 @@ class SingleAnswer(NamedTuple):
     @staticmethod
     def fold(records: "Sequence[SingleAnswer]") -> FoldedReplies:
         """Count the answers as if they had been a batch, and encode those of sampled keys."""
-        routes, version = records[0].routes, records[0].version
+        routes = records[0].routes
         counts = count_observations(
             _observations(records), routes.scale, evidence_sampled(routes, ARM_PRODUCTION)
         )
-        reads = [
-            (record.row.flags, record.row.broken, record.row.read_failure) for record in records
-        ]
-        folded = FoldedReplies(counts=[(version, ARM_PRODUCTION, counts)], single_reads=reads)
+        folded = FoldedReplies(counts=[(routes.production.version, ARM_PRODUCTION, counts)])
         sampled = routes.limits.journal_sampled
-        served = [record for record in records if record.key_hash % KEY_SAMPLE_ALL < sampled]
+        served = [
+            record
+            for record in records
+            if record.answered.started.key_hash % KEY_SAMPLE_ALL < sampled
+        ]
         if served:
             folded.journal_records.append(encode_served_batch(_served_columns(served)))
         return folded
 
 
-def _observations(answers: Sequence[SingleAnswer]) -> Observations:
+def _observations(records: Sequence[SingleAnswer]) -> Observations:
     """Return answers of one version as the observations of one batch."""
-    holdout = None
-    if answers[0].routes.deployment.holdout_bp:
-        holdout = np.array([answer.holdout for answer in answers], dtype=np.bool_)
+    answers, holdout = [record.answered for record in records], None
+    if records[0].routes.deployment.holdout_bp:
+        holdout = np.array([answer.started.holdout for answer in answers], dtype=np.bool_)
+    latency_ns = [answer.answered_ns - answer.started.queued.arrived_ns for answer in answers]
     # Flat, because numpy takes three times as long for lists in a list.
-    flat = chain.from_iterable([answer.scores for answer in answers])
+    flat = chain.from_iterable([answer.reply.scores for answer in answers])
     scores = np.fromiter(flat, dtype=np.float32)
     return Observations(
-        key_hash=np.array([answer.key_hash for answer in answers], dtype=np.uint64),
+        key_hash=np.array([answer.started.key_hash for answer in answers], dtype=np.uint64),
         faults=np.full(len(answers), NO_FAULT, dtype=np.uint8),
         holdout=holdout,
-        latency_ns=np.array([answer.latency_ns for answer in answers], dtype=np.int64),
+        latency_ns=np.array(latency_ns, dtype=np.int64),
         scores=scores.reshape(len(answers), -1),
         expected=None,
         row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
@@ -172,20 +179,23 @@ def _observations(answers: Sequence[SingleAnswer]) -> Observations:
     )
 
 
-def _served_columns(answers: Sequence[SingleAnswer]) -> ServedColumns:
+def _served_columns(records: Sequence[SingleAnswer]) -> ServedColumns:
     """Return answers of one version as the columns of one journal record."""
-    ids = KeyColumn.from_list([entity_id for answer in answers for entity_id in answer.ids])
+    answers, routes = [record.answered for record in records], records[0].routes
+    calls = [answer.started.queued.call for answer in answers]
+    ids = KeyColumn.from_list([entity_id for call in calls for entity_id in call.ids])
+    read_unix_ns = [answer.started.read_unix_ns for answer in answers]
     return ServedColumns(
-        routes=answers[0].routes,
-        version=answers[0].version,
-        read_unix_ns=np.array([answer.read_unix_ns for answer in answers], dtype=np.int64),
+        routes=routes,
+        version=routes.production.version,
+        read_unix_ns=np.array(read_unix_ns, dtype=np.int64),
         role=np.full(len(answers), PRODUCTION, dtype=np.uint8),
         row_count=np.ones(len(answers), dtype=np.intp),
-        prediction_ids=b"".join([answer.prediction_id for answer in answers]),
-        key_hash=np.array([answer.key_hash for answer in answers], dtype=np.uint64),
+        prediction_ids=b"".join([answer.reply.prediction_id for answer in answers]),
+        key_hash=np.array([answer.started.key_hash for answer in answers], dtype=np.uint64),
         row_flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
-        vectors=np.concatenate([answer.vector for answer in answers]),
-        scores=np.array([answer.scores for answer in answers], dtype=np.float32),
+        vectors=np.concatenate([record.vector for record in records]),
+        scores=np.array([answer.reply.scores for answer in answers], dtype=np.float32),
         entity_ids=ids.to_entity_ids_field(),
     )
 
@@ -259,13 +269,13 @@ class SingleCallPath:
             raise self._refuse(routes, NO_FEATURES)
         return SingleRow(started.with_inputs([values]), flags, broken, read_failure)
 
-    def answer(self, started: StartedCall, row: SingleRow) -> PredictReply | None:
-        """Score the row, leave a record and return the reply.
+    def answer(self, started: StartedCall, row: SingleRow) -> AnsweredCall | None:
+        """Score the row and return the reply. Send it, then give the answer to `record`.
 
         None: the version failed, so the call needs a batch.
         """
         # Score on the event loop.
-        routes, call, clock = started.routes, started.queued.call, self._clock
+        routes, call = started.routes, started.queued.call
         version, vector = routes.production.version, routes.production.matrix(row.matrix)
         try:
             scores: list[float] = version.executor.scorer.run(vector).tolist()[0]
@@ -282,28 +292,10 @@ class SingleCallPath:
             holdout=started.holdout,
             at_unix_ms=started.read_unix_ns // 1_000_000,
         )
-        # Leave a record for the recorder, and return the reply.
-        flags = row.flags if started.sticky else row.flags | NOT_STICKY
-        self._recorder.record(
-            SingleAnswer(
-                routes=routes,
-                at_unix_ns=clock.unix_ns(),
-                version=version,
-                key_hash=started.key_hash,
-                holdout=started.holdout,
-                latency_ns=clock.now_ns() - started.queued.arrived_ns,
-                read_unix_ns=started.read_unix_ns,
-                scores=scores,
-                flags=flags,
-                row=row,
-                prediction_id=prediction_id,
-                ids=call.ids,
-                vector=vector,
-            )
-        )
         # What the caller sees of the version is a setting of the model.
+        flags = row.flags if started.sticky else row.flags | NOT_STICKY
         hidden = routes.limits.hide_role
-        return PredictReply(
+        reply = PredictReply(
             request_id=call.request_id.decode(),
             model=call.model,
             version="" if hidden else version.label,
@@ -314,6 +306,33 @@ class SingleCallPath:
             outputs=len(scores),
             row_flags=[flags] if flags else None,
         )
+        clock = self._clock
+        return AnsweredCall(reply, started, row, flags, clock.unix_ns(), clock.now_ns())
+
+    def record(self, answered: AnsweredCall) -> None:
+        """Count how the row of a call was read, and leave a record of its answer.
+
+        This is done once the reply is sent, so the caller does not wait for it.
+        """
+        reply, started, row, flags, at_unix_ns, answered_ns = answered
+        routes, queued = started.routes, started.queued
+        self._recorder.record_single_read(routes, row.flags, row.broken, row.read_failure)
+        if NATIVE_SINGLE_ANSWERS is None:
+            self._recorder.record(SingleAnswer(answered, routes.production.matrix(row.matrix)))
+        else:
+            answers = self._recorder.single_answers(routes, at_unix_ns, row.matrix.shape[1])
+            answers.broken += row.broken
+            answers.add(
+                started.key_hash,
+                started.holdout if routes.deployment.holdout_bp else None,
+                (started.read_unix_ns, queued.arrived_ns, answered_ns),
+                flags,
+                row.matrix,
+                reply.scores,
+                queued.call.ids,
+                reply.prediction_id,
+            )
+        self._recorder.fold_if_due()
 
     def _start_read(
         self, routes: Routes, call: DecodedCall, left_ns: int

@@ -19,7 +19,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.telemetry.metrics import FAMILIES, ROW_EDGES, SECONDS_EDGES, SERIES_MAX, Family
+from gateway.telemetry.metrics import (
+    FAMILIES,
+    ROW_EDGES,
+    SECONDS_EDGES,
+    SERIES_MAX,
+    STALL_EDGES,
+    Family,
+)
 from journal.retention import JournalUse
 
 Snapshot = Mapping[str, Any]
@@ -31,6 +38,7 @@ A worker may add the key `statistics`: the state of its parts, for /statistics. 
 HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "turnout_call_seconds": SECONDS_EDGES,
     "turnout_batch_rows": ROW_EDGES,
+    "turnout_loop_stall_seconds": STALL_EDGES,
 }
 
 SUPERVISOR_FAMILIES: dict[str, Family] = {

@@ -22,8 +22,6 @@ class FoldedReplies:
     journal_records: list[bytes] = field(default_factory=list)
     """Serialised turnout.v1.ServedBatch messages."""
     shadow_copies: list[ShadowCopies] = field(default_factory=list)
-    single_reads: list[tuple[int, int, str]] = field(default_factory=list)
-    """(row flags, broken rows, read failure) of each single call."""
 
 
 class ReplyRecord(Protocol):

@@ -24,6 +24,9 @@ OTHER = "other"
 ROW_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 """Upper bounds (`le`) of the buckets of turnout_batch_rows."""
 
+STALL_EDGES = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+"""Upper bounds (`le`) of the buckets of turnout_loop_stall_seconds, from 100 us on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -56,6 +59,11 @@ FAMILIES: dict[str, Family] = {
         "Rows by the bin of their score in the version's reference.",
     ),
     "turnout_batch_rows": Family("histogram", (), "Rows of a batch."),
+    "turnout_loop_stall_seconds": Family(
+        "histogram",
+        ("source",),
+        "Callbacks that held the worker's event loop for 100 us or longer, by their function.",
+    ),
     "turnout_feature_rows": Family(
         "counter",
         ("model", "kind"),
@@ -160,6 +168,8 @@ class Metrics:
         self._scores: dict[LabelValues, NDArray[np.int64]] = {}
         self._batches = [0] * (len(ROW_EDGES) + 1)
         self._batch_rows = 0
+        self._stalls: dict[str, list[float]] = {}
+        """Source -> stalls by the buckets of STALL_EDGES, then their seconds."""
         self._deployed: dict[str, frozenset[str]] | None = None
 
     def set_deployed(self, versions: Mapping[str, Collection[str]]) -> None:
@@ -201,6 +211,15 @@ class Metrics:
         """Count one batch of *rows* rows."""
         self._batches[bisect_left(ROW_EDGES, rows)] += 1
         self._batch_rows += rows
+
+    def count_stall(self, source: str, held_ns: int) -> None:
+        """Count one callback that held the event loop; *source* is its function's name."""
+        counts = self._stalls.get(source)
+        if counts is None:
+            counts = self._stalls[source] = [0] * (len(STALL_EDGES) + 1) + [0.0]
+        seconds = held_ns / 1e9
+        counts[bisect_left(STALL_EDGES, seconds)] += 1
+        counts[-1] += seconds
 
     def count_refusals(self, model: str, code: str, reason: str, n: int) -> None:
         """Add *n* refused calls; *code* is a status code's name, *reason* the part that refused."""
@@ -286,6 +305,9 @@ class Metrics:
             for key, total in self._latency.items()
         ]
         families["turnout_batch_rows"] = [[[], [*self._batches, float(self._batch_rows)]]]
+        families["turnout_loop_stall_seconds"] = [
+            [[source], list(counts)] for source, counts in self._stalls.items()
+        ]
         return families
 
     def _add_count(self, name: str, key: LabelValues, n: int) -> None:

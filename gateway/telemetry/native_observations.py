@@ -7,7 +7,7 @@ journal_records.py, shadow_copies.py), for a third of the time: numpy walks over
 forty times, and most of them have left the processor's cache by then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +63,8 @@ class NativeBatches(Protocol):
 _LIBRARY: Any = load_native_library()
 NATIVE_BATCHES: Any = getattr(_LIBRARY, "FaultFreeBatches", None)
 """None if the library is not built. Then every batch takes the reference path."""
+NATIVE_SINGLE_ANSWERS: Any = getattr(_LIBRARY, "SingleAnswers", None)
+"""None as NATIVE_BATCHES."""
 LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS)
 
 
@@ -134,7 +136,7 @@ class FaultFreeBatch(NamedTuple):
 
 
 class AnsweredGroup(NamedTuple):
-    """A reply record: the calls of one model that were answered in a pass over many models."""
+    """A reply record: calls of one model that were answered in a pass over many models."""
 
     routes: Routes
     at_unix_ns: int
@@ -159,6 +161,41 @@ class AnsweredGroup(NamedTuple):
         return _Batches(
             routes,
             [record.columns for record in records],
+            outputs=routes.production.version.executor.outputs,
+            width=records[0].width,
+            broken=sum(record.broken for record in records),
+        ).folded()
+
+
+class SingleAnswers:
+    """A reply record: calls of one model that were answered alone, which are added one by one.
+
+    So a call leaves no object of its own, and 120 of them are folded in a quarter of the time.
+    """
+
+    __slots__ = ("add", "at_unix_ns", "broken", "columns", "routes", "width")
+    group = None
+    """All single answers of one model are folded together."""
+    rows = 0
+    """The recorder counts a row with each call that is added."""
+
+    def __init__(self, routes: Routes, at_unix_ns: int, width: int) -> None:
+        self.routes = routes
+        self.at_unix_ns = at_unix_ns
+        self.width = width
+        """W, the number of columns of a row."""
+        self.columns: Any = NATIVE_SINGLE_ANSWERS()
+        self.add: Callable[..., None] = self.columns.add
+        """turnout_ingress.SingleAnswers.add."""
+        self.broken = 0
+
+    @staticmethod
+    def fold(records: "Sequence[SingleAnswers]") -> FoldedReplies:
+        """Fold calls of one model at one revision in the native library."""
+        routes = records[0].routes
+        return _Batches(
+            routes,
+            [record.columns.take() for record in records],
             outputs=routes.production.version.executor.outputs,
             width=records[0].width,
             broken=sum(record.broken for record in records),

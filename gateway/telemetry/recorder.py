@@ -7,7 +7,7 @@ batch does not pay for counting and encoding.
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from gateway.models.routes import LoadedVersion, Routes
 from gateway.status import Refusal
 from gateway.telemetry.folding import ReplyRecord
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.native_observations import SingleAnswers
 from gateway.telemetry.observations import ObservationCounts
 from gateway.telemetry.shadow_copies import CopySink, copies_of_slice
 from gateway.telemetry.windows import Windows
@@ -30,6 +31,8 @@ from protos import predict_pb2, window_pb2
 FOLD_S = 0.02
 """How long a record waits for others, s. The journal of a killed worker lacks its last 20 ms, or up
 to FOLD_AGE_NS_MAX if many models are busy."""
+FOLD_EARLY_S = 0.005
+"""By so much earlier a fold may happen, if a reply was just sent and its caller is alone."""
 FOLD_TIME_BUDGET_NS = 1_500_000
 """Time that one turn of the event loop may spend on folding. A fold costs about .2 ms however few
 calls it has, so 30 busy models folded 50 times a second took a third of a core. Records that are
@@ -120,7 +123,9 @@ class Recorder:
         self._on_guard = on_guard
         self._groups: dict[Hashable, _Group] = {}
         """In the order of their first record, so the first group is the oldest."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._fold_due = False
+        """Whether the next moment without a call is one for a fold."""
 
     @property
     def journal_healthy(self) -> bool:
@@ -143,17 +148,37 @@ class Recorder:
 
     def record(self, record: ReplyRecord) -> None:
         """Take a reply record. It is folded together with its like within FOLD_S."""
-        second = record.at_unix_ns // NS_PER_SECOND
-        key = (type(record), id(record.routes), record.group, second)
-        group = self._groups.get(key)
-        if group is None:
-            rows_max = min(FOLD_ROWS, FOLD_VECTOR_BYTES // (4 * _widest(record.routes)))
-            group = self._groups[key] = _Group([], self._clock.now_ns(), rows_max)
-            self._fold_soon()
+        group = self._group(type(record), record.routes, record.group, record.at_unix_ns)
         group.records.append(record)
         group.rows += record.rows
         if group.rows >= group.rows_max:
             self.fold()
+
+    def single_answers(self, routes: Routes, at_unix_ns: int, width: int) -> SingleAnswers:
+        """Return the record to which one call that was answered alone must be added now.
+
+        width  W, the number of columns of its row.
+        """
+        group = self._group(SingleAnswers, routes, None, at_unix_ns)
+        if group.rows >= group.rows_max:
+            self.fold()
+            group = self._group(SingleAnswers, routes, None, at_unix_ns)
+        if not group.records:
+            group.records.append(SingleAnswers(routes, at_unix_ns, width))
+        group.rows += 1
+        answers = group.records[0]
+        assert isinstance(answers, SingleAnswers)
+        return answers
+
+    def _group(self, kind: type, routes: Routes, group: Hashable, at_unix_ns: int) -> _Group:
+        """Return the group of such a record, which is folded within FOLD_S."""
+        key = (kind, id(routes), group, at_unix_ns // NS_PER_SECOND)
+        found = self._groups.get(key)
+        if found is None:
+            rows_max = min(FOLD_ROWS, FOLD_VECTOR_BYTES // (4 * _widest(routes)))
+            found = self._groups[key] = _Group([], self._clock.now_ns(), rows_max)
+            self._fold_soon()
+        return found
 
     def offer_shadow_copies(self, batch: Batch, batch_slice: BatchSlice, scored: Scored) -> None:
         """Offer copies of the rows that production scored to the shadows of the model."""
@@ -243,20 +268,48 @@ class Recorder:
 
     def fold(self) -> None:
         """Fold every record that waits, and send the copies on. Called when windows close, too."""
+        for _ in self.fold_steps():
+            pass
+
+    def fold_steps(self) -> Iterator[None]:
+        """Fold as `fold` does, with a step for each group that waits when this begins."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        while self._groups:
-            self._fold_oldest()
+            self._timer, self._fold_due = None, False
+        for _ in range(len(self._groups)):
+            # Between two steps a full group may have had all of them folded.
+            if self._groups:
+                self._fold_oldest()
+                yield
+        if self._groups:
+            self._fold_soon()
         self._copy_sink.send_pending()
+
+    def fold_if_due(self) -> None:
+        """Fold in the next callback if a fold is due within FOLD_EARLY_S.
+
+        Call it when a reply was sent and no call is inside: the caller has to read the reply before
+        it can call again, so a fold disturbs it least now.
+        """
+        if self._fold_due and self._timer is not None:
+            self._timer.cancel()
+            self._fold_due = False
+            self._timer = asyncio.get_running_loop().call_soon(self._fold_within_budget)
 
     def _fold_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FOLD_S, self._fold_within_budget)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(FOLD_S - FOLD_EARLY_S, self._await_a_reply)
+
+    def _await_a_reply(self) -> None:
+        """Have the fold happen after the next reply to a single call, or after FOLD_EARLY_S."""
+        self._fold_due = True
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(FOLD_EARLY_S, self._fold_within_budget)
 
     def _fold_within_budget(self) -> None:
         """Fold the oldest groups until this turn's time is spent."""
-        self._timer = None
+        self._timer, self._fold_due = None, False
         started_ns = self._clock.now_ns()
         while self._groups:
             self._fold_oldest()
@@ -279,8 +332,6 @@ class Recorder:
         folded = first.fold(group.records)
         for version, arm, counts in folded.counts:
             self._add_counts(first.routes, version, arm, counts, first.at_unix_ns)
-        for flags, broken, read_failure in folded.single_reads:
-            self.record_single_read(first.routes, flags, broken, read_failure)
         for payload in folded.journal_records:
             self._append(payload)
         for copies in folded.shadow_copies:

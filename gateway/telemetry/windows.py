@@ -1,6 +1,7 @@
 """Windows: what each version did in one second, as counts that add up and evidence by key."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,9 +148,16 @@ class Windows:
 
     def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
         """Close the windows whose second is over, or all with *everything*, and return them."""
+        return list(self.closed_windows(unix_ns, everything=everything))
+
+    def closed_windows(
+        self, unix_ns: int, *, everything: bool = False
+    ) -> Iterator[window_pb2.Window]:
+        """Close the same windows one by one."""
         second = unix_ns // NS_PER_SECOND
         over = [key for key in self._open if everything or key[0] < second]
-        return [_finished(self._open.pop(key), unix_ns) for key in over]
+        for key in over:
+            yield _finished(self._open.pop(key), unix_ns)
 
     def _window(
         self, routes: Routes, version: LoadedVersion, arm: int, unix_ns: int

@@ -1,5 +1,6 @@
 //! Work on whole batches that Python would do more slowly. The native server does not use it.
 
+pub mod answered_group;
 pub mod ids;
 pub mod observations;
 pub mod rows;

@@ -7,8 +7,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::accel::answered_group::{owned_slices, to_bytes, AnswerTimes, AnsweredGroup};
 use crate::accel::ids::{self, AnswerIds, BODY_BYTES};
-use crate::accel::observations::{Batch, ParticipantResult, Slices};
 use crate::accel::rows::{RowBatch, ViewRows};
 use crate::accel::score_code::ScoreRule;
 use crate::calls::call_queue::CallColumns;
@@ -273,6 +273,7 @@ impl Group {
             matrix: std::mem::take(&mut self.matrix),
             scores: to_bytes(&scores, |score| score.to_le_bytes()),
             times: *answered,
+            read_unix_ns: Vec::new(),
             entities: owned_slices(std::mem::take(&mut columns.entity_ids)),
             keys: owned_slices(assignment.keys),
             ids: ids.clone(),
@@ -290,81 +291,7 @@ impl Group {
     }
 }
 
-/// When the calls of a group were read and answered.
-#[derive(Clone, Copy)]
-pub struct AnswerTimes {
-    /// Unix time of the answer.
-    pub unix_ns: i64,
-    /// Unix time at which the features were read.
-    pub read_unix_ns: i64,
-    /// Monotonic time of the answer.
-    pub answered_ns: i64,
-}
-
-/// The answered calls of a group, as `FaultFreeBatches` takes a batch.
-pub struct AnsweredGroup {
-    key_hash: Vec<u8>,
-    arrived_ns: Vec<u8>,
-    row_offsets: Vec<u8>,
-    held_out: Vec<u8>,
-    flags: Vec<u8>,
-    matrix: Vec<u8>,
-    scores: Vec<u8>,
-    times: AnswerTimes,
-    entities: (Vec<u8>, Vec<u8>),
-    keys: (Vec<u8>, Vec<u8>),
-    ids: Vec<u8>,
-}
-
-impl AnsweredGroup {
-    /// The group as a batch without a fault, in which production answered every call.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch {
-            arms: None,
-            key_hash: Column::new(&self.key_hash),
-            arrived_ns: Column::new(&self.arrived_ns),
-            row_offsets: Column::new(&self.row_offsets),
-            held_out: (!self.held_out.is_empty()).then_some(&self.held_out),
-            flags: Column::new(&self.flags),
-            matrix: Column::new(&self.matrix),
-            read_unix_ns: self.times.read_unix_ns,
-            entities: borrowed_slices(&self.entities),
-            keys: borrowed_slices(&self.keys),
-            production: ParticipantResult {
-                scores: Column::new(&self.scores),
-                answered_ns: self.times.answered_ns,
-                done_ns: self.times.answered_ns,
-                overdue: false,
-                ids: &self.ids,
-            },
-            canary: None,
-        }
-    }
-}
-
 /// Item `index` of a buffer with offsets.
 fn item((bytes, offsets): &(Vec<u8>, Vec<u32>), index: usize) -> &[u8] {
     &bytes[offsets[index] as usize..offsets[index + 1] as usize]
-}
-
-fn to_bytes<T: Copy, const N: usize>(values: &[T], bytes_of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len() * N);
-    for value in values {
-        bytes.extend_from_slice(&bytes_of(*value));
-    }
-    bytes
-}
-
-/// A buffer with (N + 1,) offsets, both as bytes.
-fn owned_slices((buffer, offsets): (Vec<u8>, Vec<u32>)) -> (Vec<u8>, Vec<u8>) {
-    (buffer, to_bytes(&offsets, |offset| offset.to_le_bytes()))
-}
-
-/// Each item ends where the next one starts.
-fn borrowed_slices((buffer, offsets): &(Vec<u8>, Vec<u8>)) -> Slices<'_> {
-    Slices {
-        buffer,
-        starts: Column::new(&offsets[..offsets.len() - 4]),
-        ends: Column::new(&offsets[4..]),
-    }
 }

@@ -10,7 +10,9 @@ use super::turns::AnsweredGroup;
 use crate::accel::observations::counts::{LatencyBins, ObservationCounts};
 use crate::accel::observations::record::Copies;
 use crate::accel::observations::scale::{ScoreScale, Unit};
-use crate::accel::observations::{Batch, FaultFreeBatches, Participant, ParticipantResult, Slices};
+use crate::accel::observations::{
+    Batch, FaultFreeBatches, Participant, ParticipantResult, ReadTimes, Slices,
+};
 use crate::calls::columns::Column;
 
 /// Latency bins between the edges of stats.latency.
@@ -117,7 +119,7 @@ fn batch<'a>(py: Python<'a>, given: &'a GivenBatch) -> Batch<'a> {
         held_out: held_out.as_ref().map(|out| out.as_bytes(py)),
         flags: Column::new(flags.as_bytes(py)),
         matrix: Column::new(matrix.as_bytes(py)),
-        read_unix_ns: *read_unix_ns,
+        read_unix_ns: ReadTimes::Batch(*read_unix_ns),
         entities: slices(py, entities),
         keys: slices(py, keys),
         production: participant_result(py, production),

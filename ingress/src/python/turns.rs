@@ -10,11 +10,12 @@ use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
 use super::rows::PyViewRows;
 use super::trees::Trees;
+use crate::accel::answered_group::{self, AnswerTimes, SingleAnswer};
 use crate::accel::ids::BODY_BYTES;
 use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
 use crate::accel::trees;
-use crate::accel::turn::{self, AnswerTimes, Draw, Group, IdParts};
+use crate::accel::turn::{Draw, Group, IdParts};
 use crate::calls::reply::Replies;
 
 /// What one pass must know of a model at one revision.
@@ -251,7 +252,63 @@ impl Turn {
 
 /// The answered calls of a group, for `FaultFreeBatches`.
 #[pyclass(frozen)]
-pub(super) struct AnsweredGroup(pub(super) turn::AnsweredGroup);
+pub(super) struct AnsweredGroup(pub(super) answered_group::AnsweredGroup);
+
+/// Calls of one row that were answered alone, until they are folded.
+#[pyclass]
+struct SingleAnswers(Option<answered_group::AnsweredGroup>);
+
+#[pymethods]
+impl SingleAnswers {
+    #[new]
+    fn new() -> SingleAnswers {
+        SingleAnswers(None)
+    }
+
+    /// Add a call. `times` are (Unix ns of the read, monotonic ns of the arrival, monotonic ns of the
+    /// answer). `row` is (1, W) float32. The scores are finite.
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &mut self,
+        py: Python<'_>,
+        key_hash: u64,
+        held_out: Option<bool>,
+        times: (i64, i64, i64),
+        flags: u32,
+        row: PyBuffer<f32>,
+        scores: Vec<f32>,
+        entities: Vec<Bound<'_, PyBytes>>,
+        prediction_id: &[u8],
+    ) -> PyResult<()> {
+        let (read_unix_ns, arrived_ns, answered_ns) = times;
+        let entities: Vec<&[u8]> = entities.iter().map(|entity| entity.as_bytes()).collect();
+        let matrix: Vec<u8> = row.to_vec(py)?.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let times = AnswerTimes {
+            unix_ns: read_unix_ns,
+            read_unix_ns,
+            answered_ns,
+        };
+        self.0.get_or_insert_with(|| answered_group::AnsweredGroup::empty(times)).add(
+            &SingleAnswer {
+                key_hash,
+                held_out,
+                arrived_ns,
+                times,
+                flags,
+                matrix: &matrix,
+                scores: &scores,
+                entities: &entities,
+                prediction_id,
+            },
+        );
+        Ok(())
+    }
+
+    /// Take the calls as a group. None: no call was added since.
+    fn take(&mut self) -> Option<AnsweredGroup> {
+        self.0.take().map(AnsweredGroup)
+    }
+}
 
 /// Take a turn of up to `rows_max` rows. None: no call waits.
 #[pyfunction]
@@ -326,6 +383,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ModelPlan>()?;
     module.add_class::<Turn>()?;
     module.add_class::<AnsweredGroup>()?;
+    module.add_class::<SingleAnswers>()?;
     module.add_function(wrap_pyfunction!(pop_turn, module)?)?;
     module.add_function(wrap_pyfunction!(answer_groups, module)?)
 }

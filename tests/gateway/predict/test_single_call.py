@@ -12,7 +12,8 @@ from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import OnlineStoreError
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.predict.single_call import SingleCallPath, SingleRow, StartedCall
+from gateway.predict import single_call
+from gateway.predict.single_call import AnsweredCall, SingleCallPath, SingleRow, StartedCall
 from gateway.transport.grpcio.batch_delay import BatchDelay
 from journal.prediction_id import read_prediction_id
 from protos import window_pb2
@@ -209,10 +210,10 @@ def test_single_call_path_gives_the_results_of_a_batch_of_one(
 
     def noted_answer(
         path: SingleCallPath, started: StartedCall, row: SingleRow
-    ) -> PredictReply | None:
-        reply = answer(path, started, row)
-        answered.append(reply is not None)
-        return reply
+    ) -> AnsweredCall | None:
+        result = answer(path, started, row)
+        answered.append(result is not None)
+        return result
 
     monkeypatch.setattr(SingleCallPath, "answer", noted_answer)
     from_batches = asyncio.run(observed_results(POLICIES[name], single_calls=False))
@@ -220,6 +221,17 @@ def test_single_call_path_gives_the_results_of_a_batch_of_one(
     from_single_calls = asyncio.run(observed_results(POLICIES[name], single_calls=True))
     assert sum(answered) >= 8, "the single call path answered too few calls"
     assert from_single_calls == from_batches
+
+
+@pytest.mark.parametrize("name", ["plain", "half the journal"])
+def test_single_calls_leave_the_same_records_without_the_native_library(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fold in Python and the native one give the same windows, journal and metrics."""
+    monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
+    with_library = asyncio.run(observed_results(POLICIES[name], single_calls=True))
+    monkeypatch.setattr(single_call, "NATIVE_SINGLE_ANSWERS", None)
+    assert asyncio.run(observed_results(POLICIES[name], single_calls=True)) == with_library
 
 
 class BlockedStore(ScriptedStore):

@@ -76,6 +76,8 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_latency(*ARM, np.bincount([3], minlength=BINS))
     metrics.count_scores(*ARM, np.bincount([0, 4, 4], minlength=23))
     metrics.count_batch(33)
+    metrics.count_stall("Recorder.fold", 700_000)
+    metrics.count_stall("Recorder.fold", 200_000)
     metrics.count_refusals("churn", "UNAVAILABLE", "overload", 2)
     metrics.count_caller_refusals("crm", "UNAUTHENTICATED", 1)
     metrics.count_handshake_refusals("no_certificate", 1)
@@ -111,6 +113,10 @@ def test_metrics_methods_fill_every_family() -> None:
     assert exposed["turnout_batch_rows_bucket{le=32.0,worker=1}"] == 0
     assert exposed["turnout_batch_rows_bucket{le=64.0,worker=1}"] == 1
     assert exposed["turnout_batch_rows_sum{worker=1}"] == 33
+    stalls = "turnout_loop_stall_seconds_%s,source=Recorder.fold,worker=1}"
+    assert exposed[stalls % "bucket{le=0.0002"] == 1
+    assert exposed[stalls % "bucket{le=0.001"] == 2
+    assert exposed[(stalls % "sum{").replace("{,", "{")] == pytest.approx(0.0009)
     assert exposed["turnout_deployment_revision{model=churn,worker=1}"] == 31
 
 

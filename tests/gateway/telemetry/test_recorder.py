@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from gateway.telemetry import recorder as recorder_module
 from gateway.telemetry.folding import FoldedReplies
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import (
@@ -110,6 +113,26 @@ def test_recorder_folds_everything_once_a_record_is_too_old() -> None:
 
     asyncio.run(recorded(clock, 30, check_late))
     asyncio.run(recorded(clock, 30, check_at_window_end))
+
+
+def test_recorder_folds_after_a_reply_once_a_fold_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that a reply folds nothing, and without a reply the timer folds."""
+
+    async def check_after_a_reply(recorder: Recorder, folded: list[int]) -> None:
+        recorder.fold_if_due()
+        assert folded == []
+        await wait_until(lambda: recorder.fold_if_due() or folded == [0])  # type: ignore[func-returns-value]
+
+    async def check_without_a_reply(recorder: Recorder, folded: list[int]) -> None:
+        await wait_until(lambda: folded == [0])
+        recorder.fold_if_due()
+        assert recorder.statistics().groups == 0
+
+    asyncio.run(recorded(ScriptedClock(), 1, check_without_a_reply))
+    # A fold is due after a millisecond, and without a reply it would happen in an hour.
+    monkeypatch.setattr(recorder_module, "FOLD_EARLY_S", 3_600.0)
+    monkeypatch.setattr(recorder_module, "FOLD_S", 3_600.001)
+    asyncio.run(recorded(ScriptedClock(), 1, check_after_a_reply))
 
 
 def test_recorder_folds_a_large_group_at_once() -> None:

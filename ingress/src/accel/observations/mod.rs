@@ -64,6 +64,32 @@ impl<'a> Slices<'a> {
     }
 }
 
+/// The Unix times at which the features of C calls were read.
+#[derive(Clone, Copy)]
+pub enum ReadTimes<'a> {
+    /// All at this time.
+    Batch(i64),
+    /// (C,) each call by itself.
+    Calls(Column<'a, i64>),
+}
+
+impl ReadTimes<'_> {
+    /// The time of the call at `index`.
+    fn at(&self, index: usize) -> i64 {
+        match self {
+            ReadTimes::Batch(unix_ns) => *unix_ns,
+            ReadTimes::Calls(column) => column.at(index),
+        }
+    }
+
+    fn consistent(&self, calls: usize) -> bool {
+        match self {
+            ReadTimes::Batch(_) => true,
+            ReadTimes::Calls(column) => column.len() == calls,
+        }
+    }
+}
+
 /// One batch of C calls with R rows, as columns. A row has E entity ids and W model inputs.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
@@ -81,8 +107,8 @@ pub struct Batch<'a> {
     pub flags: Column<'a, u32>,
     /// (R, W) float32.
     pub matrix: Column<'a, f32>,
-    /// Unix time at which the features were read.
-    pub read_unix_ns: i64,
+    /// When the features were read.
+    pub read_unix_ns: ReadTimes<'a>,
     /// (R x E,) entity ids.
     pub entities: Slices<'a>,
     /// (C,) sticky keys.
@@ -155,6 +181,7 @@ impl<'a> FaultFreeBatches<'a> {
             batch.arms.is_none_or(|arms| arms.len() == calls)
                 && batch.held_out.is_none_or(|out| out.len() == calls)
                 && batch.arrived_ns.len() == calls
+                && batch.read_unix_ns.consistent(calls)
                 && batch.row_offsets.len() == calls + 1
                 && batch.row_offsets.at(0) == 0
                 && batch

@@ -70,7 +70,8 @@ impl FaultFreeBatches<'_> {
         record.out.extend_from_slice(head);
         // Columns of calls: read_unix_ns, role, rows, prediction ids, key hashes.
         record.put(5, 8 * count, |call, out| {
-            out.extend_from_slice(&batch(call).read_unix_ns.to_le_bytes());
+            let unix_ns = batch(call).read_unix_ns.at(call.call as usize);
+            out.extend_from_slice(&unix_ns.to_le_bytes());
         });
         record.put(6, count, |_, out| out.push(role));
         record.put(7, 4 * count, |call, out| out.extend_from_slice(&call.rows.to_le_bytes()));
@@ -149,7 +150,7 @@ impl FaultFreeBatches<'_> {
                 copies.row_offsets.extend_from_slice(&copied_rows.to_le_bytes());
                 // Copy what names the call.
                 copies.key_hash.extend_from_slice(batch.key_hash.bytes(call..call + 1));
-                copies.read_unix_ns.extend_from_slice(&batch.read_unix_ns.to_le_bytes());
+                copies.read_unix_ns.extend_from_slice(&batch.read_unix_ns.at(call).to_le_bytes());
                 copies.prediction_ids.extend_from_slice(prediction_id);
             }
         }
