@@ -4,7 +4,6 @@ Time and memory are bounded. The rows come from all parts of the source, but a t
 up rows sees only those of the sample, so the counts are indications.
 """
 
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from features.ingest.load import NO_CREATED, ExaminedLoad, examine, named_errors
 from features.ingest.open_source import open_source
 from features.ingest.summary import UnknownCategories
 from features.rows import WORD_BITS
-from features.storage.database import open_duckdb
+from features.storage.database import interrupted_after, open_duckdb
 from features.storage.ingests import reading, stored_ingests
 from features.storage.queries import feature_columns, valid_columns
 from features.views import View
@@ -100,11 +99,9 @@ def sample_source(
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     shown = view.source.location
     with open_duckdb(memory_mb=MEMORY_MB) as connection:
-        # Another thread ends a query that is too slow, such as a join of everything with all.
-        timer = threading.Timer(seconds_max, connection.interrupt)
-        timer.start()
+        # A query that is too slow is ended, such as a join of everything with everything.
         try:
-            with named_errors(view, shown):
+            with interrupted_after(connection, seconds_max), named_errors(view, shown):
                 source_rows = open_source(
                     connection,
                     view.source,
@@ -122,9 +119,6 @@ def sample_source(
                     f"its transform took longer than {seconds_max:g} s over {rows_max:,} rows"
                 ) from error
             raise
-        finally:
-            timer.cancel()
-            timer.join()
 
 
 def _source_sample(load: ExaminedLoad, shown: str, now_ms: int) -> SourceSample:

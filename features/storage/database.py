@@ -1,6 +1,7 @@
 """Opens DuckDB for the offline store: in UTC, with a bound on its memory, spilling to a folder."""
 
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ CSV_SENTENCES = (
     "Error when converting column",
 )
 """How lines of an error of DuckDB's CSV reader begin that say what is wrong."""
+
+INTERRUPT_S = 0.05
+"""Time between two interrupts of a query that is too slow."""
 
 MEMORY_MB = 2_000
 """Memory that DuckDB may use. The process needs about 0.5 GB beside it."""
@@ -55,6 +59,29 @@ def open_duckdb(
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             yield connection
+
+
+@contextmanager
+def interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """End queries that still run or begin *seconds* after the block began: InterruptException.
+
+    DuckDB forgets an interrupt when a query begins, so it comes again and again.
+    """
+    left = threading.Event()
+
+    def interrupt() -> None:
+        pause_s = max(0.0, seconds)
+        while not left.wait(pause_s):
+            connection.interrupt()
+            pause_s = INTERRUPT_S
+
+    thread = threading.Thread(target=interrupt, name="interrupt", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def fetch_columns(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,6 @@
 """What a new edition of a view costs: rows to back-fill, keys and bytes in the online store."""
 
 import importlib.util
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,22 +107,18 @@ def _count(
     """Return one number over Parquet files, or None: it has no such columns, or time is up."""
     import duckdb
 
-    from features.storage.database import glob_escaped, quoted
+    from features.storage.database import glob_escaped, interrupted_after, quoted
 
     left_s = end - time.monotonic()
     if not files or left_s <= 0:
         return None
     paths = ", ".join(quoted(glob_escaped(path)) for path in files)
-    timer = threading.Timer(left_s, connection.interrupt)
-    timer.start()
     try:
         sql = f"SELECT ({what})::BIGINT FROM {reader}([{paths}])"
-        found = connection.execute(sql).fetchall()
+        with interrupted_after(connection, left_s):
+            found = connection.execute(sql).fetchall()
     except duckdb.Error:
         return None
-    finally:
-        timer.cancel()
-        timer.join()
     return None if found[0][0] is None else int(found[0][0])
 
 
