@@ -11,12 +11,7 @@ ENDLESS = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000)
 def test_query_that_begins_after_its_time_is_ended() -> None:
     """An interrupt that came before the query would be forgotten; queries after it run."""
     with open_duckdb() as connection:
-        with (
-            pytest.raises(duckdb.InterruptException),
-            interrupted_after(connection, 0.0),
-        ):
-            for _ in range(100):
-                connection.execute("SELECT 1")
+        with pytest.raises(duckdb.InterruptException), interrupted_after(connection, 0.0):
             connection.execute(ENDLESS)
         assert connection.execute("SELECT 7").fetchone() == (7,)
 
