@@ -326,7 +326,7 @@ class GatewayWorker:
                 await run_in_slices(self._close_windows(everything=False))
 
     def _close_windows(self, *, everything: bool) -> Iterator[None]:
-        """Fold, close windows and send them, in steps between which callers may be answered."""
+        """Fold, close windows and send them, in steps between which other callbacks may run."""
         unix_ns, closed = self._clock.unix_ns(), list[window_pb2.Window]()
         yield from self._parts.recorder.fold_steps()
         for window in self._parts.windows.closed_windows(unix_ns, everything=everything):

@@ -13,7 +13,7 @@ LOOPBACK_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  addresses
 """The host that listens everywhere -> where this machine reaches it."""
 
 FILE_PREFIX = "file:"
-"""What an option has before the path of a file with a URL."""
+"""Prefix of an option's value that is the path of a file with a URL."""
 
 
 class UrlOptionError(ArgumentTypeError):

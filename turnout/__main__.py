@@ -51,7 +51,7 @@ COMMANDS = {
     "drill": "turnout.commands.drill:drill",
     "debug": "turnout.commands.debug:app",
 }
-"""Command -> its module, and its function or group of commands there; in the order of the help."""
+"""Command -> its module and the function or group there, in the order of the help."""
 
 SUBCOMMANDS = {
     "run": {
@@ -60,10 +60,10 @@ SUBCOMMANDS = {
     },
     "monitor": {"policy": "turnout.policy_suggestion.command:policy_app"},
 }
-"""Group of COMMANDS -> those of its commands that another module has."""
+"""Group of COMMANDS -> those of its commands that are in another module."""
 
 RUN_OTHERS = {"adopt", "try"}
-"""Commands that run other commands of the same program, so that it has all of them."""
+"""Commands that run other commands of the same program, which then has all commands."""
 
 StoreUrl = Annotated[
     str,
@@ -141,7 +141,7 @@ def common(
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """Return the program with those of COMMANDS that *names* has, whose modules are imported."""
+    """Return the program with the COMMANDS in *names*, and import their modules."""
     app = typer.Typer(
         name="turnout",
         help="Run, release and watch models for tabular data. Start with: turnout demo",
@@ -163,8 +163,8 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def commands_of(line: Sequence[str]) -> set[str]:
     """Return which of COMMANDS a command line needs."""
-    # A word of the line names the command, or is only the value of an option. A line without any
-    # asks for the help, or is wrong, and then all commands are named.
+    # A word of the line that names a command may be only the value of an option; then an import too
+    # many does no harm. A line without such a word asks for the help or is wrong: it names all.
     named = COMMANDS.keys() & line
     return set(COMMANDS) if not named or named & RUN_OTHERS else named
 

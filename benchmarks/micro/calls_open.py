@@ -1,4 +1,4 @@
-"""Proves that batches start at the right time: more load never makes calls dearer or fewer.
+"""Tests that batches start at the right time: more load makes calls neither dearer nor fewer.
 
     python -m benchmarks.micro.calls_open                      # about four minutes
     python -m benchmarks.micro.calls_open --before ../old --rounds 5
@@ -6,8 +6,8 @@
 With 1 to 64 calls open on one connection, calls/s may not fall as more calls are open. In open
 loops of 1,000 to 80,000 calls/s, CPU a call may not rise with the rate. Noise is allowed for: a
 value is worse only if its best round is worse than the worst round of an easier load. With
-*--before*, an older checkout as `before_after` needs it takes turns with this one. A rate that a
-side does not reach is left out. Exit code 1 if a figure is worse. Needs cargo.
+*--before*, an older checkout, prepared as for `before_after`, takes turns with this one. A rate
+that a side does not reach is left out. Exit code 1 if a figure is worse. Needs cargo.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python -m benchmarks.micro.loop_stalls --model by_key --open 128
 
 It reads turnout_loop_stall_seconds of a gateway in its usual form before and after a load. While a
-caller is alone, nothing but its call needs the loop, so each other source is time that a call may
-wait. On a busy machine a stall also counts the time that the worker did not run. Needs cargo.
+caller is alone, only its call needs the loop, so a call may have to wait for each other source. On
+a busy machine a stall also counts the time that the worker did not run. Needs cargo.
 """
 
 import argparse

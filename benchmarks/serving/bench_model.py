@@ -58,7 +58,7 @@ from registry.types import Deployment
 
 FEATURES = 20
 FITTED_VALUES = 500_000
-"""Most values that a learner is fitted to, for example 500 rows of 1,000 columns."""
+"""The most values that a learner is fitted to, for example 500 rows of 1,000 columns."""
 FITTED_ROWS_MAX = 10_000
 GOLDEN_ROWS = 32
 DAY_MS = 86_400_000
@@ -67,9 +67,9 @@ ROWS_CALL_MAX = 4_096
 WIDE_ENTITIES_MAX = 20_000
 """Entities of a view of hundreds of features; 1,000 features of each take 80 MB."""
 SENT_CALLS_MAX = 20_000
-"""Different calls of a model whose inputs are in the request, which no store reads."""
+"""Different calls of a model that has its inputs in the request and needs no store."""
 CALLS_MIN = 8
-"""A call may have more rows than a quick run has entities, whose rows then come again."""
+"""The fewest calls. If a quick run has fewer entities than these calls have rows, rows repeat."""
 
 
 def bench_view(name: str, features: int) -> View:
@@ -146,9 +146,9 @@ SOURCES = {
     NETWORK: ModelSource(BY_REQUEST, fit_network),
     PIPELINE: ModelSource(BY_TEXTS, fit_pipeline),
 }
-"""Each model but the copies of BY_KEY."""
+"""How each model is made, but for the copies of BY_KEY."""
 COPIES = {MANY_EVEN: MANY_MODELS, MANY_SKEWED: MANY_MODELS, TEN_SKEWED: 10, THREE_SKEWED: 3}
-"""Kind of call -> of how many copies of BY_KEY each call has one."""
+"""Kind of call -> number of copies of BY_KEY; each call is to one of the copies."""
 USUAL_MODELS = (BY_KEY, IN_REQUEST, ROLLING)
 """The models that gateways of every release load."""
 

@@ -1,4 +1,4 @@
-"""What the workers of one host share, and what a worker more costs, by arithmetic.
+"""What the workers of one host share, and what another worker costs, by arithmetic.
 
     python -m benchmarks.serving.workers        # measures the figures, then prints this model
 

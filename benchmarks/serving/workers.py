@@ -4,7 +4,7 @@
 
 Three gateways serve the same model by key, one at a time in each round: one worker on a core, two
 workers on the same core, and two workers on the core and on that of generator and store. So the
-first two differ by the second worker alone. The third says what it costs and not what it brings,
+first two differ by the second worker alone. The third does not show what a second worker brings,
 because two hyperthreads cannot carry two workers, a generator and a store. The command prints a
 table of medians and (lowest-highest), what each worker has for itself, and the model of a host with
 up to 16 workers (benchmarks.serving.worker_model). Needs cargo.

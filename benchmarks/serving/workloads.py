@@ -15,7 +15,7 @@ ON_DEMAND = "on_demand"
 FEATURES_200, FEATURES_1000 = "features_200", "features_1000"
 """The model by key, over a view of so many features."""
 FOREST, LOGISTIC, NETWORK, PIPELINE = "forest", "logistic", "network", "pipeline"
-"""Other kinds of models, whose inputs are in the request. The pipeline encodes four texts."""
+"""Other kinds of models, with their inputs in the request. The pipeline encodes four texts."""
 MANY_EVEN, MANY_SKEWED = "many_even", "many_skewed"
 TEN_SKEWED, THREE_SKEWED = "ten_skewed", "three_skewed"
 """MANY_MODELS models by key, or ten or three of them, copies of one file. Skewed: the k-th gets 1/k
@@ -42,7 +42,7 @@ class Workload:
     messages: int = 0
     """PredictStream with so many messages open on each stream; 0: unary."""
     half_rate_of: str = ""
-    """The workload at half of whose calls/s this one sends, in an open loop; empty: none."""
+    """An open loop sends half of the calls/s that this other workload has; empty: no such loop."""
     rate: float = 0.0
     """Calls/s of an open loop; 0: a closed loop."""
     handwritten: bool = False

@@ -1,6 +1,6 @@
 """Finds the master of a store through Redis Sentinel, with redis-py. No call waits for this.
 
-redis-py takes long to import, and few stores have sentinels; so the first question imports it.
+redis-py takes long to import and few stores have sentinels, so the first query imports it.
 """
 
 from typing import TYPE_CHECKING

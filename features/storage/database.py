@@ -63,9 +63,10 @@ def open_duckdb(
 
 @contextmanager
 def interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """End queries that still run or begin *seconds* after the block began: InterruptException.
+    """End every query that runs or begins later than *seconds* after the block began.
 
-    DuckDB forgets an interrupt when a query begins, so it comes again and again.
+    Such a query raises duckdb.InterruptException. DuckDB forgets an interrupt when a query begins,
+    so interrupts are repeated.
     """
     left = threading.Event()
 

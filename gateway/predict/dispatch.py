@@ -408,7 +408,7 @@ class Dispatcher:
             nan_calls = calls[scored.faults[calls] == Fault.NOT_FINITE]
             self._send_subset(batch, batch_slice, scored, nan_calls, routes.production, PRODUCTION)
             calls = np.setdiff1d(calls, nan_calls)
-        # A call whose own inputs make its score NaN is at fault, and learns which input it was.
+        # A call with an input that makes its score NaN is refused, and told which input it is.
         calls = self._refuse_unusable_inputs(batch, batch_slice, scored, calls)
         # The others end with INTERNAL and the id of a line in the error log.
         if len(calls):
@@ -422,9 +422,9 @@ class Dispatcher:
     def _refuse_unusable_inputs(
         self, batch: Batch, batch_slice: BatchSlice, scored: Scored, calls: NDArray[np.intp]
     ) -> NDArray[np.intp]:
-        """Refuse failed calls whose inputs are not finite where their scores are not.
+        """Refuse failed calls that have a row with an input and a score that are not finite.
 
-        Returns the other calls. It looks at calls whose score is not finite, and at no other.
+        Returns the other failed calls. Calls that failed for another reason are not looked at.
         """
         suspects = calls[scored.faults[calls] == Fault.NOT_FINITE]
         refused = []
@@ -548,7 +548,7 @@ def unusable_input(
 ) -> str:
     """Return which input of a call makes a score NaN or infinite, as a sentence; "" for none.
 
-    inputs  (R, request inputs), as the call sent them, or their defaults.
+    inputs  (R, request inputs), as the call sent them, or the default of an input it left out.
     scores  (R, K) of the same rows.
     """
     failed = ~np.isfinite(scores).all(axis=1, keepdims=True)

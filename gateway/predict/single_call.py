@@ -99,7 +99,7 @@ class StartedCall(NamedTuple):
 
 
 class AnsweredCall(NamedTuple):
-    """A single call with its reply, and what is needed to record it."""
+    """A single call with its reply, and what the recorder needs of it."""
 
     reply: PredictReply
     started: StartedCall

@@ -1,8 +1,8 @@
-"""The event loop of a worker, which times its callbacks: whatever one of them does, calls wait.
+"""The event loop of a worker, with a clock around each callback: while one runs, calls wait.
 
 A callback that holds the loop for STALL_NS_MIN or longer is a stall. The worker counts stalls by
-their source as turnout_loop_stall_seconds. Timing costs a callback about .4 us, so .3 % of a turn
-of 128 calls. What uvloop calls by itself is not timed: the bytes that a connection has received.
+their source as turnout_loop_stall_seconds. Timing costs about .4 us a callback, which is .3 % of a
+turn of 128 calls. Work that uvloop starts itself is not timed: that on the bytes of a connection.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Any
 import uvloop
 
 STALL_NS_MIN = 100_000
-"""A shorter callback is no stall: a lone call takes 150 us."""
+"""A shorter callback is no stall. For comparison, a call that is alone takes 150 us."""
 
 SLICE_NS = 50_000
-"""Work that can wait gives the loop to others after this time."""
+"""Work in slices lets other callbacks run after this time."""
 SLICED_NS_MAX = 50_000_000
-"""Work that has taken so long, with what came between, is finished at once."""
+"""After this time, callbacks in between included, the rest of the work is done without a pause."""
 
 OnStall = Callable[[str, int], None]
 """Called with the source of a stall and its time in ns."""

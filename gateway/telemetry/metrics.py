@@ -169,7 +169,7 @@ class Metrics:
         self._batches = [0] * (len(ROW_EDGES) + 1)
         self._batch_rows = 0
         self._stalls: dict[str, list[float]] = {}
-        """Source -> stalls by the buckets of STALL_EDGES, then their seconds."""
+        """Source -> stalls in each bucket of STALL_EDGES, then the sum of their seconds."""
         self._deployed: dict[str, frozenset[str]] | None = None
 
     def set_deployed(self, versions: Mapping[str, Collection[str]]) -> None:

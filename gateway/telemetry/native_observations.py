@@ -64,7 +64,7 @@ _LIBRARY: Any = load_native_library()
 NATIVE_BATCHES: Any = getattr(_LIBRARY, "FaultFreeBatches", None)
 """None if the library is not built. Then every batch takes the reference path."""
 NATIVE_SINGLE_ANSWERS: Any = getattr(_LIBRARY, "SingleAnswers", None)
-"""None as NATIVE_BATCHES."""
+"""None if the library is not built. Then the recorder folds single answers in Python."""
 LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS)
 
 
@@ -168,9 +168,9 @@ class AnsweredGroup(NamedTuple):
 
 
 class SingleAnswers:
-    """A reply record: calls of one model that were answered alone, which are added one by one.
+    """A reply record: calls of one model that were answered alone and are added one by one.
 
-    So a call leaves no object of its own, and 120 of them are folded in a quarter of the time.
+    So a call leaves no object of its own, and 120 calls are folded in a quarter of the time.
     """
 
     __slots__ = ("add", "at_unix_ns", "broken", "columns", "routes", "width")

@@ -32,7 +32,7 @@ FOLD_S = 0.02
 """How long a record waits for others, s. The journal of a killed worker lacks its last 20 ms, or up
 to FOLD_AGE_NS_MAX if many models are busy."""
 FOLD_EARLY_S = 0.005
-"""By so much earlier a fold may happen, if a reply was just sent and its caller is alone."""
+"""How much earlier a fold may happen, s, if a reply to a single call was just sent."""
 FOLD_TIME_BUDGET_NS = 1_500_000
 """Time that one turn of the event loop may spend on folding. A fold costs about .2 ms however few
 calls it has, so 30 busy models folded 50 times a second took a third of a core. Records that are
@@ -125,7 +125,7 @@ class Recorder:
         """In the order of their first record, so the first group is the oldest."""
         self._timer: asyncio.Handle | None = None
         self._fold_due = False
-        """Whether the next moment without a call is one for a fold."""
+        """Whether the records are folded after the next reply to a single call."""
 
     @property
     def journal_healthy(self) -> bool:
@@ -155,7 +155,7 @@ class Recorder:
             self.fold()
 
     def single_answers(self, routes: Routes, at_unix_ns: int, width: int) -> SingleAnswers:
-        """Return the record to which one call that was answered alone must be added now.
+        """Return the record for one call that was answered alone. The caller must add the call now.
 
         width  W, the number of columns of its row.
         """
@@ -171,7 +171,7 @@ class Recorder:
         return answers
 
     def _group(self, kind: type, routes: Routes, group: Hashable, at_unix_ns: int) -> _Group:
-        """Return the group of such a record, which is folded within FOLD_S."""
+        """Return the group for a record of this kind. The group is folded within FOLD_S."""
         key = (kind, id(routes), group, at_unix_ns // NS_PER_SECOND)
         found = self._groups.get(key)
         if found is None:
@@ -277,7 +277,7 @@ class Recorder:
             self._timer.cancel()
             self._timer, self._fold_due = None, False
         for _ in range(len(self._groups)):
-            # Between two steps a full group may have had all of them folded.
+            # Between two steps, a group that became full may have caused a fold of all groups.
             if self._groups:
                 self._fold_oldest()
                 yield
@@ -288,8 +288,8 @@ class Recorder:
     def fold_if_due(self) -> None:
         """Fold in the next callback if a fold is due within FOLD_EARLY_S.
 
-        Call it when a reply was sent and no call is inside: the caller has to read the reply before
-        it can call again, so a fold disturbs it least now.
+        Call this after the reply to a single call. Its caller has to read the reply before it can
+        call again, so a fold is least likely to delay a call now.
         """
         if self._fold_due and self._timer is not None:
             self._timer.cancel()
@@ -302,7 +302,7 @@ class Recorder:
             self._timer = loop.call_later(FOLD_S - FOLD_EARLY_S, self._await_a_reply)
 
     def _await_a_reply(self) -> None:
-        """Have the fold happen after the next reply to a single call, or after FOLD_EARLY_S."""
+        """Fold after the next reply to a single call, or after FOLD_EARLY_S without one."""
         self._fold_due = True
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(FOLD_EARLY_S, self._fold_within_budget)

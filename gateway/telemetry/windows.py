@@ -153,7 +153,7 @@ class Windows:
     def closed_windows(
         self, unix_ns: int, *, everything: bool = False
     ) -> Iterator[window_pb2.Window]:
-        """Close the same windows one by one."""
+        """Close the windows that `close_windows` closes, and yield each one."""
         second = unix_ns // NS_PER_SECOND
         over = [key for key in self._open if everything or key[0] < second]
         for key in over:

@@ -79,12 +79,12 @@ NO_DUCKDB = (
     "written; install turnout[training] beside turnout[control]"
 )
 COMPACT_ALL = 12
-"""Every so many turns, which is once an hour, a model's few rows become a file, too."""
+"""Every so many turns, which is once an hour, all waiting rows become files, however few."""
 COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
 ATTRIBUTE_S = 60.0
-"""Time between two pages of outcomes by entity, whose predictions are looked for."""
+"""Time between two searches, each for the predictions of a page of outcomes by entity."""
 DAY_HOURS = 24
 NS_PER_S = 10**9
 

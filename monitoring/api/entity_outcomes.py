@@ -1,9 +1,9 @@
 """Attributes outcomes that were reported by entity and time: each gets the prediction it is about.
 
-An outcome belongs to a kept answer of its model about the same entities, at most the horizon of the
-outcome before the event: to the newest, or to the oldest where the policy says
-`attribution = "first"`. From then on it counts as if its id had been reported. What has no answer a
-day after its report is counted as an outcome that belongs to no prediction.
+An outcome belongs to a kept answer of its model about the same entities that was given before the
+event, by at most the horizon of the outcome: to the newest such answer, or to the oldest where the
+policy says `attribution = "first"`. From then on the outcome counts as if its prediction id had
+been reported. An outcome with no answer a day after its report counts as one without a prediction.
 """
 
 import time
@@ -30,15 +30,16 @@ PAGE = 5_000
 AGAIN_MS = 6 * 3_600_000
 """Time until the next search for an answer that was not found."""
 GIVEN_UP_MS = DAY_MS
-"""After so long the readers of all gateways have pushed, or their rows are lost."""
+"""Time after a report at which it is given up: by then the readers of all gateways have pushed
+their rows, or the rows are lost."""
 
 
 class EntityOutcomes:
-    """Works off the outcomes that wait in the store.
+    """Looks for the answers that the outcomes waiting in the store are about.
 
     rows      the kept answers.
     segments  gives outcomes the segments of their predictions.
-    policies  say how long before its event an answer may be.
+    policies  say how long before the event an answer may be.
     now_s     clock, Unix seconds.
     """
 
@@ -79,7 +80,7 @@ class EntityOutcomes:
             for item in due
             if item.id not in found and now_ms >= item.received_unix_ms + GIVEN_UP_MS
         ]
-        # Count what was found, and what will not be.
+        # Count outcomes with an answer, and those for which the search is given up.
         batch = pb.CellBatch(outcomes=found.values())
         self._segments.fill(batch, SegmentRules(self._policies.segments))
         settled = [*found, *(item.id for item in given_up)]
@@ -94,13 +95,13 @@ class EntityOutcomes:
     def _answers(
         self, model: str, due: Sequence[WaitingOutcome]
     ) -> Iterable[tuple[WaitingOutcome, AnsweredRow]]:
-        """Yield each outcome that has an answer, with it."""
+        """Yield each outcome that has an answer, with the answer."""
         policy = self._policies.policies.get(model) or MonitoringPolicy()
         by_name: dict[str, list[WaitingOutcome]] = defaultdict(list)
         for item in due:
             by_name[item.name].append(item)
         for name, items in by_name.items():
-            # An outcome without a policy may be about any answer that is kept.
+            # An outcome without a policy may be about any kept answer before the event.
             outcome = policy.outcomes.get(name)
             window_ms = self._policies.current.days * DAY_MS
             if outcome is not None:
@@ -144,7 +145,7 @@ def _event(item: WaitingOutcome, answer: AnsweredRow, digest8: int) -> pb.Outcom
         received_unix_ms=item.received_unix_ms,
         prediction_id=answer.prediction_id,
     )
-    # As the id does, it carries the score of the first row.
+    # Like a prediction id, an event has the score of the first row only.
     if answer.row == 0:
         event.score = answer.score
     return event

@@ -97,7 +97,7 @@ class OutsideImports:
     async def import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
         """Count a part of outcomes. Raises what `import_scores` does.
 
-        Those of a model that is served here wait, as outcomes by entity from callers do.
+        Outcomes of a model that is served here wait for their predictions, as reports by entity do.
         """
         if await is_served_here(self._registry, part.model):
             return await self._run(lambda: self._import_for_served(part))
@@ -162,7 +162,7 @@ class OutsideImports:
         return times, values
 
     def _import_for_served(self, part: pb.OutcomesPart) -> pb.ImportReply:
-        """Store outcomes by key, whose predictions are looked for later."""
+        """Store outcomes by key. Monitoring looks for their predictions later."""
         if part.predictions:
             raise BadImportError(
                 f"{part.model!r} is served here: an outcome by prediction id is reported to a "

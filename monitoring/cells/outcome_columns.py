@@ -53,7 +53,7 @@ class OutcomeKind(IntEnum):
     ORPHAN = 6
     """Its id is not of this cluster, or of a version that monitoring has not seen."""
     BY_ENTITY = 7
-    """It has no prediction id, and no kept answer is about its entities."""
+    """It has no prediction id, and no kept answer that it is about was found."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Finds the kept rows of entities: what a model answered about them, in files and in blocks."""
+"""Finds the kept rows of entities, with what a model answered, in files and in blocks."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from protos import monitoring_pb2 as pb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredRow:
-    """One kept row that a caller got an answer about."""
+    """One kept row with the answer that a caller got. Rows of shadows are left out."""
 
     keys: tuple[str, ...]
     """Its entity ids."""
@@ -48,7 +48,8 @@ class AnsweredRows:
     ) -> list[AnsweredRow]:
         """Return the rows of these entity ids in [first_day, last_day], Unix days, in no order.
 
-        A row that becomes part of a file meanwhile may be missing. Raises UnreadableDecisionsError.
+        A row that moves from a block to a file during the search may be missing. Raises
+        UnreadableDecisionsError.
         """
         joined = {KEY_SEPARATOR.join(ids) for ids in keys}
         return [

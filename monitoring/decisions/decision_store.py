@@ -106,8 +106,8 @@ class DecisionStore:
     def compact(self, *, rows_min: int = 1) -> int:
         """Write the waiting blocks to files, and merge many files of a day; return the rows.
 
-        rows_min  a model and day with fewer waiting rows waits on, because every file costs some
-                  milliseconds, however few rows it has.
+        rows_min  a model and day with fewer waiting rows gets no file yet, because every file costs
+                  some milliseconds, however few rows it has.
 
         Raises UnreadableDecisionsError; then each row is where it was.
         """
@@ -122,7 +122,7 @@ class DecisionStore:
         return written
 
     def _waiting_longest(self, rows_min: int) -> tuple[str, int] | None:
-        """Return the model and day that wait longest with *rows_min* rows or more; None: none."""
+        """Return the model and day that wait longest with *rows_min* or more rows; None: none."""
         with self._database.read_transaction() as connection:
             found = connection.execute(
                 select(decision_blocks.c.model, decision_blocks.c.day)

@@ -116,7 +116,7 @@ class FairnessReport:
     """The verdicts on all groups that are shown, and what opens an incident.
 
     groups     those with ten people in a look so far.
-    incidents  (group, metric) of what is outside by the evidence that an incident needs.
+    incidents  (group, metric) of the comparisons with the evidence that an incident needs.
     """
 
     groups: tuple[GroupFairness, ...]
@@ -147,7 +147,7 @@ def look_at_groups(
     attributes  the declared attributes of the N people, the same ones at every look.
     ratio_min   lowest ratio of a rate to that of the others; the highest one is its inverse. The
                 evidence on rates begins anew where it was another.
-    incidents_max  expected incidents of a version whose groups are all within, at all looks.
+    incidents_max  expected incidents of a version at all looks, if all its groups are within.
     """
     declared = {item.name: len(item.values) for item in attributes}
     comparisons = declared_comparisons(declared, len(METRICS))

@@ -60,7 +60,7 @@ LookState = dict[str, Any]
 """Cadence -> stream -> the state of its detector, as JSON values."""
 
 COUNTED = "counted facts"
-"""Alarms of what is counted and not tested, such as rows that nobody saw: none comes by chance."""
+"""Alarms about facts that are counted, not tested, such as missing rows: none comes by chance."""
 LOOK_S = 300
 
 

@@ -37,7 +37,7 @@ GROUP_OF_KIND: Mapping[str, str] = {
     "holdout": UPLIFT,
     "coverage": COUNTED,
 }
-"""Kind of an alarm -> the group of detectors whose budget it spends. Each kind has one."""
+"""Kind of an alarm -> the group of detectors that spends budget on it. Each kind has one."""
 OtherDetectors = Callable[[SealedFacts, MonitoringPolicy], tuple[DetectorSettings, ...]]
 
 

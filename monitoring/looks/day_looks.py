@@ -48,9 +48,9 @@ class SealedFacts:
 
     @property
     def importances(self) -> Mapping[str, float]:
-        """Model input -> how much it moves scores; empty: the card does not say it of all inputs.
+        """Model input -> how much it moves scores; empty: the card lacks that of an input.
 
-        Somebody else may have written the card, so what is no importance counts as not said.
+        Another program may write a card, so a value that is no importance counts as missing.
         """
         found = self.card.get("importances")
         names = self.bins.names

@@ -47,10 +47,10 @@ PERIOD_DAYS = 28
 PERIOD_BEGIN = 4
 """Unix day modulo 28 of the Monday on which a period begins."""
 SEQUENCE_ALPHA = 0.01
-"""Probability that the interval of a period that is shown ever misses its effect. An alarm compares
-two intervals that miss as rarely as the budget asks for."""
+"""Probability that the shown interval of a period ever misses its effect. An alarm compares two
+other intervals, which miss as rarely as the budget asks for."""
 HOLDOUT_PART = 0.25
-"""Part of the budget of the detector of a holdout's share, beside 1 of that of an effect."""
+"""Importance of the detector of the holdout's share in the budget; that of an effect is 1."""
 SECOND_MOMENT = 0.1
 """Mean of squared outcomes that the first period is planned with; later ones take the last."""
 NO_HOLDOUT = (
@@ -282,8 +282,8 @@ def _changes(
 ) -> tuple[dict[str, Any], dict[MonitoringAlarm, Mapping[str, Any]]]:
     """Return the state after a look, with the figure "sequence", and alarms with their details.
 
-    A holdout that breaks is one alarm, until it is intact in a later period. The effect fell if the
-    whole interval of the period lies nearer to no effect than that of the period that it is
+    A holdout that breaks raises one alarm, until it is intact in a later period. The effect fell if
+    the whole interval of the period lies nearer to no effect than that of the period that it is
     compared with, at whatever look. Each of the two intervals has half of what the budget allows.
     """
     after = dict(state)
@@ -315,7 +315,7 @@ def _changes(
         shown = {"outcome": period.name, "now": compared.definition(), "before": baseline}
         alarms[period.alarm("uplift")] = shown
     # A whole period plans the next one. The first clear effect is what later ones are compared
-    # with. After an alarm it is the new one, or the next clear one.
+    # with. After an alarm it is the new effect if that is clear, else the next clear one.
     if period.last - period.first + 1 == PERIOD_DAYS and size:
         after["next"] = [size, max(squares / size, 1e-6)]
         _, low, high = compared.bounds() if compared.known else (0.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
 """Opens the database of monitoring: SQLite or PostgreSQL, with the tables of this release.
 
-An empty database gets them from tables.py, and one of an earlier release is migrated. Alembic takes
-long to import, so only a migration does it.
+An empty database gets the tables of tables.py, and a database of an earlier release is migrated.
+Alembic takes long to import, so it is imported only for a migration.
 
 One transaction writes at a time. In SQLite the database says so, and in PostgreSQL a lock that
 every writer takes; so no other writer comes between a read and a write of one transaction.

@@ -189,7 +189,7 @@ class MonitoringStore:
     ) -> None:
         """Count *events* in place of the waiting outcomes with the ids *settled*, all or none.
 
-        Those with the ids *put_off* are looked for again at *due_unix_ms*.
+        The predictions of those with the ids *put_off* are looked for again at *due_unix_ms*.
         """
         with self._database.write_transaction() as connection:
             add_outcomes(connection, events)

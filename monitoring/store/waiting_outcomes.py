@@ -16,10 +16,10 @@ from monitoring.store.tables import entity_outcomes
 from protos import monitoring_pb2 as pb
 
 KEY_SEPARATOR = SEPARATOR.decode()
-"""Between the ids of one row. No entity id has it."""
+"""Stands between the ids of one row. No entity id contains it."""
 ARRIVAL_MS = 600_000
-"""A report waits so long before the first search, until the readers of all gateways have pushed the
-decisions of this minute."""
+"""Time from a report to the first search. By then the readers of all gateways have usually pushed
+the decisions of this minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class WaitingOutcome:
     received_unix_ms: int
 
     def to_event(self) -> pb.OutcomeEvent:
-        """Return the report without its keys: it counts as one that belongs to no prediction."""
+        """Return the report without its keys, which counts as a report without a prediction."""
         return pb.OutcomeEvent(
             name=self.name,
             value=self.value,
@@ -69,7 +69,7 @@ def keep_waiting(connection: Connection, events: Iterable[pb.OutcomeEvent]) -> N
 
 
 def due_outcomes(connection: Connection, now_ms: int, limit: int) -> list[WaitingOutcome]:
-    """Return reports of one model whose search is due, those that wait longest first."""
+    """Return up to *limit* reports of one model with a search due, the longest due first."""
     is_due = entity_outcomes.c.due_unix_ms <= now_ms
     order = entity_outcomes.c.due_unix_ms, entity_outcomes.c.id
     model = connection.execute(

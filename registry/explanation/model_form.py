@@ -255,7 +255,7 @@ class _Chain:
         self.combined, self.shifts = np.eye(width), np.zeros(width)
         self.link, self.odds_factor = "identity", 1.0
         self.whole = True
-        """Whether every class of the sums is served."""
+        """Whether the output has every class of the sums."""
         self._linear = summed if isinstance(summed, LinearSum) else None
         if summed.link != "identity":
             self.follow(summed.link, None)
@@ -275,7 +275,7 @@ class _Chain:
                 self.combined = self.combined - self.combined.mean(axis=0)
                 self.shifts = self.shifts - self.shifts.mean()
         elif what == "normalise" and self._adds_up_to_one():
-            pass  # the sum that it divides by is 1
+            pass  # the divisor is 1
         elif what == "odds" and self.link == "logistic":
             self.shifts = self.shifts + np.log(value)
         elif what == "odds" and self.link == "identity" and self.odds_factor == 1.0:

@@ -93,7 +93,7 @@ class OutcomePolicy:
     grace: str = "0d"
     absent: Absent = "unknown"
     attribution: Attribution = "last"
-    """Which prediction an outcome by entity belongs to: the newest or the oldest in the horizon."""
+    """Which prediction in the horizon an outcome by entity belongs to: the newest or the oldest."""
     value: float = 0.0
     cost: float = 0.0
 

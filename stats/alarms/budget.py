@@ -7,7 +7,7 @@ with the budget B of a version in a quarter, and weights w_i that add up to 1 at
     A_i = T_i / (B w_i)        and        E[false alarms a quarter] <= sum T_i / A_i <= B
 
 An always-valid procedure crosses the threshold A with probability 1 / A at most in each run of its
-evidence, so there T is the number of runs that a quarter touches, and the same holds.
+evidence. For such a procedure T is the number of runs that a quarter touches, and the same holds.
 
 A group's weight is spread over its cadences in equal parts, and there by importance. The weight of
 a group without detectors is not spent.
@@ -43,8 +43,8 @@ class BudgetError(ValueError):
 class Cadence(Enum):
     """How often a detector looks; the value is T, the most looks that a quarter has.
 
-    The last two are runs of evidence that holds at every look, and begins anew after four weeks or
-    a year of looks.
+    The last two are for evidence that holds at every look: a run of it begins anew after four weeks
+    or a year of looks, and T is the most runs that a quarter touches.
     """
 
     FIVE_MINUTES = DAYS_A_QUARTER * 24 * 12

@@ -84,7 +84,7 @@ class MetricVerdict:
 def outside_log_e(comparisons: int, alpha: float = ALPHA) -> float:
     """Return the ln E from which on a group is outside in one of the comparisons.
 
-    Of a version whose groups are all within, the expected number of those that ever reach it is
+    If all groups of a version are within, the expected number of comparisons that ever reach it is
     *alpha* at most: each side of each comparison has the probability alpha / (2 comparisons).
     """
     return math.log(2 * comparisons / alpha)

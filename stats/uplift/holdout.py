@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from stats.ratio import log_e_mismatch
 
 MISMATCH_E = 1_000.0
-"""From here on the share of the holdout is not the configured one, where nothing else is asked."""
+"""The default e-value from which on the share of the holdout is not the configured one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,8 @@ def adopted_files(
 
     sample   (S, F) rows in the contract's order.
     metrics  of the sample rows; empty without labels.
-    describe  returns more facts of a version by its files and the rows with finite scores, such as
-              whether scores can be explained (`facts_in_sandbox`).
+    describe  takes a version's files and the rows with finite scores, and returns more facts for
+              the card, such as whether scores can be explained (`facts_in_sandbox`).
 
     The same arguments give the same bytes. Raises AdoptionError when no sample row has finite
     scores.
@@ -110,7 +110,7 @@ def _proven_files(
     threshold: float,
     provenance: Provenance,
 ) -> dict[str, bytes]:
-    """Return the files but the card. The sample gives bins, and people to compare others with."""
+    """Return all files but the card. The sample gives bins, and rows to compare scores with."""
     finite = all_finite(proven.scores)
     return {
         **(_background(sample[finite], proven.scores[finite]) if provenance.is_real else {}),

@@ -1,6 +1,6 @@
-"""Tries explanations of an adopted version in a sandboxed child, because its graph is run there.
+"""Tries explanations of an adopted version in a sandboxed child, because they run its graph.
 
-The child's answer may be written by the graph, so nothing of it goes into the card unchecked.
+The graph may have written the child's answer, so nothing of it goes into the card unchecked.
 """
 
 import math
@@ -42,10 +42,10 @@ def facts_in_sandbox(
 ) -> dict[str, Any]:
     """Return the card's `explanation`, and `importances` if the rows are real.
 
-    files    of the version; its card is not complete yet.
+    files    of the version, with a card that is not complete yet.
     names    the F model inputs.
     rows     (S, F) sample rows with finite scores.
-    is_real  whether no part of a row is made up; made-up rows say nothing of importance.
+    is_real  whether no part of a row is made up; made-up rows tell nothing about importances.
 
     A version that cannot be explained may be served all the same, and the card says why.
     """
@@ -59,7 +59,7 @@ def facts_in_sandbox(
     except SandboxError as error:
         return _not_explained(f"the child that tries explanations failed: {error}")
     except (MalformedMessageError, KeyError, TypeError, ValueError):
-        return _not_explained("the child that tries explanations gave no answer of this program")
+        return _not_explained("the child that tries explanations gave a malformed answer")
 
 
 def answer(request: bytes, step: Callable[[str], None]) -> bytes:
@@ -87,12 +87,12 @@ def _checked(answered: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     else:
         rows, background = int(said["rows"]), int(said["background_rows"])
         if said["unit"] not in UNITS or not (0 <= rows <= TRIED_ROWS_MAX and background > 0):
-            raise ValueError("an explanation of no such version")
+            raise ValueError("the explanation has an unknown unit or an impossible number of rows")
         explained = {"possible": True, "method": METHOD, "unit": said["unit"], "rows": rows}
         facts = {"explanation": {**explained, "background_rows": background}}
     if "importances" in answered:
         sizes = {name: float(answered["importances"][name]) for name in names}
         if not all(0.0 <= size < math.inf for size in sizes.values()):
-            raise ValueError("an importance is no size")
+            raise ValueError("an importance is negative, infinite or NaN")
         facts["importances"] = sizes
     return facts

@@ -20,7 +20,7 @@ def explanation_facts(
 ) -> dict[str, Any]:
     """Return the card's `explanation`.
 
-    files     of the version. Its card may be missing; the tolerance of scores is in there.
+    files     of the version. Its card may be missing; a card says the tolerance of scores.
     held_out  (N, F) rows that the version was not fitted on.
 
     A version that cannot be explained may be served all the same, and its card says why.

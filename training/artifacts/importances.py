@@ -1,4 +1,4 @@
-"""How much each model input moves the scores, by which monitoring spends its budget of alarms."""
+"""How much each model input moves the scores. Monitoring divides its alarm budget by it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS_MAX = 1_000
-"""Rows whose values are exchanged. Each input costs one run of the graph over them."""
+"""Rows that are used. Each input costs one run of the graph over them."""
 DIGITS = 6
 
 
@@ -26,8 +26,8 @@ def importance_facts(
 
     It is the mean of |score with the value of another row - score| over rows and outputs, in the
     unit of the scores (Fisher et al., JMLR 20, 2019, with the score itself in place of a loss). So
-    it needs no labels, and is the same question for each learner and task. Scores that are not
-    finite, which a made-up row may have, are left out.
+    it needs no labels, and means the same for each learner and task. Scores that are not finite,
+    which a made-up row may have, are left out.
     """
     generator = np.random.default_rng(seed)
     some = rows[:: max(1, len(rows) // ROWS_MAX)][:ROWS_MAX]

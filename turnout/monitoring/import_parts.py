@@ -35,7 +35,7 @@ class Imported:
     unattributed: int = 0
     """Outcomes without a kept score."""
     waiting: int = 0
-    """Outcomes of a model that is served here: their predictions are looked for."""
+    """Outcomes of a model that is served here. Monitoring looks for their predictions."""
 
 
 def scores_parts(model: str, rows: Sequence[ScoreRow]) -> list[pb.ScoresPart]:

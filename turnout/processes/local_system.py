@@ -152,7 +152,7 @@ class LocalSystem:
 
     @property
     def _store_option(self) -> str:
-        """The store's URL on a command line. It may have a password, so a file has it."""
+        """The store's URL as an option: the path of a file, because the URL may have a password."""
         return f"{FILE_PREFIX}{self._plan.folder.absolute() / STORE_FILE}"
 
     def write_system_file(self) -> None:

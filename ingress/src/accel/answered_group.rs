@@ -1,5 +1,5 @@
-//! The answered calls of one model, as the folds after the replies take them: those of a group of a
-//! turn, or calls that were answered alone, one added to the other.
+//! The answered calls of one model, as the fold after the reply takes them: the calls of a group of a
+//! turn, or calls that were answered alone and are added one by one.
 
 use crate::accel::observations::{Batch, ParticipantResult, ReadTimes, Slices};
 use crate::calls::columns::Column;
@@ -78,7 +78,8 @@ impl AnsweredGroup {
     /// answers no call alone.
     pub fn add(&mut self, answer: &SingleAnswer) {
         let call = self.key_hash.len() / 8;
-        // A group has one time of its answers, so the arrival is as long before it as it was.
+        // A group has one answer time, that of its first call. The arrival of a later call is moved
+        // so that its latency stays the same.
         let arrived_ns = answer.arrived_ns - answer.times.answered_ns + self.times.answered_ns;
         self.key_hash.extend_from_slice(&answer.key_hash.to_le_bytes());
         self.arrived_ns.extend_from_slice(&arrived_ns.to_le_bytes());
@@ -125,7 +126,7 @@ impl AnsweredGroup {
     }
 }
 
-/// Numbers as their bytes, one behind the other.
+/// The bytes of the numbers, one number after the other.
 pub(super) fn to_bytes<T: Copy, const N: usize>(
     values: &[T],
     bytes_of: impl Fn(T) -> [u8; N],

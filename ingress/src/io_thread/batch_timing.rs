@@ -4,7 +4,7 @@
 //! turns allow, turns of one call would already need a whole core. When many calls are inside, each of
 //! them waits for others anyway. So small batches are then begun at most once in `gap_ns`, and the
 //! sockets rest between two polls. One caller, or a few, never wait for either. Both waits grow with
-//! the calls inside: with a step, one caller more halved the calls/s of all.
+//! the calls inside. With a step in their place, one more caller halved the calls/s of all.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -40,7 +40,7 @@ pub struct BatchTiming {
 }
 
 impl BatchTiming {
-    /// Small batches may follow each other after `gap_ns` or less. 0 begins each batch at once.
+    /// `gap_ns` is the longest gap; with few calls inside it is shorter. 0 begins each batch at once.
     pub fn new(gap_ns: i64) -> BatchTiming {
         BatchTiming {
             gap_ns,

@@ -283,6 +283,7 @@ impl SingleAnswers {
         let (read_unix_ns, arrived_ns, answered_ns) = times;
         let entities: Vec<&[u8]> = entities.iter().map(|entity| entity.as_bytes()).collect();
         let matrix: Vec<u8> = row.to_vec(py)?.iter().flat_map(|v| v.to_le_bytes()).collect();
+        // Only new prediction ids need the Unix time of the answer, and this call has its id.
         let times = AnswerTimes {
             unix_ns: read_unix_ns,
             read_unix_ns,

@@ -134,7 +134,7 @@ impl Poller {
     }
 }
 
-/// Have waits of this thread end when they should. Linux may make each 50 us longer.
+/// Make the waits of this thread exact. By default Linux may make each up to 50 us longer.
 pub fn keep_time_exactly() {
     // SAFETY: no pointers. A kernel that refuses goes on as before.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };

@@ -128,7 +128,7 @@ def outcome(entity: str, day: float, value: float = 1.0) -> pb.OutcomeEvent:
 def test_outcome_belongs_to_the_answer_that_the_policy_names(
     reported: Reported, kept: str, rule: str, expected: int
 ) -> None:
-    """The newest before the event, or the oldest in the horizon; shadows answered nobody."""
+    """The newest before the event, or the oldest in the horizon; shadows answer no caller."""
     policy = OutcomePolicy(positive_when=">= 1", horizon="30d", attribution=rule)  # type: ignore[arg-type]
     reported.apply(MonitoringPolicy(outcomes={"churned": policy}))
     batches = [calls("S1", "S2", day=day, first=10 * day) for day in (0, 9, 12)]

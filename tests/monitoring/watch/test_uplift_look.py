@@ -172,7 +172,7 @@ def test_outcomes_beyond_the_horizon_are_of_another_look(world: OutcomeWorld) ->
 def test_broken_holdout_is_one_alarm_and_no_number(
     world: OutcomeWorld, share: float, draws: int, broken: str
 ) -> None:
-    """It is told once, until the holdout is intact in a later period."""
+    """It raises one alarm, until the holdout is intact in a later period."""
     campaign = Campaign(world)
     campaign.add_day(MONDAY, 0, 800)
     found = campaign.look(churn_day(MONDAY + 6 + DAYS, policy_of()), share=share, draws=draws)
