@@ -50,8 +50,8 @@ def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Add
     """Count outcomes: columns key (or prediction, of a model elsewhere), time, name, value.
 
     Of a model elsewhere, an outcome by key belongs to the newest imported score of the key at or
-    before its time. Of a model that is served here, it belongs to the newest prediction about the
-    key within the horizon of its policy, which monitoring looks for some minutes later.
+    before its time. Of a model that is served here, monitoring looks for the prediction about the
+    key some minutes later: the newest within the policy's horizon, or the oldest if it says so.
     """
     from turnout.monitoring.import_files import read_outcome_rows
     from turnout.monitoring.import_parts import outcomes_parts, send_parts
@@ -75,7 +75,7 @@ async def _check_scores(context: CommandContext, model: str) -> None:
 async def _check_outcomes(context: CommandContext, model: str, *, by_prediction: bool) -> None:
     """Raise OperatorError for a model that is not known, before anything is sent.
 
-    by_prediction  a row names a prediction, which only models elsewhere have.
+    by_prediction  a row names a prediction, which is possible for models elsewhere only.
     """
     from monitoring.api.outside_imports import is_served_here
 
