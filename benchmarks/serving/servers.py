@@ -55,7 +55,7 @@ class ServerSetup:
     ingress: str
     """native or grpcio."""
     core: int | str
-    """The core, or as taskset writes them the cores, of the serving workers."""
+    """The core of the serving workers, or several cores as taskset writes them."""
     other_core: int
     """The core of everything else: supervisor, spare, controller, generator and store."""
     workers: int = 1
@@ -94,7 +94,7 @@ class RunningServer:
 
 
 def pin_to_core(line: Sequence[str], core: int | str) -> list[str]:
-    """Return *line* pinned to one core, or to those that a text names; without taskset, *line*."""
+    """Return *line* pinned to a core, or to several as a text; without taskset, *line* as it is."""
     pinned = shutil.which("taskset") is not None
     return ["taskset", "-c", str(core), *line] if pinned else list(line)
 
@@ -170,7 +170,7 @@ def running_checkout(
             # The widest workload has 64 calls open on each connection.
             f"streams_max={STREAMS_MAX}",
             f"rows_call_max={ROWS_CALL_MAX}",
-            # Fifty first openings wait for each other's CPU time; none is refused for that.
+            # Some fifty versions are probed at once, and none is refused because the others take CPU.
             f"probe_s_max={START_TIMEOUT_S}",
         ]
         # The controller has made a certificate, unless its checkout is too old for that.

@@ -1,4 +1,4 @@
-"""The event loop of a worker, with a clock around each callback: while one runs, calls wait.
+"""The event loop of a worker, with a clock around each callback, because calls wait for callbacks.
 
 A callback that holds the loop for STALL_NS_MIN or longer is a stall. The worker counts stalls by
 their source as turnout_loop_stall_seconds. Timing costs about .4 us a callback, which is .3 % of a

@@ -267,7 +267,7 @@ class Recorder:
     # Folding
 
     def fold(self) -> None:
-        """Fold every record that waits, and send the copies on. Called when windows close, too."""
+        """Fold every record that waits, and send the copies on."""
         for _ in self.fold_steps():
             pass
 

@@ -38,7 +38,7 @@ TASKS_OF_WORKER = {
     "registry_report": "gateway.models.registry_watch:RegistryWatch._report",
     "window_stream": "gateway.telemetry.window_stream:WindowStream.run",
     "window_writer": "gateway.telemetry.window_stream:WindowStream._write_batches",
-    "closing_windows": "gateway.telemetry.recorder:Recorder.fold",
+    "closing_windows": "gateway.telemetry.recorder:Recorder.fold_steps",
     "certificates": "access.certificate_ends:watch_certificates",
     "view_ages": "gateway.telemetry.view_ages:ViewAges.watch",
     "callers": "gateway.callers.directory:CallerDirectory.follow",

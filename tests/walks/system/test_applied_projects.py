@@ -52,13 +52,14 @@ def apply_models(
 def test_applied_settings_and_policies_count_in_a_running_system(tmp_path: Path) -> None:
     """The gateway answers by the applied setting, after another person has approved it."""
     with turnout_up(tmp_path / "state") as system:
-        # Version 1 is production, without settings. A score that is NaN is an error.
+        # Version 1 is production, without settings. A score that the caller's NaN makes NaN is an
+        # error.
         apply_models(system, 0, {})
         label = system.register(MODEL, tmp_path / "files")
         system.approve(MODEL, label, "initial")
         system.deploy(MODEL, label)
         call = ("predict", MODEL, "S1", "--input", "f0=nan")
-        assert "INTERNAL" in system.turnout(*call, exit_code=1)
+        assert "INVALID_ARGUMENT: row 0: input 'f0' is nan" in system.turnout(*call, exit_code=1)
 
         # Another person approves the setting, which the apply then brings to every worker.
         with pytest.raises(GateError, match=r"approve invoices .*--setting default_score=0\.25"):
