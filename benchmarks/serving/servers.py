@@ -170,7 +170,7 @@ def running_checkout(
             # The widest workload has 64 calls open on each connection.
             f"streams_max={STREAMS_MAX}",
             f"rows_call_max={ROWS_CALL_MAX}",
-            # Some fifty versions are probed at once, and none is refused because the others take CPU.
+            # Some fifty probes at once take each other's CPU time; none may be refused for that.
             f"probe_s_max={START_TIMEOUT_S}",
         ]
         # The controller has made a certificate, unless its checkout is too old for that.
