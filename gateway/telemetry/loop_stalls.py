@@ -89,7 +89,9 @@ def callback_name(callback: object) -> str:
         callback = task.get_coro()
     while isinstance(callback, partial):
         callback = callback.func
-    return getattr(callback, "__qualname__", type(callback).__qualname__)
+    # What Cython compiles may have None for a name, as coroutines of grpcio do.
+    name = getattr(callback, "__qualname__", None)
+    return name if isinstance(name, str) else type(callback).__qualname__
 
 
 async def run_in_slices(steps: Iterator[None]) -> None:

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 import uvloop
 
-from gateway.telemetry.loop_stalls import STALL_NS_MIN, TimedLoop, run_in_slices
+from gateway.telemetry.loop_stalls import (
+    STALL_NS_MIN,
+    TimedLoop,
+    callback_name,
+    run_in_slices,
+)
 
 
 def hold_the_loop() -> None:
@@ -96,3 +101,15 @@ def test_work_in_slices_lets_other_callbacks_run_between_its_steps() -> None:
     asyncio.run(run_in_slices(steps()))
 
     assert events == ["step 0", "other 0", "step 1", "other 1", "step 2", "other 2"]
+
+
+def test_callback_without_a_name_has_that_of_its_type() -> None:
+    """A name that is None ended the page of metrics."""
+
+    class Unnamed:
+        """A callback whose name is None."""
+
+    unnamed = Unnamed()
+    unnamed.__qualname__ = None  # type: ignore[attr-defined]
+    assert callback_name(unnamed).endswith("Unnamed")
+    assert callback_name(hold_the_loop) == "hold_the_loop"
