@@ -1,5 +1,5 @@
-//! The answered calls of one model, as the fold after the reply takes them: the calls of a group of a
-//! turn, or calls that were answered alone and are added one by one.
+//! The answered calls of one model, as the fold after the reply takes them: the calls of a group of
+//! a turn, or calls that were answered alone and are added one by one.
 
 use crate::accel::observations::{Batch, ParticipantResult, ReadTimes, Slices};
 use crate::calls::columns::Column;

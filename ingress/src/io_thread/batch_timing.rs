@@ -40,7 +40,7 @@ pub struct BatchTiming {
 }
 
 impl BatchTiming {
-    /// `gap_ns` is the longest gap; with few calls inside it is shorter. 0 begins each batch at once.
+    /// `gap_ns` is the longest gap; few calls inside make it shorter. 0 begins each batch at once.
     pub fn new(gap_ns: i64) -> BatchTiming {
         BatchTiming {
             gap_ns,
