@@ -100,9 +100,11 @@ class Settings:
     """How long the first row of a batch waits for more rows; 0: it does not wait."""
     batch_gap_us: int = 700
     """Native server, with 16 calls and more inside: the pause after a batch before a next one of
-    fewer than 32 rows, or of fewer rows than half of the calls inside. From 16 to 12 calls it
-    shrinks to nothing. A batch costs some 200 us, so at half of saturation small batches alone
-    would fill a core."""
+    fewer than 32 rows, or of fewer rows than half of the calls inside. A batch costs some 200 us,
+    so at half of saturation small batches alone would fill a core."""
+    count_loop_stalls: bool = False
+    """Count what holds the event loop for 100 us or longer, by its function. Each callback costs
+    .4 us more."""
 
     # Limits
     rows_inside_max: int = 8_192

@@ -3,7 +3,7 @@
     python -m benchmarks.micro.loop_stalls                     # a caller alone, in the request
     python -m benchmarks.micro.loop_stalls --model by_key --open 128
 
-It reads turnout_loop_stall_seconds of a gateway in its usual form before and after a load. While a
+It reads turnout_loop_stall_seconds of a gateway with `count_loop_stalls` before and after a load. While a
 caller is alone, only its call needs the loop, so a call may have to wait for each other source. On
 a busy machine a stall also counts the time that the worker did not run. Needs cargo.
 """
@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             bench_model.fill_store(store.url)
             bodies = bench_model.write_requests(arguments.model, 1)
-            setup = ServerSetup(store.url, "native", SERVER_CORE, GENERATOR_CORE)
+            counted = ("count_loop_stalls=true",)
+            setup = ServerSetup(store.url, "native", SERVER_CORE, GENERATOR_CORE, settings=counted)
             with running_checkout(
                 THIS_CHECKOUT, folder, bench_model.gateway_folder, setup
             ) as server:

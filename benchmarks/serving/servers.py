@@ -60,6 +60,8 @@ class ServerSetup:
     """The core of everything else: supervisor, spare, controller, generator and store."""
     workers: int = 1
     """Serving workers of the gateway."""
+    settings: tuple[str, ...] = ()
+    """Further settings, NAME=VALUE."""
 
 
 @dataclass(slots=True)
@@ -172,6 +174,7 @@ def running_checkout(
             f"rows_call_max={ROWS_CALL_MAX}",
             # Some fifty probes at once take each other's CPU time; none may be refused for that.
             f"probe_s_max={START_TIMEOUT_S}",
+            *setup.settings,
         ]
         # The controller has made a certificate, unless its checkout is too old for that.
         certificate = folder / "registry" / "keys" / "control.crt"

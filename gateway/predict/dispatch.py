@@ -557,10 +557,15 @@ def unusable_input(
         return ""
     row, column = places[0].tolist()
     more = f" ({len(places) - 1} more are not finite)" if len(places) > 1 else ""
+    name, default = shape.input_names[column], shape.input_defaults[column]
+    # An input that was left out has its default, which may be NaN.
+    default_text = f", or leave the input out by name for its default, {default:g}"
+    if not np.isfinite(default):
+        more += " or was left out, and has no default"
+        default_text = ""
     return (
-        f"row {row}: input {shape.input_names[column]!r} is {inputs[row, column]}{more}, and model "
-        f"{shape.model!r} has no finite score for it; send a finite number, or leave the input out "
-        f"by name for its default, {shape.input_defaults[column]:g}"
+        f"row {row}: input {name!r} is {inputs[row, column]}{more}, and model {shape.model!r} has "
+        f"no finite score for it; send a finite number{default_text}"
     )
 
 

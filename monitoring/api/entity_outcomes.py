@@ -19,8 +19,9 @@ from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.cells.outcome_columns import SKEW_MS, id_digest
 from monitoring.cells.segments import SegmentRules
 from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows
+from monitoring.errors import UnreadableDecisionsError
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.store.waiting_outcomes import WaitingOutcome
+from monitoring.store.waiting_outcomes import ARRIVAL_MS, WaitingOutcome
 from protos import monitoring_pb2 as pb
 from registry.watching.policy import MonitoringPolicy
 from stats.accuracy.attribution import attribute_outcomes
@@ -60,32 +61,38 @@ class EntityOutcomes:
     def attribute(self) -> int:
         """Look for the answers of one page of outcomes; return how many outcomes there were.
 
-        Raises MonitoringStoreError and UnreadableDecisionsError; then all of them wait on.
+        0 before the policies were read. Raises MonitoringStoreError, and UnreadableDecisionsError;
+        then the page waits on, and those of other models come first.
         """
         now_ms = int(self._now_s() * 1e3)
-        due = self._store.due_outcomes(now_ms, PAGE)
+        due = self._store.due_outcomes(now_ms, PAGE) if self._policies.ready else []
         if not due:
             return 0
         # Find the answers, and leave out versions of which nothing is known.
         model = due[0].model
-        answers = self._answers(model, due)
         digests = self._store.version_digests(model)
+        try:
+            answers = list(self._answers(model, due))
+        except UnreadableDecisionsError:
+            ids = [item.id for item in due]
+            self._store.settle_outcomes([], [], put_off=ids, due_unix_ms=now_ms + ARRIVAL_MS)
+            raise
         found = {
             item.id: _event(item, answer, digests[answer.version])
             for item, answer in answers
             if answer.version in digests
         }
+        # Count outcomes with an answer, and those for which the search is given up.
         given_up = [
             item
             for item in due
             if item.id not in found and now_ms >= item.received_unix_ms + GIVEN_UP_MS
         ]
-        # Count outcomes with an answer, and those for which the search is given up.
         batch = pb.CellBatch(outcomes=found.values())
         self._segments.fill(batch, SegmentRules(self._policies.segments))
         settled = [*found, *(item.id for item in given_up)]
         self._store.settle_outcomes(
-            [*batch.outcomes, *(item.to_event() for item in given_up)],
+            [*batch.outcomes, *(item.given_up(now_ms) for item in given_up)],
             settled,
             put_off=[item.id for item in due if item.id not in set(settled)],
             due_unix_ms=now_ms + AGAIN_MS,

@@ -57,6 +57,11 @@ class ReaderPolicies:
         """Model -> the keys a day that its policy asks for; 0: all."""
         return self._keys
 
+    @property
+    def ready(self) -> bool:
+        """Whether the policies were read."""
+        return self._ready.is_set()
+
     async def wait(self) -> bool:
         """Return whether the policies were read, within a short time of the start."""
         # Without time left, wait_for would not even look.

@@ -34,13 +34,16 @@ class WaitingOutcome:
     event_unix_ms: int
     received_unix_ms: int
 
-    def to_event(self) -> pb.OutcomeEvent:
-        """Return the report without its keys, which counts as a report without a prediction."""
+    def given_up(self, now_ms: int) -> pb.OutcomeEvent:
+        """Return the report without its keys: it counts now as one that belongs to no prediction.
+
+        The day of its receipt was looked at before.
+        """
         return pb.OutcomeEvent(
             name=self.name,
             value=self.value,
             event_unix_ms=self.event_unix_ms,
-            received_unix_ms=self.received_unix_ms,
+            received_unix_ms=now_ms,
             model=self.model,
         )
 

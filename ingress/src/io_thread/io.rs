@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::accept::{Accepted, Listeners};
@@ -15,11 +16,11 @@ use crate::http2::socket::{Listener, Socket, BACKLOG};
 use crate::http2::stream::{Method, Phase};
 use crate::http2::stream_events::StreamEvents;
 use crate::http2::tls::Tls;
-use crate::io_thread::batch_timing;
+use crate::io_thread::batch_timing::{self, POLL_INTERVAL_NS};
 use crate::io_thread::clients::{Clients, Room};
 use crate::io_thread::server_state::ServerState;
 use crate::io_thread::shared::{Command, Shared};
-use crate::sys::os::{self, now_ns, Poller, Ready};
+use crate::sys::os::{now_ns, Poller, Ready};
 
 const READ_BYTES: usize = 64 * 1024;
 /// Interval at which the timeouts of connections are checked.
@@ -92,7 +93,6 @@ impl Io {
         let mut commands: Vec<Command> = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
         let shared = Arc::clone(&self.server.shared);
-        os::keep_time_exactly();
         while self.running {
             // Wait. `io_sleeps` is set before the check for commands, so that none is missed.
             self.pause_while_busy(&shared);
@@ -128,15 +128,12 @@ impl Io {
         }
     }
 
-    /// While many calls are inside, let further calls gather before the next poll. A command ends the
-    /// pause, because it may have replies.
+    /// While many calls are inside, let further calls and replies gather before the next poll.
     fn pause_while_busy(&self, shared: &Shared) {
-        let calls_inside = shared.calls_inside.load(Ordering::Relaxed);
-        let pause_ns = batch_timing::poll_pause_ns(calls_inside) - (now_ns() - self.server.now_ns);
-        if pause_ns > 0 {
-            shared.io_sleeps.store(true, Ordering::SeqCst);
-            if !shared.has_commands() {
-                os::wait_readable(shared.io_waker.as_raw_fd(), pause_ns);
+        if batch_timing::is_busy(shared.calls_inside.load(Ordering::Relaxed)) {
+            let pause_ns = POLL_INTERVAL_NS - (now_ns() - self.server.now_ns);
+            if pause_ns > 0 {
+                thread::sleep(Duration::from_nanos(pause_ns as u64));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! System calls that std does not have: epoll, eventfd, timerfd, ppoll and the monotonic clock.
+//! System calls that std does not have: epoll, eventfd, timerfd and the monotonic clock.
 
 use std::io;
 use std::mem::size_of;
@@ -132,27 +132,6 @@ impl Poller {
             });
         }
     }
-}
-
-/// Make the waits of this thread exact. By default Linux may make each up to 50 us longer.
-pub fn keep_time_exactly() {
-    // SAFETY: no pointers. A kernel that refuses goes on as before.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
-}
-
-/// Wait until `fd` is readable, at most `ns` nanoseconds.
-pub fn wait_readable(fd: RawFd, ns: i64) {
-    let mut watched = libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let at_most = libc::timespec {
-        tv_sec: ns / 1_000_000_000,
-        tv_nsec: ns % 1_000_000_000,
-    };
-    // SAFETY: one descriptor and a timespec that outlive the call; the signal mask stays as it is.
-    unsafe { libc::ppoll(&mut watched, 1, &at_most, std::ptr::null()) };
 }
 
 /// An eventfd, by which one thread wakes another.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host.clock import DAY_MS
+from host.clock import DAY_MS, HOUR_MS
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.entity_outcomes import AGAIN_MS, GIVEN_UP_MS, PAGE, EntityOutcomes
 from monitoring.api.outcome_segments import OutcomeSegments
@@ -46,18 +46,23 @@ class Reported:
         self.store.save_version(churn_bins())
         self.policies = ReaderPolicies()
         self.apply()
-        segments = OutcomeSegments(ScoredRows(self.folder, self.database), self.store.find_version)
-        rows = AnsweredRows(self.folder, self.database)
+        found = ScoredRows(self.folder, self.database)
+        self.segments = OutcomeSegments(found, self.store.find_version)
+        self.rows = AnsweredRows(self.folder, self.database)
         self.now_ms = AT_MS + 90 * DAY_MS
-        self.job = EntityOutcomes(
-            self.store, rows, segments, self.policies, lambda: self.now_ms / 1e3
-        )
+        self.job = self.job_with(self.policies)
         self._sequence = 0
 
     def apply(self, policy: MonitoringPolicy | None = None) -> None:
         """Apply a policy of churn."""
         policy = policy or MonitoringPolicy(outcomes={"churned": CHURNED})
         self.policies.apply({"churn": policy}, 0, {}, {})
+
+    def job_with(self, policies: ReaderPolicies) -> EntityOutcomes:
+        """Return the job with these policies."""
+        return EntityOutcomes(
+            self.store, self.rows, self.segments, policies, lambda: self.now_ms / 1e3
+        )
 
     def push(self, served: ServedBatch | None = None, *events: pb.OutcomeEvent) -> None:
         """Push rows and outcomes, as a reader does."""
@@ -189,6 +194,16 @@ def test_outcome_without_an_answer_waits_a_day_and_belongs_to_none(reported: Rep
     assert reported.job.attribute() == 3
     assert reported.kinds(version="") == {OutcomeKind.BY_ENTITY: 3}
     assert reported.store.waiting_outcomes() == 0
+    # The look at that day counts them; the day of their report was looked at before.
+    (cell,) = [cell for cell in reported.store.read_cells(0, 10**9) if not cell.key.version]
+    assert cell.key.hour == reported.now_ms // HOUR_MS
+
+
+def test_outcomes_wait_until_the_policies_were_read(reported: Reported) -> None:
+    """Before, their horizon is not known."""
+    reported.push(calls("S1"), outcome("S1", 2))
+    assert reported.job_with(ReaderPolicies()).attribute() == 0
+    assert reported.job.attribute() == 1
 
 
 def test_outcome_of_an_unseen_name_may_be_about_any_kept_answer(reported: Reported) -> None:
@@ -211,6 +226,9 @@ def test_all_wait_on_while_a_file_cannot_be_read(reported: Reported) -> None:
         reported.job.attribute()
     assert (reported.kinds(), reported.store.waiting_outcomes()) == ({}, 1)
     path.write_bytes(content)
+    # Meanwhile the outcomes of other models come first.
+    assert reported.job.attribute() == 0
+    reported.now_ms += ARRIVAL_MS
     reported.job.attribute()
     assert reported.kinds() == {OutcomeKind.COUNTED: 1}
 

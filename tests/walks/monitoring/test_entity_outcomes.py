@@ -64,12 +64,13 @@ def test_outcomes_by_entity_find_their_predictions(tmp_path: Path) -> None:
             await kill(parts["control"])
             # Ten minutes later.
             decisions = folder / "monitoring" / "decisions"
-            rows = ScoredRows(decisions, database)
+            rows, policies = ScoredRows(decisions, database), ReaderPolicies()
+            policies.apply({}, 0, {}, {})
             job = EntityOutcomes(
                 store,
                 AnsweredRows(decisions, database),
                 OutcomeSegments(rows, store.find_version),
-                ReaderPolicies(),
+                policies,
                 lambda: time.time() + ARRIVAL_MS / 1e3,
             )
             assert job.attribute() == 3
