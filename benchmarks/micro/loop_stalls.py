@@ -3,9 +3,9 @@
     python -m benchmarks.micro.loop_stalls                     # a caller alone, in the request
     python -m benchmarks.micro.loop_stalls --model by_key --open 128
 
-It reads turnout_loop_stall_seconds of a gateway with `count_loop_stalls` before and after a load. While a
-caller is alone, only its call needs the loop, so a call may have to wait for each other source. On
-a busy machine a stall also counts the time that the worker did not run. Needs cargo.
+It reads turnout_loop_stall_seconds of a gateway with `count_loop_stalls` before and after a load.
+While a caller is alone, only its call needs the loop, so a call may have to wait for each other
+source. On a busy machine a stall also counts the time that the worker did not run. Needs cargo.
 """
 
 import argparse
