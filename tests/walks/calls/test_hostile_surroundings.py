@@ -140,25 +140,24 @@ def hostile_system(base: Path, around: Surrounding) -> Iterator[HostileSystem]:
     (site / "sitecustomize.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     variables = {**os.environ, "PYTHONPATH": str(site), **around.environment}
     environment = {name: value for name, value in variables.items() if value is not None}
-    # The system.
+    # The system, which says its addresses once it is up. Before, it may warn of something.
     state = base / "state"
     state.mkdir(exist_ok=True)
     wrapper = [part.replace("{state}", str(state)) for part in around.wrapper]
     up = [*wrapper, sys.executable, "-m", "turnout", "up", "--json", "--folder", str(state)]
     output = base / "up.log"
-    before = read_system_file(state)
     with (
         output.open("wb") as log,
         subprocess.Popen(up, env=environment, stdout=log, stderr=log) as program,
     ):
         try:
             poll_system_until(
-                lambda: read_system_file(state) not in (None, before) or program.poll(),
+                lambda: "\n{" in f"\n{output.read_text(errors='replace')}" or program.poll(),
                 UP_TIMEOUT_S,
                 "turnout up",
             )
             running = read_system_file(state)
-            assert running not in (None, before), output.read_text(errors="replace")
+            assert running is not None, output.read_text(errors="replace")
             yield HostileSystem(state, environment)
             os.kill(running.pid, signal.SIGTERM)
             assert program.wait(40) == 0, output.read_text(errors="replace")
