@@ -390,10 +390,8 @@ def main() -> None:
     log_to_stderr("%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     descriptors = (arguments.breadcrumbs_fd, arguments.sockets_fd)
-    uvloop.run(
-        run_worker(arguments.channel_fd, settings, *descriptors),
-        loop_factory=TimedLoop if settings.count_loop_stalls else uvloop.new_event_loop,
-    )
+    new_loop = TimedLoop if settings.count_loop_stalls else uvloop.new_event_loop
+    uvloop.run(run_worker(arguments.channel_fd, settings, *descriptors), loop_factory=new_loop)
     logging.shutdown()
     os._exit(0)  # a scoring thread that hangs must not keep the process alive
 
