@@ -202,10 +202,10 @@ class NativeTurn(Protocol):
         """Whether a row of a group has a flag or was broken."""
         ...
 
-    def score_trees(self, members: Sequence[int]) -> list[bool | None]:
-        """Score groups with native trees; return whether all scores of each are finite.
+    def score_native(self, members: Sequence[int]) -> list[bool | None]:
+        """Score groups of native models; return whether all scores of each are finite.
 
-        None: the group is not scored by native trees alone.
+        None: the group's model is not native.
         """
         ...
 
@@ -239,7 +239,7 @@ class IngressLibrary(Protocol):
         rule: tuple[bool, float],
         sealed: bool,
         shown: tuple[str, int],
-        trees: object | None,
+        native: object | None,
     ) -> object:
         """Return what a pass over many models must know of one.
 
@@ -251,7 +251,7 @@ class IngressLibrary(Protocol):
         rule             how they carry scores (journal.score_code.ScoreRule).
         sealed           whether they are sealed.
         shown            label and role, as callers see them.
-        trees            turnout_ingress.Trees that score the matrix as it is; None: Python scores.
+        native           turnout_ingress.NativeModel that scores the matrix; None: Python scores.
         """
         ...
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
-from gateway.models.native_trees import NativeTrees, load_tree_reader, prove_trees
+from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_trees
 from registry.scoring import Session, open_onnx
 
 WIDTH = 20
@@ -147,7 +147,7 @@ def main() -> None:
         onnx, outputs = graph_of(ensemble)
         session = Session(open_onnx(onnx), WIDTH, outputs)
         trees = prove_trees(onnx, rows[:64], session, read)
-        assert isinstance(trees, NativeTrees), trees
+        assert isinstance(trees, NativeScorer), trees
         cells = []
         for count in BATCHES:
             # By turns, so that both meet the same load of the machine.

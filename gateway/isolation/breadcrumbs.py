@@ -60,6 +60,9 @@ class BreadcrumbScorer:
         """Wrap *scorer*. Set `loop_thread` when the event loop is not on the main thread."""
         self._run = scorer.run
         self._cell = cell
+        self.native_model = getattr(scorer, "native_model", None)
+        """As NativeScorer.native_model. A pass over many models scores with it, without marks:
+        no content of a file or of a row can crash or hang it."""
         self.loop_thread = threading.main_thread().ident
 
     def run(self, matrix: "NDArray[np.float32]") -> "NDArray[np.float32]":

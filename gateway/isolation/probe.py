@@ -4,7 +4,7 @@ It runs in a child process (host.probe): it proves the version as registration d
 native scoring with ONNX Runtime. It never outlives its worker.
 """
 
-from gateway.models.native_trees import choose_scorer
+from gateway.models.native_scorer import choose_scorer
 from host.probe import report_probe
 from host.processes import peak_rss_bytes
 from registry.bundle import verify_bundle

@@ -32,7 +32,7 @@ HUNG_NS = 1_000_000_000
 
 
 class Scorer(Protocol):
-    """Scores rows: registry.scoring.Session, NativeTrees, or a fake of it in tests."""
+    """Scores rows: registry.scoring.Session, NativeScorer, or a fake of it in tests."""
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the (R, K) scores of an (R, F) float32 matrix. Raises ScoringError."""

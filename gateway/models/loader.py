@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import ModelExecutor, Scorer
-from gateway.models.native_trees import NativeTrees, choose_scorer
+from gateway.models.native_scorer import NativeScorer, choose_scorer
 from gateway.models.routes import LoadedVersion, Routes, RouteTable, build_routes
 from gateway.settings import Settings
 from host.clock import Clock
@@ -352,7 +352,7 @@ def open_version(
     golden_test(bundle, session)
     warm_up(bundle, session)
     scorer = choose_scorer(bundle, session)
-    short_runs = isinstance(scorer, NativeTrees) and scorer.short_runs
+    short_runs = isinstance(scorer, NativeScorer) and scorer.short_runs
     marked = breadcrumbs.wrap_scorer(bundle.digest, scorer)
     executor = ModelExecutor(marked, session.outputs, short_runs=short_runs)
     return LoadedVersion(label, bundle, executor, files)

@@ -184,7 +184,7 @@ class TurnPath:
             routes.score_rule(version),
             hidden,
             ("", ROLE_UNSPECIFIED) if hidden else (version.label, PRODUCTION),
-            getattr(scorer, "ensemble", None) if routes.production.columns is None else None,
+            getattr(scorer, "native_model", None) if routes.production.columns is None else None,
         )
         width = sum([read.rows.width for read in routes.reads]) + len(routes.shape.input_names)
         width += len(TIME_NAMES) if routes.request_time else 0
@@ -236,10 +236,10 @@ class TurnPath:
         time = np.array(request_time(now_ms), dtype=np.float32).tobytes()
         times = [time if member.routes.request_time else b"" for member in members]
         turn.read([member.group for member in members], replies, now_ms, times)
-        # Score all trees in one pass, and others group by group. A batch takes what has a fault.
+        # Score native models in one pass, others group by group. A batch takes what has a fault.
         scored, left = list[TurnMember](), list[UnansweredGroup]()
-        by_trees = turn.score_trees([member.group for member in members])
-        for member, finite in zip(members, by_trees, strict=True):
+        natively = turn.score_native([member.group for member in members])
+        for member, finite in zip(members, natively, strict=True):
             if self._score(turn, member) if finite is None else finite:
                 scored.append(member)
             else:

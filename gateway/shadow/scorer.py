@@ -11,7 +11,7 @@ import socket
 import numpy as np
 
 from gateway.models.executor import Scorer, score_calls
-from gateway.models.native_trees import choose_scorer
+from gateway.models.native_scorer import choose_scorer
 from gateway.shadow.protocol import (
     FRAME_HEADER,
     OPENED_FRAME,

@@ -175,9 +175,10 @@ class MonitoringComponent:
         self._bins = BinsCache(self._registry, self.store)
         rows = ScoredRows(folder / "decisions", database)
         self._segments = OutcomeSegments(rows, self.store.find_version)
+        self._answers = AnsweredRows(folder / "decisions", database)
         self._entity_outcomes = EntityOutcomes(
             self.store,
-            AnsweredRows(folder / "decisions", database),
+            self._answers,
             self._segments,
             self._reader_policies,
         )
@@ -216,7 +217,7 @@ class MonitoringComponent:
         )
         removal = PersonRemoval(self.store, self.decisions, self._thread, sink.refuse_read_batches)
         imports = OutsideImports(
-            self._registry, self.store, self._day_rows, self._reader_policies, self._thread
+            self._registry, self.store, self._answers, self._reader_policies, self._thread
         )
         status = MonitoringService(
             self.store,

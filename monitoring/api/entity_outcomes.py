@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from host.clock import DAY_MS
-from journal.prediction_id import hash_model_name
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.reader_policies import ReaderPolicies
-from monitoring.cells.outcome_columns import SKEW_MS, id_digest
+from monitoring.cells.outcome_columns import SKEW_MS
 from monitoring.cells.segments import SegmentRules
-from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows
+from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows, choose_answers
 from monitoring.errors import UnreadableDecisionsError
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.waiting_outcomes import ARRIVAL_MS, WaitingOutcome
 from protos import monitoring_pb2 as pb
 from registry.watching.policy import MonitoringPolicy
-from stats.accuracy.attribution import attribute_outcomes
 
 PAGE = 5_000
 """Outcomes of one model that are attributed at once."""
@@ -78,7 +76,7 @@ class EntityOutcomes:
             self._store.settle_outcomes([], [], put_off=ids, due_unix_ms=now_ms + ARRIVAL_MS)
             raise
         found = {
-            item.id: _event(item, answer, digests[answer.version])
+            item.id: answer.outcome_event(item.report(), digests[answer.version])
             for item, answer in answers
             if answer.version in digests
         }
@@ -120,39 +118,14 @@ class EntityOutcomes:
                 (min(events) - window_ms) // DAY_MS,
                 (max(events) + SKEW_MS) // DAY_MS,
             )
-            entities = {keys: number for number, keys in enumerate({item.keys for item in items})}
-            chosen = attribute_outcomes(
-                np.array([entities[answer.keys] for answer in answers], dtype=np.int64),
-                np.array([answer.at_ms for answer in answers], dtype=np.int64),
-                np.array([entities[item.keys] for item in items], dtype=np.int64),
+            chosen = choose_answers(
+                answers,
+                [item.keys for item in items],
                 # Clocks of callers and gateways differ a little.
                 np.array(events, dtype=np.int64) + SKEW_MS,
                 window_ms=window_ms + SKEW_MS,
                 rule="last" if outcome is None else outcome.attribution,
             )
-            for item, position in zip(items, chosen.tolist(), strict=True):
-                if position >= 0:
-                    yield item, answers[position]
-
-
-def _event(item: WaitingOutcome, answer: AnsweredRow, digest8: int) -> pb.OutcomeEvent:
-    """Return an outcome as if the id of its prediction had been reported."""
-    event = pb.OutcomeEvent(
-        id_digest=id_digest(answer.prediction_id),
-        model_hash=hash_model_name(item.model),
-        version_digest=digest8,
-        role=answer.role,
-        holdout=answer.holdout,
-        predicted_unix_ms=answer.at_ms,
-        key_hash=answer.key_hash,
-        row=answer.row,
-        name=item.name,
-        value=item.value,
-        event_unix_ms=item.event_unix_ms,
-        received_unix_ms=item.received_unix_ms,
-        prediction_id=answer.prediction_id,
-    )
-    # Like a prediction id, an event has the score of the first row only.
-    if answer.row == 0:
-        event.score = answer.score
-    return event
+            for item, answer in zip(items, chosen, strict=True):
+                if answer is not None:
+                    yield item, answer

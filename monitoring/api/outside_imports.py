@@ -7,9 +7,8 @@ from wherever it comes.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 
 from features.entity_ids import check_entity_ids
 from host.clock import DAY_MS
-from journal.prediction_id import hash_model_name
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.cells.cell import cell_to_proto
 from monitoring.cells.counting import CellCounter
 from monitoring.cells.decision_rows import sample_decisions
-from monitoring.cells.outcome_columns import SKEW_MS, id_digest
+from monitoring.cells.outcome_columns import SKEW_MS
 from monitoring.cells.outside_rows import (
     MARK_BYTES,
-    ROLE_PRODUCTION,
     VERSION_NAME,
     VERSION_RULE,
     is_outside_version,
@@ -37,7 +34,12 @@ from monitoring.cells.outside_rows import (
     outside_version,
 )
 from monitoring.cells.version_bins import VersionBins
-from monitoring.decisions.day_rows import DayRows
+from monitoring.decisions.answered_rows import (
+    ALL_DAYS,
+    AnsweredRow,
+    AnsweredRows,
+    choose_answers,
+)
 from monitoring.errors import BadImportError, SequenceError
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.reader_rows import IMPORTS
@@ -51,24 +53,12 @@ ROWS_MAX = 10_000
 """Rows of one part."""
 RETAINED_DAYS = 1_826
 """Counts are kept so long, so older rows are refused."""
-ALL_ROWS = 10**12
-
-
-@dataclass(frozen=True, slots=True)
-class SampledScore:
-    """A score from elsewhere that is kept as a decision."""
-
-    prediction_id: bytes
-    version: str
-    at_ms: int
-    key_hash: int
-    score: float
 
 
 class OutsideImports:
     """Takes the parts of imports.
 
-    rows    the decisions, in which outcomes find their scores.
+    rows    the kept scores, in which outcomes find their scores.
     thread  in which the database is used.
     """
 
@@ -76,7 +66,7 @@ class OutsideImports:
         self,
         registry: RegistryClient,
         store: MonitoringStore,
-        rows: DayRows,
+        rows: AnsweredRows,
         policies: ReaderPolicies,
         thread: ThreadPoolExecutor,
         now_s: Callable[[], float] = time.time,
@@ -197,10 +187,18 @@ class OutsideImports:
         # Each outcome finds its score.
         found = self._by_prediction(part) if part.predictions else self._by_key(part, times)
         now_ms = int(self._now_s() * 1e3)
-        events = [
-            _event(part, row, found[row], int(times[row]), float(values[row]), now_ms)
-            for row in range(len(times))
-        ]
+        events = []
+        for row, score in enumerate(found):
+            report = pb.OutcomeEvent(
+                model=part.model,
+                name=part.names[row],
+                value=float(values[row]),
+                event_unix_ms=int(times[row]),
+                received_unix_ms=now_ms,
+            )
+            if score is not None:
+                report = score.outcome_event(report, outside_digest8(part.model, score.version))
+            events.append(report)
         self._store.push(pb.CellBatch(journal=name, sequence=part.number, outcomes=events))
         return pb.ImportReply(rows=len(times), unattributed=sum(item is None for item in found))
 
@@ -218,43 +216,21 @@ class OutsideImports:
             self._store.save_version(bins)
         return bins
 
-    def _by_prediction(self, part: pb.OutcomesPart) -> list[SampledScore | None]:
+    def _by_prediction(self, part: pb.OutcomesPart) -> list[AnsweredRow | None]:
+        """Return for each outcome the score that its prediction names."""
         marks = [mark_of_prediction(part.model, name) for name in part.predictions]
         scores = {
-            kept.prediction_id[:MARK_BYTES]: kept
-            for kept, _ in self._kept(part.model, marks=frozenset(marks))
+            score.prediction_id[:MARK_BYTES]: score
+            for score in self._rows.of_marks(part.model, frozenset(marks))
         }
         return [scores.get(mark) for mark in marks]
 
-    def _by_key(self, part: pb.OutcomesPart, times: NDArray[np.int64]) -> list[SampledScore | None]:
+    def _by_key(self, part: pb.OutcomesPart, times: NDArray[np.int64]) -> list[AnsweredRow | None]:
         """Return for each outcome the newest score of its key at or before its time."""
-        by_key: dict[str, list[SampledScore]] = {}
-        for kept, key in self._kept(part.model, keys=frozenset(part.keys)):
-            by_key.setdefault(key, []).append(kept)
-        found = []
-        for key, at_ms in zip(part.keys, times.tolist(), strict=True):
-            earlier = [kept for kept in by_key.get(key, ()) if kept.at_ms <= at_ms]
-            found.append(max(earlier, key=lambda kept: kept.at_ms, default=None))
-        return found
-
-    def _kept(
-        self,
-        model: str,
-        keys: Collection[str] = frozenset(),
-        marks: Collection[bytes] = frozenset(),
-    ) -> Iterator[tuple[SampledScore, str]]:
-        """Yield the kept scores with one of these keys or marks, each with its key."""
-        for day in self._rows.days(model):
-            for version, rows in self._rows.day_rows(model, day, ALL_ROWS):
-                if not is_outside_version(version):
-                    continue
-                ids = rows.prediction_id.tobytes()
-                for row, key in enumerate(rows.entity_ids):
-                    prediction_id = ids[64 * row : 64 * row + 64]
-                    if key in keys or prediction_id[:MARK_BYTES] in marks:
-                        at_ms = int(rows.at_unix_ns[row]) // 1_000_000
-                        key_hash, score = int(rows.key_hash[row]), float(rows.scores[row, 0])
-                        yield SampledScore(prediction_id, version, at_ms, key_hash, score), key
+        keys = [(key,) for key in part.keys]
+        found = self._rows.of_entities(part.model, frozenset(keys), *ALL_DAYS)
+        scores = [score for score in found if is_outside_version(score.version)]
+        return choose_answers(scores, keys, times, window_ms=RETAINED_DAYS * DAY_MS)
 
     def _check_times(self, times: NDArray[np.int64]) -> None:
         now_ms = int(self._now_s() * 1e3)
@@ -323,28 +299,3 @@ def _check_keys(keys: Collection[str]) -> None:
         raise BadImportError(
             "a key is empty, longer than 128 bytes, or has control characters; leave it out"
         )
-
-
-def _event(
-    part: pb.OutcomesPart,
-    row: int,
-    kept: SampledScore | None,
-    at_ms: int,
-    value: float,
-    now_ms: int,
-) -> pb.OutcomeEvent:
-    """Return an outcome as a reader would push it; without a score it names the model only."""
-    event = pb.OutcomeEvent(
-        name=part.names[row], value=value, event_unix_ms=at_ms, received_unix_ms=now_ms
-    )
-    if kept is None:
-        event.model = part.model
-        return event
-    event.id_digest = id_digest(kept.prediction_id)
-    event.model_hash = hash_model_name(part.model)
-    event.version_digest = outside_digest8(part.model, kept.version)
-    event.role = ROLE_PRODUCTION
-    event.predicted_unix_ms = kept.at_ms
-    event.key_hash = kept.key_hash
-    event.score = kept.score
-    return event

@@ -34,18 +34,24 @@ class WaitingOutcome:
     event_unix_ms: int
     received_unix_ms: int
 
-    def given_up(self, now_ms: int) -> pb.OutcomeEvent:
-        """Return the report without its keys: it counts now as one that belongs to no prediction.
-
-        The day of its receipt was looked at before.
-        """
+    def report(self) -> pb.OutcomeEvent:
+        """Return the report without its keys."""
         return pb.OutcomeEvent(
+            model=self.model,
             name=self.name,
             value=self.value,
             event_unix_ms=self.event_unix_ms,
-            received_unix_ms=now_ms,
-            model=self.model,
+            received_unix_ms=self.received_unix_ms,
         )
+
+    def given_up(self, now_ms: int) -> pb.OutcomeEvent:
+        """Return the report as one that belongs to no prediction, of now.
+
+        The day of its receipt was looked at before.
+        """
+        report = self.report()
+        report.received_unix_ms = now_ms
+        return report
 
 
 def must_wait(event: pb.OutcomeEvent) -> bool:

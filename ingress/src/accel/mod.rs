@@ -2,6 +2,7 @@
 
 pub mod answered_group;
 pub mod ids;
+pub mod native_model;
 pub mod observations;
 pub mod rows;
 pub mod score_code;

@@ -4,6 +4,7 @@ mod callers;
 mod columns;
 mod ids;
 mod io_thread;
+mod native_model;
 mod observations;
 mod rows;
 mod settings;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
+    module.add_class::<native_model::NativeModel>()?;
     io_thread::add(module)?;
     observations::add(module)?;
     rows::add(module)?;

@@ -8,13 +8,13 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
+use super::native_model::NativeModel;
 use super::rows::PyViewRows;
-use super::trees::Trees;
 use crate::accel::answered_group::{self, AnswerTimes, SingleAnswer};
 use crate::accel::ids::BODY_BYTES;
+use crate::accel::native_model;
 use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
-use crate::accel::trees;
 use crate::accel::turn::{Draw, Group, IdParts};
 use crate::calls::reply::Replies;
 
@@ -33,7 +33,7 @@ struct ModelPlan {
     /// What callers see of the version: label and role.
     shown: (String, u32),
     /// What scores the matrix as it is. None: Python scores.
-    trees: Option<Py<Trees>>,
+    native: Option<Py<NativeModel>>,
 }
 
 #[pymethods]
@@ -52,7 +52,7 @@ impl ModelPlan {
         rule: (bool, f64),
         sealed: bool,
         shown: (String, u32),
-        trees: Option<Py<Trees>>,
+        native: Option<Py<NativeModel>>,
     ) -> PyResult<ModelPlan> {
         if views.iter().any(|(_, position)| *position >= shape.0) || outputs == 0 {
             return Err(PyValueError::new_err("a view's entity is not among those of a row"));
@@ -74,7 +74,7 @@ impl ModelPlan {
             },
             sealed,
             shown,
-            trees,
+            native,
         })
     }
 }
@@ -197,23 +197,24 @@ impl Turn {
         Ok(group.broken > 0 || group.flags.iter().any(|flags| *flags != 0))
     }
 
-    /// Score the groups that native trees score, all in one pass without the GIL. For each of these
-    /// groups: whether all scores are finite. None: Python has to score it.
-    fn score_trees(&mut self, py: Python<'_>, members: Vec<usize>) -> PyResult<Vec<Option<bool>>> {
+    /// Score the groups of native models, all in one pass without the GIL. For each of these groups:
+    /// whether all scores are finite. None: Python has to score it.
+    fn score_native(&mut self, py: Python<'_>, members: Vec<usize>) -> PyResult<Vec<Option<bool>>> {
         let mut work = Vec::with_capacity(members.len());
         for index in members {
             let (group, plan) = (self.group(index)?, self.plan(index)?);
-            let trees = plan.trees.as_ref().map(|trees| &trees.get().0);
-            let fits = |trees: &&trees::Trees| {
-                group.matrix.len() == group.rows() * trees.width() * 4
-                    && trees.outputs().count() == plan.outputs
+            let native = plan.native.as_ref().map(|native| &native.get().0);
+            let fits = |native: &&native_model::NativeModel| {
+                group.matrix.len() == group.rows() * native.width() * 4
+                    && native.outputs() == plan.outputs
             };
-            work.push((index, plan.outputs, trees.filter(fits)));
+            work.push((index, plan.outputs, native.filter(fits)));
         }
         let groups = &self.groups;
         let scored: Vec<_> = py.detach(|| {
-            let score = |(index, outputs, trees): (usize, usize, Option<&trees::Trees>)| {
-                (index, outputs, trees.map(|trees| trees.score(&groups[index].inputs())))
+            let score = |(index, outputs, native): (_, _, Option<&native_model::NativeModel>)| {
+                let inputs = |index: usize| groups[index].inputs();
+                (index, outputs, native.map(|native| native.score(&inputs(index))))
             };
             work.into_iter().map(score).collect()
         });

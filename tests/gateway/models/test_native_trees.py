@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from gateway.models import native_trees
-from gateway.models.native_trees import (
+from gateway.models import native_scorer
+from gateway.models.native_scorer import (
     Ensemble,
-    NativeTrees,
+    NativeScorer,
     choose_scorer,
     draw_comparison_rows,
     find_difference,
@@ -99,9 +99,9 @@ def runtime_of(onnx: bytes) -> Any:  # noqa: ANN401  onnxruntime exports no type
     return onnxruntime.InferenceSession(onnx, options)
 
 
-def native_of(onnx: bytes) -> NativeTrees:
+def native_of(onnx: bytes) -> NativeScorer:
     """Return the native trees of a file; ValueError when it is of another kind."""
-    return NativeTrees(ensemble_of(onnx))
+    return NativeScorer(ensemble_of(onnx))
 
 
 def ensemble_of(onnx: bytes) -> Ensemble:
@@ -212,8 +212,8 @@ def test_version_with_too_many_leaves_is_scored_by_onnxruntime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A comparison that leaves leaves out proves nothing about them."""
-    monkeypatch.setattr(native_trees, "LEAF_ROWS_MAX", 0)
-    monkeypatch.setattr(native_trees, "draw_comparison_rows", lambda *_: GOLDEN[:1])
+    monkeypatch.setattr(native_scorer, "LEAF_ROWS_MAX", 0)
+    monkeypatch.setattr(native_scorer, "draw_comparison_rows", lambda *_: GOLDEN[:1])
     onnx = onnx_of([STUMP])
     session = session_of(onnx)
     assert choose_scorer(bundle_of(onnx), session) is session
@@ -239,7 +239,7 @@ def test_choose_scorer_uses_native_trees_for_a_fitted_version() -> None:
     """The native library reads what training.export.convert writes for boosting."""
     onnx = boosted()
     scorer = choose_scorer(bundle_of(onnx), session_of(onnx))
-    assert isinstance(scorer, NativeTrees)
+    assert isinstance(scorer, NativeScorer)
     assert scorer.short_runs, "four trees cost less than two microseconds a row"
 
 

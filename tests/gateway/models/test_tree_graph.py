@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from gateway.models.native_trees import NativeTrees, choose_scorer, load_tree_reader
+from gateway.models.native_scorer import NativeScorer, choose_scorer, load_tree_reader
 from gateway.models.tree_graph import OPERATORS, GraphNotCutError, cut_at_trees, file_of
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
@@ -32,7 +32,7 @@ def test_trees_stay_native_behind_on_demand_features(bundle: Bundle) -> None:
     """Single rows and batches have the bits of ONNX Runtime over the whole file."""
     session = load_session(bundle)
     scorer = choose_scorer(bundle, session)
-    assert isinstance(scorer, NativeTrees)
+    assert isinstance(scorer, NativeScorer)
     assert scorer.short_runs
     rows = bundle.golden_inputs
     assert scorer.run(rows).tobytes() == session.run(rows).tobytes()
@@ -56,7 +56,7 @@ def test_trees_with_other_thresholds_are_not_used(
     changed = other.SerializeToString()
     width = other.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value
     misread = read(file_of(changed, cut_at_trees(changed).trees, width), None)
-    monkeypatch.setattr("gateway.models.native_trees.load_tree_reader", lambda: lambda *_: misread)
+    monkeypatch.setattr("gateway.models.native_scorer.load_tree_reader", lambda: lambda *_: misread)
     assert choose_scorer(bundle, session) is session
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from gateway.models.native_trees import (
-    NativeTrees,
+from gateway.models.native_scorer import (
+    NativeScorer,
     choose_scorer,
     draw_comparison_rows,
     find_difference,
@@ -239,7 +239,7 @@ def test_the_deepest_trees_are_scored(splits: int) -> None:
     onnx = operator([chain_of(splits), stump("BRANCH_LT", 1.0)], targets=1)
     ensemble, session = ensemble_of(onnx), session_with(onnx, 1)
     rows = np.resize(draw_comparison_rows(GOLDEN, ensemble.thresholds()), (4_096, WIDTH))
-    assert same_bits(NativeTrees(ensemble), session, rows)
+    assert same_bits(NativeScorer(ensemble), session, rows)
 
 
 def weights_of(*targets: int, sign: float = 1.0) -> Tree:
@@ -289,7 +289,7 @@ def test_picked_scores_are_returned_in_their_order() -> None:
     onnx = operator([weights_of(0, 1, 2)], targets=3, classes=True, post_transform="SOFTMAX")
     expected = session_with(onnx, 3).run(GOLDEN)
     for picked in ([2], [1, 0], [0, 0, 2]):
-        found = NativeTrees(read(onnx, picked)).run(GOLDEN)
+        found = NativeScorer(read(onnx, picked)).run(GOLDEN)
         assert found.tobytes() == expected[:, picked].tobytes()
     with pytest.raises(ValueError, match="picked"):
         read(onnx, [3])
@@ -312,5 +312,5 @@ def test_a_fitted_forest_is_scored_natively(negatives_share: float) -> None:
     )
     session = session_with(onnx, 1)
     scorer = choose_scorer(bundle_of(onnx), session)
-    assert isinstance(scorer, NativeTrees)
+    assert isinstance(scorer, NativeScorer)
     assert same_bits(scorer, session, rows)

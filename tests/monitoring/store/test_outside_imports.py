@@ -15,7 +15,7 @@ from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.cells.cell import CellCounts
 from monitoring.cells.outcome_columns import OutcomeKind
-from monitoring.decisions.day_rows import DayRows
+from monitoring.decisions.answered_rows import AnsweredRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.errors import BadImportError, SequenceError
 from monitoring.store.cell_rows import sum_of_cells
@@ -58,7 +58,7 @@ class Imported:
         database = MonitoringDatabase(url)
         self.decisions = DecisionStore(folder / "decisions", database, day_of_id)
         self.store = MonitoringStore(database, lambda: NOW_MS, self.decisions.add_batch)
-        self._rows = DayRows(folder / "decisions", database)
+        self._rows = AnsweredRows(folder / "decisions", database)
 
     def take(self, *parts: pb.ScoresPart | pb.OutcomesPart) -> list[pb.ImportReply]:
         """Take parts in order."""
@@ -169,9 +169,12 @@ def test_outcome_belongs_to_the_newest_score_before_it(imported: Imported) -> No
     assert imported.counts("elsewhere:b").counts("outcome:left:negative").sum() == 1
 
 
-def test_outcome_is_found_by_the_name_of_its_prediction(imported: Imported) -> None:
+@pytest.mark.parametrize("kept", ["block", "file"])
+def test_outcome_is_found_by_the_name_of_its_prediction(imported: Imported, kept: str) -> None:
     """Also when the same key was scored later."""
     imported.scores([score("C1", 0.25, name="p1"), score("C1", 0.5, 1, "b", "p2")])
+    if kept == "file":
+        imported.decisions.compact()
     (reply,) = imported.outcomes([outcome("C1", 1, 2, "p1"), outcome("C1", 1, 2, "p3")])
     assert reply.unattributed == 1
     assert imported.counts("elsewhere:a").counts("outcome:left:positive").sum() == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from gateway.models.native_trees import load_tree_reader
+from gateway.models.native_scorer import load_tree_reader
 from gateway.models.tree_graph import OPERATORS
 from tests.property_examples import examples
 from tests.training.adoption.graphs import (

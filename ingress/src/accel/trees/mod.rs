@@ -3,7 +3,7 @@
 //!
 //! `word_trees` is the layout for trees of few leaves, and `descent` the one for all others. Leaves are
 //! summed in f32 and in the order of the trees, as ONNX Runtime does, and `outputs` makes scores of the
-//! sums. Before a version answers calls, `gateway/models/native_trees.py` proves that both give the
+//! sums. Before a version answers calls, `gateway/models/native_scorer.py` proves that both give the
 //! same bits.
 
 mod descent;

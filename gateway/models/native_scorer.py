@@ -14,7 +14,7 @@ once, and only the trees natively (`gateway.models.tree_graph`).
 import logging
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,13 @@ def load_tree_reader() -> TreeReader | None:
     return getattr(load_native_library(), "Trees", None)
 
 
-class NativeTrees:
+def native_model_of(ensemble: Ensemble) -> object:
+    """Return the turnout_ingress.NativeModel of trees alone."""
+    library: Any = load_native_library()
+    return library.NativeModel(ensemble)
+
+
+class NativeScorer:
     """Scores with one version's trees: (B, F) float32 in, (B, K) float32 out (Scorer)."""
 
     def __init__(
@@ -106,9 +112,10 @@ class NativeTrees:
         row costs the same, and no content of a file can make a run hang."""
 
     @property
-    def ensemble(self) -> Ensemble | None:
-        """What scores a model's inputs as they are. None: ONNX Runtime computes a part."""
-        return self._ensemble if self._front is None and self._behind is None else None
+    def native_model(self) -> object | None:
+        """The turnout_ingress.NativeModel of the whole model. None: ONNX Runtime has a part."""
+        whole = self._front is None and self._behind is None
+        return native_model_of(self._ensemble) if whole else None
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*; the result is read-only. ScoringError for another width or type."""
@@ -153,7 +160,7 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
 
 def prove_trees(
     onnx: bytes, golden: NDArray[np.float32], session: Session, read: TreeReader
-) -> NativeTrees | str:
+) -> NativeScorer | str:
     """Return trees with *session*'s bits, or why they are not used although they could be read.
 
     onnx    the file of *session*.
@@ -181,7 +188,7 @@ def prove_trees(
         return f"{ensemble.outputs} scores where the model has {session.outputs}"
     # Compare the trees on their own columns, to whose thresholds drawn model inputs seldom lead.
     # Then compare all parts together with the whole.
-    trees = NativeTrees(ensemble, front, behind)
+    trees = NativeScorer(ensemble, front, behind)
     alone = Session(open_onnx(file), ensemble.width, _outputs_of(graph, ensemble, read, file))
     rows = draw_comparison_rows(columns, ensemble.thresholds())
     reason = find_difference(ensemble, _PickedScores(alone, graph.picked), rows)
@@ -205,7 +212,7 @@ def find_difference(ensemble: Ensemble, reference: Scorer, rows: NDArray[np.floa
     if found is None:
         return f"more than {most} rows are needed to take every branch"
     leaf_rows = np.frombuffer(found, np.float32).reshape(-1, ensemble.width)
-    trees = NativeTrees(ensemble)
+    trees = NativeScorer(ensemble)
     same = same_bits(trees, reference, rows) and _scores_equal(trees, reference, leaf_rows)
     return "" if same else OTHER_BITS
 
@@ -251,7 +258,7 @@ def same_bits(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> b
     )
 
 
-def _row_ns(trees: NativeTrees, rows: NDArray[np.float32]) -> float:
+def _row_ns(trees: NativeScorer, rows: NDArray[np.float32]) -> float:
     """Processor time of one row among many."""
     began_ns = time.thread_time_ns()
     trees.run(rows)
