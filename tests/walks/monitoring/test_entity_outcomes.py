@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from features.contract import ModelContract, RequestInput
@@ -18,8 +17,7 @@ from monitoring.decisions.scored_inputs import ScoredRows
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
 from monitoring.store.waiting_outcomes import ARRIVAL_MS
-from protos.predict_pb2 import OutcomeReply, OutcomeRequest
-from protos.predict_pb2_grpc import PredictorStub
+from protos.predict_pb2 import OutcomeReply
 from tests.tiny_models import tiny_files
 from tests.walks.monitoring.test_monitored_system import monitor_status, predict, wait_rows
 from tests.walks.running_system import RunningSystem, poll_system_until
@@ -59,15 +57,14 @@ async def import_outcomes(
     )
 
 
-async def report_and_import(system: RunningSystem, file: Path, now_ms: int) -> None:
-    """Report an outcome as a caller, and import two, of which one key was never asked about."""
-    report = OutcomeRequest(
-        model=MODEL, keys=["S3"], name="churned", value=1.0, event_time_ms=now_ms
-    )
-    async with grpc.aio.insecure_channel(system.addresses.gateway) as channel:
-        stub = PredictorStub(channel)  # type: ignore[no-untyped-call]
-        reply = await stub.ReportOutcome(report, timeout=20)
-    assert reply.attribution == OutcomeReply.BY_ENTITY_LATER
+async def report_and_import(
+    system: RunningSystem, client: PredictClient, file: Path, now_ms: int
+) -> None:
+    """Report an outcome as a caller, twice. Import two, of which one key was never asked about."""
+    report = partial(client.report_entity_outcome, MODEL, "S3", "churned", 1.0, now_ms)
+    for duplicate in (False, True):
+        reply = await report(timeout_s=20)
+        assert (reply.attribution, reply.duplicate) == (OutcomeReply.BY_ENTITY_LATER, duplicate)
     text = f"key,time,name,value\nS4,{now_ms},churned,0\nX9,{now_ms},churned,1\n"
     done = await import_outcomes(system, MODEL, file, text)
     assert (done["rows"], done["waiting"], done["unattributed"]) == (2, 2, 0)
@@ -128,7 +125,7 @@ def test_outcomes_by_entity_find_their_predictions(tmp_path: Path) -> None:
             await predict(client, 10)
             await wait_rows(system, 10)
             now_ms = time.time_ns() // 1_000_000
-            await report_and_import(system, tmp_path / "outcomes.csv", now_ms)
+            await report_and_import(system, client, tmp_path / "outcomes.csv", now_ms)
             await offer_and_import(system, client, tmp_path / "offers.csv", now_ms)
             # They wait, and the status says so.
             path = folder / "monitoring" / "monitoring.sqlite"
