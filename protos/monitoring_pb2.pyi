@@ -270,7 +270,7 @@ class MonitoringStatusRequest(_message.Message):
     def __init__(self, since_hour: _Optional[int] = ..., until_hour: _Optional[int] = ...) -> None: ...
 
 class MonitoringStatus(_message.Message):
-    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows", "decisions_problem", "decision_shares")
+    __slots__ = ("versions", "readers", "store", "at_unix_ms", "decision_rows", "decisions_problem", "decision_shares", "outcome_backlogs")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     READERS_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
@@ -278,6 +278,7 @@ class MonitoringStatus(_message.Message):
     DECISION_ROWS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     DECISION_SHARES_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_BACKLOGS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[VersionCoverage]
     readers: _containers.RepeatedCompositeFieldContainer[ReaderStatus]
     store: str
@@ -285,7 +286,18 @@ class MonitoringStatus(_message.Message):
     decision_rows: int
     decisions_problem: str
     decision_shares: _containers.RepeatedCompositeFieldContainer[DecisionShare]
-    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ..., decisions_problem: _Optional[str] = ..., decision_shares: _Optional[_Iterable[_Union[DecisionShare, _Mapping]]] = ...) -> None: ...
+    outcome_backlogs: _containers.RepeatedCompositeFieldContainer[OutcomeBacklog]
+    def __init__(self, versions: _Optional[_Iterable[_Union[VersionCoverage, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[ReaderStatus, _Mapping]]] = ..., store: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., decision_rows: _Optional[int] = ..., decisions_problem: _Optional[str] = ..., decision_shares: _Optional[_Iterable[_Union[DecisionShare, _Mapping]]] = ..., outcome_backlogs: _Optional[_Iterable[_Union[OutcomeBacklog, _Mapping]]] = ...) -> None: ...
+
+class OutcomeBacklog(_message.Message):
+    __slots__ = ("model", "number", "oldest_unix_ms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    number: int
+    oldest_unix_ms: int
+    def __init__(self, model: _Optional[str] = ..., number: _Optional[int] = ..., oldest_unix_ms: _Optional[int] = ...) -> None: ...
 
 class DecisionShare(_message.Message):
     __slots__ = ("model", "of_65536", "keys_a_day")
@@ -357,7 +369,7 @@ class ScoresPart(_message.Message):
     def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., version: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class OutcomesPart(_message.Message):
-    __slots__ = ("model", "content_digest", "number", "keys", "predictions", "at_unix_ms", "names", "values")
+    __slots__ = ("model", "content_digest", "number", "keys", "predictions", "at_unix_ms", "names", "values", "entities")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +378,7 @@ class OutcomesPart(_message.Message):
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
     model: str
     content_digest: bytes
     number: int
@@ -374,7 +387,8 @@ class OutcomesPart(_message.Message):
     at_unix_ms: bytes
     names: _containers.RepeatedScalarFieldContainer[str]
     values: bytes
-    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ...) -> None: ...
+    entities: int
+    def __init__(self, model: _Optional[str] = ..., content_digest: _Optional[bytes] = ..., number: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., predictions: _Optional[_Iterable[str]] = ..., at_unix_ms: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ..., entities: _Optional[int] = ...) -> None: ...
 
 class ImportReply(_message.Message):
     __slots__ = ("known", "rows", "unattributed", "waiting")

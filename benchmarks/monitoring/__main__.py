@@ -28,6 +28,7 @@ BENCHMARKS = {
     "estimates": "accuracy without labels, intervals of uplift, and false verdicts of fairness",
     "fold": "rows a second of the journal's reader, and what kills lose",
     "day": "one day's work of thirty models",
+    "attribution": "outcomes by entity that find their predictions",
     "explain": "time and exactness of explanations",
     "acts": "from a finding to traffic that moved",
 }
@@ -39,6 +40,7 @@ MODULES = {
     "estimates": "benchmarks.monitoring.estimates",
     "fold": "benchmarks.monitoring.fold",
     "day": "benchmarks.daily.day",
+    "attribution": "benchmarks.daily.attribution",
     "explain": "benchmarks.monitoring.explain",
     "acts": "benchmarks.monitoring.acts",
 }

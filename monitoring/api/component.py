@@ -84,7 +84,10 @@ COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
 ATTRIBUTE_S = 60.0
-"""Time between two searches, each for the predictions of a page of outcomes by entity."""
+"""Time between two looks at the outcomes by entity whose predictions are to be looked for."""
+ATTRIBUTE_MAX_S = 15.0
+"""Time of each minute in which page after page of them is searched for. Other work of the database
+comes between two pages."""
 DAY_HOURS = 24
 NS_PER_S = 10**9
 
@@ -268,7 +271,9 @@ class MonitoringComponent:
             asyncio.ensure_future(self._every(MINUTES_S, self._write_minutes)),
             asyncio.ensure_future(self._every(ROLL_UP_S, self._roll_up)),
             asyncio.ensure_future(self._every(COMPACT_S, self._compact)),
-            asyncio.ensure_future(self._every(ATTRIBUTE_S, self._entity_outcomes.attribute)),
+            asyncio.ensure_future(
+                self._every(ATTRIBUTE_S, self._entity_outcomes.attribute, ATTRIBUTE_MAX_S)
+            ),
         ]
         self._tasks.append(asyncio.ensure_future(self._apply_policies()))
         await self._watcher.start()
@@ -288,13 +293,18 @@ class MonitoringComponent:
         await self._registry.__aexit__(None, None, None)
         self.store.close()
 
-    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
-        """Do *work* in the thread again and again. What database or disk refuse is tried again."""
+    async def _every(
+        self, seconds: float, work: Callable[[], object], repeated_s: float = 0.0
+    ) -> None:
+        """Do *work* in the thread again and again, each time as `_repeat` does.
+
+        What database or disk refuse is tried again.
+        """
         failing = False
         while True:
             await asyncio.sleep(seconds)
             try:
-                await self._in_thread(work)
+                await self._repeat(work, repeated_s)
                 failing = False
             except (MonitoringError, OSError) as error:
                 self.metrics.note_store_error()
@@ -304,8 +314,25 @@ class MonitoringComponent:
             except Exception:  # what is done by the clock goes on, and the log says what failed
                 log.exception("monitoring: %s failed and is tried again", work.__name__)
 
-    async def _in_thread(self, work: Callable[[], object]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _repeat(self, work: Callable[[], object], repeated_s: float) -> None:
+        """Do *work*, and do it again while it did something and took less than *repeated_s*.
+
+        Other work that waits for the thread comes in between, and its time does not count.
+        """
+        taken_s = 0.0
+
+        def timed() -> object:
+            nonlocal taken_s
+            started_s = time.monotonic()
+            done = work()
+            taken_s += time.monotonic() - started_s
+            return done
+
+        while await self._in_thread(timed) and taken_s < repeated_s:
+            pass
+
+    async def _in_thread(self, work: Callable[[], object]) -> object:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _write_windows(self) -> None:
         waiting = self._windows[:]

@@ -88,11 +88,11 @@ class EntityOutcomes:
         ]
         batch = pb.CellBatch(outcomes=found.values())
         self._segments.fill(batch, SegmentRules(self._policies.segments))
-        settled = [*found, *(item.id for item in given_up)]
+        settled = dict.fromkeys([*found, *(item.id for item in given_up)])
         self._store.settle_outcomes(
             [*batch.outcomes, *(item.given_up(now_ms) for item in given_up)],
-            settled,
-            put_off=[item.id for item in due if item.id not in set(settled)],
+            list(settled),
+            put_off=[item.id for item in due if item.id not in settled],
             due_unix_ms=now_ms + AGAIN_MS,
         )
         return len(due)

@@ -89,8 +89,9 @@ class OutsideImports:
 
         Outcomes of a model that is served here wait for their predictions, as reports by entity do.
         """
-        if await is_served_here(self._registry, part.model):
-            return await self._run(lambda: self._import_for_served(part))
+        entities = await served_entities(self._registry, part.model)
+        if entities is not None:
+            return await self._run(lambda: self._import_for_served(part, entities))
         await self._check_model(part.model)
         return await self._run(lambda: self._import_outcomes(part))
 
@@ -143,37 +144,47 @@ class OutsideImports:
         """Return the (R,) times, Unix ms, and values of a part. Raises BadImportError."""
         times = _numbers(part.at_unix_ms, "<i8", "times")
         values = _numbers(part.values, "<f8", "values")
-        subjects = part.predictions or part.keys
-        _check_lengths(len(times), values=len(values), names=len(part.names), keys=len(subjects))
+        keys = len(part.predictions) or len(part.keys) // (part.entities or 1)
+        _check_lengths(len(times), values=len(values), names=len(part.names), keys=keys)
         self._check_times(times)
         _check_keys(part.keys)
         if not np.isfinite(values).all():
             raise BadImportError("a value is NaN or infinite; leave such rows out")
         return times, values
 
-    def _import_for_served(self, part: pb.OutcomesPart) -> pb.ImportReply:
-        """Store outcomes by key. Monitoring looks for their predictions later."""
+    def _import_for_served(
+        self, part: pb.OutcomesPart, entities: tuple[str, ...]
+    ) -> pb.ImportReply:
+        """Store outcomes by entity. Monitoring looks for their predictions later."""
         if part.predictions:
             raise BadImportError(
                 f"{part.model!r} is served here: an outcome by prediction id is reported to a "
                 "gateway (ReportOutcome, docs/calling.md), and an outcome by key is imported"
             )
+        # What the part states, as the model's rows are keyed.
         times, values = self._checked_outcomes(part)
+        ids = len(part.keys) / len(times)
+        if ids != len(entities):
+            raise BadImportError(
+                f"a row has {ids:g} ids, and rows of {part.model!r} are keyed by "
+                f"{', '.join(entities) or 'nothing'}: give one id of each, in this order"
+            )
         name = self._journal("outcomes", part)
         if self._is_stored(name, part.number):
             return pb.ImportReply(known=True, rows=len(times))
+        # The same events as those of a caller's reports.
         now_ms = int(self._now_s() * 1e3)
         events = [
             pb.OutcomeEvent(
                 model=part.model,
-                keys=[key],
+                keys=part.keys[row * len(entities) : (row + 1) * len(entities)],
                 name=outcome,
                 value=value,
                 event_unix_ms=at_ms,
                 received_unix_ms=now_ms,
             )
-            for key, outcome, value, at_ms in zip(
-                part.keys, part.names, values.tolist(), times.tolist(), strict=True
+            for row, (outcome, value, at_ms) in enumerate(
+                zip(part.names, values.tolist(), times.tolist(), strict=True)
             )
         ]
         self._store.push(pb.CellBatch(journal=name, sequence=part.number, outcomes=events))
@@ -181,6 +192,8 @@ class OutsideImports:
 
     def _import_outcomes(self, part: pb.OutcomesPart) -> pb.ImportReply:
         times, values = self._checked_outcomes(part)
+        if len(part.predictions or part.keys) != len(times):
+            raise BadImportError(f"a row of {part.model!r}, which runs elsewhere, has one key")
         name = self._journal("outcomes", part)
         if self._is_stored(name, part.number):
             return pb.ImportReply(known=True, rows=len(times))
@@ -260,9 +273,18 @@ class OutsideImports:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-async def is_served_here(registry: RegistryClient, model: str) -> bool:
-    """Whether a model has versions in this registry. Raises RegistryError."""
-    return model in {item.model for item in await registry.list_models()}
+async def served_entities(registry: RegistryClient, model: str) -> tuple[str, ...] | None:
+    """Return what rows of a model are keyed by, in order; None: it has no version here.
+
+    The production version says so, or the newest one of a model without. Raises RegistryError.
+    """
+    found = [item for item in await registry.list_models() if item.model == model]
+    if not found:
+        return None
+    labels = [found[0].deployment.production]
+    if not labels[0]:
+        labels = [item.label for item in await registry.list_versions(model)]
+    return (await registry.fetch_contract(model, labels[-1])).entities
 
 
 async def scores_fault(registry: RegistryClient, model: str) -> str:
@@ -270,7 +292,7 @@ async def scores_fault(registry: RegistryClient, model: str) -> str:
     known = [item.model for item in await registry.outside_models()]
     if model in known:
         return ""
-    if await is_served_here(registry, model):
+    if model in {item.model for item in await registry.list_models()}:
         return (
             f"{model!r} has versions here, and only scores of models elsewhere are imported. "
             "Monitoring counts what gateways score; outcomes by key can be imported"

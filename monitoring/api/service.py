@@ -207,9 +207,11 @@ class MonitoringService:
         return await self._removal.forget(request)
 
     def _status(self, request: pb.MonitoringStatusRequest) -> pb.MonitoringStatus:
+        # The hours that are asked for.
         until = request.until_hour or int(time.time()) // HOUR_S + 1
         since = request.since_hour or until - DAY_HOURS
         incomplete = self._store.lost_window_batches(since, until) > 0
+        # What was counted in them; readers, decisions and backlogs are of this moment.
         return pb.MonitoringStatus(
             versions=[
                 pb.VersionCoverage(
@@ -233,6 +235,12 @@ class MonitoringService:
                     model=model, of_65536=share, keys_a_day=self._policies.keys_a_day.get(model, 0)
                 )
                 for model, share in sorted(self._policies.current.by_model.items())
+            ],
+            outcome_backlogs=[
+                pb.OutcomeBacklog(
+                    model=model, number=item.number, oldest_unix_ms=item.oldest_unix_ms
+                )
+                for model, item in sorted(self._store.outcome_backlogs().items())
             ],
         )
 

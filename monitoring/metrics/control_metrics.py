@@ -195,6 +195,7 @@ class ControlMetrics:
                 for row in looks
                 if (row.model, row.version) in outputs
             },
+            outcome_backlogs=self._store.outcome_backlogs(),
         )
 
 

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from monitoring.metrics.headlines import Headline
+from monitoring.store.waiting_outcomes import OutcomeBacklog
 
 SEVERITIES = {1: "review", 2: "warning", 3: "page"}
 """turnout.v1.Incident.Severity as labels."""
@@ -47,6 +48,12 @@ CONTROL_FAMILIES: dict[str, ControlFamily] = {
         ("model", "version", "look"),
         "Seconds since the end of the period that was looked at last, of versions in service.",
     ),
+    "turnout_waiting_outcomes": ControlFamily(
+        "gauge", ("model",), "Outcomes by entity whose predictions are not found yet."
+    ),
+    "turnout_waiting_outcomes_oldest_seconds": ControlFamily(
+        "gauge", ("model",), "Seconds since the oldest of them was received."
+    ),
     "turnout_monitoring_store_errors": ControlFamily(
         "counter", (), "Writes and reads that the database of monitoring refused."
     ),
@@ -71,6 +78,8 @@ class ControlReadings:
     """Gateway -> (Unix seconds of its newest batch, backlog in bytes)."""
     looks: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
     """(model, version, look) -> Unix seconds until which it has looked."""
+    outcome_backlogs: Mapping[str, OutcomeBacklog] = field(default_factory=dict)
+    """Model -> its outcomes by entity that wait."""
     store_errors: int = 0
 
 
@@ -121,6 +130,13 @@ class _Readings(Collector):
             "turnout_reader_backlog_bytes": [((name,), size) for name, (_, size) in readers],
             "turnout_look_lag_seconds": [
                 (key, now - until_s) for key, until_s in read.looks.items()
+            ],
+            "turnout_waiting_outcomes": [
+                ((model,), item.number) for model, item in read.outcome_backlogs.items()
+            ],
+            "turnout_waiting_outcomes_oldest_seconds": [
+                ((model,), now - item.oldest_unix_ms / 1e3)
+                for model, item in read.outcome_backlogs.items()
             ],
             "turnout_monitoring_store_errors": [((), read.store_errors)],
             "turnout_monitoring_read_seconds": [((), now - read.at_s)] if read.at_s else [],

@@ -42,7 +42,12 @@ from monitoring.store.tables import (
     positions,
     readers,
 )
-from monitoring.store.waiting_outcomes import WaitingOutcome, keep_waiting, must_wait
+from monitoring.store.waiting_outcomes import (
+    OutcomeBacklog,
+    WaitingOutcome,
+    keep_waiting,
+    must_wait,
+)
 from monitoring.store.window_counts import Coverage, WindowBatchRows
 from protos import monitoring_pb2 as pb
 
@@ -175,10 +180,10 @@ class MonitoringStore:
         with self._database.read_transaction() as connection:
             return waiting_outcomes.due_outcomes(connection, now_ms, limit)
 
-    def waiting_outcomes(self) -> int:
-        """Return how many outcomes without a prediction id wait for their predictions."""
+    def outcome_backlogs(self) -> dict[str, OutcomeBacklog]:
+        """Return model -> its outcomes without a prediction id that wait for their predictions."""
         with self._database.read_transaction() as connection:
-            return waiting_outcomes.count_waiting(connection)
+            return waiting_outcomes.outcome_backlogs(connection)
 
     def settle_outcomes(
         self,

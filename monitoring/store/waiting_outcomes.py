@@ -95,9 +95,25 @@ def due_outcomes(connection: Connection, now_ms: int, limit: int) -> list[Waitin
     return [_waiting(row) for row in found]
 
 
-def count_waiting(connection: Connection) -> int:
-    """Return how many reports wait."""
-    return int(connection.execute(select(func.count()).select_from(entity_outcomes)).scalar_one())
+@dataclass(frozen=True, slots=True)
+class OutcomeBacklog:
+    """The reports of one model that wait."""
+
+    number: int
+    oldest_unix_ms: int
+    """When the one that waits longest was received."""
+
+
+def outcome_backlogs(connection: Connection) -> dict[str, OutcomeBacklog]:
+    """Return model -> its reports that wait, of models with such reports."""
+    found = connection.execute(
+        select(
+            entity_outcomes.c.model,
+            func.count(),
+            func.min(entity_outcomes.c.received_unix_ms),
+        ).group_by(entity_outcomes.c.model)
+    )
+    return {model: OutcomeBacklog(number, oldest) for model, number, oldest in found}
 
 
 def put_off(connection: Connection, ids: Sequence[int], due_unix_ms: int) -> None:

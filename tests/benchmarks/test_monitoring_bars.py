@@ -35,6 +35,7 @@ LONGER = ("estimates", "fold", "explain", "acts")
         "quiet",
         "finds",
         "day",
+        "attribution",
         *(pytest.param(name, marks=pytest.mark.nightly) for name in LONGER),
     ],
 )

@@ -38,9 +38,12 @@ class ExampleServer(predict_pb2_grpc.PredictorServicer):
         )
 
     def ReportOutcome(self, request: OutcomeRequest, _: grpc.ServicerContext) -> OutcomeReply:  # noqa: N802
-        """Accept it if it names the prediction."""
-        assert request.prediction_id == bytes(64)
-        return OutcomeReply()
+        """Accept it if it names the prediction, or an entity and a time."""
+        if request.prediction_id:
+            assert request.prediction_id == bytes(64)
+            return OutcomeReply()
+        assert (list(request.keys), request.event_time_ms > 0) == (["S0000042"], True)
+        return OutcomeReply(attribution=OutcomeReply.BY_ENTITY_LATER)
 
 
 class ExampleFeatures(features_pb2_grpc.FeaturesServicer):
@@ -83,5 +86,7 @@ def test_the_package_and_its_clients_have_an_example() -> None:
         "turnout_client",
         "turnout_client.features_client.FeaturesClient",
         "turnout_client.predict_client.PredictClient",
+        "turnout_client.predict_client.PredictClient.report_entity_outcome",
         "turnout_client.sync_client.SyncPredictClient",
+        "turnout_client.sync_client.SyncPredictClient.report_entity_outcome",
     }

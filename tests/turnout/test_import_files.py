@@ -11,6 +11,7 @@ from turnout.monitoring.import_files import (
     OutcomeRow,
     ScoreRow,
     content_digest,
+    read_entity_outcome_rows,
     read_outcome_rows,
     read_score_rows,
 )
@@ -178,6 +179,69 @@ def test_outcomes_have_a_key_or_a_prediction(tmp_path: Path) -> None:
         read_outcome_rows(unnamed, NOW_MS)
 
 
+NBA = ("subscriber", "offer")
+
+
+@pytest.mark.parametrize(
+    ("entities", "text", "ids"),
+    [
+        (NBA, "offer,subscriber,time,name,value\nO1,S1,1796040000000,taken,1\n", ["S1", "O1"]),
+        (("subscriber",), "subscriber,time,name,value\nS1,1796040000000,taken,1\n", ["S1"]),
+        (("subscriber",), "key,time,name,value\nS1,1796040000000,taken,1\n", ["S1"]),
+    ],
+)
+def test_outcomes_by_entity_have_a_column_for_each_entity(
+    tmp_path: Path, entities: tuple[str, ...], text: str, ids: list[str]
+) -> None:
+    """In any order, and the ids come in that of the model; also from Parquet."""
+    file = write(tmp_path / "o.csv", text)
+    rows = read_entity_outcome_rows(file, "nba", entities, NOW_MS)
+    assert rows == [OutcomeRow("\x1f".join(ids), "", NOON_MS, "taken", 1.0)]
+    parquet = tmp_path / "o.parquet"
+    write_parquet(parquet, f"FROM read_csv('{file}')")
+    assert read_entity_outcome_rows(parquet, "nba", entities, NOW_MS) == rows
+    (part,) = outcomes_parts("nba", rows)
+    assert (list(part.keys), part.entities) == (ids, len(ids))
+
+
+@pytest.mark.parametrize(
+    ("entities", "columns", "fault"),
+    [
+        (NBA, "subscriber", "has no column offer. Its columns are subscriber, time, name, value; "),
+        (NBA, "key", "has no column subscriber, offer and has too much: key. "),
+        (NBA, "subscriber,offer,shop", "has too much: shop. "),
+        (("subscriber",), "subscriber,key", "has too much: key. "),
+        (("subscriber",), "key,offer", "has too much: offer. "),
+        (("subscriber",), "offer", "has no column key and has too much: offer. "),
+        (("subscriber",), "prediction", "Outcomes by prediction id are reported to a gateway"),
+        ((), "key", "'nba' has no entities, so no key finds its predictions"),
+    ],
+)
+def test_missing_and_surplus_columns_are_named(
+    tmp_path: Path, entities: tuple[str, ...], columns: str, fault: str
+) -> None:
+    """A column that is ignored might be an id by which somebody wants the predictions found."""
+    file = write(tmp_path / "o.csv", f"{columns},time,name,value\n")
+    with pytest.raises(OperatorError, match="nothing was imported: ") as raised:
+        read_entity_outcome_rows(file, "nba", entities, NOW_MS)
+    assert fault in str(raised.value)
+    if entities:
+        assert f"rows of 'nba' are keyed by {', '.join(entities)}, so they must be" in str(
+            raised.value
+        )
+
+
+def test_bad_id_of_an_entity_is_named_with_its_column(tmp_path: Path) -> None:
+    """An empty one, and one with a separator in it; nothing is read."""
+    good, empty = "S1,O1,1796040000000,taken,1\n", "S1,,1796040000000,taken,1\n"
+    text = f"subscriber,offer,time,name,value\n{good}{empty}S1\x1fS2,O1,1796040000000,taken,1\n"
+    with pytest.raises(OperatorError) as raised:
+        read_entity_outcome_rows(write(tmp_path / "o.csv", text), "nba", NBA, NOW_MS)
+    assert "2 of 3 rows cannot be imported, and nothing was" in str(raised.value)
+    assert "row 2: offer: an entity id is 0 bytes long" in str(raised.value)
+    assert "row 3: subscriber: " in str(raised.value)
+
+
 def test_parts_have_one_version_and_a_bound() -> None:
     """All rows are in one part, in order, and the numbers grow by one."""
     rows = [
@@ -198,6 +262,8 @@ def test_parts_have_one_version_and_a_bound() -> None:
     ]
     by_key, by_prediction = outcomes_parts("nps", outcomes)
     assert (list(by_key.keys), list(by_prediction.predictions)) == (["C1"], ["p"])
+    pairs = [OutcomeRow("S1\x1fO1", "", NOON_MS, "taken", 1.0)] * (PART_ROWS // 2 + 1)
+    assert [len(part.keys) for part in outcomes_parts("nba", pairs)] == [PART_ROWS, 2]
 
 
 def test_edges_are_for_scores_that_are_no_probabilities() -> None:

@@ -50,7 +50,7 @@ def status(
     until = int(time.time()) // HOUR_S + 1
     found = asyncio.run(_read_status(context, until - hours, until))
     screen = terminal(context.json)
-    screen.result(status_json(found), _tables(found))
+    screen.result(status_json(found), status_tables(found))
     for reader in found.readers:
         for damage in reader.newest_damages:
             screen.hint(
@@ -72,7 +72,7 @@ async def _read_status(
 
 def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:
     """Return the status as JSON values; a share is null where gateways have said nothing."""
-    # A number has its JSON name here and its column in `_tables`.
+    # A number has its JSON name here and its column in `status_tables`.
     return {
         "store": found.store,
         "at_unix_ms": found.at_unix_ms,
@@ -98,6 +98,15 @@ def status_json(found: "pb.MonitoringStatus") -> dict[str, Any]:
             }
             for item in found.versions
         ],
+        # A model without outcomes that wait has no row.
+        "outcomes_by_entity": [
+            {
+                "model": item.model,
+                "waiting": item.number,
+                "oldest_s": (found.at_unix_ms - item.oldest_unix_ms) / 1e3,
+            }
+            for item in found.outcome_backlogs
+        ],
         # A reader that was never there has no row.
         "readers": [
             {
@@ -120,7 +129,8 @@ def _lag_s(found: "pb.MonitoringStatus", reader: "pb.ReaderStatus") -> float:
     return (found.at_unix_ms - reader.pushed_unix_ms) / 1e3
 
 
-def _tables(found: "pb.MonitoringStatus") -> Any:  # noqa: ANN401  a rich renderable
+def status_tables(found: "pb.MonitoringStatus") -> Any:  # noqa: ANN401  a rich renderable
+    """Return the tables that people read."""
     from rich.console import Group
 
     # One row for each version.
@@ -152,7 +162,22 @@ def _tables(found: "pb.MonitoringStatus") -> Any:  # noqa: ANN401  a rich render
             for item in found.readers
         ],
     )
-    return Group(versions, "", readers)
+    shown: list[Any] = [versions, "", readers]
+    # One row for each model with outcomes that wait.
+    if found.outcome_backlogs:
+        waiting = text_table(
+            ("model", "outcomes by entity that wait", "oldest"),
+            [
+                (
+                    item.model,
+                    f"{item.number:,}",
+                    f"{(found.at_unix_ms - item.oldest_unix_ms) / 3.6e6:,.1f} hours",
+                )
+                for item in found.outcome_backlogs
+            ],
+        )
+        shown += ["", waiting]
+    return Group(*shown)
 
 
 def run_monitoring(

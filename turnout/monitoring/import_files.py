@@ -16,8 +16,9 @@ from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
 from host.clock import DAY_MS
 from monitoring.cells.outside_rows import VERSION_NAME, VERSION_RULE
+from monitoring.store.waiting_outcomes import KEY_SEPARATOR
 from turnout.errors import OperatorError
-from turnout.monitoring.import_tables import BadRowError, read_texts
+from turnout.monitoring.import_tables import BadRowError, column_names, read_texts
 
 SKEW_MS = 300_000
 """How far the clocks of two systems may differ."""
@@ -26,6 +27,8 @@ RETAINED_DAYS = 1_826
 SHOWN = 20
 """Bad rows that are named one by one."""
 TEXT_MAX = 128
+KEY = "key"
+OUTCOME_COLUMNS = ("time", "name", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,10 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """One outcome of a model elsewhere. It has a key or a prediction, and the other is empty."""
+    """One outcome. It has a key or a prediction, and the other is empty."""
 
     key: str
+    """The ids of a row's entities, joined by 0x1f; a model elsewhere has one."""
     prediction: str
     at_ms: int
     name: str
@@ -95,7 +99,55 @@ def read_outcome_rows(path: Path, now_ms: int | None = None) -> list[OutcomeRow]
             _number("value", value),
         )
 
-    return _checked(path, ("time", "name", "value"), ("key", "prediction"), row_of, "outcomes")
+    return _checked(path, OUTCOME_COLUMNS, (KEY, "prediction"), row_of, "outcomes")
+
+
+def read_entity_outcome_rows(
+    path: Path, model: str, entities: Sequence[str], now_ms: int | None = None
+) -> list[OutcomeRow]:
+    """Return the rows of a file with the columns time, name, value and one for each entity.
+
+    entities  by which rows of the model are keyed. A single one may be called `key`.
+
+    Raises OperatorError, which names the file's or the rows' faults. A column that is none of these
+    is one, because it may be an id that nobody looks at.
+    """
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    keyed_by = f"rows of {model!r} are keyed by {', '.join(entities)}"
+    if not entities:
+        raise OperatorError(
+            f"nothing was imported: {model!r} has no entities, so no key finds its predictions. "
+            "Report its outcomes by prediction id to a gateway (docs/calling.md)"
+        )
+    # Which columns have the ids.
+    names = column_names(path)
+    keys = [KEY] if len(entities) == 1 and entities[0] not in names else list(entities)
+    # Whether they are there, and no others.
+    missing = [name for name in (*keys, *OUTCOME_COLUMNS) if name not in names]
+    surplus = [name for name in names if name not in (*keys, *OUTCOME_COLUMNS)]
+    if missing or surplus:
+        faults = f"has no column {', '.join(missing)}" if missing else ""
+        if surplus:
+            faults += f"{' and ' if faults else ''}has too much: {', '.join(surplus)}"
+        way = ""
+        if "prediction" in surplus:
+            way = ". Outcomes by prediction id are reported to a gateway (docs/calling.md)"
+        raise OperatorError(
+            f"nothing was imported: {path.name} {faults}. Its columns are {', '.join(names)}; "
+            f"{keyed_by}, so they must be {', '.join((*keys, *OUTCOME_COLUMNS))}{way}"
+        )
+
+    # Rows of texts become outcomes.
+    def row_of(at: str, name: str, value: str, *ids: str) -> OutcomeRow:
+        return OutcomeRow(
+            KEY_SEPARATOR.join([_id(*named) for named in zip(keys, ids, strict=True)]),
+            "",
+            _time(at, now),
+            _text("name", name, required=True),
+            _number("value", value),
+        )
+
+    return _checked(path, (*OUTCOME_COLUMNS, *keys), (), row_of, "outcomes")
 
 
 def content_digest(rows: Sequence[ScoreRow | OutcomeRow]) -> bytes:
@@ -139,6 +191,13 @@ def _checked(
 def _key(text: str) -> str:
     check_entity_id(text)
     return text
+
+
+def _id(column: str, text: str) -> str:
+    try:
+        return _key(text)
+    except EntityIdError as error:
+        raise BadRowError(f"{column}: {error}") from error
 
 
 def _text(name: str, text: str, *, required: bool) -> str:

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from access.peer_tls import open_channel
+from monitoring.store.waiting_outcomes import KEY_SEPARATOR
 from protos import monitoring_pb2 as pb
 from protos.monitoring_pb2_grpc import MonitoringStub
 from registry.client import call_metadata
@@ -81,13 +82,16 @@ def outcomes_parts(model: str, rows: Sequence[OutcomeRow]) -> list[pb.OutcomesPa
     by_prediction = [row for row in rows if row.prediction]
     parts: list[pb.OutcomesPart] = []
     for same in (by_key, by_prediction):
-        for part in _cut(same):
+        # A part has at most PART_ROWS keys, however many a row has.
+        entities = same[0].key.count(KEY_SEPARATOR) + 1 if same else 1
+        for part in _cut(same, PART_ROWS // entities):
             parts.append(
                 pb.OutcomesPart(
                     model=model,
                     content_digest=digest,
                     number=len(parts) + 1,
-                    keys=[row.key for row in part if row.key],
+                    keys=[key for row in part if row.key for key in row.key.split(KEY_SEPARATOR)],
+                    entities=entities,
                     predictions=[row.prediction for row in part if row.prediction],
                     at_unix_ms=np.array([row.at_ms for row in part], "<i8").tobytes(),
                     names=[row.name for row in part],
@@ -150,6 +154,6 @@ def _refused(error: grpc.aio.AioRpcError, address: str, number: int, parts: int)
     )
 
 
-def _cut(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(rows), PART_ROWS):
-        yield rows[start : start + PART_ROWS]
+def _cut(rows: Sequence[Item], size: int = PART_ROWS) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -29,6 +29,19 @@ class BadRowError(ValueError):
     """Says what is wrong with one row."""
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a file. Raises OperatorError for one that is no table."""
+    _check_kind(path)
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+            return _csv_names(csv.reader(lines, strict=True), path)
+    with duckdb.connect() as connection:
+        try:
+            return list(_parquet_types(connection, path))
+        except duckdb.Error as error:
+            raise _no_parquet(path, error) from error
+
+
 def read_texts(
     path: Path, required: Sequence[str], others: Sequence[str]
 ) -> Iterator[Row | BadRowError]:
@@ -39,8 +52,7 @@ def read_texts(
 
     Raises OperatorError for a file that is no such table.
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise OperatorError(f"{path.name} is read as no table; give a file .csv or .parquet")
+    _check_kind(path)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         read = _csv_rows if path.suffix == ".csv" else _parquet_rows
@@ -56,12 +68,7 @@ def _csv_rows(
     # A byte that is no UTF-8 becomes a lone surrogate, which is found in its row.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
         reader = csv.reader(lines, strict=True)
-        first = next(_records(reader, 0), [])
-        # The first line has the names.
-        if isinstance(first, BadRowError):
-            raise OperatorError(f"{path.name} has no first line with names: {first}")
-        if not first or len(set(first)) != len(first):
-            raise OperatorError(f"{path.name} has no first line with names, each once: {first}")
+        first = _csv_names(reader, path)
         _check_columns(path, first, required, others)
         places = [first.index(name) if name in first else None for name in (*required, *others)]
         time_at = required.index("time")
@@ -79,6 +86,16 @@ def _csv_rows(
             for row, time in zip(good, times, strict=True):
                 row[time_at] = time
             yield from (row if isinstance(row, BadRowError) else tuple(row) for row in rows)
+
+
+def _csv_names(reader: Any, path: Path) -> list[str]:  # noqa: ANN401  csv
+    """Return the fields of the first line."""
+    first = next(_records(reader, 0), [])
+    if isinstance(first, BadRowError):
+        raise OperatorError(f"{path.name} has no first line with names: {first}")
+    if not first or len(set(first)) != len(first):
+        raise OperatorError(f"{path.name} has no first line with names, each once: {first}")
+    return first
 
 
 def _records(reader: Any, width: int) -> Iterator[list[str] | BadRowError]:  # noqa: ANN401  csv
@@ -119,8 +136,7 @@ def _parquet_rows(
     others: Sequence[str],
 ) -> Iterator[Row]:
     try:
-        found = connection.execute("DESCRIBE SELECT * FROM read_parquet($1)", [str(path)])
-        types = {row[0]: row[1] for row in found.fetchall()}
+        types = _parquet_types(connection, path)
         _check_columns(path, list(types), required, others)
         columns = [_column(name, types.get(name)) for name in (*required, *others)]
         query = f"SELECT {', '.join(columns)} FROM read_parquet($1)"
@@ -128,10 +144,25 @@ def _parquet_rows(
         while part := cursor.fetchmany(PART_ROWS):
             yield from part
     except duckdb.Error as error:
-        raise OperatorError(
-            f"{path.name} cannot be read as Parquet, and nothing was imported: "
-            f"{duckdb_reason(error)}; write it again, or look whether it was cut"
-        ) from error
+        raise _no_parquet(path, error) from error
+
+
+def _parquet_types(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+    """Return the type of each column."""
+    found = connection.execute("DESCRIBE SELECT * FROM read_parquet($1)", [str(path)])
+    return {row[0]: row[1] for row in found.fetchall()}
+
+
+def _no_parquet(path: Path, error: duckdb.Error) -> OperatorError:
+    return OperatorError(
+        f"{path.name} cannot be read as Parquet, and nothing was imported: "
+        f"{duckdb_reason(error)}; write it again, or look whether it was cut"
+    )
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise OperatorError(f"{path.name} is read as no table; give a file .csv or .parquet")
 
 
 def _column(name: str, kind: str | None) -> str:

@@ -47,18 +47,22 @@ def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Addre
 
 
 def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Address = "") -> None:
-    """Count outcomes: columns key (or prediction, of a model elsewhere), time, name, value.
+    """Count outcomes: columns time, name, value, and whom each is about.
 
-    Of a model elsewhere, an outcome by key belongs to the newest imported score of the key at or
-    before its time. Of a model that is served here, monitoring looks for the prediction about the
-    key some minutes later: the newest within the policy's horizon, or the oldest if it says so.
+    A model that is served here has a column for each of its entities; a single one may be called
+    key. Monitoring looks for the prediction about these ids some minutes later: the newest within
+    the policy's horizon, or the oldest if it says so. A model elsewhere has a column key or
+    prediction. An outcome by key belongs to the newest imported score of the key at or before it.
     """
-    from turnout.monitoring.import_files import read_outcome_rows
+    from turnout.monitoring.import_files import read_entity_outcome_rows, read_outcome_rows
     from turnout.monitoring.import_parts import outcomes_parts, send_parts
 
     context: CommandContext = ctx.obj
-    rows = read_outcome_rows(file)
-    asyncio.run(_check_outcomes(context, model, by_prediction=any(row.prediction for row in rows)))
+    entities = asyncio.run(_entities_of(context, model))
+    if entities is None:
+        rows = read_outcome_rows(file)
+    else:
+        rows = read_entity_outcome_rows(file, model, entities)
     done = send_parts(context, monitoring, outcomes_parts(model, rows))
     _show(context, done)
 
@@ -72,23 +76,18 @@ async def _check_scores(context: CommandContext, model: str) -> None:
             raise OperatorError(f"nothing was imported: {fault}")
 
 
-async def _check_outcomes(context: CommandContext, model: str, *, by_prediction: bool) -> None:
-    """Raise OperatorError for a model that is not known, before anything is sent.
+async def _entities_of(context: CommandContext, model: str) -> tuple[str, ...] | None:
+    """Return what rows of a model are keyed by; None: it runs elsewhere.
 
-    by_prediction  a row names a prediction, which is possible for models elsewhere only.
+    Raises OperatorError for a model that is not known, before anything is sent.
     """
-    from monitoring.api.outside_imports import is_served_here
+    from monitoring.api.outside_imports import served_entities
 
     async with open_registry(context) as client:
-        served = await is_served_here(client, model)
-    if not served:
+        entities = await served_entities(client, model)
+    if entities is None:
         await _check_scores(context, model)
-    elif by_prediction:
-        raise OperatorError(
-            f"nothing was imported: {model!r} is served here. Report outcomes by prediction id to "
-            "a gateway (`turnout outcome`, or ReportOutcome in docs/calling.md), and import those "
-            "by key"
-        )
+    return entities
 
 
 def _show(context: CommandContext, done: "Imported") -> None:

@@ -1,6 +1,7 @@
 """The share of keys that is kept: by policy and yesterday's rows, nested, fixed for a day."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -137,4 +138,45 @@ def test_without_duckdb_blocks_stay_three_days(
     ]
     assert kept == [True] * (BLOCK_DAYS + 1) + [False]
     assert list(tmp_path.rglob("*.parquet")) == []
+    component.store.close()
+
+
+def test_work_is_repeated_while_it_did_something_and_has_time(tmp_path: Path) -> None:
+    """Other work comes in between, and its time does not count."""
+    component = MonitoringComponent(tmp_path, "", "127.0.0.1:1")
+    taken: list[str] = []
+
+    def page(left: list[int]) -> int:
+        taken.append("page")
+        return left.pop()
+
+    async def course() -> None:
+        # Until there is nothing to do.
+        await component._repeat(lambda: page([0]), 60.0)
+        left = [0, 5, 5]
+        await component._repeat(lambda: page(left), 60.0)
+        assert (taken, left) == (["page"] * 4, [])
+        # Until the time is over: a page that began is finished, and no other begins.
+        del taken[:]
+        await component._repeat(lambda: page([5]), 0.0)
+        assert taken == ["page"]
+        # A push that comes while the first page runs is served before the second one.
+        del taken[:]
+        begun, pushed = threading.Event(), threading.Event()
+        left = [0, 5]
+
+        def first_page_waits() -> int:
+            begun.set()
+            pushed.wait(20)
+            return page(left)
+
+        pages = asyncio.ensure_future(component._repeat(first_page_waits, 60.0))
+        await asyncio.to_thread(begun.wait, 20)
+        push = asyncio.ensure_future(component._in_thread(lambda: taken.append("push")))
+        await asyncio.sleep(0)
+        pushed.set()
+        await asyncio.gather(pages, push)
+        assert taken == ["page", "push", "page"]
+
+    asyncio.run(course())
     component.store.close()

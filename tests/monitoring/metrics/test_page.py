@@ -11,6 +11,7 @@ from monitoring.errors import MonitoringError
 from monitoring.metrics.exposition import ControlReadings, exposition
 from monitoring.metrics.headlines import Headline
 from monitoring.metrics.page import MetricsAddress, MetricsPage
+from monitoring.store.waiting_outcomes import OutcomeBacklog
 
 READINGS = ControlReadings(
     at_s=100.0,
@@ -20,6 +21,7 @@ READINGS = ControlReadings(
     coverage={("churn", "7"): 0.98},
     readers={"gw-1": (90.0, 512)},
     looks={("churn", "7", "drift"): 50.0},
+    outcome_backlogs={"churn": OutcomeBacklog(7, 80_000)},
     store_errors=1,
 )
 
@@ -58,6 +60,8 @@ def test_page_has_every_number_with_ages_as_of_now() -> None:
         'turnout_reader_lag_seconds{gateway="gw-1"} 20.0',
         'turnout_reader_backlog_bytes{gateway="gw-1"} 512.0',
         'turnout_look_lag_seconds{look="drift",model="churn",version="7"} 60.0',
+        'turnout_waiting_outcomes{model="churn"} 7.0',
+        'turnout_waiting_outcomes_oldest_seconds{model="churn"} 30.0',
         "turnout_monitoring_store_errors_total 1.0",
         "turnout_monitoring_read_seconds 10.0",
     }

@@ -22,7 +22,7 @@ from monitoring.errors import UnreadableDecisionsError
 from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
-from monitoring.store.waiting_outcomes import ARRIVAL_MS
+from monitoring.store.waiting_outcomes import ARRIVAL_MS, OutcomeBacklog
 from protos import monitoring_pb2 as pb
 from protos.journal_pb2 import UNSEEN_SHADOW, ServedBatch
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
@@ -76,6 +76,10 @@ class Reported:
     def counts(self, segment: str = "", version: str = "7") -> CellCounts:
         """Return the sum of the cells of a version."""
         return sum_of_cells(self.store.read_cells(0, 10**9, version=version, segment=segment))
+
+    def waiting(self) -> int:
+        """Return how many outcomes wait."""
+        return sum(item.number for item in self.store.outcome_backlogs().values())
 
     def kinds(self, version: str = "7") -> dict[OutcomeKind, int]:
         """Return what became of the reports."""
@@ -144,13 +148,13 @@ def test_outcome_belongs_to_the_answer_that_the_policy_names(
         reported.decisions.compact()
     reported.push(None, outcome("S1", 11.5))
     assert reported.kinds() == {}
-    assert reported.store.waiting_outcomes() == 1
+    assert reported.waiting() == 1
     assert reported.job.attribute() == 1
     assert [reported.counted_of(batch) for batch in batches[:2]] == (
         [[], [(0, 0)]] if expected else [[(0, 0)], []]
     )
     assert reported.kinds() == {OutcomeKind.COUNTED: 1}
-    assert reported.store.waiting_outcomes() == 0
+    assert reported.waiting() == 0
     assert reported.job.attribute() == 0
 
 
@@ -183,7 +187,7 @@ def test_outcome_without_an_answer_waits_a_day_and_belongs_to_none(reported: Rep
     assert reported.job.attribute() == 0
     reported.now_ms += ARRIVAL_MS
     assert reported.job.attribute() == 4
-    assert (reported.kinds(), reported.store.waiting_outcomes()) == ({}, 4)
+    assert (reported.kinds(), reported.waiting()) == ({}, 4)
     assert reported.job.attribute() == 0
     reported.push(calls("S4", first=50))
     reported.now_ms += AGAIN_MS
@@ -193,7 +197,7 @@ def test_outcome_without_an_answer_waits_a_day_and_belongs_to_none(reported: Rep
     reported.now_ms += GIVEN_UP_MS
     assert reported.job.attribute() == 3
     assert reported.kinds(version="") == {OutcomeKind.BY_ENTITY: 3}
-    assert reported.store.waiting_outcomes() == 0
+    assert reported.waiting() == 0
     # The look at that day counts them; the day of their report was looked at before.
     (cell,) = [cell for cell in reported.store.read_cells(0, 10**9) if not cell.key.version]
     assert cell.key.hour == reported.now_ms // HOUR_MS
@@ -224,7 +228,7 @@ def test_all_wait_on_while_a_file_cannot_be_read(reported: Reported) -> None:
     path.write_bytes(content[:100])
     with pytest.raises(UnreadableDecisionsError, match="cannot be read"):
         reported.job.attribute()
-    assert (reported.kinds(), reported.store.waiting_outcomes()) == ({}, 1)
+    assert (reported.kinds(), reported.waiting()) == ({}, 1)
     path.write_bytes(content)
     # Meanwhile the outcomes of other models come first.
     assert reported.job.attribute() == 0
@@ -241,12 +245,26 @@ def test_more_outcomes_than_a_page_are_attributed_page_by_page(reported: Reporte
     assert reported.kinds() == {OutcomeKind.COUNTED: PAGE + 7}
 
 
+def test_backlog_has_the_number_and_the_oldest_report_of_each_model(reported: Reported) -> None:
+    """From the report on, and none once all are counted."""
+    events = [outcome("S1", 2), outcome("S2", 1), outcome("S3", 3)]
+    events[2].model = "nps"
+    assert reported.store.outcome_backlogs() == {}
+    reported.push(calls("S1", "S2"), *events)
+    assert reported.store.outcome_backlogs() == {
+        "churn": OutcomeBacklog(2, events[1].received_unix_ms),
+        "nps": OutcomeBacklog(1, events[2].received_unix_ms),
+    }
+    assert reported.job.attribute() == 2
+    assert list(reported.store.outcome_backlogs()) == ["nps"]
+
+
 def test_a_report_that_can_never_count_does_not_wait(reported: Reported) -> None:
     """NaN is no value, and a report without keys, as old readers push it, cannot be attributed."""
     without_keys, no_number = outcome("S1", 1), outcome("S1", 1, float("nan"))
     del without_keys.keys[:]
     reported.push(calls("S1"), without_keys, no_number)
-    assert reported.store.waiting_outcomes() == 0
+    assert reported.waiting() == 0
     assert reported.kinds(version="") == {OutcomeKind.BY_ENTITY: 1, OutcomeKind.NO_NUMBER: 1}
 
 
@@ -259,4 +277,4 @@ def test_removal_of_a_person_takes_waiting_outcomes(reported: Reported) -> None:
     reported.push(None, *events)
     for dry_run, left in ((True, 3), (False, 2), (False, 2)):
         reported.store.forget_outcomes({}, [], None, person.all_positions(), dry_run=dry_run)
-        assert reported.store.waiting_outcomes() == left
+        assert reported.waiting() == left

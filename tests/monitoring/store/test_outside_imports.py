@@ -22,6 +22,7 @@ from monitoring.store.cell_rows import sum_of_cells
 from monitoring.store.database import MonitoringDatabase
 from monitoring.store.monitoring_store import MonitoringStore
 from protos import monitoring_pb2 as pb
+from protos import registry_pb2
 from stats.score_grid import bins_by_edges, score_grid_edges
 from turnout.monitoring.import_files import OutcomeRow, ScoreRow
 from turnout.monitoring.import_parts import outcomes_parts, scores_parts
@@ -39,6 +40,13 @@ class KnownModel:
     model: str
 
 
+@dataclass(frozen=True)
+class KnownContract:
+    """The part of a contract that imports read."""
+
+    entities: tuple[str, ...]
+
+
 class KnownModels:
     """The registry's lists of models."""
 
@@ -46,9 +54,23 @@ class KnownModels:
         """Return one model."""
         return [KnownModel("nps")]
 
-    async def list_models(self) -> list[KnownModel]:
-        """Return one model that has versions here."""
-        return [KnownModel("bought")]
+    async def list_models(self) -> list[registry_pb2.ModelSummary]:
+        """Return two models that have versions here, of which one is deployed."""
+        deployment = registry_pb2.Deployment(production="3")
+        return [
+            registry_pb2.ModelSummary(model="bought"),
+            registry_pb2.ModelSummary(model="nba", deployment=deployment),
+        ]
+
+    async def list_versions(self, model: str) -> list[registry_pb2.Version]:
+        """Return the versions of the model that is not deployed, oldest first."""
+        assert model == "bought"
+        return [registry_pb2.Version(label="1"), registry_pb2.Version(label="2")]
+
+    async def fetch_contract(self, model: str, version: str) -> KnownContract:
+        """Return what rows are keyed by."""
+        entities = {("bought", "2"): ("subscriber",), ("nba", "3"): ("subscriber", "offer")}
+        return KnownContract(entities[model, version])
 
 
 class Imported:
@@ -246,14 +268,40 @@ def test_outcomes_of_a_model_that_is_served_here_wait_for_their_predictions(
     for known in (False, True):
         (reply,) = imported.take(*outcomes_parts("bought", rows))
         assert (reply.rows, reply.known, reply.unattributed) == (2, known, 0)
-        assert imported.store.waiting_outcomes() == 2
+        assert imported.store.outcome_backlogs()["bought"].number == 2
     waiting = imported.store.due_outcomes(NOW_MS + DAY_MS, 10)
     assert [(item.keys, item.value) for item in waiting] == [(("C1",), 1.0), (("C2",), 0.0)]
     with pytest.raises(BadImportError, match="'bought' is served here: an outcome by prediction"):
         imported.take(*outcomes_parts("bought", [outcome("", 1, 2, "p1")]))
     with pytest.raises(BadImportError, match="'churn' is no model elsewhere"):
         imported.take(*outcomes_parts("churn", rows))
-    assert imported.store.waiting_outcomes() == 2
+    assert imported.store.outcome_backlogs()["bought"].number == 2
+
+
+def test_outcomes_of_a_model_of_several_entities_have_an_id_of_each(imported: Imported) -> None:
+    """In the model's order; a row with one too few or too many is refused with its part."""
+    rows = [outcome("S1\x1fO7", 1, 2), outcome("S1\x1fO8", 0, 2)]
+    (reply,) = imported.take(*outcomes_parts("nba", rows))
+    assert reply.waiting == 2
+    waiting = imported.store.due_outcomes(NOW_MS + DAY_MS, 10)
+    assert [item.keys for item in waiting] == [("S1", "O7"), ("S1", "O8")]
+    for model, key, number in (
+        ("nba", "S1", "1"),
+        ("nba", "S\x1fO\x1fX", "3"),
+        ("bought", "S\x1fO", "2"),
+    ):
+        fault = f"a row has {number} ids, and rows of '{model}' are keyed by subscriber"
+        with pytest.raises(BadImportError, match=fault):
+            imported.take(*outcomes_parts(model, [outcome(key, 1, 2)]))
+    (part,) = outcomes_parts("nba", rows)
+    part.keys.append("S9")
+    with pytest.raises(BadImportError, match=r"a row has 2\.5 ids"):
+        imported.take(part)
+    with pytest.raises(BadImportError, match="a key is empty"):
+        imported.take(*outcomes_parts("nba", [outcome("S1\x1f", 1, 2)]))
+    with pytest.raises(BadImportError, match="a row of 'nps', which runs elsewhere, has one key"):
+        imported.take(*outcomes_parts("nps", rows))
+    assert imported.store.outcome_backlogs()["nba"].number == 2
 
 
 @pytest.mark.walk

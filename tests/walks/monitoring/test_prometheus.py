@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,7 +16,8 @@ from typing import Any
 import grpc
 import pytest
 
-from protos.predict_pb2 import PredictRequest, Row
+from protos.predict_pb2 import OutcomeRequest, PredictRequest, Row
+from protos.predict_pb2_grpc import PredictorStub
 from tests.prometheus_files import RULES, alert_queries, board_queries
 from tests.walks.conftest import MODEL
 from tests.walks.monitoring.looked_at import store_a_week
@@ -47,6 +49,8 @@ WITH_DATA = {
     "Lag of looks",
     "Lag of journal readers",
     "Journal that is not read yet",
+    "Outcomes by entity that wait",
+    "Age of the oldest outcome by entity that waits",
     "Age of these numbers",
 }
 """Panels that show something of a small healthy system."""
@@ -134,11 +138,21 @@ def test_every_query_of_alerts_and_boards_runs_on_a_running_system(
     store_a_week(running_system)
     gone = f"127.0.0.1:{free_port()}"
     request = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
+    outcome = OutcomeRequest(
+        model=MODEL,
+        keys=["S1"],
+        name="churned",
+        value=1.0,
+        event_time_ms=time.time_ns() // 1_000_000,
+    )
     with (
         running_prometheus(tmp_path, control, target, gone) as prometheus,
         grpc.insecure_channel(running_system.addresses.gateway) as channel,
     ):
         predict = channel.unary_unary("/turnout.v1.Predictor/Predict")
+
+        # Its prediction is looked for ten minutes later.
+        PredictorStub(channel).ReportOutcome(outcome, timeout=20)  # type: ignore[no-untyped-call]
 
         # Call until Prometheus has seen the counts grow over some scrapes.
         def scraped_often() -> bool:
@@ -147,7 +161,8 @@ def test_every_query_of_alerts_and_boards_runs_on_a_running_system(
             grown = prometheus.query("sum(rate(turnout_calls_total[30s])) > 0")
             read = prometheus.query('turnout_figure{kind="quality"}')
             counted = prometheus.query("turnout_coverage_share > 0")
-            often = bool(seen and float(seen[0]["value"][1]) >= SCRAPES)
+            waiting = prometheus.query("turnout_waiting_outcomes > 0")
+            often = bool(waiting and seen and float(seen[0]["value"][1]) >= SCRAPES)
             return bool(often and grown and read and counted)
 
         poll_system_until(scraped_often, 60.0, "some scrapes")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +45,16 @@ async def system_without_restart(
 
 
 async def _deploy(system: RunningSystem) -> None:
+    await deploy_model(system, MODEL, tiny_files(MODEL))
+
+
+async def deploy_model(system: RunningSystem, model: str, files: Mapping[str, bytes]) -> None:
+    """Make a version production of a new model, and wait until the gateway serves it."""
     async with system.registry_client("dana") as dana:
-        version = await dana.register(MODEL, tiny_files(MODEL))
+        version = await dana.register(model, files)
     async with system.registry_client("gabriel") as gabriel:
-        approval = await gabriel.approve(MODEL, version.label, "initial", "", "", "fine")
-        deployment = await gabriel.deployment(MODEL)
+        approval = await gabriel.approve(model, version.label, "initial", "", "", "fine")
+        deployment = await gabriel.deployment(model)
         deployment = await gabriel.deploy(replace(deployment, preload=(version.label,), why="warm"))
         proposed = replace(
             deployment, preload=(), production=version.label, approval_id=approval.id, why="first"

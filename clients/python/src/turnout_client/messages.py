@@ -155,3 +155,29 @@ def build_outcome(
         event_time_ms=event_time_ms,
         idempotency_key=idempotency_key or default_key.hexdigest(),
     )
+
+
+def build_entity_outcome(
+    model: str,
+    keys: str | Sequence[str],
+    name: str,
+    value: float,
+    event_time_ms: int,
+    idempotency_key: str,
+) -> OutcomeRequest:
+    """Return the report of an outcome whose prediction is not known.
+
+    An empty idempotency_key becomes a hash of model, keys, name and time, so that a report that is
+    sent twice counts once.
+    """
+    ids = [keys] if isinstance(keys, str) else list(keys)
+    # No id contains the separator.
+    event = "\x1f".join([model, name, str(event_time_ms), *ids])
+    return OutcomeRequest(
+        model=model,
+        keys=ids,
+        name=name,
+        value=value,
+        event_time_ms=event_time_ms,
+        idempotency_key=idempotency_key or blake2s(event.encode(), digest_size=16).hexdigest(),
+    )

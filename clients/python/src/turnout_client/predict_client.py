@@ -22,6 +22,7 @@ from turnout_client.messages import (
     Keys,
     NamedInputs,
     Prediction,
+    build_entity_outcome,
     build_outcome,
     build_rows,
     read_prediction,
@@ -189,6 +190,48 @@ class PredictClient:
         Raises PredictError if the call fails.
         """
         request = build_outcome(prediction, name, value, row, event_time_ms, idempotency_key)
+        reply: OutcomeReply = await self._call(self._pool.outcome, request, timeout_s)
+        return reply
+
+    async def report_entity_outcome(
+        self,
+        model: str,
+        keys: str | Sequence[str],
+        name: str,
+        value: float,
+        event_time_ms: int,
+        *,
+        idempotency_key: str = "",
+        timeout_s: float | None = None,
+    ) -> OutcomeReply:
+        """Report what became of an entity, without the id of a prediction.
+
+        The gateway stores the report, and monitoring looks for the prediction later: the newest
+        about these ids before the event. Returns when the gateway has it on disk.
+
+        model            the name of the model whose prediction it is.
+        keys             one id, or a list with the id of each entity in the model's order.
+        name             what happened, for example "churned".
+        value            1 or 0, or an amount.
+        event_time_ms    when it happened, in milliseconds of Unix time.
+        idempotency_key  1 to 128 bytes. Reports with the same key count once. Empty: a hash of
+                         model, keys, name and time. A correction of the value needs its own key.
+
+        Raises PredictError if the call fails: INVALID_ARGUMENT for another number of ids than the
+        model has entities, NOT_FOUND for a model that is not served.
+
+        >>> import asyncio
+        >>> from turnout_client import OutcomeReply, PredictClient
+        >>> async def main() -> None:
+        ...     async with PredictClient("127.0.0.1:8500") as client:
+        ...         reply = await client.report_entity_outcome(
+        ...             "churn", "S0000042", "churned", 1.0, event_time_ms=1_796_040_000_000
+        ...         )
+        ...         print(reply.attribution == OutcomeReply.BY_ENTITY_LATER, reply.duplicate)
+        >>> asyncio.run(main())
+        True False
+        """
+        request = build_entity_outcome(model, keys, name, value, event_time_ms, idempotency_key)
         reply: OutcomeReply = await self._call(self._pool.outcome, request, timeout_s)
         return reply
 

@@ -21,6 +21,7 @@ from turnout_client.messages import (
     Keys,
     NamedInputs,
     Prediction,
+    build_entity_outcome,
     build_outcome,
     build_rows,
     read_prediction,
@@ -140,6 +141,34 @@ class SyncPredictClient:
         Returns when the gateway has it on disk. Raises PredictError if the call fails.
         """
         request = build_outcome(prediction, name, value, row, event_time_ms, idempotency_key)
+        reply: OutcomeReply = self._call(self._pool.outcome, request, timeout_s)
+        return reply
+
+    def report_entity_outcome(
+        self,
+        model: str,
+        keys: str | Sequence[str],
+        name: str,
+        value: float,
+        event_time_ms: int,
+        *,
+        idempotency_key: str = "",
+        timeout_s: float | None = None,
+    ) -> OutcomeReply:
+        """Report what became of an entity, without the id of a prediction.
+
+        PredictClient.report_entity_outcome documents the arguments. Returns when the gateway has it
+        on disk. Raises PredictError if the call fails.
+
+        >>> from turnout_client import OutcomeReply, SyncPredictClient
+        >>> with SyncPredictClient("127.0.0.1:8500") as client:
+        ...     reply = client.report_entity_outcome(
+        ...         "churn", "S0000042", "churned", 1.0, event_time_ms=1_796_040_000_000
+        ...     )
+        >>> print(reply.attribution == OutcomeReply.BY_ENTITY_LATER, reply.duplicate)
+        True False
+        """
+        request = build_entity_outcome(model, keys, name, value, event_time_ms, idempotency_key)
         reply: OutcomeReply = self._call(self._pool.outcome, request, timeout_s)
         return reply
 
