@@ -89,10 +89,10 @@ class StepBuilder:
         values = self.constant(name)
         if values.ndim > 2 or values.size != (values.shape[-1] if values.ndim else 1):
             raise NotNativeError(f"the constant {name[:40]!r} has more than one row")
-        if values.dtype.kind == "i" and np.abs(values.astype(np.float64)).max(initial=0) > WHOLE_MAX:
+        kind, numbers = KINDS[self.constants[name].data_type], values.ravel().astype(np.float64)
+        if kind == KINDS[INT64] and np.abs(numbers).max(initial=0) > WHOLE_MAX:
             raise NotNativeError(f"the constant {name[:40]!r} has integers above 2^53")
-        kind = KINDS[self.constants[name].data_type]
-        self.places[name] = self.row(values.ravel().astype(np.float64).tolist(), kind)
+        self.places[name] = self.row(numbers.tolist(), kind)
         return self.places[name]
 
     def row(self, numbers: list[float], kind: int = KINDS[FLOAT]) -> Place:

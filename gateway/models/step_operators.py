@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.step_builder import BOOL, KINDS, Place, StepBuilder
-from gateway.models.tree_graph import FLOAT, ML_DOMAIN, NotNativeError
+from gateway.models.tree_graph import FLOAT, INT64, ML_DOMAIN, NotNativeError
 from protos.onnx_graph_pb2 import Node
 
 Attributes = Mapping[str, Any]
@@ -48,6 +48,7 @@ SAME = {
     "GreaterOrEqual": "greater_or_equal",
     "Where": "where",
     "Sum": "add",
+    "Pow": "pow",
 }
 """Operators that are one step, or one for each further input."""
 FOLDED = {"Min", "Max", "Sum"}
@@ -263,6 +264,19 @@ def _one_hot(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     return Place(place.position, place.width, KINDS[FLOAT], middle=True)
 
 
+def _label_encoder(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+    source, integers = builder.source(node.input[0]), "keys_int64s" in attributes
+    keys = attributes.get("keys_int64s" if integers else "keys_floats", [])
+    whole = "values_int64s" in attributes
+    values = attributes.get("values_int64s" if whole else "values_floats", [])
+    default = attributes.get("default_int64", -1) if whole else attributes.get("default_float", 0.0)
+    if len(keys) != len(values) or source.kind != KINDS[INT64 if integers else FLOAT]:
+        raise NotNativeError("LabelEncoder of texts")
+    numbers = [float(number) for number in (default, *keys, *values)]
+    of = KINDS[INT64 if whole else FLOAT]
+    return builder.add("look_up", [source], [of], source.width, numbers, of=of)
+
+
 def _linear(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     source, transform = builder.source(node.input[0]), attributes.get("post_transform", b"NONE")
     weights = np.array(attributes.get("coefficients", ()), np.float32)
@@ -324,6 +338,7 @@ ML_OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Place]] = {
     "Imputer": _imputer,
     "Normalizer": _normalizer,
     "OneHotEncoder": _one_hot,
+    "LabelEncoder": _label_encoder,
     "LinearRegressor": _linear,
     "LinearClassifier": _linear_classifier,
 }

@@ -134,7 +134,8 @@ def learners() -> dict[str, tuple[Callable[[], Any], int, bool]]:
     from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 
     def network(kind: Any, activation: str) -> Callable[[], Any]:  # noqa: ANN401
-        return lambda: kind(hidden_layer_sizes=(24, 9), activation=activation, max_iter=20, random_state=1)
+        sizes = {"hidden_layer_sizes": (24, 9), "max_iter": 20}
+        return lambda: kind(activation=activation, random_state=1, **sizes)
 
     def boosting() -> HistGradientBoostingClassifier:
         return HistGradientBoostingClassifier(max_iter=10, early_stopping=False, random_state=1)

@@ -25,6 +25,8 @@ pub trait Real:
     fn abs(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
+    /// `self` to the power of `exponent`.
+    fn pow(self, exponent: Self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
     /// e to the power of `self`.
@@ -85,6 +87,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn pow(self, exponent: f32) -> f32 {
+        self.powf(exponent)
+    }
+
+    #[inline(always)]
     fn sigmoid(self) -> f32 {
         logistic(self)
     }
@@ -125,6 +132,11 @@ impl Real for f64 {
     #[inline(always)]
     fn mul_add(self, factor: f64, term: f64) -> f64 {
         f64::mul_add(self, factor, term)
+    }
+
+    #[inline(always)]
+    fn pow(self, exponent: f64) -> f64 {
+        self.powf(exponent)
     }
 
     #[inline(always)]

@@ -47,6 +47,7 @@ enum Action {
     Concat,
     Impute(f64, Vec<f64>),
     OneHot(Vec<f64>),
+    LookUp(Table),
     Trees(Arc<Trees>),
 }
 
@@ -74,6 +75,52 @@ enum Arithmetic {
     Div,
     Min,
     Max,
+    Pow,
+}
+
+/// A value for each of some numbers.
+#[derive(Clone, Debug)]
+struct Table {
+    to: Type,
+    /// The value of all other numbers.
+    default: f64,
+    /// In ascending order, none of them NaN.
+    entries: Vec<(f64, f64)>,
+}
+
+impl Table {
+    /// `numbers` are the default, the keys and as many values. None: they are not so many, or a key is
+    /// NaN or occurs twice.
+    fn new(to: Type, numbers: &[f64]) -> Option<Table> {
+        let (default, rest) = numbers.split_first()?;
+        let (keys, values) = rest.split_at(rest.len() / 2);
+        let mut entries: Vec<(f64, f64)> =
+            keys.iter().copied().zip(values.iter().copied()).collect();
+        entries.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let ascending = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let fits = keys.len() == values.len() && !keys.iter().any(|key| key.is_nan()) && ascending;
+        fits.then_some(Table {
+            to,
+            default: *default,
+            entries,
+        })
+    }
+
+    fn of(&self, number: f64) -> f64 {
+        let at = self.entries.partition_point(|entry| entry.0 < number);
+        match self.entries.get(at) {
+            Some((key, value)) if *key == number => *value,
+            _ => self.default,
+        }
+    }
+
+    fn run(&self, value: &Value<'_>) -> Value<'static> {
+        let found: Vec<f64> = match value {
+            Value::Single(numbers) => numbers.iter().map(|v| self.of(f64::from(*v))).collect(),
+            Value::Double(numbers) => numbers.iter().map(|v| self.of(*v)).collect(),
+        };
+        stored(found, self.to)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +219,15 @@ impl Step {
                 let width = numbers.len();
                 Some((Action::OneHot(numbers), shape(Type::Single, width)))
             }
+            ("look_up", Some(of), 1) => integers
+                .first()
+                .copied()
+                .and_then(type_of)
+                .and_then(|to| Table::new(to, &numbers))
+                .map(|table| {
+                    let to = table.to;
+                    (Action::LookUp(table), shape(to, of.width))
+                }),
             ("trees", Some(of), 1) => trees
                 .filter(|trees| of.kind == Type::Single && trees.width() == of.width && !constant)
                 .map(|trees| {
@@ -218,6 +274,7 @@ impl Step {
                 | Action::Softmax
                 | Action::Norm(_)
                 | Action::Function(Log | Exp | Sigmoid | Tanh)
+                | Action::Arithmetic(Arithmetic::Pow)
         )
     }
 
@@ -326,6 +383,7 @@ impl<'s> Vectorized for Run<'s, '_> {
                 Value::Double(numbers) => one_hot(categories, numbers.iter().copied()),
             }
             .into(),
+            Action::LookUp(table) => table.run(self.source(0).0),
             Action::Trees(trees) => trees.score(self.single(0).numbers).into(),
             Action::Concat => {
                 let sources = 0..self.step.sources.len();
@@ -449,6 +507,7 @@ fn arithmetic_of<T: Real>(
         Arithmetic::Div => combine(rows, left, right, |left, right| left / right),
         Arithmetic::Min => combine(rows, left, right, T::lower),
         Arithmetic::Max => combine(rows, left, right, T::higher),
+        Arithmetic::Pow => combine(rows, left, right, T::pow),
     }
 }
 
@@ -612,6 +671,7 @@ fn arithmetic(name: &str, kind: Type) -> Option<Arithmetic> {
         ("sub", Type::Single | Type::Double) => Arithmetic::Sub,
         ("mul", Type::Single | Type::Double) => Arithmetic::Mul,
         ("div", Type::Single | Type::Double) => Arithmetic::Div,
+        ("pow", Type::Single | Type::Double) => Arithmetic::Pow,
         ("min", Type::Single | Type::Double) | ("and", Type::Truth) => Arithmetic::Min,
         ("max", Type::Single | Type::Double) | ("or", Type::Truth) => Arithmetic::Max,
         _ => return None,
