@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/onnx_graph.proto\x12\x12turnout.onnx_graph\"1\n\x05Model\x12(\n\x05graph\x18\x07 \x01(\x0b\x32\x19.turnout.onnx_graph.Graph\"\xf7\x01\n\x05Graph\x12&\n\x04node\x18\x01 \x03(\x0b\x32\x18.turnout.onnx_graph.Node\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1c.turnout.onnx_graph.Constant\x12)\n\x05input\x18\x0b \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\x12*\n\x06output\x18\x0c \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\x12.\n\nvalue_info\x18\r \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\"x\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x30\n\tattribute\x18\x05 \x03(\x0b\x32\x1d.turnout.onnx_graph.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"/\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x01i\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x04\n\x02_i\"v\n\x08\x43onstant\x12\x16\n\tdata_type\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nint64_data\x18\x07 \x03(\x03\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x15\n\x08raw_data\x18\t \x01(\x0cH\x01\x88\x01\x01\x42\x0c\n\n_data_typeB\x0b\n\t_raw_data\">\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0b\x32\x18.turnout.onnx_graph.Type\";\n\x04Type\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x1e.turnout.onnx_graph.TensorType\"\\\n\nTensorType\x12\x16\n\telem_type\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12(\n\x05shape\x18\x02 \x01(\x0b\x32\x19.turnout.onnx_graph.ShapeB\x0c\n\n_elem_type\"3\n\x05Shape\x12*\n\x03\x64im\x18\x01 \x03(\x0b\x32\x1d.turnout.onnx_graph.Dimension\"W\n\tDimension\x12\x16\n\tdim_value\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tdim_param\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_dim_valueB\x0c\n\n_dim_paramb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/onnx_graph.proto\x12\x12turnout.onnx_graph\"1\n\x05Model\x12(\n\x05graph\x18\x07 \x01(\x0b\x32\x19.turnout.onnx_graph.Graph\"\xf7\x01\n\x05Graph\x12&\n\x04node\x18\x01 \x03(\x0b\x32\x18.turnout.onnx_graph.Node\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1c.turnout.onnx_graph.Constant\x12)\n\x05input\x18\x0b \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\x12*\n\x06output\x18\x0c \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\x12.\n\nvalue_info\x18\r \x03(\x0b\x32\x1a.turnout.onnx_graph.Tensor\"x\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x30\n\tattribute\x18\x05 \x03(\x0b\x32\x1d.turnout.onnx_graph.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xbe\x01\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x01\x66\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x0e\n\x01i\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x01s\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x12,\n\x01t\x18\x05 \x01(\x0b\x32\x1c.turnout.onnx_graph.ConstantH\x03\x88\x01\x01\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x0f\n\x07strings\x18\t \x03(\x0c\x42\x04\n\x02_fB\x04\n\x02_iB\x04\n\x02_sB\x04\n\x02_t\"\xc1\x01\n\x08\x43onstant\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x16\n\tdata_type\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nfloat_data\x18\x04 \x03(\x02\x12\x12\n\nint32_data\x18\x05 \x03(\x05\x12\x12\n\nint64_data\x18\x07 \x03(\x03\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x15\n\x08raw_data\x18\t \x01(\x0cH\x01\x88\x01\x01\x12\x13\n\x0b\x64ouble_data\x18\n \x03(\x01\x42\x0c\n\n_data_typeB\x0b\n\t_raw_data\">\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0b\x32\x18.turnout.onnx_graph.Type\";\n\x04Type\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x1e.turnout.onnx_graph.TensorType\"\\\n\nTensorType\x12\x16\n\telem_type\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12(\n\x05shape\x18\x02 \x01(\x0b\x32\x19.turnout.onnx_graph.ShapeB\x0c\n\n_elem_type\"3\n\x05Shape\x12*\n\x03\x64im\x18\x01 \x03(\x0b\x32\x1d.turnout.onnx_graph.Dimension\"W\n\tDimension\x12\x16\n\tdim_value\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tdim_param\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_dim_valueB\x0c\n\n_dim_paramb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRAPH']._serialized_end=346
   _globals['_NODE']._serialized_start=348
   _globals['_NODE']._serialized_end=468
-  _globals['_ATTRIBUTE']._serialized_start=470
-  _globals['_ATTRIBUTE']._serialized_end=517
-  _globals['_CONSTANT']._serialized_start=519
-  _globals['_CONSTANT']._serialized_end=637
-  _globals['_TENSOR']._serialized_start=639
-  _globals['_TENSOR']._serialized_end=701
-  _globals['_TYPE']._serialized_start=703
-  _globals['_TYPE']._serialized_end=762
-  _globals['_TENSORTYPE']._serialized_start=764
-  _globals['_TENSORTYPE']._serialized_end=856
-  _globals['_SHAPE']._serialized_start=858
-  _globals['_SHAPE']._serialized_end=909
-  _globals['_DIMENSION']._serialized_start=911
-  _globals['_DIMENSION']._serialized_end=998
+  _globals['_ATTRIBUTE']._serialized_start=471
+  _globals['_ATTRIBUTE']._serialized_end=661
+  _globals['_CONSTANT']._serialized_start=664
+  _globals['_CONSTANT']._serialized_end=857
+  _globals['_TENSOR']._serialized_start=859
+  _globals['_TENSOR']._serialized_end=921
+  _globals['_TYPE']._serialized_start=923
+  _globals['_TYPE']._serialized_end=982
+  _globals['_TENSORTYPE']._serialized_start=984
+  _globals['_TENSORTYPE']._serialized_end=1076
+  _globals['_SHAPE']._serialized_start=1078
+  _globals['_SHAPE']._serialized_end=1129
+  _globals['_DIMENSION']._serialized_start=1131
+  _globals['_DIMENSION']._serialized_end=1218
 # @@protoc_insertion_point(module_scope)

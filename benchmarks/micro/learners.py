@@ -25,7 +25,7 @@ from benchmarks.micro.learner_cases import (
     recipe_of,
     targets_of,
 )
-from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_trees
+from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_native
 from registry.golden import score_size
 from registry.scoring import Session, open_onnx
 from training.adoption.graph.tree_rows import leaf_rows, threshold_neighbours
@@ -98,7 +98,7 @@ def measure_learner(case: Case, *, timed: bool = True) -> Measured:
     if reason or read is None:
         return Measured(worst, count, runtime_us, note=reason or "not built")
     session = Session(open_onnx(graph), rows.shape[1], found.shape[1])
-    trees = prove_trees(graph, checked[:64], session, read)
+    trees = prove_native(graph, checked[:64], session, read)
     if not isinstance(trees, NativeScorer):
         return Measured(worst, count, runtime_us, note=trees)
     return Measured(worst, count, runtime_us, _row_us(trees.run, checked))

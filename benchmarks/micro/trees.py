@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
-from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_trees
+from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_native
 from registry.scoring import Session, open_onnx
 
 WIDTH = 20
@@ -146,7 +146,7 @@ def main() -> None:
             continue
         onnx, outputs = graph_of(ensemble)
         session = Session(open_onnx(onnx), WIDTH, outputs)
-        trees = prove_trees(onnx, rows[:64], session, read)
+        trees = prove_native(onnx, rows[:64], session, read)
         assert isinstance(trees, NativeScorer), trees
         cells = []
         for count in BATCHES:

@@ -1,14 +1,17 @@
-"""Native trees: the native library scores trees with the same bits as ONNX Runtime, faster.
+"""Native models: the native library scores what ONNX Runtime scores, faster.
 
-ONNX Runtime walks a tree with one row at a time and predicts each branch; 100 trees of 31 leaves
-cost 3.2 us a row. `ingress/src/accel/trees` scores many rows at once without branches. Trees of up
-to 32 leaves cost .3 us a row, trees of 64 leaves .7 us. It reads one tree operator: boosted trees
-and forests, regressors and classifiers, with any number of leaves and outputs.
+ONNX Runtime takes 5 to 10 us for a run of few rows, walks a tree with one row at a time and
+predicts each branch. `ingress/src/accel` scores many rows at once, without branches and without
+Python. It knows trees with any number of leaves and outputs, linear models, small networks, and
+what usually stands beside them (`gateway.models.native_steps`). If an operator that it does not
+know stands beside one operator of trees, ONNX Runtime runs that for all rows of a batch at once,
+and only the trees are scored natively (`gateway.models.tree_graph`).
 
-It is used for a version only after both have given the same bits for comparison rows in this
-process. Some of these take each branch of each tree. In every other case ONNX Runtime scores. What
-stands in front of the trees and behind them is run by ONNX Runtime, for all rows of a batch at
-once, and only the trees natively (`gateway.models.tree_graph`).
+A native model is used for a version only after both have scored comparison rows alike in this
+process. Some of these take each branch of each tree. Trees, and steps that round as ONNX Runtime
+does, have to give the same bits. Sums of products and functions such as exp may differ by
+TOLERANCE, because ONNX Runtime itself rounds them differently by the number of rows and by the
+processor. In every other case ONNX Runtime scores.
 """
 
 import logging
@@ -20,10 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
-from gateway.models.tree_graph import GraphNotCutError, TreeGraph, cut_at_trees, file_of
+from gateway.models.native_steps import TreePart, read_steps
+from gateway.models.step_builder import Step
+from gateway.models.tree_graph import NotNativeError, cut_at_trees, file_of, read_graph
 from gateway.native_library import load_native_library
 from registry.bundle import Bundle
-from registry.scoring import Session, open_onnx
+from registry.golden import ScoreTolerance, score_size
+from registry.scoring import Session, allowed_differences, open_onnx, score_differences
 from registry.types import ScoringError, VersionRefusedError
 
 log = logging.getLogger(__name__)
@@ -37,15 +43,18 @@ LEAF_ROWS_MAX = 65_536
 LEAF_VALUES_MAX values, is scored by ONNX Runtime: the comparison would take too long. A forest of
 180,000 leaves needs 36,600 rows, and 3 seconds."""
 LEAF_VALUES_MAX = 2**25
+TOLERANCE = 1e-6
+"""How far scores may differ: by this share of the score, and of the size that golden scores have.
+float32 has 1e-7; a version may be a hundred times as far from its certified scores."""
 SHORT_RUN_ROW_NS = 2_000
 """A run is short when a row costs less, which allows some 400 trees; the largest batch of 512 rows
 then takes a millisecond."""
-OTHER_BITS = "other_bits"
+OTHER_BITS, OTHER_SCORES = "other_bits", "other_scores"
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
-class Ensemble(Protocol):
-    """Trees that are ready to score; turnout_ingress.Trees is one."""
+class Model(Protocol):
+    """What the native library scores with; turnout_ingress.NativeModel and Trees are such."""
 
     @property
     def width(self) -> int:
@@ -57,6 +66,23 @@ class Ensemble(Protocol):
         """K, the number of scores of a row."""
         ...
 
+    def run(self, matrix: object) -> bytes:
+        """Return (R, K) float32 as bytes for (R, F) float32; ValueError for another shape."""
+        ...
+
+
+class Steps(Model, Protocol):
+    """Steps that are ready to score; turnout_ingress.NativeModel is one."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether all steps round as ONNX Runtime does."""
+        ...
+
+
+class Ensemble(Model, Protocol):
+    """Trees that are ready to score; turnout_ingress.Trees is one."""
+
     def thresholds(self) -> list[tuple[int, bytes]]:
         """Return [(input, float32 thresholds as bytes)]."""
         ...
@@ -66,10 +92,6 @@ class Ensemble(Protocol):
 
         None if there are more than *most*; ValueError for another shape than (R, F).
         """
-        ...
-
-    def run(self, matrix: object) -> bytes:
-        """Return (R, K) float32 as bytes for (R, F) float32; ValueError for another shape."""
         ...
 
 
@@ -89,22 +111,16 @@ def load_tree_reader() -> TreeReader | None:
     return getattr(load_native_library(), "Trees", None)
 
 
-def native_model_of(ensemble: Ensemble) -> object:
-    """Return the turnout_ingress.NativeModel of trees alone."""
-    library: Any = load_native_library()
-    return library.NativeModel(ensemble)
-
-
 class NativeScorer:
-    """Scores with one version's trees: (B, F) float32 in, (B, K) float32 out (Scorer)."""
+    """Scores with one version's native model: (B, F) float32 in, (B, K) float32 out (Scorer)."""
 
     def __init__(
-        self, ensemble: Ensemble, front: Session | None = None, behind: Session | None = None
+        self, model: Model, front: Session | None = None, behind: Session | None = None
     ) -> None:
-        """Take the trees, and what computes their inputs and the scores; None: nothing does."""
-        self._ensemble = ensemble
-        self._run = ensemble.run
-        self._outputs = ensemble.outputs
+        """Take the model, and what computes its inputs and the scores; None: nothing does."""
+        self._model = model
+        self._run = model.run
+        self._outputs = model.outputs
         self._front = front
         self._behind = behind
         self.short_runs = False
@@ -112,10 +128,9 @@ class NativeScorer:
         row costs the same, and no content of a file can make a run hang."""
 
     @property
-    def native_model(self) -> object | None:
+    def native_model(self) -> Model | None:
         """The turnout_ingress.NativeModel of the whole model. None: ONNX Runtime has a part."""
-        whole = self._front is None and self._behind is None
-        return native_model_of(self._ensemble) if whole else None
+        return self._model if self._front is None and self._behind is None else None
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score *matrix*; the result is read-only. ScoringError for another width or type."""
@@ -124,7 +139,7 @@ class NativeScorer:
         try:
             scores = np.frombuffer(self._run(matrix), np.float32).reshape(-1, self._outputs)
         except (ValueError, BufferError) as error:
-            raise ScoringError(f"trees: {error}") from error
+            raise ScoringError(f"native model: {error}") from error
         return scores if self._behind is None else self._behind.run(scores)
 
 
@@ -141,34 +156,90 @@ class _PickedScores:
 
 
 def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
-    """Return the fastest scorer with *session*'s bits: native trees, or *session* itself."""
+    """Return the fastest scorer that scores as *session*: a native one, or *session* itself."""
     read = load_tree_reader()
     if read is None:
         return session
+    size = score_size(bundle.golden_outputs)
     try:
-        trees = prove_trees(bundle.onnx, bundle.golden_inputs, session, read)
-    except (GraphNotCutError, ValueError, ScoringError, VersionRefusedError) as error:
+        native = prove_native(bundle.onnx, bundle.golden_inputs, session, read, size)
+    except (NotNativeError, ValueError, ScoringError, VersionRefusedError) as error:
         log.info("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], error)
         return session
-    if isinstance(trees, str):
-        log.warning("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], trees)
+    if isinstance(native, str):
+        log.warning("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], native)
         return session
     rows = draw_comparison_rows(bundle.golden_inputs, ())
-    trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
-    return trees
+    native.short_runs = min(_row_ns(native, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
+    return native
+
+
+def prove_native(
+    onnx: bytes,
+    golden: NDArray[np.float32],
+    session: Session,
+    read: TreeReader,
+    size: float = 1.0,
+) -> NativeScorer | str:
+    """Return a scorer that scores as *session*, or why it is not used although it could be read.
+
+    onnx    the file of *session*.
+    golden  (G, F) golden rows.
+    size    the size that golden scores usually have.
+
+    Raises NotNativeError, ValueError, ScoringError or VersionRefusedError for a part that is not
+    read.
+    """
+    graph = read_graph(onnx)
+    try:
+        whole = read_steps(onnx, graph, session.width, read)
+        model = _native_model(session.width, whole.steps)
+    except (NotNativeError, ValueError):
+        if len(graph.trees) != 1:
+            raise
+        return prove_trees(onnx, golden, session, read)
+    if model.outputs != session.outputs:
+        return f"{model.outputs} scores where the model has {session.outputs}"
+    # Compare the trees on their own columns, to whose thresholds drawn model inputs seldom lead.
+    # Then compare all steps together with the whole.
+    thresholds: list[tuple[int, bytes]] = []
+    for trees in whole.trees:
+        columns = golden
+        if trees.columns:
+            columns = NativeScorer(_native_model(session.width, whole.steps[: trees.columns])).run(
+                golden
+            )
+        else:
+            thresholds += trees.ensemble.thresholds()
+        if reason := _find_difference_of(trees, columns, read):
+            return reason
+    scorer = NativeScorer(model)
+    if model.exact:
+        rows = draw_comparison_rows(golden, thresholds)
+        return scorer if same_scores(scorer, session, rows) else OTHER_BITS
+    rows = np.concatenate([draw_comparison_rows(golden, (), one_edge=True), _plain_rows(golden)])
+    tolerance = ScoreTolerance(absolute=TOLERANCE * size, relative=TOLERANCE)
+    return scorer if same_scores(scorer, session, rows, tolerance) else OTHER_SCORES
+
+
+def _native_model(width: int, steps: Sequence[Step]) -> Steps:
+    """Return a turnout_ingress.NativeModel. ValueError: a step does not fit, or it is too large."""
+    library: Any = load_native_library()
+    model: Steps = library.NativeModel(width, steps)
+    return model
+
+
+def _plain_rows(golden: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return golden rows as they are, and rows that have the same value in each column."""
+    values = np.array([*EDGE_VALUES, 1.0, -1.0], dtype=np.float32)
+    same = np.repeat(values[:, np.newaxis], golden.shape[1], axis=1)
+    return np.concatenate([golden[:COMPARISON_ROWS], same])
 
 
 def prove_trees(
     onnx: bytes, golden: NDArray[np.float32], session: Session, read: TreeReader
 ) -> NativeScorer | str:
-    """Return trees with *session*'s bits, or why they are not used although they could be read.
-
-    onnx    the file of *session*.
-    golden  (G, F) golden rows.
-
-    Raises GraphNotCutError, ValueError, ScoringError or VersionRefusedError for a part that is not
-    read.
-    """
+    """Return trees with *session*'s bits beside parts that ONNX Runtime runs, as `prove_native`."""
     graph = cut_at_trees(onnx)
     # Open what stands in front of the trees, which says how many columns they have.
     front, columns = None, golden
@@ -186,19 +257,23 @@ def prove_trees(
         behind = Session(opened, ensemble.outputs, session.outputs)
     if behind is None and ensemble.outputs != session.outputs:
         return f"{ensemble.outputs} scores where the model has {session.outputs}"
-    # Compare the trees on their own columns, to whose thresholds drawn model inputs seldom lead.
-    # Then compare all parts together with the whole.
+    # Compare the trees on their own columns, and then all parts together with the whole.
     trees = NativeScorer(ensemble, front, behind)
-    alone = Session(open_onnx(file), ensemble.width, _outputs_of(graph, ensemble, read, file))
+    reason = _find_difference_of(TreePart(ensemble, file, graph.picked, 0), columns, read)
+    whole = draw_comparison_rows(golden, ())
+    return reason or ("" if same_scores(trees, session, whole) else OTHER_BITS) or trees
+
+
+def _find_difference_of(trees: TreePart, columns: NDArray[np.float32], read: TreeReader) -> str:
+    """Return why trees may not stand in for their operator; "" if both have the same bits.
+
+    columns  (G, C) what the trees read for golden rows.
+    """
+    ensemble, picked = trees.ensemble, trees.picked
+    outputs = ensemble.outputs if picked is None else read(trees.file).outputs
+    alone = Session(open_onnx(trees.file), ensemble.width, outputs)
     rows = draw_comparison_rows(columns, ensemble.thresholds())
-    reason = find_difference(ensemble, _PickedScores(alone, graph.picked), rows)
-    whole = rows if front is None else draw_comparison_rows(golden, ())
-    return reason or ("" if same_bits(trees, session, whole) else OTHER_BITS) or trees
-
-
-def _outputs_of(graph: TreeGraph, ensemble: Ensemble, read: TreeReader, file: bytes) -> int:
-    """Return how many scores the tree operator gives before some are picked."""
-    return ensemble.outputs if graph.picked is None else read(file).outputs
+    return find_difference(ensemble, _PickedScores(alone, picked), rows)
 
 
 def find_difference(ensemble: Ensemble, reference: Scorer, rows: NDArray[np.float32]) -> str:
@@ -213,22 +288,25 @@ def find_difference(ensemble: Ensemble, reference: Scorer, rows: NDArray[np.floa
         return f"more than {most} rows are needed to take every branch"
     leaf_rows = np.frombuffer(found, np.float32).reshape(-1, ensemble.width)
     trees = NativeScorer(ensemble)
-    same = same_bits(trees, reference, rows) and _scores_equal(trees, reference, leaf_rows)
+    same = same_scores(trees, reference, rows) and _scores_equal(trees, reference, leaf_rows)
     return "" if same else OTHER_BITS
 
 
 def draw_comparison_rows(
-    golden: NDArray[np.float32], thresholds: Sequence[tuple[int, bytes]]
+    golden: NDArray[np.float32], thresholds: Sequence[tuple[int, bytes]], *, one_edge: bool = False
 ) -> NDArray[np.float32]:
-    """Return (COMPARISON_ROWS, F) rows that show a difference between two readings of the trees.
+    """Return (COMPARISON_ROWS, F) rows that show a difference between two readings of a model.
 
     golden      (G, F) golden rows.
     thresholds  as Ensemble.thresholds.
+    one_edge    a row has one edge value at most. What is left of a sum in which two of the largest
+                numbers cancel depends on the order of the sum.
 
     Each value is a golden value of its input, a threshold, a float next to one, or an edge value.
     """
     rng = np.random.default_rng(32)
     rows = np.empty((COMPARISON_ROWS, golden.shape[1]), dtype=np.float32)
+    free = np.ones(COMPARISON_ROWS, dtype=bool)
     edges: dict[int, list[NDArray[np.float32]]] = {}
     for column, values in thresholds:
         edges.setdefault(column, []).append(np.frombuffer(values, np.float32))
@@ -242,31 +320,53 @@ def draw_comparison_rows(
         rows[:, column] = rng.choice(near, COMPARISON_ROWS)
         usual = rng.random(COMPARISON_ROWS) < 0.5
         rows[usual, column] = rng.choice(golden[:, column], int(usual.sum()))
-        odd = rng.random(COMPARISON_ROWS) < 0.05
+        odd = (rng.random(COMPARISON_ROWS) < 0.05) & free
+        free[odd] = not one_edge
         rows[odd, column] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
     return rows
 
 
-def same_bits(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:
-    """Whether two scorers give the same bits for *rows*, in one run and in small batches."""
-    if not _scores_equal(scorer, reference, rows):
+def same_scores(
+    scorer: Scorer,
+    reference: Scorer,
+    rows: NDArray[np.float32],
+    tolerance: ScoreTolerance | None = None,
+) -> bool:
+    """Whether two scorers score *rows* alike, in one run and in small batches.
+
+    tolerance  how far scores may differ; NaN and infinities have to be the same. None: not a bit.
+    """
+    if not _scores_equal(scorer, reference, rows, tolerance):
         return False
     return all(
-        _scores_equal(scorer, reference, rows[first : first + count])
+        _scores_equal(scorer, reference, rows[first : first + count], tolerance)
         for count in COMPARISON_BATCH_ROWS
         for first in range(0, 8 * count, count)
     )
 
 
-def _row_ns(trees: NativeScorer, rows: NDArray[np.float32]) -> float:
+def _row_ns(scorer: NativeScorer, rows: NDArray[np.float32]) -> float:
     """Processor time of one row among many."""
     began_ns = time.thread_time_ns()
-    trees.run(rows)
+    scorer.run(rows)
     return (time.thread_time_ns() - began_ns) / len(rows)
 
 
-def _scores_equal(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:
+def _scores_equal(
+    scorer: Scorer,
+    reference: Scorer,
+    rows: NDArray[np.float32],
+    tolerance: ScoreTolerance | None = None,
+) -> bool:
     try:
-        return scorer.run(rows).tobytes() == reference.run(rows).tobytes()
+        found, expected = scorer.run(rows), reference.run(rows)
     except ScoringError:
         return False
+    if found.shape != expected.shape:
+        return False
+    if tolerance is None:
+        # NaN has many bits, which mean the same.
+        same = found.view(np.int32) == expected.view(np.int32)
+        return bool((same | (np.isnan(found) & np.isnan(expected))).all())
+    allowed = allowed_differences(tolerance, expected)
+    return bool((score_differences(found, expected) <= allowed).all())

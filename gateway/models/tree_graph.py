@@ -39,7 +39,7 @@ FLOAT, INT64, DOUBLE = 1, 7, 11
 """Element types of TensorProto."""
 
 
-class GraphNotCutError(Exception):
+class NotNativeError(Exception):
     """The graph is not one that is scored natively. The text is the reason."""
 
 
@@ -62,7 +62,7 @@ class TreeGraph:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class TreePlace:
     """A tensor behind the trees that has their scores.
 
     name     of the tensor.
@@ -75,7 +75,12 @@ class _Place:
     picked: tuple[int, ...] | None = None
 
 
-class _Reader:
+def is_trees(node: Node) -> bool:
+    """Whether *node* is a tree operator."""
+    return node.op_type in TREES and node.domain == ML_DOMAIN
+
+
+class GraphReader:
     """Looks up the nodes and constants of a graph."""
 
     def __init__(self, graph: Graph) -> None:
@@ -83,6 +88,7 @@ class _Reader:
         self.graph = graph
         self.makers = {name: node for node in graph.node for name in node.output if name}
         self.constants: Mapping[str, Constant] = {item.name: item for item in graph.initializer}
+        self.trees = [node for node in graph.node if is_trees(node)]
         self.readers: dict[str, list[Node]] = {}
         for node in graph.node:
             for name in node.input:
@@ -91,7 +97,7 @@ class _Reader:
     def nodes_to(self, last: str, begin: str) -> list[Node]:
         """Return the nodes that compute *last* from *begin*, in the order of the graph.
 
-        Raises GraphNotCutError if another tensor or an operator is needed that is not known.
+        Raises NotNativeError if another tensor or an operator is needed that is not known.
         """
         needed, waiting = {begin}, [last]
         while waiting:
@@ -103,9 +109,9 @@ class _Reader:
                 continue
             maker = self.makers.get(name)
             if maker is None:
-                raise GraphNotCutError(f"the tensor {name[:40]!r} is read on both sides of trees")
+                raise NotNativeError(f"the tensor {name[:40]!r} is read on both sides of trees")
             if maker.op_type not in OPERATORS or maker.domain not in ("", ML_DOMAIN):
-                raise GraphNotCutError(f"the operator {maker.op_type[:40]} stands beside the trees")
+                raise NotNativeError(f"the operator {maker.op_type[:40]} stands beside the trees")
             waiting += maker.input
         cut = needed - {begin}
         return [node for node in self.graph.node if any(name in cut for name in node.output)]
@@ -119,39 +125,43 @@ class _Reader:
         return tuple(values) if values and min(values) >= 0 else None
 
 
+def read_graph(onnx: bytes) -> GraphReader:
+    """Return a reader of the graph of *onnx*. NotNativeError: it is too large, or no ONNX file."""
+    if len(onnx) > TREES_BYTES_MAX:
+        raise NotNativeError(f"it has {len(onnx)} bytes; {TREES_BYTES_MAX} at most are read")
+    try:
+        return GraphReader(Model.FromString(onnx).graph)
+    except DecodeError as error:
+        raise NotNativeError("it is no ONNX file") from error
+
+
 def cut_at_trees(onnx: bytes) -> TreeGraph:
     """Return *onnx* cut at its trees.
 
     The parts together give what *onnx* gives if the file is as training writes it. The caller
-    compares. Raises GraphNotCutError when there are no trees, several operators of them, or
+    compares. Raises NotNativeError when there are no trees, several operators of them, or
     operators beside them that are not known.
     """
-    if len(onnx) > TREES_BYTES_MAX:
-        raise GraphNotCutError(f"it has {len(onnx)} bytes; {TREES_BYTES_MAX} at most are cut")
-    try:
-        graph = Model.FromString(onnx).graph
-    except DecodeError as error:
-        raise GraphNotCutError("it is no ONNX file") from error
-    reader = _Reader(graph)
-    found = [node for node in graph.node if node.op_type in TREES and node.domain == ML_DOMAIN]
+    reader = read_graph(onnx)
+    graph, found = reader.graph, reader.trees
     if len(found) != 1 or len(found[0].input) != 1:
-        raise GraphNotCutError(f"it has {len(found)} tree operators; one is scored natively")
+        raise NotNativeError(f"it has {len(found)} tree operators; one is scored natively")
     (trees,) = found
     if len(trees.output) != TREES[trees.op_type]:
-        raise GraphNotCutError(f"its tree operator has {len(trees.output)} outputs")
+        raise NotNativeError(f"its tree operator has {len(trees.output)} outputs")
     # In front are the nodes that compute the columns of the trees.
     columns = trees.input[0]
     front = None
     if columns != INPUTS:
         front = _part(graph, reader.nodes_to(columns, INPUTS), [_matrix(columns, None)])
     # Behind are the nodes that compute with their scores.
-    place = _last_place(reader, trees)
+    place = last_tree_place(reader, trees)
     behind = None
     if place.name != SCORES:
         behind = _part(graph, reader.nodes_to(SCORES, place.name), graph.output)
         for node in behind.node:
             node.input[:] = [INPUTS if name == place.name else name for name in node.input]
-    return TreeGraph(front, columns, _trees_alone(trees, place), place.picked, behind)
+    return TreeGraph(front, columns, trees_alone(trees, place), place.picked, behind)
 
 
 def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
@@ -167,9 +177,9 @@ def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
     return model.SerializeToString()
 
 
-def _last_place(reader: _Reader, trees: Node) -> _Place:
+def last_tree_place(reader: GraphReader, trees: Node) -> TreePlace:
     """Return the last tensor behind *trees* that has their scores, some of them or a Sigmoid."""
-    last = place = _Place(trees.output[-1])
+    last = place = TreePlace(trees.output[-1])
     wide = False  # the scores are written as float64
     while place.name != SCORES and len(reader.readers.get(place.name, ())) == 1:
         (node,) = reader.readers[place.name]
@@ -201,7 +211,7 @@ def _picks_columns(node: Node, attributes: Mapping[str, int]) -> bool:
     return node.op_type == "Gather" and attributes.get("axis", 0) in (1, -1)
 
 
-def _trees_alone(trees: Node, place: _Place) -> Graph:
+def trees_alone(trees: Node, place: TreePlace) -> Graph:
     """Return a graph of *trees*, with a Sigmoid behind them if *place* is behind one."""
     graph = Graph(
         name="trees", node=[trees], input=[_matrix(INPUTS, None)], output=[_matrix(SCORES, None)]

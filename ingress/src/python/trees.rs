@@ -53,34 +53,31 @@ impl Trees {
         matrix: PyBuffer<f32>,
         most: usize,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let rows = self.rows(py, &matrix)?;
+        let rows = rows_of(py, &matrix, self.0.width())?;
         let found = py.detach(|| self.0.leaf_rows(&rows, most));
         found.map(|rows| float_bytes(py, &rows)).transpose()
     }
 
     /// Score (R, F) float32 and return (R, K) float32 as bytes. The GIL is released meanwhile.
     fn run<'py>(&self, py: Python<'py>, matrix: PyBuffer<f32>) -> PyResult<Bound<'py, PyBytes>> {
-        let rows = self.rows(py, &matrix)?;
+        let rows = rows_of(py, &matrix, self.0.width())?;
         let scores = py.detach(|| self.0.score(&rows));
         float_bytes(py, &scores)
     }
 }
 
-impl Trees {
-    /// The values of a matrix, which has to have a column for each input.
-    fn rows(&self, py: Python<'_>, matrix: &PyBuffer<f32>) -> PyResult<Vec<f32>> {
-        if matrix.shape().last() != Some(&self.0.width()) || matrix.dimensions() != 2 {
-            return Err(PyValueError::new_err(format!(
-                "a matrix of shape {:?}; (R, {}) is scored",
-                matrix.shape(),
-                self.0.width()
-            )));
-        }
-        matrix.to_vec(py)
+/// The values of a matrix with `width` columns.
+pub(super) fn rows_of(py: Python<'_>, matrix: &PyBuffer<f32>, width: usize) -> PyResult<Vec<f32>> {
+    if matrix.shape().last() != Some(&width) || matrix.dimensions() != 2 {
+        return Err(PyValueError::new_err(format!(
+            "a matrix of shape {:?}; (R, {width}) is scored",
+            matrix.shape(),
+        )));
     }
+    matrix.to_vec(py)
 }
 
-fn float_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn float_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, values.len() * 4, |bytes| {
         for (four, value) in bytes.chunks_exact_mut(4).zip(values) {
             four.copy_from_slice(&value.to_le_bytes());

@@ -18,7 +18,7 @@ from gateway.models.native_scorer import (
     draw_comparison_rows,
     find_difference,
     load_tree_reader,
-    same_bits,
+    same_scores,
 )
 from host.onnx_runtime import onnxruntime
 from registry.bundle import Bundle, seal_files, verify_bundle
@@ -280,7 +280,7 @@ def test_native_trees_score_the_deepest_trees(splits: int) -> None:
     """Trees of 32 and of 64 leaves, the most of a word, are scored."""
     onnx = onnx_of([chain(splits)])
     rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
-    assert same_bits(native_of(onnx), session_of(onnx), rows)
+    assert same_scores(native_of(onnx), session_of(onnx), rows)
 
 
 @pytest.mark.parametrize(

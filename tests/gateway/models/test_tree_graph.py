@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from gateway.models.native_scorer import NativeScorer, choose_scorer, load_tree_reader
-from gateway.models.tree_graph import OPERATORS, GraphNotCutError, cut_at_trees, file_of
+from gateway.models.tree_graph import OPERATORS, NotNativeError, cut_at_trees, file_of
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
 from tests.training.export.test_on_demand_training import labels, recipe
@@ -104,7 +104,7 @@ def test_files_of_other_kinds_are_not_cut(bundle: Bundle) -> None:
         (b"", "0 tree operators"),
         (b"\xff", "no ONNX file"),
     ):
-        with pytest.raises(GraphNotCutError, match=reason):
+        with pytest.raises(NotNativeError, match=reason):
             cut_at_trees(content)
 
 

@@ -15,7 +15,7 @@ from gateway.models.native_scorer import (
     draw_comparison_rows,
     find_difference,
     load_tree_reader,
-    same_bits,
+    same_scores,
 )
 from registry.scoring import Session
 from tests.gateway.models.test_native_trees import (
@@ -239,7 +239,7 @@ def test_the_deepest_trees_are_scored(splits: int) -> None:
     onnx = operator([chain_of(splits), stump("BRANCH_LT", 1.0)], targets=1)
     ensemble, session = ensemble_of(onnx), session_with(onnx, 1)
     rows = np.resize(draw_comparison_rows(GOLDEN, ensemble.thresholds()), (4_096, WIDTH))
-    assert same_bits(NativeScorer(ensemble), session, rows)
+    assert same_scores(NativeScorer(ensemble), session, rows)
 
 
 def weights_of(*targets: int, sign: float = 1.0) -> Tree:
@@ -313,4 +313,4 @@ def test_a_fitted_forest_is_scored_natively(negatives_share: float) -> None:
     session = session_with(onnx, 1)
     scorer = choose_scorer(bundle_of(onnx), session)
     assert isinstance(scorer, NativeScorer)
-    assert same_bits(scorer, session, rows)
+    assert same_scores(scorer, session, rows)

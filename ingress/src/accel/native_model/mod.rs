@@ -1,37 +1,133 @@
-//! What scores the rows of a model without Python and without ONNX Runtime.
+//! Scores the rows of a model without Python and without ONNX Runtime: by steps that compute what the
+//! operators of its graph do. Trees, linear models, small networks and what stands beside them.
 //!
-//! Before a version answers calls, `gateway/models/native_scorer.py` compares it with ONNX Runtime.
+//! `gateway/models/native_steps.py` reads the steps from a graph. Before a version answers calls,
+//! `gateway/models/native_scorer.py` compares its scores with those of ONNX Runtime.
 
-use std::sync::Arc;
+mod dense;
+mod real;
+pub mod step;
+pub mod value;
 
-use crate::accel::trees::Trees;
+use std::borrow::Cow;
+
+use crate::accel::native_model::step::{Description, Run, Step};
+use crate::accel::native_model::value::{Shape, Type, Value};
+use crate::accel::trees::WIDTH_MAX;
+use crate::sys::vectors::{self, Vectorized};
+
+/// Rows that go through all steps together. Their values stay in the processor's second cache.
+const BLOCK_ROWS: usize = 64;
+/// Most columns of all values together: a block of them has at most 32 MB.
+pub const COLUMNS_MAX: usize = 1 << 16;
+/// Most numbers of all constants and weights together, 1 MB of float32. The products of more weights
+/// take so long that a call by ONNX Runtime counts little, and its kernels are made for them.
+pub const NUMBERS_MAX: usize = 1 << 18;
 
 /// A model that scores (R, width) float32 rows.
 #[derive(Clone, Debug)]
 pub struct NativeModel {
-    trees: Arc<Trees>,
+    width: usize,
+    outputs: usize,
+    steps: Vec<Step>,
+    exact: bool,
 }
 
 impl NativeModel {
-    /// A model of trees alone.
-    pub fn of_trees(trees: Arc<Trees>) -> NativeModel {
-        NativeModel {
-            trees,
+    /// A model of rows with `width` inputs. The last step computes the scores.
+    ///
+    /// The error says which step does not fit, or that it is too large.
+    pub fn new(width: usize, described: Vec<Description>) -> Result<NativeModel, String> {
+        if !(1..=WIDTH_MAX).contains(&width) {
+            return Err(format!("{width} inputs; 1 to {WIDTH_MAX} are known"));
+        }
+        let inputs = Shape {
+            kind: Type::Single,
+            width,
+            constant: false,
+        };
+        let (mut shapes, mut steps, mut exact) = (vec![inputs], Vec::new(), vec![true]);
+        let (mut numbers, mut columns) = (0_usize, 0_usize);
+        for description in described {
+            numbers += description.numbers.len();
+            let (step, shape) = Step::build(description, &shapes)?;
+            columns += shape.width;
+            if numbers > NUMBERS_MAX || columns > COLUMNS_MAX {
+                return Err(format!(
+                    "more than {NUMBERS_MAX} constants and weights, or {COLUMNS_MAX} columns"
+                ));
+            }
+            // A last bit may lead to another leaf.
+            let sources_exact = step.sources().iter().all(|source| exact[*source]);
+            if step.trees().is_some() && !sources_exact {
+                return Err("its trees read what ONNX Runtime may round differently".to_owned());
+            }
+            exact.push(sources_exact && step.is_exact());
+            steps.push(step);
+            shapes.push(shape);
+        }
+        match shapes.last() {
+            Some(last) if last.kind == Type::Single && !last.constant && !steps.is_empty() => {
+                Ok(NativeModel {
+                    width,
+                    outputs: last.width,
+                    steps,
+                    exact: exact.last().copied().unwrap_or_default(),
+                })
+            }
+            _ => Err("its last step gives no scores of float32".to_owned()),
         }
     }
 
     /// The number of inputs of a row.
     pub fn width(&self) -> usize {
-        self.trees.width()
+        self.width
     }
 
     /// The number of scores of a row.
     pub fn outputs(&self) -> usize {
-        self.trees.outputs().count()
+        self.outputs
     }
 
-    /// Score rows. `rows` is (R, width) flat, and the result is (R, outputs) flat.
+    /// Whether every step gives the same bits as ONNX Runtime's operators.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Score rows with the widest vectors that this processor has. `rows` is (R, width) flat, and the
+    /// result is (R, outputs) flat. A row has the same bits in every batch.
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
-        self.trees.score(rows)
+        // Trees alone need no blocks.
+        if let [step] = &self.steps[..] {
+            if let Some(trees) = step.trees() {
+                return trees.score(rows);
+            }
+        }
+        self.score_blocks(rows, false)
+    }
+
+    /// Score rows with the vectors that every processor has. The bits are those of `score`.
+    pub fn score_portable(&self, rows: &[f32]) -> Vec<f32> {
+        self.score_blocks(rows, true)
+    }
+
+    fn score_blocks(&self, rows: &[f32], portable: bool) -> Vec<f32> {
+        let mut scores = Vec::with_capacity(rows.len() / self.width * self.outputs);
+        for block in rows.chunks(BLOCK_ROWS * self.width) {
+            let mut values = Vec::with_capacity(self.steps.len() + 1);
+            values.push(Value::Single(Cow::Borrowed(block)));
+            for step in &self.steps {
+                let run = Run {
+                    step,
+                    values: &values,
+                    rows: block.len() / self.width,
+                };
+                values.push(if portable { run.run_portable() } else { vectors::run(run) });
+            }
+            if let Some(Value::Single(last)) = values.last() {
+                scores.extend_from_slice(last);
+            }
+        }
+        scores
     }
 }

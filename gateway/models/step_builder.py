@@ -1,0 +1,165 @@
+"""Builds the steps of a native model (ingress/src/accel/native_model) from tensors of a graph."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.models.tree_graph import DOUBLE, FLOAT, INPUTS, INT64, GraphReader, NotNativeError
+from protos.onnx_graph_pb2 import Constant
+
+Step = tuple[str, list[int], list[int], list[float], Any]
+"""Kind, positions of the values that it reads, integers, numbers and turnout_ingress.Trees."""
+BOOL = 9
+KINDS = {FLOAT: 0, DOUBLE: 1, BOOL: 2, INT64: 3}
+"""Element type of a tensor -> how steps number it."""
+DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8"}
+CONSTANT_VALUES_MAX = 2**18
+"""As NUMBERS_MAX of the native library: 1 MB of weights."""
+DIMENSIONS_MAX = 4
+WHOLE_MAX = 2**53
+"""Up to it, every int64 is a float64, as which steps have it."""
+COMPARED = {"less", "less_or_equal", "greater", "greater_or_equal", "equal"}
+"""Steps of two numbers whose value is a bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the steps have a tensor.
+
+    position  0: the inputs of the model; n: the value of step n - 1.
+    width     number of columns.
+    kind      element type, as KINDS.
+    middle    it is (R, 1, width) instead of (R, width).
+    """
+
+    position: int
+    width: int
+    kind: int = KINDS[FLOAT]
+    middle: bool = False
+
+
+class StepBuilder:
+    """The steps so far, and where they have each tensor.
+
+    Every method that reads a tensor raises NotNativeError if no step can stand for it.
+    """
+
+    def __init__(self, graph: GraphReader, width: int) -> None:
+        """Begin with the inputs of a graph, which have *width* columns."""
+        self.steps: list[Step] = []
+        self.places = {INPUTS: Place(0, width)}
+        self._readers = graph.readers
+        self.constants = dict(graph.constants)
+        for node in graph.graph.node:
+            if node.op_type == "Constant" and node.domain == "":
+                tensor = next((item.t for item in node.attribute if item.HasField("t")), None)
+                self.constants |= {} if tensor is None else {node.output[0]: tensor}
+
+    def add(
+        self,
+        kind: str,
+        sources: list[Place],
+        integers: Sequence[int],
+        width: int,
+        numbers: Sequence[float] = (),
+        of: int | None = None,
+        trees: Any = None,  # noqa: ANN401  turnout_ingress.Trees
+    ) -> Place:
+        """Add a step and return its place.
+
+        of  element type of its value; None: that of its first source.
+        """
+        if any(source.middle for source in sources) and kind not in ("cast", "concat"):
+            raise NotNativeError(f"{kind} reads a tensor of three dimensions")
+        positions = [source.position for source in sources]
+        self.steps.append((kind, positions, list(integers), list(numbers), trees))
+        middle = any(source.middle for source in sources)
+        kept = sources[0].kind if of is None else of
+        return Place(len(self.steps), width, kept, middle)
+
+    def source(self, name: str) -> Place:
+        """Return the place of a tensor, which may be a constant row."""
+        place = self.places.get(name)
+        if place is not None:
+            return place
+        values = self.constant(name)
+        if values.ndim > 2 or values.size != (values.shape[-1] if values.ndim else 1):
+            raise NotNativeError(f"the constant {name[:40]!r} has more than one row")
+        kind, numbers = KINDS[self.constants[name].data_type], values.ravel().astype(np.float64)
+        if kind == KINDS[INT64] and np.abs(numbers).max(initial=0) > WHOLE_MAX:
+            raise NotNativeError(f"the constant {name[:40]!r} has integers above 2^53")
+        self.places[name] = self.row(numbers.tolist(), kind)
+        return self.places[name]
+
+    def row(self, numbers: list[float], kind: int = KINDS[FLOAT]) -> Place:
+        """Add a constant row."""
+        self.steps.append(("constant", [], [kind], numbers, None))
+        return Place(len(self.steps), len(numbers), kind)
+
+    def constant(self, name: str) -> NDArray[Any]:
+        """Return a constant. NotNativeError: *name* is none."""
+        constant = self.constants.get(name)
+        if constant is None:
+            raise NotNativeError(f"the tensor {name[:40]!r} is no constant")
+        return numbers_of(constant)
+
+    def pair(self, kind: str, left: Place, right: Place) -> Place:
+        """Add a step of two operands. A bias is put into the product before it."""
+        width = max(left.width, right.width)
+        if kind == "add" and self._take_bias(left, right):
+            return left
+        if kind == "add" and self._take_bias(right, left):
+            return right
+        of = KINDS[BOOL] if kind in COMPARED else None
+        return self.add(kind, [left, right], [], width, of=of)
+
+    def _take_bias(self, product: Place, bias: Place) -> bool:
+        """Move a constant that was just read into the product of weights before it, if it fits.
+
+        Only an addition reads the product.
+        """
+        last = len(self.steps)
+        if (product.position, bias.position, bias.width) != (last - 1, last, product.width):
+            return False
+        fits = last > 1 and (self.steps[-2][0], self.steps[-1][0]) == ("dense", "constant")
+        if not fits or self._reads_of(product) != 1 or any(self.steps[-2][3][-bias.width :]):
+            return False
+        moved = self.steps.pop()[3]
+        self.steps[-1][3][-bias.width :] = moved
+        self.places = {name: place for name, place in self.places.items() if place != bias}
+        return True
+
+    def _reads_of(self, place: Place) -> int:
+        """Return how many nodes read the tensors of a place."""
+        names = [name for name, at in self.places.items() if at == place]
+        return sum(len(self._readers.get(name, ())) for name in names)
+
+
+def numbers_of(constant: Constant) -> NDArray[Any]:
+    """Return the numbers of a constant in its shape.
+
+    NotNativeError: it has another type, too many numbers, or not as many as its shape says.
+    """
+    dtype = DTYPES.get(constant.data_type)
+    count = math.prod(constant.dims[:DIMENSIONS_MAX])
+    large = len(constant.dims) > DIMENSIONS_MAX or not 0 <= count <= CONSTANT_VALUES_MAX
+    if dtype is None or large:
+        raise NotNativeError(
+            f"a constant of type {constant.data_type} with {count} numbers; "
+            f"{CONSTANT_VALUES_MAX} at most are scored natively"
+        )
+    if constant.raw_data:
+        values = np.frombuffer(constant.raw_data, np.uint8)
+        values = values[: len(values) // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize]
+        values = values.view(dtype)
+    else:
+        lists: dict[int, Any] = {FLOAT: constant.float_data, DOUBLE: constant.double_data}
+        lists |= {BOOL: constant.int32_data, INT64: constant.int64_data}
+        values = np.array(list(lists[constant.data_type]), dtype)
+    if values.size != count or min(constant.dims, default=0) < 0:
+        raise NotNativeError("a constant has other numbers than its shape says")
+    return values.reshape(tuple(constant.dims))
