@@ -240,6 +240,7 @@ class IngressLibrary(Protocol):
         sealed: bool,
         shown: tuple[str, int],
         trees: object | None,
+        breadcrumb: memoryview | None,
     ) -> object:
         """Return what a pass over many models must know of one.
 
@@ -252,6 +253,7 @@ class IngressLibrary(Protocol):
         sealed           whether they are sealed.
         shown            label and role, as callers see them.
         trees            turnout_ingress.Trees that score the matrix as it is; None: Python scores.
+        breadcrumb       a writable byte that is 1 while the trees score; None: nothing is marked.
         """
         ...
 

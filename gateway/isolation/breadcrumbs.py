@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the supervisor imports this module and must not load numpy
     from numpy.typing import NDArray
 
     from gateway.models.executor import Scorer
+    from gateway.models.native_trees import Ensemble
 
 CELL_BYTES = 64
 CELLS_MAX = 1_024
@@ -58,9 +59,20 @@ class BreadcrumbScorer:
 
     def __init__(self, scorer: "Scorer", cell: memoryview) -> None:
         """Wrap *scorer*. Set `loop_thread` when the event loop is not on the main thread."""
+        self._scorer = scorer
         self._run = scorer.run
         self._cell = cell
         self.loop_thread = threading.main_thread().ident
+
+    @property
+    def ensemble(self) -> "Ensemble | None":
+        """What scores a model's inputs as they are, without a mark. None: nothing does."""
+        return getattr(self._scorer, "ensemble", None)
+
+    @property
+    def loop_byte(self) -> memoryview:
+        """The byte that is 1 while the event loop's thread runs the version."""
+        return self._cell[LOOP_BYTE : LOOP_BYTE + 1]
 
     def run(self, matrix: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """Score *matrix* (Scorer). The byte is 0 again after it, unless the process crashes."""

@@ -185,6 +185,7 @@ class TurnPath:
             hidden,
             ("", ROLE_UNSPECIFIED) if hidden else (version.label, PRODUCTION),
             getattr(scorer, "ensemble", None) if routes.production.columns is None else None,
+            getattr(scorer, "loop_byte", None),
         )
         width = sum([read.rows.width for read in routes.reads]) + len(routes.shape.input_names)
         width += len(TIME_NAMES) if routes.request_time else 0
