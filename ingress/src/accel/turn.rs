@@ -209,11 +209,11 @@ impl Group {
     }
 
     /// Take the (R, K) scores. False: they are not R x K finite numbers.
-    pub fn take_scores(&mut self, scores: &[f32], outputs: usize) -> bool {
+    pub fn take_scores(&mut self, scores: Vec<f32>, outputs: usize) -> bool {
         let fits =
             scores.len() == self.rows() * outputs && scores.iter().all(|score| score.is_finite());
         if fits {
-            self.scores = scores.to_vec();
+            self.scores = scores;
         }
         fits
     }

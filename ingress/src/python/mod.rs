@@ -1,5 +1,6 @@
 //! The Python module `turnout_ingress`.
 
+mod answered_group;
 mod callers;
 mod columns;
 mod ids;
@@ -22,6 +23,7 @@ fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     observations::add(module)?;
     rows::add(module)?;
     ids::add(module)?;
+    answered_group::add(module)?;
     turns::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

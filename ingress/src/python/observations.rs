@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::turns::AnsweredGroup;
+use super::answered_group::AnsweredGroup;
 use crate::accel::observations::counts::{LatencyBins, ObservationCounts};
 use crate::accel::observations::record::Copies;
 use crate::accel::observations::scale::{ScoreScale, Unit};

@@ -6,11 +6,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
+use super::answered_group::AnsweredGroup;
 use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
 use super::native_model::NativeModel;
 use super::rows::PyViewRows;
-use crate::accel::answered_group::{self, AnswerTimes, SingleAnswer};
+use crate::accel::answered_group::AnswerTimes;
 use crate::accel::ids::BODY_BYTES;
 use crate::accel::native_model;
 use crate::accel::rows::ViewRows;
@@ -197,31 +198,26 @@ impl Turn {
         Ok(group.broken > 0 || group.flags.iter().any(|flags| *flags != 0))
     }
 
-    /// Score the groups of native models, all in one pass without the GIL. For each of these groups:
-    /// whether all scores are finite. None: Python has to score it.
+    /// Score the groups of native models, each without the GIL. For each of these groups: whether all
+    /// scores are finite. None: Python has to score it.
     fn score_native(&mut self, py: Python<'_>, members: Vec<usize>) -> PyResult<Vec<Option<bool>>> {
-        let mut work = Vec::with_capacity(members.len());
+        let mut finite = Vec::with_capacity(members.len());
         for index in members {
             let (group, plan) = (self.group(index)?, self.plan(index)?);
-            let native = plan.native.as_ref().map(|native| &native.get().0);
             let fits = |native: &&native_model::NativeModel| {
                 group.matrix.len() == group.rows() * native.width() * 4
                     && native.outputs() == plan.outputs
             };
-            work.push((index, plan.outputs, native.filter(fits)));
-        }
-        let groups = &self.groups;
-        let scored: Vec<_> = py.detach(|| {
-            let score = |(index, outputs, native): (_, _, Option<&native_model::NativeModel>)| {
-                let inputs = |index: usize| groups[index].inputs();
-                (index, outputs, native.map(|native| native.score(&inputs(index))))
+            let native = plan.native.as_ref().map(|native| &native.get().0).filter(fits);
+            let Some(native) = native else {
+                finite.push(None);
+                continue;
             };
-            work.into_iter().map(score).collect()
-        });
-        let take = |(index, outputs, scores): (usize, usize, Option<Vec<f32>>)| {
-            scores.map(|scores| self.groups[index].take_scores(&scores, outputs))
-        };
-        Ok(scored.into_iter().map(take).collect())
+            let scores = py.detach(|| native.score(&group.inputs()));
+            let outputs = plan.outputs;
+            finite.push(Some(self.groups[index].take_scores(scores, outputs)));
+        }
+        Ok(finite)
     }
 
     /// Take the (R, K) scores of a group. False: not all of them are finite.
@@ -236,7 +232,7 @@ impl Turn {
             return Ok(false);
         }
         let scores = scores.to_vec(py)?;
-        Ok(self.groups[index].take_scores(&scores, outputs))
+        Ok(self.groups[index].take_scores(scores, outputs))
     }
 }
 
@@ -248,67 +244,6 @@ impl Turn {
     fn plan(&self, index: usize) -> PyResult<&ModelPlan> {
         let plan = self.plans.get(index).and_then(Option::as_ref).map(Py::get);
         plan.ok_or_else(|| PyValueError::new_err("the group has no plan"))
-    }
-}
-
-/// The answered calls of a group, for `FaultFreeBatches`.
-#[pyclass(frozen)]
-pub(super) struct AnsweredGroup(pub(super) answered_group::AnsweredGroup);
-
-/// Calls of one row that were answered alone, until they are folded.
-#[pyclass]
-struct SingleAnswers(Option<answered_group::AnsweredGroup>);
-
-#[pymethods]
-impl SingleAnswers {
-    #[new]
-    fn new() -> SingleAnswers {
-        SingleAnswers(None)
-    }
-
-    /// Add a call. `times` are (Unix ns of the read, monotonic ns of the arrival, monotonic ns of the
-    /// answer). `row` is (1, W) float32. The scores are finite.
-    #[allow(clippy::too_many_arguments)]
-    fn add(
-        &mut self,
-        py: Python<'_>,
-        key_hash: u64,
-        held_out: Option<bool>,
-        times: (i64, i64, i64),
-        flags: u32,
-        row: PyBuffer<f32>,
-        scores: Vec<f32>,
-        entities: Vec<Bound<'_, PyBytes>>,
-        prediction_id: &[u8],
-    ) -> PyResult<()> {
-        let (read_unix_ns, arrived_ns, answered_ns) = times;
-        let entities: Vec<&[u8]> = entities.iter().map(|entity| entity.as_bytes()).collect();
-        let matrix: Vec<u8> = row.to_vec(py)?.iter().flat_map(|v| v.to_le_bytes()).collect();
-        // Only new prediction ids need the Unix time of the answer, and this call has its id.
-        let times = AnswerTimes {
-            unix_ns: read_unix_ns,
-            read_unix_ns,
-            answered_ns,
-        };
-        self.0.get_or_insert_with(|| answered_group::AnsweredGroup::empty(times)).add(
-            &SingleAnswer {
-                key_hash,
-                held_out,
-                arrived_ns,
-                times,
-                flags,
-                matrix: &matrix,
-                scores: &scores,
-                entities: &entities,
-                prediction_id,
-            },
-        );
-        Ok(())
-    }
-
-    /// Take the calls as a group. None: no call was added since.
-    fn take(&mut self) -> Option<AnsweredGroup> {
-        self.0.take().map(AnsweredGroup)
     }
 }
 
@@ -384,8 +319,6 @@ fn answer_groups(
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ModelPlan>()?;
     module.add_class::<Turn>()?;
-    module.add_class::<AnsweredGroup>()?;
-    module.add_class::<SingleAnswers>()?;
     module.add_function(wrap_pyfunction!(pop_turn, module)?)?;
     module.add_function(wrap_pyfunction!(answer_groups, module)?)
 }

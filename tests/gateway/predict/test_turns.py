@@ -1,6 +1,9 @@
 """A pass over many models gives each call the answer and the records of a batch of its model."""
 
 import asyncio
+import mmap
+import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -10,12 +13,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from features.contract import ModelContract, RequestInput
+from gateway.isolation.breadcrumbs import (
+    CELL_BYTES,
+    CELLS_MAX,
+    BreadcrumbPage,
+    BreadcrumbScorer,
+    create_breadcrumb_page,
+)
 from gateway.predict.turns import TurnPath
 from gateway.settings import Settings
 from gateway.transport.native.server import NativeServer
-from protos.predict_pb2 import DEGRADED, PredictRequest
+from protos.predict_pb2 import DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture
+from tests.gateway.models.test_native_trees import native_of, onnx_of
 from tests.gateway.predict.test_single_call import (
     reply_text,
     window_sums,
@@ -32,6 +44,7 @@ from tests.gateway.six_models import (
     versions_of,
 )
 from tests.poll import wait_until
+from tests.tiny_models import tiny_files
 
 POLICIES = {
     "plain": ServingPolicy(),
@@ -266,3 +279,61 @@ def test_unexpected_error_in_the_pass_leaves_no_call_without_an_end(
     assert all("scores" in text for text in asyncio.run(walk(TurnPath, "assign")))
     texts = asyncio.run(walk(NativeServer, "answer_groups"))
     assert all(("INTERNAL" in text) == native for text in texts)
+
+
+@pytest.mark.walk
+def test_trees_score_in_the_pass_and_leave_a_breadcrumb_while_they_run(
+    ingress: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrapped scorer is never called, and another thread sees the version's byte at 1."""
+    if ingress != "native":
+        pytest.skip("the server of grpcio has no turns")
+    contract = ModelContract(
+        entities=(), inputs=tuple(RequestInput(name=f"i{n}", default=0.0) for n in range(3))
+    )
+    leaf = [{"feature": 1, "threshold": 0.5, "yes": 1, "no": 2}, {"weight": 0.5}, {"weight": 1.5}]
+    trees = native_of(onnx_of([leaf] * 500, sigmoid=False))
+    rows = [Row(inputs=(0.0, number / 256, 0.0)) for number in range(256)]
+    request = PredictRequest(model="in_request", rows=rows, request_id="r-1")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("the pass has to score")
+
+    async def walk() -> None:
+        files = {"1": tiny_files("in_request", contract=contract)}
+        plan = deployment_of("in_request", ServingPolicy())
+        async with gateway_fixture(files, plan, single_calls=False) as gateway:
+            # Let the trees score, with a cell of a page.
+            descriptor, routes = create_breadcrumb_page(), gateway.routes.get("in_request")
+            assert routes is not None
+            page = BreadcrumbPage(os.dup(descriptor))
+            marked = page.wrap_scorer("ab" * 32, trees)
+            routes.production.version.executor.scorer = marked
+            monkeypatch.setattr(BreadcrumbScorer, "run", fail)
+            # Watch the first byte of the page while calls are answered.
+            seen, ended = threading.Event(), threading.Event()
+
+            def watch() -> None:
+                with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
+                    first = CELL_BYTES * page._cells["ab" * 32]
+                    while not ended.is_set():
+                        if view[first]:
+                            seen.set()
+
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            try:
+                async with asyncio.timeout(60.0):
+                    while not seen.is_set():
+                        reply = await gateway.predict(request, within_s=30.0)
+                        expected = trees.run(np.array([row.inputs for row in rows], np.float32))
+                        assert list(reply.scores) == expected.ravel().tolist()
+            finally:
+                ended.set()
+                watcher.join()
+            # The byte is 0 again when no run is under way.
+            with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
+                assert view[CELL_BYTES * page._cells["ab" * 32]] == 0
+            os.close(descriptor)
+
+    asyncio.run(walk())
