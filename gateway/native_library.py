@@ -276,6 +276,36 @@ class IngressLibrary(Protocol):
         """
         ...
 
+    def set_id_keys(self, thread: Thread, keys: tuple[bytes, bytes, bytes]) -> None:
+        """Set the keys of prediction ids: the cluster's key, the masking key and the sealing key.
+
+        Before the first time the thread answers no call by itself.
+        """
+        ...
+
+    def publish_plan(self, thread: Thread, model: str, plan: tuple[int, object] | None) -> None:
+        """Answer usual calls of *model* by (number, ModelPlan); None: by Python only.
+
+        The plan before answers no call once this returns. A plan without a native scorer is None.
+        """
+        ...
+
+    def reserve_ids(self, thread: Thread, count: int) -> int:
+        """Return the first of *count* sequence numbers of prediction ids, which wrap at 2^32."""
+        ...
+
+    def records_due(self, thread: Thread) -> bool:
+        """Return True if records of answers of the thread have waited for 20 ms."""
+        ...
+
+    def take_records(self, thread: Thread) -> list[tuple[int, int, list[int], int, object]]:
+        """Return the records of the thread's answers that wait.
+
+        Each is (number of the plan, Unix ns of the first answer, rows of each group of calls that
+        was answered at once, all rows, AnsweredGroup). All of its answers are of one second.
+        """
+        ...
+
     def decode(self, dialect: str, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
         """Decode a message: (rows, criticality, parts), or (code, message) of a refusal.
 

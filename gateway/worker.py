@@ -266,6 +266,7 @@ class GatewayWorker:
 
     def _set_keys(self, keys: registry_pb2.ServingKeys) -> None:
         self.identity.prediction_id_key = keys.prediction_id_key
+        self._parts.pipeline.publish_plans()
 
     def _on_routes_changed(self) -> None:
         """Tell every part that the loader replaced routes or finished a load."""
@@ -275,9 +276,7 @@ class GatewayWorker:
         parts.metrics.set_deployed(
             {routes.model: routes.deployment.versions for routes in all_routes}
         )
-        shadows = {
-            participant.version.id for routes in all_routes for participant, _ in routes.shadows
-        }
+        shadows = {shadow.version.id for routes in all_routes for shadow, _ in routes.shadows}
         parts.shadows.set_active_versions(shadows)
         self._quarantine.open_breakers()
         if self._parts.view_ages is not None:

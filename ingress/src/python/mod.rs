@@ -1,5 +1,6 @@
 //! The Python module `turnout_ingress`.
 
+mod answering;
 mod callers;
 mod columns;
 mod ids;
@@ -21,5 +22,6 @@ fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     rows::add(module)?;
     ids::add(module)?;
     turns::add(module)?;
+    answering::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -1,5 +1,7 @@
 //! `turnout_ingress.Trees`, which gateway/models/native_trees.py uses.
 
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,7 +11,7 @@ use crate::accel::trees;
 
 /// An ensemble of decision trees.
 #[pyclass(frozen)]
-pub struct Trees(pub(super) trees::Trees);
+pub struct Trees(pub(super) Arc<trees::Trees>);
 
 #[pymethods]
 impl Trees {
@@ -18,7 +20,8 @@ impl Trees {
     #[new]
     #[pyo3(signature = (onnx, picked=None))]
     fn new(onnx: &[u8], picked: Option<Vec<usize>>) -> PyResult<Trees> {
-        trees::onnx::read(onnx, picked.as_deref()).map(Trees).map_err(PyValueError::new_err)
+        let read = trees::onnx::read(onnx, picked.as_deref());
+        read.map(|trees| Trees(Arc::new(trees))).map_err(PyValueError::new_err)
     }
 
     /// The number of inputs of a row.

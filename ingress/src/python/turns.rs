@@ -1,6 +1,8 @@
 //! `turnout_ingress.Turn` and what belongs to it: all calls that were handed over at once, which
 //! gateway/predict/turns.py answers in one pass.
 
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,29 +13,16 @@ use super::io_thread::IngressThread;
 use super::rows::PyViewRows;
 use super::trees::Trees;
 use crate::accel::answered_group::{self, AnswerTimes, SingleAnswer};
-use crate::accel::ids::BODY_BYTES;
+use crate::accel::plan::{IdKeys, Plan};
 use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
-use crate::accel::trees;
-use crate::accel::turn::{Draw, Group, IdParts};
-use crate::calls::reply::Replies;
+use crate::accel::turn::{Draw, Group};
 
-/// What one pass must know of a model at one revision.
+/// A plan, and the views that Python reads for it.
 #[pyclass(frozen)]
-struct ModelPlan {
-    /// E and W of the calls, by which a call of an older shape is recognised.
-    shape: (usize, usize),
-    evidence_prefix: Vec<u8>,
-    holdout: Option<Draw>,
+pub(super) struct ModelPlan {
+    pub(super) plan: Arc<Plan>,
     views: Vec<(Py<PyViewRows>, usize)>,
-    outputs: usize,
-    body: [u8; BODY_BYTES],
-    rule: ScoreRule,
-    sealed: bool,
-    /// What callers see of the version: label and role.
-    shown: (String, u32),
-    /// What scores the matrix as it is. None: Python scores.
-    trees: Option<Py<Trees>>,
 }
 
 #[pymethods]
@@ -58,14 +47,13 @@ impl ModelPlan {
             return Err(PyValueError::new_err("a view's entity is not among those of a row"));
         }
         let body = body.try_into().map_err(|_| PyValueError::new_err("a body of other length"))?;
-        Ok(ModelPlan {
+        let plan = Plan {
             shape,
             evidence_prefix,
             holdout: holdout.map(|(prefix, share_bp)| Draw {
                 prefix,
                 share_bp,
             }),
-            views,
             outputs,
             body,
             rule: ScoreRule {
@@ -74,7 +62,11 @@ impl ModelPlan {
             },
             sealed,
             shown,
-            trees,
+            scorer: trees.map(|trees| Arc::clone(&trees.get().0)),
+        };
+        Ok(ModelPlan {
+            plan: Arc::new(plan),
+            views,
         })
     }
 }
@@ -111,16 +103,8 @@ impl Turn {
         }
         self.plans = plans;
         let assign = |(group, plan): (&mut Group, &Option<Py<ModelPlan>>)| {
-            let plan = plan.as_ref()?.get();
-            let shape = (group.columns.shape.entities, group.columns.shape.width());
-            let late = group.columns.deadline_ns.iter().any(|deadline| *deadline < earliest_ns);
-            if shape != plan.shape || late {
-                return None;
-            }
-            let latest = *group.columns.deadline_ns.iter().max()?;
-            group
-                .assign(&plan.evidence_prefix, plan.holdout.as_ref())
-                .then_some((group.rows(), latest))
+            let latest_ns = plan.as_ref()?.get().plan.assign(group, earliest_ns)?;
+            Some((group.rows(), latest_ns))
         };
         Ok(self.groups.iter_mut().zip(&self.plans).map(assign).collect())
     }
@@ -202,18 +186,13 @@ impl Turn {
     fn score_trees(&mut self, py: Python<'_>, members: Vec<usize>) -> PyResult<Vec<Option<bool>>> {
         let mut work = Vec::with_capacity(members.len());
         for index in members {
-            let (group, plan) = (self.group(index)?, self.plan(index)?);
-            let trees = plan.trees.as_ref().map(|trees| &trees.get().0);
-            let fits = |trees: &&trees::Trees| {
-                group.matrix.len() == group.rows() * trees.width() * 4
-                    && trees.outputs().count() == plan.outputs
-            };
-            work.push((index, plan.outputs, trees.filter(fits)));
+            self.group(index)?;
+            work.push((index, Arc::clone(&self.plan(index)?.plan)));
         }
         let groups = &self.groups;
         let scored: Vec<_> = py.detach(|| {
-            let score = |(index, outputs, trees): (usize, usize, Option<&trees::Trees>)| {
-                (index, outputs, trees.map(|trees| trees.score(&groups[index].inputs())))
+            let score = |(index, plan): (usize, Arc<Plan>)| {
+                (index, plan.outputs, plan.score(&groups[index]))
             };
             work.into_iter().map(score).collect()
         });
@@ -230,7 +209,7 @@ impl Turn {
         index: usize,
         scores: PyBuffer<f32>,
     ) -> PyResult<bool> {
-        let outputs = self.plan(index)?.outputs;
+        let outputs = self.plan(index)?.plan.outputs;
         if scores.shape().last() != Some(&outputs) {
             return Ok(false);
         }
@@ -311,6 +290,17 @@ impl SingleAnswers {
     }
 }
 
+/// The cluster's key, the masking key and the sealing key.
+pub(super) type IdKeysTuple = ([u8; 32], [u8; 32], [u8; 32]);
+
+pub(super) fn id_keys((cluster, masking, sealing): IdKeysTuple) -> IdKeys {
+    IdKeys {
+        cluster,
+        masking,
+        sealing,
+    }
+}
+
 /// Take a turn of up to `rows_max` rows. None: no call waits.
 #[pyfunction]
 fn pop_turn(thread: PyRef<'_, IngressThread>, rows_max: usize, now_ns: i64) -> Option<Turn> {
@@ -332,11 +322,11 @@ fn answer_groups(
     thread: PyRef<'_, IngressThread>,
     mut turn: PyRefMut<'_, Turn>,
     members: Vec<usize>,
-    keys: ([u8; 32], [u8; 32], [u8; 32]),
+    keys: IdKeysTuple,
     first: u32,
     times: (i64, i64, i64),
 ) -> PyResult<Vec<AnsweredGroup>> {
-    let (key, masking_key, sealing_key) = keys;
+    let keys = id_keys(keys);
     let (unix_ns, read_unix_ns, answered_ns) = times;
     let times = AnswerTimes {
         unix_ns,
@@ -352,24 +342,11 @@ fn answer_groups(
         let (Some(group), Some(Some(plan))) = (groups.get_mut(index), plans.get(index)) else {
             return Err(PyValueError::new_err("no such group, or it has no plan"));
         };
-        let plan = plan.get();
-        let parts = IdParts {
-            key: &key,
-            body: plan.body,
-            rule: plan.rule,
-            masking_key: &masking_key,
-            sealing_key: plan.sealed.then_some(&sealing_key),
-        };
-        let shown = Replies {
-            model: group.columns.shape.model.clone(),
-            version: plan.shown.0.clone(),
-            role: plan.shown.1,
-            outputs: plan.outputs,
-            ..Replies::default()
-        };
         let calls = group.calls() as u32;
-        let (replies, record) = group
-            .answer(&parts, sequence, &times, shown)
+        let (replies, record) = plan
+            .get()
+            .plan
+            .answer(group, &keys, sequence, &times)
             .ok_or_else(|| PyValueError::new_err("the group was not read and scored"))?;
         sequence = sequence.wrapping_add(calls);
         records.push(AnsweredGroup(record));
