@@ -86,6 +86,7 @@ def build_serving_parts(
     shadow_type: type[Shadows] = Shadows,
     single_calls: bool = True,
     fault_free_path: bool = True,
+    io_thread_answers: bool = True,
 ) -> ServingParts:
     """Build the serving parts of one worker. Nothing listens or runs yet.
 
@@ -93,6 +94,7 @@ def build_serving_parts(
     shadow_type      a subclass of Shadows, for benchmarks without shadow processes.
     single_calls     False sends single calls through batches, too.
     fault_free_path  False sends batches without a fault through the reference path, too.
+    io_thread_answers  False lets the I/O thread of the native server answer no call by itself.
 
     Raises SettingsError if settings.ingress is native and the library is not built.
     """
@@ -109,18 +111,17 @@ def build_serving_parts(
         recorder.record_refusals(routes, model, refusal, calls, reason="ingress")
 
     # The server, which calls the pipeline.
-    if server is None:
-        methods = _unary_methods(around, route_table, metrics, outcome_windows)
-        on_caller = metrics.count_caller_refusals
-        server = create_server(settings, clock, error_log, on_refused, methods, on_caller)
+    server = server or _build_server(around, on_refused, route_table, metrics, outcome_windows)
     # The pipeline answers a batch by the dispatcher, and a single call by its own short path.
-    id_writer = PredictionIdWriter(around.identity)
+    id_writer = PredictionIdWriter(around.identity, getattr(server, "reserve_ids", None))
     dispatcher = Dispatcher(
         server, id_writer, recorder, clock, error_log, fault_free_path=fault_free_path
     )
     shadow_pins = ShadowPins(server, dispatcher, shadows, recorder, clock)
     path = SingleCallPath(route_table, around.store, id_writer, recorder, clock, settings)
-    turns = _turn_path(around, server, route_table, id_writer, recorder, enabled=fault_free_path)
+    turns = None
+    if fault_free_path and isinstance(server, NativeServer):
+        turns = _turn_path(around, server, route_table, id_writer, recorder, io_thread_answers)
     pipeline = PredictPipeline(
         server,
         route_table,
@@ -140,20 +141,36 @@ def build_serving_parts(
     )
 
 
+def _build_server(
+    around: Surroundings,
+    on_refused: OnRefused,
+    route_table: RouteTable,
+    metrics: Metrics,
+    outcome_windows: OutcomeWindows,
+) -> IngressServer:
+    return create_server(
+        around.settings,
+        around.clock,
+        around.error_log,
+        on_refused,
+        _unary_methods(around, route_table, metrics, outcome_windows),
+        metrics.count_caller_refusals,
+    )
+
+
 def _turn_path(
     around: Surroundings,
-    server: IngressServer,
+    server: NativeServer,
     route_table: RouteTable,
     id_writer: PredictionIdWriter,
     recorder: Recorder,
-    *,
-    enabled: bool,
-) -> TurnPath | None:
-    """Return what answers many models in one pass; only the native server hands over turns."""
-    if not enabled or not isinstance(server, NativeServer):
-        return None
-    clock, settings = around.clock, around.settings
-    return TurnPath(server, route_table, around.store, id_writer, recorder, clock, settings)
+    io_thread: bool,
+) -> TurnPath:
+    """Return what answers many models in one pass, and publishes plans to the I/O thread."""
+    store, clock, settings = around.store, around.clock, around.settings
+    return TurnPath(
+        server, route_table, store, id_writer, recorder, clock, settings, io_thread=io_thread
+    )
 
 
 def _view_ages(around: Surroundings, route_table: RouteTable, metrics: Metrics) -> ViewAges | None:

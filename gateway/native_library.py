@@ -240,6 +240,7 @@ class IngressLibrary(Protocol):
         sealed: bool,
         shown: tuple[str, int],
         native: object | None,
+        breadcrumb: tuple[object, int, int] | None,
     ) -> object:
         """Return what a pass over many models must know of one.
 
@@ -252,6 +253,15 @@ class IngressLibrary(Protocol):
         sealed           whether they are sealed.
         shown            label and role, as callers see them.
         native           turnout_ingress.NativeModel that scores the matrix; None: Python scores.
+        breadcrumb       (SharedPage, byte of the event loop, byte of the I/O thread): the byte is 1
+                         while the thread scores. None: runs are not marked.
+        """
+        ...
+
+    def SharedPage(self, descriptor: int, length: int) -> object:  # noqa: N802
+        """Map a page of gateway.isolation.breadcrumbs, so that plans can mark their runs in it.
+
+        The caller may close *descriptor* afterwards.
         """
         ...
 
@@ -273,6 +283,36 @@ class IngressLibrary(Protocol):
         keys   the cluster's key, the masking key and the sealing key of prediction ids.
         first  the sequence number of the first call.
         times  Unix ns of the answer, Unix ns of the read, monotonic ns of the answer.
+        """
+        ...
+
+    def set_id_keys(self, thread: Thread, keys: tuple[bytes, bytes, bytes]) -> None:
+        """Set the keys of prediction ids: the cluster's key, the masking key and the sealing key.
+
+        Before the first time the thread answers no call by itself.
+        """
+        ...
+
+    def publish_plan(self, thread: Thread, model: str, plan: tuple[int, object] | None) -> None:
+        """Answer usual calls of *model* by (number, ModelPlan); None: by Python only.
+
+        The plan before answers no call once this returns. A plan without a native scorer is None.
+        """
+        ...
+
+    def reserve_ids(self, thread: Thread, count: int) -> int:
+        """Return the first of *count* sequence numbers of prediction ids, which wrap at 2^32."""
+        ...
+
+    def records_due(self, thread: Thread) -> bool:
+        """Return True if records of answers of the thread have waited for 20 ms."""
+        ...
+
+    def take_records(self, thread: Thread) -> list[tuple[int, int, list[int], int, object]]:
+        """Return the records of the thread's answers that wait.
+
+        Each is (number of the plan, Unix ns of the first answer, rows of each group of calls that
+        was answered at once, all rows, AnsweredGroup). All of its answers are of one second.
         """
         ...
 

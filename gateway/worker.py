@@ -34,6 +34,7 @@ from gateway.models.loader import Loader
 from gateway.models.quarantine import Quarantine
 from gateway.models.registry_trust import RegistryTrust
 from gateway.models.registry_watch import RegistryWatch
+from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.supervision.channel import REGISTRY_CONNECTED, WorkerChannel
 from gateway.supervision.sockets import LentSockets
@@ -266,6 +267,7 @@ class GatewayWorker:
 
     def _set_keys(self, keys: registry_pb2.ServingKeys) -> None:
         self.identity.prediction_id_key = keys.prediction_id_key
+        self._parts.pipeline.publish_plans()
 
     def _on_routes_changed(self) -> None:
         """Tell every part that the loader replaced routes or finished a load."""
@@ -275,9 +277,7 @@ class GatewayWorker:
         parts.metrics.set_deployed(
             {routes.model: routes.deployment.versions for routes in all_routes}
         )
-        shadows = {
-            participant.version.id for routes in all_routes for participant, _ in routes.shadows
-        }
+        shadows = {shadow.version.id for routes in all_routes for shadow, _ in routes.shadows}
         parts.shadows.set_active_versions(shadows)
         self._quarantine.open_breakers()
         if self._parts.view_ages is not None:
@@ -349,9 +349,8 @@ async def run_worker(
     channel_fd: int, settings: Settings, breadcrumbs_fd: int = -1, sockets_fd: int = -1
 ) -> None:
     """Run a worker until it has drained."""
-    worker = GatewayWorker(
-        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSockets(sockets_fd)
-    )
+    page = BreadcrumbPage(breadcrumbs_fd, getattr(load_native_library(), "SharedPage", None))
+    worker = GatewayWorker(settings, Path(settings.folder), page, LentSockets(sockets_fd))
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(
         on_serve=worker.serve,

@@ -10,7 +10,7 @@ import mmap
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from host.files import anonymous_file
@@ -25,8 +25,10 @@ CELL_BYTES = 64
 CELLS_MAX = 1_024
 """Versions of one worker; 30 models with four each are 120. Further versions have no cell."""
 
-LOOP_BYTE, THREAD_BYTE, ID_OFFSET = 0, 1, 2
-"""Offsets in a cell: running on the loop's thread, running on another, and the 32-byte id."""
+LOOP_BYTE, THREAD_BYTE, ID_OFFSET, IO_BYTE = 0, 1, 2, 34
+"""Offsets in a cell: running on the loop's thread, running on another thread of Python, the 32-byte
+id, and running on the I/O thread of the native server."""
+RUNNING_BYTES = (LOOP_BYTE, THREAD_BYTE, IO_BYTE)
 
 DEATHS_TO_QUARANTINE = 2
 """A version is quarantined when this many workers crashed while they ran it."""
@@ -49,20 +51,28 @@ def read_running_versions(descriptor: int) -> list[str]:
     return [
         cell[ID_OFFSET : ID_OFFSET + 32].hex()
         for cell in cells
-        if cell[LOOP_BYTE] or cell[THREAD_BYTE]
+        if any(cell[offset] for offset in RUNNING_BYTES)
     ]
 
 
 class BreadcrumbScorer:
     """Wraps a scorer and marks its runs in a cell of the page."""
 
-    def __init__(self, scorer: "Scorer", cell: memoryview) -> None:
-        """Wrap *scorer*. Set `loop_thread` when the event loop is not on the main thread."""
+    def __init__(
+        self, scorer: "Scorer", cell: memoryview, native_cell: tuple[object, int, int] | None = None
+    ) -> None:
+        """Wrap *scorer*. Set `loop_thread` when the event loop is not on the main thread.
+
+        native_cell  as `breadcrumb` of IngressLibrary.ModelPlan.
+        """
         self._run = scorer.run
         self._cell = cell
-        self.native_model = getattr(scorer, "native_model", None)
-        """As NativeScorer.native_model. A pass over many models scores with it, without marks:
-        no content of a file or of a row can crash or hang it."""
+        self.native_cell = native_cell
+        self.native_model = None
+        """As NativeScorer.native_model. A pass over many models scores with it and marks its runs
+        in native_cell. None: there is no native model, or nothing to mark its runs in."""
+        if native_cell is not None:
+            self.native_model = getattr(scorer, "native_model", None)
         self.loop_thread = threading.main_thread().ident
 
     def run(self, matrix: "NDArray[np.float32]") -> "NDArray[np.float32]":
@@ -81,9 +91,12 @@ class BreadcrumbPage:
     """The worker's side of its page.
 
     descriptor  of the page; -1 when there is no supervisor, then nothing is written.
+    map_page    IngressLibrary.SharedPage. None if the library is not built.
     """
 
-    def __init__(self, descriptor: int = -1) -> None:
+    def __init__(
+        self, descriptor: int = -1, map_page: Callable[[int, int], object] | None = None
+    ) -> None:
         self._free = list(range(CELLS_MAX - 1, -1, -1)) if descriptor >= 0 else []
         self._cells: dict[str, int] = {}
         self._page = (
@@ -91,7 +104,10 @@ class BreadcrumbPage:
             if descriptor >= 0
             else memoryview(b"")
         )
+        self._native_page: object | None = None
         if descriptor >= 0:
+            if map_page is not None:
+                self._native_page = map_page(descriptor, CELL_BYTES * CELLS_MAX)
             os.close(descriptor)
 
     def wrap_scorer(self, digest: str, scorer: "Scorer") -> "Scorer":
@@ -102,7 +118,11 @@ class BreadcrumbPage:
         cell = self._page[index * CELL_BYTES : (index + 1) * CELL_BYTES]
         cell[:] = bytes(CELL_BYTES)
         cell[ID_OFFSET : ID_OFFSET + 32] = bytes.fromhex(digest)
-        return BreadcrumbScorer(scorer, cell)
+        if self._native_page is None:
+            return BreadcrumbScorer(scorer, cell)
+        start = index * CELL_BYTES
+        native_cell = self._native_page, start + LOOP_BYTE, start + IO_BYTE
+        return BreadcrumbScorer(scorer, cell, native_cell)
 
     def release_cell(self, digest: str) -> None:
         """Free the version's cell. A cell with a run that has not returned is never used again."""
@@ -110,7 +130,7 @@ class BreadcrumbPage:
         if index is None:
             return
         cell = self._page[index * CELL_BYTES : (index + 1) * CELL_BYTES]
-        if not (cell[LOOP_BYTE] or cell[THREAD_BYTE]):
+        if not any(cell[offset] for offset in RUNNING_BYTES):
             self._free.append(index)
 
 

@@ -3,7 +3,7 @@
 Routes are immutable. A new deployment replaces the routes of its model by one assignment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -274,6 +274,8 @@ class RouteTable:
         self._routes: dict[str, Routes] = {}
         self.quarantined: dict[str, tuple[str, int]] = {}
         """As QuarantineCauses: nothing of this worker runs them but as production or standby."""
+        self.on_change: Callable[[str], None] | None = None
+        """Called with the name of a model right after its routes were replaced or removed."""
 
     def get(self, model: str) -> Routes | None:
         """Return the current routes of *model*; None when it is not deployed."""
@@ -286,7 +288,13 @@ class RouteTable:
     def swap(self, routes: Routes) -> None:
         """Replace the routes of a model. A batch sees either the old routes or the new ones."""
         self._routes = {**self._routes, routes.model: routes}
+        self._changed(routes.model)
 
     def drop(self, model: str) -> None:
         """Remove the routes of *model*, because its deployment has no production version."""
         self._routes = {name: r for name, r in self._routes.items() if name != model}
+        self._changed(model)
+
+    def _changed(self, model: str) -> None:
+        if self.on_change is not None:
+            self.on_change(model)

@@ -103,6 +103,7 @@ class PredictPipeline:
 
     async def run(self) -> None:
         """Serve until cancelled. A batch is whatever waits when a batch slot is free."""
+        self.publish_plans()
         on_single_call = None if self._single_calls is None else self._start_single_call
         while True:
             await self._server.wait_for_calls(on_single_call)
@@ -118,6 +119,14 @@ class PredictPipeline:
                 slot.release()
             else:
                 self._start(self.run_batch(calls, slot))
+
+    def publish_plans(self) -> None:
+        """Tell the I/O thread by what it answers usual calls, if the server has such a thread.
+
+        Call this after the worker's identity changed.
+        """
+        if self._turns is not None:
+            self._turns.publish()
 
     async def wait_finished(self) -> None:
         """Wait for the batches and single calls in flight."""

@@ -41,11 +41,18 @@ WRITE_IDS: WriteIds = getattr(load_native_library(), "prediction_ids", write_pre
 
 
 class PredictionIdWriter:
-    """Makes the prediction ids of one worker. An id is unique for the worker's life."""
+    """Makes the prediction ids of one worker. An id is unique for the worker's life.
 
-    def __init__(self, identity: WorkerIdentity) -> None:
+    reserve  returns the first of so many sequence numbers, if the I/O thread takes numbers, too.
+    """
+
+    def __init__(
+        self, identity: WorkerIdentity, reserve: Callable[[int], int] | None = None
+    ) -> None:
         self._identity = identity
         self._sequence = 0
+        self.reserve = reserve or self._reserve
+        """Returns the first of the next so many sequence numbers, modulo 2^32."""
 
     @property
     def slot(self) -> int:
@@ -58,8 +65,7 @@ class PredictionIdWriter:
         key = self._identity.prediction_id_key
         return key, masking_key(key), sealing_key(key)
 
-    def reserve(self, calls: int) -> int:
-        """Return the first of the next *calls* sequence numbers, modulo 2^32."""
+    def _reserve(self, calls: int) -> int:
         first = self._sequence
         self._sequence += calls
         return first & 0xFFFF_FFFF

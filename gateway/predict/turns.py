@@ -10,6 +10,7 @@ which gives the same answers and the same records (tests/gateway/predict/test_tu
 calls that fails on the way here becomes a batch, too, so no model's fault reaches another model.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,6 +51,15 @@ class _Plan(NamedTuple):
     """The worker's slot, which prediction ids have."""
     width: int
     """W, the number of columns of the matrix."""
+
+    @property
+    def usual_for_thread(self) -> bool:
+        """Whether all that an answer needs is in the request, so that the I/O thread may answer.
+
+        Where a call must not be answered without the journal, Python asks for its health first.
+        """
+        routes = self.routes
+        return not (routes.reads or routes.request_time or routes.limits.journal_required)
 
 
 class TurnMember(NamedTuple):
@@ -96,7 +106,8 @@ class UnansweredGroup(NamedTuple):
 class TurnPath:
     """Answers turns in one pass.
 
-    store  None if the gateway has no online store.
+    store      None if the gateway has no online store.
+    io_thread  whether the I/O thread answers usual calls by itself.
     """
 
     def __init__(
@@ -108,6 +119,8 @@ class TurnPath:
         recorder: Recorder,
         clock: Clock,
         settings: Settings,
+        *,
+        io_thread: bool = True,
     ) -> None:
         self._server = server
         self._route_table = route_table
@@ -117,6 +130,57 @@ class TurnPath:
         self._clock = clock
         self._answer_ns_min = settings.deadline_left_us_min * 1_000
         self._plans: dict[str, _Plan] = {}
+        self._io_thread = io_thread
+        self._numbers = itertools.count(1)
+        self._published: dict[int, _Plan] = {}
+        """The published plans by number, and earlier ones until their records are collected."""
+        self._numbers_now: dict[str, int] = {}
+        """The number of each model's published plan."""
+
+    # Calls that the I/O thread answers
+
+    def publish(self) -> None:
+        """Give the I/O thread what it answers usual calls by, from now on after each change.
+
+        Call this when serving begins, and after the worker's identity changed.
+        """
+        if not self._io_thread:
+            return
+        self._route_table.on_change = self._publish
+        self._recorder.collect = self._collect
+        self._server.on_records = self._recorder.fold_collected
+        self._server.set_id_keys(self._id_writer.keys)
+        for routes in self._route_table.all():
+            self._publish(routes.model)
+
+    def _publish(self, model: str) -> None:
+        """Replace or withdraw the plan by which the I/O thread answers calls of a model."""
+        plan = self._plan(model, journal_healthy=True)
+        if plan is None or plan.native is None or not plan.usual_for_thread:
+            self._numbers_now.pop(model, None)
+            self._server.publish_plan(model, None)
+            return
+        number = next(self._numbers)
+        self._published[number], self._numbers_now[model] = plan, number
+        self._server.publish_plan(model, (number, plan.native))
+
+    def _collect(self) -> None:
+        """Give the recorder what the I/O thread has answered."""
+        # Find the plans first, because recording may collect again.
+        records = [
+            (self._published[number], unix_ns, group_rows, rows, columns)
+            for number, unix_ns, group_rows, rows, columns in self._server.take_records()
+        ]
+        # A plan that was withdrawn answers no call, so its last records are among these.
+        now = set(self._numbers_now.values())
+        self._published = {n: plan for n, plan in self._published.items() if n in now}
+        for plan, unix_ns, group_rows, rows, columns in records:
+            self._recorder.record_clean_reads(group_rows, 0)
+            self._recorder.record(
+                AnsweredGroup(plan.routes, unix_ns, columns, rows, plan.width, broken=0)
+            )
+
+    # Turns
 
     def take(self, rows_max: int) -> TakenTurn | None:
         """Take the waiting calls of all models; `assign` chooses which of them the pass answers."""
@@ -185,6 +249,7 @@ class TurnPath:
             hidden,
             ("", ROLE_UNSPECIFIED) if hidden else (version.label, PRODUCTION),
             getattr(scorer, "native_model", None) if routes.production.columns is None else None,
+            getattr(scorer, "native_cell", None),
         )
         width = sum([read.rows.width for read in routes.reads]) + len(routes.shape.input_names)
         width += len(TIME_NAMES) if routes.request_time else 0

@@ -126,6 +126,8 @@ class Recorder:
         self._timer: asyncio.Handle | None = None
         self._fold_due = False
         """Whether the records are folded after the next reply to a single call."""
+        self.collect: Callable[[], None] = _collect_nothing
+        """Calls `record` with the answers of the I/O thread, before each fold of all records."""
 
     @property
     def journal_healthy(self) -> bool:
@@ -273,6 +275,7 @@ class Recorder:
 
     def fold_steps(self) -> Iterator[None]:
         """Fold as `fold` does, with a step for each group that waits when this begins."""
+        self.collect()
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._fold_due = None, False
@@ -295,6 +298,13 @@ class Recorder:
             self._timer.cancel()
             self._fold_due = False
             self._timer = asyncio.get_running_loop().call_soon(self._fold_within_budget)
+
+    def fold_collected(self) -> None:
+        """Fold the answers of the I/O thread, which have waited for FOLD_S already."""
+        self.collect()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fold_within_budget()
 
     def _fold_soon(self) -> None:
         if self._timer is None:
@@ -362,6 +372,10 @@ class Recorder:
         metrics.count_latency(routes.model, version.label, role, counts.latency)
         bins = counts.all_scores[: routes.scale.size + 3]
         metrics.count_scores(routes.model, version.label, role, bins)
+
+
+def _collect_nothing() -> None:
+    """Only the native server answers calls without the recorder."""
 
 
 def _widest(routes: Routes) -> int:

@@ -1,7 +1,7 @@
 //! Turnout's native server: HTTP/2, gRPC and decoding on one thread that never takes the GIL.
 //!
 //! The folders import each other in one direction: `sys` <- `calls` <- `http2` <- `io_thread` <-
-//! `python`. `accel` stands beside the server: it uses `sys` and `calls`, and `python` uses it.
+//! `python`. `accel` stands beside `http2`: it uses `sys` and `calls`, and `io_thread` and `python` use it.
 //! All `unsafe` code is in `sys`. README.md says what each folder does.
 //!
 //! Outside this crate, the library is the Python module `turnout_ingress`. The modules are public for

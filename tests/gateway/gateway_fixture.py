@@ -163,18 +163,16 @@ async def gateway_fixture(
     settings: Settings | None = None,
     store: OnlineStore | OnlineReader | None = None,
     others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
-    single_calls: bool = True,
-    fault_free_path: bool = True,
     unix: str = "",
     served_journal: JournalWriter | None = None,
+    **paths: bool,
 ) -> AsyncIterator[GatewayFixture]:
     """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
     others        versions and deployment of each further model.
-    single_calls  False makes batches of single calls, too.
-    fault_free_path  False takes the reference path, and no pass over many models.
     unix          path of a Unix socket, on which the server listens as well.
     served_journal  takes the served calls in place of a journal in memory.
+    paths         single_calls, fault_free_path or io_thread_answers of build_serving_parts.
     """
     # The surroundings of the parts, with journals in memory.
     settings = replace(settings or Settings(), ingress=DEFAULT_INGRESS)
@@ -192,9 +190,7 @@ async def gateway_fixture(
         on_guard=guards.append,
         is_serving=lambda: True,
     )
-    parts = build_serving_parts(
-        surroundings, single_calls=single_calls, fault_free_path=fault_free_path
-    )
+    parts = build_serving_parts(surroundings, **paths)
     executors = await _route_to([(versions, deployment), *others], parts.route_table, settings)
     # Listen, and serve until the test ends.
     models = {routes.model: routes.shape for routes in parts.route_table.all()}

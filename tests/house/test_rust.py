@@ -108,7 +108,7 @@ IMPORTS = {
     "calls": {"sys", "calls"},
     "accel": {"sys", "calls", "accel"},
     "http2": {"sys", "calls", "http2"},
-    "io_thread": {"sys", "calls", "http2", "io_thread"},
+    "io_thread": {"sys", "calls", "accel", "http2", "io_thread"},
     "python": {"sys", "calls", "accel", "http2", "io_thread", "python"},
 }
 """Each folder of ingress/src, and the folders that it may import."""

@@ -101,6 +101,8 @@ class NativeServer:
         self._call_arrived = asyncio.Event()
         self._on_single_call: OnSingleCall | None = None
         """Set while the pipeline waits for calls."""
+        self.on_records: Callable[[], None] | None = None
+        """Called when records of calls that the I/O thread has answered are due."""
         self._open = False
 
     # Calls and replies
@@ -157,6 +159,27 @@ class NativeServer:
     ) -> list[object]:
         """Answer groups of a turn; the arguments are those of IngressLibrary.answer_groups."""
         return self._library.answer_groups(self._thread, turn, members, keys, first, times)
+
+    # Calls that the I/O thread answers
+
+    def set_id_keys(self, keys: tuple[bytes, bytes, bytes]) -> None:
+        """Set the keys of the prediction ids that the I/O thread makes."""
+        self._library.set_id_keys(self._thread, keys)
+
+    def publish_plan(self, model: str, plan: tuple[int, object] | None) -> None:
+        """Have the I/O thread answer usual calls of *model* by a numbered IngressLibrary.ModelPlan.
+
+        The plan before answers no call from now on. None: the thread answers no call of the model.
+        """
+        self._library.publish_plan(self._thread, model, plan)
+
+    def reserve_ids(self, calls: int) -> int:
+        """Return the first of the next *calls* sequence numbers of ids, which wrap at 2^32."""
+        return self._library.reserve_ids(self._thread, calls)
+
+    def take_records(self) -> list[tuple[int, int, list[int], int, object]]:
+        """Return what the I/O thread has answered; IngressLibrary.take_records says how."""
+        return self._library.take_records(self._thread)
 
     def send_reply(self, handle: int, reply: PredictReply) -> None:
         """Send the reply to a single call."""
@@ -284,6 +307,8 @@ class NativeServer:
         # A call that is alone is answered here while the pipeline waits.
         if self._on_single_call is None or self._has_batch():
             self._call_arrived.set()
+        if self.on_records is not None and self._library.records_due(self._thread):
+            self.on_records()
 
     # Callers
 

@@ -97,6 +97,59 @@ impl AnsweredGroup {
         self.ids.extend_from_slice(answer.prediction_id);
     }
 
+    /// Add the calls of another group of the same model and revision.
+    pub fn append(&mut self, other: &AnsweredGroup) {
+        // One answer time and one number of rows stand for both groups, as in `add`.
+        let shift_ns = self.times.answered_ns - other.times.answered_ns;
+        for arrived_ns in Column::<i64>::new(&other.arrived_ns).iter() {
+            self.arrived_ns.extend_from_slice(&(arrived_ns + shift_ns).to_le_bytes());
+            self.read_unix_ns.extend_from_slice(&other.times.read_unix_ns.to_le_bytes());
+        }
+        append_ends(&mut self.row_offsets, &other.row_offsets);
+        for (own, further) in [
+            (&mut self.key_hash, &other.key_hash),
+            (&mut self.held_out, &other.held_out),
+            (&mut self.flags, &other.flags),
+            (&mut self.matrix, &other.matrix),
+            (&mut self.scores, &other.scores),
+            (&mut self.ids, &other.ids),
+        ] {
+            own.extend_from_slice(further);
+        }
+        for (own, further) in [(&mut self.entities, &other.entities), (&mut self.keys, &other.keys)]
+        {
+            own.0.extend_from_slice(&further.0);
+            append_ends(&mut own.1, &further.1);
+        }
+    }
+
+    /// When its calls were read and answered.
+    pub fn times(&self) -> AnswerTimes {
+        self.times
+    }
+
+    /// Bytes of its columns.
+    pub fn bytes(&self) -> usize {
+        [
+            &self.key_hash,
+            &self.arrived_ns,
+            &self.row_offsets,
+            &self.held_out,
+            &self.flags,
+            &self.matrix,
+            &self.scores,
+            &self.read_unix_ns,
+            &self.entities.0,
+            &self.entities.1,
+            &self.keys.0,
+            &self.keys.1,
+            &self.ids,
+        ]
+        .iter()
+        .map(|column| column.len())
+        .sum()
+    }
+
     /// The group as a batch without a fault, in which production answered every call.
     pub fn batch(&self) -> Batch<'_> {
         Batch {
@@ -123,6 +176,15 @@ impl AnsweredGroup {
             },
             canary: None,
         }
+    }
+}
+
+/// Append offsets that begin with 0 to others, whose last one is where the new ones begin.
+fn append_ends(offsets: &mut Vec<u8>, further: &[u8]) {
+    let own = Column::<u32>::new(offsets);
+    let first = own.at(own.len() - 1);
+    for offset in Column::<u32>::new(further).iter().skip(1) {
+        offsets.extend_from_slice(&(first + offset).to_le_bytes());
     }
 }
 

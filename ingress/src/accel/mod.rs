@@ -1,9 +1,11 @@
-//! Work on whole batches that Python would do more slowly. The native server does not use it.
+//! Work on whole batches that Python would do more slowly. The I/O thread answers usual calls by it.
 
 pub mod answered_group;
+pub mod breadcrumb;
 pub mod ids;
 pub mod native_model;
 pub mod observations;
+pub mod plan;
 pub mod rows;
 pub mod score_code;
 pub mod split;

@@ -209,13 +209,14 @@ impl Group {
     }
 
     /// Take the (R, K) scores. False: they are not R x K finite numbers.
-    pub fn take_scores(&mut self, scores: Vec<f32>, outputs: usize) -> bool {
+    pub fn take_scores(&mut self, scores: Vec<f32>, outputs: usize) -> Result<(), Vec<f32>> {
         let fits =
             scores.len() == self.rows() * outputs && scores.iter().all(|score| score.is_finite());
-        if fits {
-            self.scores = scores;
+        if !fits {
+            return Err(scores);
         }
-        fits
+        self.scores = scores;
+        Ok(())
     }
 
     /// Make the answers of the calls: what the server sends, and what the recorder keeps.

@@ -30,10 +30,13 @@ struct Slot {
     waiting: Option<WaitingCall>,
 }
 
-struct WaitingCall {
-    call: Call,
-    arrived_ns: i64,
-    deadline_ns: i64,
+/// A call that was admitted and is not being answered yet.
+pub struct WaitingCall {
+    pub call: Call,
+    /// Monotonic time of its arrival.
+    pub arrived_ns: i64,
+    /// Monotonic time of its deadline.
+    pub deadline_ns: i64,
     /// The position among all calls that were ever admitted.
     sequence: u64,
 }
@@ -122,8 +125,20 @@ impl CallQueue {
         self.admission.refusal(1, CRITICAL, self.rows_inside, scoring, i64::MAX)
     }
 
-    /// Admit a call and return its handle, or the refusal.
+    /// Admit a call to its queue and return its handle, or the refusal.
     pub fn admit(&mut self, call: Call, arrived_ns: i64, deadline_ns: i64) -> Result<u64, Refusal> {
+        let (handle, waiting) = self.admit_aside(call, arrived_ns, deadline_ns)?;
+        self.enqueue(handle, waiting);
+        Ok(handle)
+    }
+
+    /// Admit a call without a place in a queue. It counts as taken until `enqueue` or `release`.
+    pub fn admit_aside(
+        &mut self,
+        call: Call,
+        arrived_ns: i64,
+        deadline_ns: i64,
+    ) -> Result<(u64, WaitingCall), Refusal> {
         // Ask the admission rule.
         let rows = call.rows;
         let refusal = self.admission.refusal(
@@ -136,9 +151,7 @@ impl CallQueue {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        // Put the call into a slot.
-        let (rank, shape) =
-            (RANK_OF_CRITICALITY[call.criticality as usize & 3], Arc::clone(&call.shape));
+        // Occupy a slot.
         self.last_sequence += 1;
         let waiting = WaitingCall {
             call,
@@ -146,8 +159,22 @@ impl CallQueue {
             deadline_ns,
             sequence: self.last_sequence,
         };
-        let handle = self.occupy_slot(rows, waiting);
-        // Put the handle into the queue of its rank and shape.
+        self.rows_inside += u64::from(rows);
+        Ok((self.occupy_slot(rows), waiting))
+    }
+
+    /// Put a call that was admitted aside into the queue of its rank and shape, unless it was released.
+    pub fn enqueue(&mut self, handle: u64, waiting: WaitingCall) {
+        let slot = &mut self.slots[handle as u32 as usize];
+        if !slot.occupied || slot.generation != (handle >> 32) as u32 {
+            return;
+        }
+        let (rank, shape) = (
+            RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3],
+            Arc::clone(&waiting.call.shape),
+        );
+        self.rows_waiting += u64::from(slot.rows);
+        slot.waiting = Some(waiting);
         let same = |queue: &&mut Queue| queue.rank == rank && Arc::ptr_eq(&queue.shape, &shape);
         match self.queues.iter_mut().find(same) {
             Some(queue) => queue.handles.push_back(handle),
@@ -157,12 +184,9 @@ impl CallQueue {
                 handles: VecDeque::from([handle]),
             }),
         }
-        self.rows_inside += u64::from(rows);
-        self.rows_waiting += u64::from(rows);
-        Ok(handle)
     }
 
-    fn occupy_slot(&mut self, rows: u32, waiting: WaitingCall) -> u64 {
+    fn occupy_slot(&mut self, rows: u32) -> u64 {
         let index = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
@@ -176,7 +200,6 @@ impl CallQueue {
         slot.generation = slot.generation.wrapping_add(1).max(1);
         slot.rows = rows;
         slot.occupied = true;
-        slot.waiting = Some(waiting);
         u64::from(slot.generation) << 32 | u64::from(index)
     }
 
@@ -321,8 +344,8 @@ impl CallQueue {
     }
 }
 
-/// Lay calls out as columns. Every column is allocated once.
-fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize) -> CallColumns {
+/// Lay calls of one shape with `rows` rows out as columns. Every column is allocated once.
+pub fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize) -> CallColumns {
     let calls = taken.len();
     let offsets = |count: usize| {
         let mut offsets = Vec::with_capacity(count + 1);

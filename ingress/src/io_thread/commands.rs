@@ -1,4 +1,6 @@
-//! The I/O thread executes Python's commands.
+//! The I/O thread executes Python's commands, and answers what it can answer by itself.
+
+use std::sync::Arc;
 
 use crate::calls::callers::{Authorization, CallerNumber, Callers, TokenDigest};
 use crate::calls::refusal::{code, Refusal};
@@ -9,10 +11,12 @@ use crate::http2::grpc;
 use crate::http2::service::Service;
 use crate::http2::stream::{Method, StreamEnd};
 use crate::http2::stream_events::StreamEvents;
+use crate::io_thread::answering::ANSWER_NS_MAX;
 use crate::io_thread::io::Io;
 use crate::io_thread::server_state::{ReplyFormat, ReplyRoute, ServerState};
 use crate::io_thread::shared::Command;
 use crate::sys::nghttp2::Fields;
+use crate::sys::os::now_ns;
 
 impl Io {
     /// Execute one command.
@@ -36,7 +40,14 @@ impl Io {
             Command::Listen(listener) => self.listen(listener),
             Command::CloseListeners => self.close_listeners(),
             // Calls that were decoded here.
-            Command::Answer(replies) => self.answer(&replies),
+            Command::Answer(replies) => {
+                let rows = replies.row_offsets.last().copied().unwrap_or(0);
+                let now_ns = self.server.now_ns;
+                self.server.shared.with_queue(|queue| {
+                    queue.admission.rate.answered(u64::from(rows), now_ns);
+                });
+                self.answer(&replies);
+            }
             Command::Refuse(handles, refusal) => {
                 for handle in handles {
                     self.refuse(handle, &refusal);
@@ -146,17 +157,34 @@ impl Io {
         }
     }
 
+    /// Answer the calls of this turn that need no Python, as far as there is time, and give the others to
+    /// Python.
+    pub(super) fn answer_fresh_calls(&mut self) {
+        let shared = Arc::clone(&self.server.shared);
+        let mut until_ns = None;
+        // A reply may let a PredictStream go on, whose next call is then one of this turn, too.
+        while !self.server.fresh_calls.is_empty() {
+            let calls = self.server.take_fresh_calls();
+            let until_ns = *until_ns.get_or_insert_with(|| now_ns() + ANSWER_NS_MAX);
+            let outcome = shared.answering.answer(calls, until_ns);
+            self.server.enqueue(outcome.left);
+            for replies in &outcome.replies {
+                self.answer(replies);
+            }
+            if !outcome.replies.is_empty() {
+                shared.records_wait(now_ns());
+            }
+        }
+    }
+
     /// Write the replies of one batch to their streams.
     fn answer(&mut self, replies: &Replies) {
-        let rows = replies.row_offsets.last().copied().unwrap_or(0);
-        let now_ns = self.server.now_ns;
         // Take all routes before a slot is released: a reply may make room for a further message of
         // its stream, and that call would take a slot whose route is still needed.
         let server = &mut self.server;
         let routes: Vec<_> =
             replies.handles.iter().map(|handle| server.take_route(*handle)).collect();
         server.shared.with_queue(|queue| {
-            queue.admission.rate.answered(u64::from(rows), now_ns);
             for handle in &replies.handles {
                 queue.release(*handle);
             }

@@ -119,10 +119,11 @@ impl Io {
                 }
             }
             self.inflate();
-            // Check timeouts, send what there is to send, and wake Python.
+            // Check timeouts, answer usual calls, send what there is to send, and wake Python.
             if !suspended {
                 self.check_timers();
             }
+            self.answer_fresh_calls();
             self.flush();
             self.notify_python(&shared);
         }

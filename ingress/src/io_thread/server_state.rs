@@ -16,6 +16,7 @@ use crate::http2::bounds::client::Client;
 use crate::http2::bounds::inflate::InflationQueue;
 use crate::http2::service::{Limits, RawCallEvent, Service, StreamRef, TimerKind};
 use crate::http2::stream::Method;
+use crate::io_thread::answering::FreshCall;
 use crate::io_thread::shared::Shared;
 
 /// How a call's reply is written.
@@ -64,7 +65,9 @@ pub struct ServerState {
     pub raw_calls: HashMap<u64, StreamRef>,
     /// Monotonic time of this turn of the I/O loop.
     pub now_ns: i64,
-    /// Calls were admitted in this turn.
+    /// Calls of this turn that may be answered here.
+    pub fresh_calls: Vec<FreshCall>,
+    /// Calls were admitted in this turn that Python answers.
     pub calls_admitted: bool,
     /// There are events or refusals for Python from this turn.
     pub events_pending: bool,
@@ -93,6 +96,7 @@ impl ServerState {
             verifying: Vec::new(),
             raw_calls: HashMap::new(),
             now_ns: 0,
+            fresh_calls: Vec::new(),
             calls_admitted: false,
             events_pending: false,
             routes: Vec::new(),
@@ -186,6 +190,31 @@ impl ServerState {
         };
         route.stream.stream = 0;
         Some(taken)
+    }
+
+    /// Take the calls of this turn that have come so far and whose callers are still there.
+    pub fn take_fresh_calls(&mut self) -> Vec<FreshCall> {
+        let mut fresh = std::mem::take(&mut self.fresh_calls);
+        fresh.retain(|(handle, _)| {
+            let route = self.routes.get(*handle as u32 as usize);
+            route.is_some_and(|route| {
+                route.generation == (*handle >> 32) as u32 && route.stream.stream != 0
+            })
+        });
+        fresh
+    }
+
+    /// Give calls to Python.
+    pub fn enqueue(&mut self, calls: Vec<FreshCall>) {
+        if calls.is_empty() {
+            return;
+        }
+        self.calls_admitted = true;
+        self.shared.with_queue(|queue| {
+            for (handle, waiting) in calls {
+                queue.enqueue(handle, waiting);
+            }
+        });
     }
 
     /// When the next timer expires.
@@ -283,9 +312,9 @@ impl Service for ServerState {
         let echoed_id = infer_id.unwrap_or_else(|| request_id.to_vec());
         let deadline_ns = self.deadline_ns(&call, format, arrived_ns, deadline_ns);
         let shape = Arc::clone(&call.shape);
-        match self.shared.with_queue(|queue| queue.admit(call, arrived_ns, deadline_ns)) {
-            Ok(handle) => {
-                self.calls_admitted = true;
+        match self.shared.with_queue(|queue| queue.admit_aside(call, arrived_ns, deadline_ns)) {
+            Ok((handle, waiting)) => {
+                self.fresh_calls.push((handle, waiting));
                 self.set_route(handle, stream, format, echoed_id);
                 Ok(handle)
             }

@@ -13,6 +13,7 @@ use crate::calls::reply::Replies;
 use crate::calls::shape::ModelShapes;
 use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
+use crate::io_thread::answering::{AnswerRecord, Answering};
 use crate::io_thread::batch_timing::BatchTiming;
 use crate::sys::nghttp2::Fields;
 use crate::sys::os::{now_ns, Poller, Timer, Waker};
@@ -70,10 +71,13 @@ impl RefusalCounts {
     }
 }
 
+/// How long records of answers wait for further ones before Python is woken to take them.
+const RECORDS_NS: i64 = 20_000_000;
+
 /// The state that both threads use.
 ///
 /// Python waits until `python_fd` is readable: either the I/O thread woke it, or a timer says that a
-/// delayed batch is due. The I/O thread waits in its poller, where `io_waker` wakes it. Each side
+/// delayed batch or a record is due. The I/O thread waits in its poller, where `io_waker` wakes it. Each side
 /// publishes that it waits (`python_waits`, `io_sleeps`), so that the other wakes it only then.
 pub struct Shared {
     queue: Mutex<CallQueue>,
@@ -96,12 +100,19 @@ pub struct Shared {
     python_waits: AtomicBool,
     /// When waiting calls become a batch.
     pub batch_timing: BatchTiming,
+    /// What the I/O thread answers by itself.
+    pub answering: Answering,
+    /// When Python has to take the records of these answers. None: none waits. It is locked while
+    /// `records_timer` is set.
+    records_due_ns: Mutex<Option<i64>>,
+    /// Wakes Python's event loop then.
+    records_timer: Timer,
     /// Wakes Python's event loop.
     pub python_waker: Waker,
     /// Wakes Python's event loop when a delayed batch is due.
     batch_timer: Timer,
     batch_timer_set: AtomicBool,
-    /// Readable when `python_waker` or `batch_timer` is.
+    /// Readable when `python_waker`, `batch_timer` or `records_timer` is.
     python_poller: Poller,
     /// Wakes the I/O thread.
     pub io_waker: Waker,
@@ -109,7 +120,11 @@ pub struct Shared {
 
 impl Shared {
     /// The state before the first call.
-    pub fn new(queue: CallQueue, batch_timing: BatchTiming) -> std::io::Result<Shared> {
+    pub fn new(
+        queue: CallQueue,
+        batch_timing: BatchTiming,
+        answering: Answering,
+    ) -> std::io::Result<Shared> {
         let shared = Shared {
             queue: Mutex::new(queue),
             commands: Mutex::default(),
@@ -124,6 +139,9 @@ impl Shared {
             io_sleeps: AtomicBool::new(false),
             python_waits: AtomicBool::new(false),
             batch_timing,
+            answering,
+            records_due_ns: Mutex::default(),
+            records_timer: Timer::new()?,
             python_waker: Waker::new()?,
             batch_timer: Timer::new()?,
             batch_timer_set: AtomicBool::new(false),
@@ -132,6 +150,7 @@ impl Shared {
         };
         shared.python_poller.add(shared.python_waker.as_raw_fd(), 0, true, false)?;
         shared.python_poller.add(shared.batch_timer.as_raw_fd(), 1, true, false)?;
+        shared.python_poller.add(shared.records_timer.as_raw_fd(), 2, true, false)?;
         Ok(shared)
     }
 
@@ -184,6 +203,29 @@ impl Shared {
             }
             _ => (),
         }
+    }
+
+    /// Calls were answered here: have Python woken in a while, unless it will be woken anyway.
+    pub fn records_wait(&self, now_ns: i64) {
+        let mut due_ns = locked(&self.records_due_ns);
+        if due_ns.is_none() {
+            *due_ns = Some(now_ns + RECORDS_NS);
+            self.records_timer.set(now_ns + RECORDS_NS);
+        }
+    }
+
+    /// Whether it is time for Python to take records.
+    pub fn records_due(&self) -> bool {
+        locked(&self.records_due_ns).is_some_and(|due_ns| now_ns() >= due_ns)
+    }
+
+    /// Take the records of the calls that the I/O thread answered.
+    pub fn take_records(&self) -> Vec<AnswerRecord> {
+        // The timer is cleared first: a record that comes meanwhile sets it again.
+        if locked(&self.records_due_ns).take().is_some() {
+            self.records_timer.set(0);
+        }
+        self.answering.take_records()
     }
 
     /// Use the call queue, and publish its counts.
@@ -278,6 +320,6 @@ impl Shared {
 }
 
 /// Lock a mutex. It cannot be poisoned: a panic ends the process.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,6 +25,7 @@ use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
 use crate::http2::stream::Method;
 use crate::http2::tls::Tls;
+use crate::io_thread::answering::Answering;
 use crate::io_thread::io;
 use crate::io_thread::shared::{Command, Shared};
 use crate::sys::nghttp2::Fields;
@@ -50,7 +51,9 @@ impl IngressThread {
             settings.default_rows_pct,
             settings.sheddable_rows_pct,
         );
-        let shared = Arc::new(Shared::new(CallQueue::new(admission), settings.batch_timing())?);
+        let answering = Answering::new(settings.deadline_left_us_min * 1_000);
+        let shared = Shared::new(CallQueue::new(admission), settings.batch_timing(), answering)?;
+        let shared = Arc::new(shared);
         let methods = methods
             .into_iter()
             .map(|(path, kind)| Ok((path.into_bytes(), method(&kind)?)))

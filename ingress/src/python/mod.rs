@@ -1,6 +1,8 @@
 //! The Python module `turnout_ingress`.
 
 mod answered_group;
+mod answering;
+mod breadcrumbs;
 mod callers;
 mod columns;
 mod ids;
@@ -19,11 +21,13 @@ use pyo3::prelude::*;
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
     module.add_class::<native_model::NativeModel>()?;
+    module.add_class::<breadcrumbs::SharedPage>()?;
     io_thread::add(module)?;
     observations::add(module)?;
     rows::add(module)?;
     ids::add(module)?;
     answered_group::add(module)?;
     turns::add(module)?;
+    answering::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -1,5 +1,7 @@
 //! `turnout_ingress.NativeModel`, which passes over many models score with.
 
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -15,7 +17,7 @@ type StepParts = (String, Vec<usize>, Vec<usize>, Vec<f64>, Option<Py<Trees>>);
 
 /// A model that is scored without Python and without ONNX Runtime.
 #[pyclass(frozen)]
-pub struct NativeModel(pub(super) native_model::NativeModel);
+pub struct NativeModel(pub(super) Arc<native_model::NativeModel>);
 
 #[pymethods]
 impl NativeModel {
@@ -31,7 +33,7 @@ impl NativeModel {
             trees: trees.map(|trees| trees.get().0.clone()),
         };
         native_model::NativeModel::new(width, steps.into_iter().map(described).collect())
-            .map(NativeModel)
+            .map(|model| NativeModel(Arc::new(model)))
             .map_err(PyValueError::new_err)
     }
 

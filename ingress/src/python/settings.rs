@@ -84,6 +84,7 @@ pub struct Settings {
     connection_resets_s_max: i64,
     drain_grace_s: f64,
     batch_gap_us: i64,
+    pub(super) deadline_left_us_min: i64,
     pub(super) rows_inside_max: u64,
     pub(super) default_rows_pct: u64,
     pub(super) sheddable_rows_pct: u64,

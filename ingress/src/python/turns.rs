@@ -1,46 +1,38 @@
 //! `turnout_ingress.Turn` and what belongs to it: all calls that were handed over at once, which
 //! gateway/predict/turns.py answers in one pass.
 
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::answered_group::AnsweredGroup;
+use super::breadcrumbs::SharedPage;
 use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
 use super::native_model::NativeModel;
 use super::rows::PyViewRows;
 use crate::accel::answered_group::AnswerTimes;
-use crate::accel::ids::BODY_BYTES;
-use crate::accel::native_model;
+use crate::accel::breadcrumb::Thread;
+use crate::accel::plan::{IdKeys, Plan};
 use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
-use crate::accel::turn::{Draw, Group, IdParts};
-use crate::calls::reply::Replies;
+use crate::accel::turn::{Draw, Group};
 
-/// What one pass must know of a model at one revision.
+/// A plan, and the views that Python reads for it.
 #[pyclass(frozen)]
-struct ModelPlan {
-    /// E and W of the calls, by which a call of an older shape is recognised.
-    shape: (usize, usize),
-    evidence_prefix: Vec<u8>,
-    holdout: Option<Draw>,
+pub(super) struct ModelPlan {
+    pub(super) plan: Arc<Plan>,
     views: Vec<(Py<PyViewRows>, usize)>,
-    outputs: usize,
-    body: [u8; BODY_BYTES],
-    rule: ScoreRule,
-    sealed: bool,
-    /// What callers see of the version: label and role.
-    shown: (String, u32),
-    /// What scores the matrix as it is. None: Python scores.
-    native: Option<Py<NativeModel>>,
 }
 
 #[pymethods]
 impl ModelPlan {
     /// `holdout` is (prefix, share in basis points), `rule` (whether the first output is a probability,
-    /// the threshold of decisions), `shown` (label, role).
+    /// the threshold of decisions), `shown` (label, role), `breadcrumb` (page, the byte of Python's event
+    /// loop, the byte of the I/O thread).
     #[new]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -54,19 +46,19 @@ impl ModelPlan {
         sealed: bool,
         shown: (String, u32),
         native: Option<Py<NativeModel>>,
+        breadcrumb: Option<(Py<SharedPage>, usize, usize)>,
     ) -> PyResult<ModelPlan> {
         if views.iter().any(|(_, position)| *position >= shape.0) || outputs == 0 {
             return Err(PyValueError::new_err("a view's entity is not among those of a row"));
         }
         let body = body.try_into().map_err(|_| PyValueError::new_err("a body of other length"))?;
-        Ok(ModelPlan {
+        let plan = Plan {
             shape,
             evidence_prefix,
             holdout: holdout.map(|(prefix, share_bp)| Draw {
                 prefix,
                 share_bp,
             }),
-            views,
             outputs,
             body,
             rule: ScoreRule {
@@ -75,7 +67,12 @@ impl ModelPlan {
             },
             sealed,
             shown,
-            native,
+            scorer: native.map(|native| Arc::clone(&native.get().0)),
+            breadcrumb: breadcrumb.map(|(page, at, io_at)| page.get().breadcrumb(at, io_at)),
+        };
+        Ok(ModelPlan {
+            plan: Arc::new(plan),
+            views,
         })
     }
 }
@@ -112,16 +109,8 @@ impl Turn {
         }
         self.plans = plans;
         let assign = |(group, plan): (&mut Group, &Option<Py<ModelPlan>>)| {
-            let plan = plan.as_ref()?.get();
-            let shape = (group.columns.shape.entities, group.columns.shape.width());
-            let late = group.columns.deadline_ns.iter().any(|deadline| *deadline < earliest_ns);
-            if shape != plan.shape || late {
-                return None;
-            }
-            let latest = *group.columns.deadline_ns.iter().max()?;
-            group
-                .assign(&plan.evidence_prefix, plan.holdout.as_ref())
-                .then_some((group.rows(), latest))
+            let latest_ns = plan.as_ref()?.get().plan.assign(group, earliest_ns)?;
+            Some((group.rows(), latest_ns))
         };
         Ok(self.groups.iter_mut().zip(&self.plans).map(assign).collect())
     }
@@ -203,19 +192,11 @@ impl Turn {
     fn score_native(&mut self, py: Python<'_>, members: Vec<usize>) -> PyResult<Vec<Option<bool>>> {
         let mut finite = Vec::with_capacity(members.len());
         for index in members {
-            let (group, plan) = (self.group(index)?, self.plan(index)?);
-            let fits = |native: &&native_model::NativeModel| {
-                group.matrix.len() == group.rows() * native.width() * 4
-                    && native.outputs() == plan.outputs
-            };
-            let native = plan.native.as_ref().map(|native| &native.get().0).filter(fits);
-            let Some(native) = native else {
-                finite.push(None);
-                continue;
-            };
-            let scores = py.detach(|| native.score(&group.inputs()));
-            let outputs = plan.outputs;
-            finite.push(Some(self.groups[index].take_scores(scores, outputs)));
+            let plan = Arc::clone(&self.plan(index)?.plan);
+            let group = self.group(index)?;
+            let scores = py.detach(|| plan.score(group, Thread::Loop));
+            let take = |scores| self.groups[index].take_scores(scores, plan.outputs).is_ok();
+            finite.push(scores.map(take));
         }
         Ok(finite)
     }
@@ -227,12 +208,12 @@ impl Turn {
         index: usize,
         scores: PyBuffer<f32>,
     ) -> PyResult<bool> {
-        let outputs = self.plan(index)?.outputs;
+        let outputs = self.plan(index)?.plan.outputs;
         if scores.shape().last() != Some(&outputs) {
             return Ok(false);
         }
         let scores = scores.to_vec(py)?;
-        Ok(self.groups[index].take_scores(scores, outputs))
+        Ok(self.groups[index].take_scores(scores, outputs).is_ok())
     }
 }
 
@@ -244,6 +225,17 @@ impl Turn {
     fn plan(&self, index: usize) -> PyResult<&ModelPlan> {
         let plan = self.plans.get(index).and_then(Option::as_ref).map(Py::get);
         plan.ok_or_else(|| PyValueError::new_err("the group has no plan"))
+    }
+}
+
+/// The cluster's key, the masking key and the sealing key.
+pub(super) type IdKeysTuple = ([u8; 32], [u8; 32], [u8; 32]);
+
+pub(super) fn id_keys((cluster, masking, sealing): IdKeysTuple) -> IdKeys {
+    IdKeys {
+        cluster,
+        masking,
+        sealing,
     }
 }
 
@@ -268,11 +260,11 @@ fn answer_groups(
     thread: PyRef<'_, IngressThread>,
     mut turn: PyRefMut<'_, Turn>,
     members: Vec<usize>,
-    keys: ([u8; 32], [u8; 32], [u8; 32]),
+    keys: IdKeysTuple,
     first: u32,
     times: (i64, i64, i64),
 ) -> PyResult<Vec<AnsweredGroup>> {
-    let (key, masking_key, sealing_key) = keys;
+    let keys = id_keys(keys);
     let (unix_ns, read_unix_ns, answered_ns) = times;
     let times = AnswerTimes {
         unix_ns,
@@ -288,24 +280,11 @@ fn answer_groups(
         let (Some(group), Some(Some(plan))) = (groups.get_mut(index), plans.get(index)) else {
             return Err(PyValueError::new_err("no such group, or it has no plan"));
         };
-        let plan = plan.get();
-        let parts = IdParts {
-            key: &key,
-            body: plan.body,
-            rule: plan.rule,
-            masking_key: &masking_key,
-            sealing_key: plan.sealed.then_some(&sealing_key),
-        };
-        let shown = Replies {
-            model: group.columns.shape.model.clone(),
-            version: plan.shown.0.clone(),
-            role: plan.shown.1,
-            outputs: plan.outputs,
-            ..Replies::default()
-        };
         let calls = group.calls() as u32;
-        let (replies, record) = group
-            .answer(&parts, sequence, &times, shown)
+        let (replies, record) = plan
+            .get()
+            .plan
+            .answer(group, &keys, sequence, &times)
             .ok_or_else(|| PyValueError::new_err("the group was not read and scored"))?;
         sequence = sequence.wrapping_add(calls);
         records.push(AnsweredGroup(record));

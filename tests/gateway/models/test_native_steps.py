@@ -398,5 +398,5 @@ def test_steps_with_other_weights_are_not_used(monkeypatch: pytest.MonkeyPatch) 
 def test_a_marked_scorer_has_the_native_model() -> None:
     """Under a supervisor each scorer is wrapped, and a pass over many models needs the model."""
     scorer = prove(linear(np.ones((WIDTH, 1), np.float32)), 1)
-    marked = BreadcrumbScorer(scorer, memoryview(bytearray(64)))
+    marked = BreadcrumbScorer(scorer, memoryview(bytearray(64)), (object(), 0, 34))
     assert marked.native_model is scorer.native_model

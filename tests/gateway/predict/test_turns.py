@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -17,17 +18,22 @@ from features.contract import ModelContract, RequestInput
 from gateway.isolation.breadcrumbs import (
     CELL_BYTES,
     CELLS_MAX,
+    IO_BYTE,
+    LOOP_BYTE,
     BreadcrumbPage,
     BreadcrumbScorer,
     create_breadcrumb_page,
+    read_running_versions,
 )
+from gateway.models.native_scorer import choose_scorer
+from gateway.native_library import IngressLibrary, load_native_library
 from gateway.predict.turns import TurnPath
 from gateway.settings import Settings
 from gateway.transport.native.server import NativeServer
 from protos.predict_pb2 import DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture
-from tests.gateway.models.test_native_trees import native_of, onnx_of
+from tests.gateway.models.test_native_trees import bundle_of, onnx_of, session_of
 from tests.gateway.predict.test_single_call import (
     reply_text,
     window_sums,
@@ -71,6 +77,7 @@ async def serving(
         settings=Settings(batches_in_flight_max=1, streams_max=1_000, batch_rows_max=rows_max),
         single_calls=False,
         fault_free_path=one_pass,
+        io_thread_answers=False,
     ) as gateway:
         gateway.recorder._copy_sink = CopyList()
         yield gateway
@@ -282,18 +289,23 @@ def test_unexpected_error_in_the_pass_leaves_no_call_without_an_end(
 
 
 @pytest.mark.walk
-def test_trees_score_in_the_pass_and_leave_a_breadcrumb_while_they_run(
-    ingress: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("io_thread", "offset", "count"), [(False, LOOP_BYTE, 256), (True, IO_BYTE, 4)]
+)
+def test_native_models_leave_a_breadcrumb_while_they_run(
+    ingress: str, monkeypatch: pytest.MonkeyPatch, io_thread: bool, offset: int, count: int
 ) -> None:
     """The wrapped scorer is never called, and another thread sees the version's byte at 1."""
     if ingress != "native":
         pytest.skip("the server of grpcio has no turns")
+    map_page = cast("IngressLibrary", load_native_library()).SharedPage
     contract = ModelContract(
         entities=(), inputs=tuple(RequestInput(name=f"i{n}", default=0.0) for n in range(3))
     )
     leaf = [{"feature": 1, "threshold": 0.5, "yes": 1, "no": 2}, {"weight": 0.5}, {"weight": 1.5}]
-    trees = native_of(onnx_of([leaf] * 500, sigmoid=False))
-    rows = [Row(inputs=(0.0, number / 256, 0.0)) for number in range(256)]
+    onnx = onnx_of([leaf] * 500, sigmoid=False)
+    trees = choose_scorer(bundle_of(onnx), session_of(onnx))
+    rows = [Row(inputs=(0.0, number / count, 0.0)) for number in range(count)]
     request = PredictRequest(model="in_request", rows=rows, request_id="r-1")
 
     def fail(*_: object) -> None:
@@ -302,22 +314,25 @@ def test_trees_score_in_the_pass_and_leave_a_breadcrumb_while_they_run(
     async def walk() -> None:
         files = {"1": tiny_files("in_request", contract=contract)}
         plan = deployment_of("in_request", ServingPolicy())
-        async with gateway_fixture(files, plan, single_calls=False) as gateway:
+        async with gateway_fixture(
+            files, plan, single_calls=False, io_thread_answers=io_thread
+        ) as gateway:
             # Let the trees score, with a cell of a page.
             descriptor, routes = create_breadcrumb_page(), gateway.routes.get("in_request")
             assert routes is not None
-            page = BreadcrumbPage(os.dup(descriptor))
+            page = BreadcrumbPage(os.dup(descriptor), map_page)
             marked = page.wrap_scorer("ab" * 32, trees)
             routes.production.version.executor.scorer = marked
+            gateway.routes.swap(replace(routes))
             monkeypatch.setattr(BreadcrumbScorer, "run", fail)
             # Watch the first byte of the page while calls are answered.
             seen, ended = threading.Event(), threading.Event()
 
             def watch() -> None:
                 with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
-                    first = CELL_BYTES * page._cells["ab" * 32]
+                    at = CELL_BYTES * page._cells["ab" * 32] + offset
                     while not ended.is_set():
-                        if view[first]:
+                        if view[at]:
                             seen.set()
 
             watcher = threading.Thread(target=watch)
@@ -333,7 +348,8 @@ def test_trees_score_in_the_pass_and_leave_a_breadcrumb_while_they_run(
                 watcher.join()
             # The byte is 0 again when no run is under way.
             with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
-                assert view[CELL_BYTES * page._cells["ab" * 32]] == 0
+                assert view[CELL_BYTES * page._cells["ab" * 32] + offset] == 0
+            assert read_running_versions(descriptor) == []
             os.close(descriptor)
 
     asyncio.run(walk())

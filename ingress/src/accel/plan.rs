@@ -1,0 +1,160 @@
+//! A plan: how the usual calls of one model are answered at one revision of its deployment. Python
+//! makes it (gateway/predict/turns.py), and both Python's thread and the I/O thread answer by it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::accel::answered_group::{AnswerTimes, AnsweredGroup};
+use crate::accel::breadcrumb::{Breadcrumb, Thread};
+use crate::accel::ids::BODY_BYTES;
+use crate::accel::native_model::NativeModel;
+use crate::accel::score_code::ScoreRule;
+use crate::accel::turn::{Draw, Group, IdParts};
+use crate::calls::reply::Replies;
+
+/// Rows of the larger run by which the cost of a row is measured.
+const MEASURED_ROWS: usize = 64;
+/// Runs of each size; the fastest counts, because other work can only delay a run.
+const MEASURED_RUNS: usize = 3;
+/// What a row costs beside its score, in ns: its columns, its share of an id, its reply and its record.
+const OTHER_ROW_NS: i64 = 1_000;
+
+/// The keys of prediction ids.
+#[derive(Clone)]
+pub struct IdKeys {
+    /// The cluster's key.
+    pub cluster: [u8; 32],
+    /// Masks the scores.
+    pub masking: [u8; 32],
+    /// Seals the ids of models whose role is hidden.
+    pub sealing: [u8; 32],
+}
+
+/// What must be known of a model to answer its usual calls. There is nothing of Python in it.
+pub struct Plan {
+    /// E and W of the calls, by which a call of an older shape is recognised.
+    pub shape: (usize, usize),
+    /// Hashed in front of a key for evidence.
+    pub evidence_prefix: Vec<u8>,
+    /// The draw of the holdout. None: there is none.
+    pub holdout: Option<Draw>,
+    /// K, the number of scores of a row.
+    pub outputs: usize,
+    /// A prediction id without its MAC and its time.
+    pub body: [u8; BODY_BYTES],
+    /// How ids carry scores.
+    pub rule: ScoreRule,
+    /// Whether ids are sealed.
+    pub sealed: bool,
+    /// What callers see of the version: label and role.
+    pub shown: (String, u32),
+    /// What scores the matrix as it is. None: Python scores.
+    pub scorer: Option<Arc<NativeModel>>,
+    /// Marks the version while it is scored. None: the worker has no supervisor.
+    pub breadcrumb: Option<Breadcrumb>,
+}
+
+/// How long runs of a plan's scorer take, with what each row costs beside its score.
+#[derive(Clone, Copy, Debug)]
+pub struct RunCost {
+    /// Time of a run of one row.
+    run_ns: i64,
+    /// Time of each row among many.
+    row_ns: i64,
+}
+
+impl RunCost {
+    /// How many rows can be answered in `left_ns`.
+    pub fn rows_within(&self, left_ns: i64) -> usize {
+        ((left_ns - self.run_ns) / self.row_ns).max(0) as usize
+    }
+}
+
+impl Plan {
+    /// Draw what follows from the keys of a group. Returns the latest deadline of its calls. None: a call
+    /// is not the usual case, or is of another shape, or has a deadline before `earliest_ns`.
+    pub fn assign(&self, group: &mut Group, earliest_ns: i64) -> Option<i64> {
+        let shape = (group.columns.shape.entities, group.columns.shape.width());
+        let late = group.columns.deadline_ns.iter().any(|deadline| *deadline < earliest_ns);
+        if shape != self.shape || late {
+            return None;
+        }
+        let latest_ns = *group.columns.deadline_ns.iter().max()?;
+        group.assign(&self.evidence_prefix, self.holdout.as_ref()).then_some(latest_ns)
+    }
+
+    /// The (R, K) scores of a group whose matrix is made. None: Python has to score it.
+    pub fn score(&self, group: &Group, thread: Thread) -> Option<Vec<f32>> {
+        let scorer = self.scorer.as_ref()?;
+        let fits = group.matrix.len() == group.rows() * scorer.width() * 4
+            && scorer.outputs() == self.outputs;
+        fits.then(|| self.run(scorer, &group.inputs(), thread))
+    }
+
+    fn run(&self, scorer: &NativeModel, inputs: &[f32], thread: Thread) -> Vec<f32> {
+        let run = || scorer.score(inputs);
+        match &self.breadcrumb {
+            Some(breadcrumb) => breadcrumb.mark(thread, run),
+            None => run(),
+        }
+    }
+
+    /// Measure the scorer, on the thread of Python's event loop. None: Python scores.
+    pub fn measure(&self) -> Option<RunCost> {
+        let scorer = self.scorer.as_ref()?;
+        let fastest_ns = |rows: usize| {
+            let matrix = vec![0.0; rows * scorer.width()];
+            let run_ns = || {
+                let began = Instant::now();
+                std::hint::black_box(self.run(scorer, &matrix, Thread::Loop));
+                began.elapsed().as_nanos() as i64
+            };
+            (0..MEASURED_RUNS).map(|_| run_ns()).min().unwrap_or_default()
+        };
+        Some(RunCost {
+            run_ns: fastest_ns(1),
+            row_ns: fastest_ns(MEASURED_ROWS) / MEASURED_ROWS as i64 + OTHER_ROW_NS,
+        })
+    }
+
+    /// Make the answers of a group that was assigned, read and scored: replies and record. `first` is the
+    /// sequence number of its first call. None: it was not.
+    pub fn answer(
+        &self,
+        group: &mut Group,
+        keys: &IdKeys,
+        first: u32,
+        times: &AnswerTimes,
+    ) -> Option<(Replies, AnsweredGroup)> {
+        let parts = IdParts {
+            key: &keys.cluster,
+            body: self.body,
+            rule: self.rule,
+            masking_key: &keys.masking,
+            sealing_key: self.sealed.then_some(&keys.sealing),
+        };
+        let shown = Replies {
+            model: group.columns.shape.model.clone(),
+            version: self.shown.0.clone(),
+            role: self.shown.1,
+            outputs: self.outputs,
+            ..Replies::default()
+        };
+        group.answer(&parts, first, times, shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RunCost;
+
+    #[test]
+    fn run_cost_allows_rows_for_the_time_that_is_left() {
+        let cost = RunCost {
+            run_ns: 10_000,
+            row_ns: 2_000,
+        };
+        assert_eq!(cost.rows_within(50_000), 20);
+        assert_eq!(cost.rows_within(9_000), 0);
+    }
+}
