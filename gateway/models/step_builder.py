@@ -1,6 +1,5 @@
 """Builds the steps of a native model (ingress/src/accel/native_model) from tensors of a graph."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.tree_graph import DOUBLE, FLOAT, INPUTS, INT64, GraphReader, NotNativeError
-from protos.onnx_graph_pb2 import Constant
+from gateway.models.tree_graph import (
+    BOOL,
+    DOUBLE,
+    FLOAT,
+    INPUTS,
+    INT64,
+    GraphReader,
+    NotNativeError,
+    numbers_of,
+)
 
 Step = tuple[str, list[int], list[int], list[float], Any]
 """Kind, positions of the values that it reads, integers, numbers and turnout_ingress.Trees."""
-BOOL = 9
 KINDS = {FLOAT: 0, DOUBLE: 1, BOOL: 2, INT64: 3}
 """Element type of a tensor -> how steps number it."""
-DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8"}
-CONSTANT_VALUES_MAX = 2**18
-"""As NUMBERS_MAX of the native library: 1 MB of weights."""
-DIMENSIONS_MAX = 4
 WHOLE_MAX = 2**53
 """Up to it, every int64 is a float64, as which steps have it."""
 COMPARED = {"less", "less_or_equal", "greater", "greater_or_equal", "equal"}
@@ -137,29 +139,3 @@ class StepBuilder:
         """Return how many nodes read the tensors of a place."""
         names = [name for name, at in self.places.items() if at == place]
         return sum(len(self._readers.get(name, ())) for name in names)
-
-
-def numbers_of(constant: Constant) -> NDArray[Any]:
-    """Return the numbers of a constant in its shape.
-
-    NotNativeError: it has another type, too many numbers, or not as many as its shape says.
-    """
-    dtype = DTYPES.get(constant.data_type)
-    count = math.prod(constant.dims[:DIMENSIONS_MAX])
-    large = len(constant.dims) > DIMENSIONS_MAX or not 0 <= count <= CONSTANT_VALUES_MAX
-    if dtype is None or large:
-        raise NotNativeError(
-            f"a constant of type {constant.data_type} with {count} numbers; "
-            f"{CONSTANT_VALUES_MAX} at most are scored natively"
-        )
-    if constant.raw_data:
-        values = np.frombuffer(constant.raw_data, np.uint8)
-        values = values[: len(values) // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize]
-        values = values.view(dtype)
-    else:
-        lists: dict[int, Any] = {FLOAT: constant.float_data, DOUBLE: constant.double_data}
-        lists |= {BOOL: constant.int32_data, INT64: constant.int64_data}
-        values = np.array(list(lists[constant.data_type]), dtype)
-    if values.size != count or min(constant.dims, default=0) < 0:
-        raise NotNativeError("a constant has other numbers than its shape says")
-    return values.reshape(tuple(constant.dims))

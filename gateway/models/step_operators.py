@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.step_builder import BOOL, KINDS, Place, StepBuilder
-from gateway.models.tree_graph import FLOAT, INT64, ML_DOMAIN, NotNativeError
+from gateway.models.step_builder import KINDS, Place, StepBuilder
+from gateway.models.tree_graph import BOOL, FLOAT, INT64, ML_DOMAIN, NotNativeError
 from protos.onnx_graph_pb2 import Node
 
 Attributes = Mapping[str, Any]
@@ -202,7 +202,7 @@ def _concat(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
 def _columns(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     source, picked = builder.source(node.input[0]), builder.constant(node.input[1])
     by_column = node.op_type != "Gather" or attributes.get("axis", 0) in (1, -1)
-    if not by_column or picked.dtype.kind != "i" or picked.ndim not in (1, 2):
+    if not by_column or picked.dtype.kind != "i" or picked.ndim > 2:
         raise NotNativeError(f"{node.op_type} picks other things than columns")
     if node.op_type == "Gather" and picked.ndim != 1:
         raise NotNativeError("Gather makes more dimensions")
@@ -342,6 +342,10 @@ ML_OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Place]] = {
     "LinearRegressor": _linear,
     "LinearClassifier": _linear_classifier,
 }
+
+
+KNOWN = {*SAME, *OPERATORS, *ML_OPERATORS, "Split"}
+"""All operators that are steps."""
 
 
 def _attributes(node: Node) -> dict[str, Any]:

@@ -6,11 +6,14 @@ for rows that were left out). Each side becomes a file of its own, with the very
 file. A gateway runs the sides by ONNX Runtime, once a batch, and the trees natively.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from protos.onnx_graph_pb2 import Constant, Graph, Model, Node, Tensor
 
@@ -35,8 +38,12 @@ TREES = {"TreeEnsembleRegressor": 1, "TreeEnsembleClassifier": 2}
 """The tree operators, and the number of their outputs. The last output has the scores."""
 ML_DOMAIN = "ai.onnx.ml"
 INPUTS, SCORES = "inputs", "scores"
-FLOAT, INT64, DOUBLE = 1, 7, 11
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 """Element types of TensorProto."""
+DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8"}
+CONSTANT_VALUES_MAX = 2**18
+"""As NUMBERS_MAX of the native library: 1 MB of weights."""
+DIMENSIONS_MAX = 4
 
 
 class NotNativeError(Exception):
@@ -177,6 +184,32 @@ def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
     return model.SerializeToString()
 
 
+def numbers_of(constant: Constant) -> NDArray[Any]:
+    """Return the numbers of a constant in its shape.
+
+    NotNativeError: it has another type, too many numbers, or not as many as its shape says.
+    """
+    dtype = DTYPES.get(constant.data_type)
+    count = math.prod(constant.dims[:DIMENSIONS_MAX])
+    large = len(constant.dims) > DIMENSIONS_MAX or not 0 <= count <= CONSTANT_VALUES_MAX
+    if dtype is None or large:
+        raise NotNativeError(
+            f"a constant of type {constant.data_type} with {count} numbers; "
+            f"{CONSTANT_VALUES_MAX} at most are scored natively"
+        )
+    if constant.raw_data:
+        values = np.frombuffer(constant.raw_data, np.uint8)
+        values = values[: len(values) // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize]
+        values = values.view(dtype)
+    else:
+        lists: dict[int, Any] = {FLOAT: constant.float_data, DOUBLE: constant.double_data}
+        lists |= {BOOL: constant.int32_data, INT64: constant.int64_data}
+        values = np.array(list(lists[constant.data_type]), dtype)
+    if values.size != count or min(constant.dims, default=0) < 0:
+        raise NotNativeError("a constant has other numbers than its shape says")
+    return values.reshape(tuple(constant.dims))
+
+
 def last_tree_place(reader: GraphReader, trees: Node) -> TreePlace:
     """Return the last tensor behind *trees* that has their scores, some of them or a Sigmoid."""
     last = place = TreePlace(trees.output[-1])
@@ -196,8 +229,10 @@ def last_tree_place(reader: GraphReader, trees: Node) -> TreePlace:
                 break
             chosen = integers if place.picked is None else [place.picked[at] for at in integers]
             place = replace(place, picked=tuple(chosen))
-        elif node.op_type not in AS_IS or not all(
-            name in reader.constants for name in node.input[1:]
+        elif (
+            node.op_type not in AS_IS
+            or not all(name in reader.constants for name in node.input[1:])
+            or (node.op_type == "Mul" and (numbers_of(reader.constants[node.input[1]]) != 1).any())
         ):
             break
         if not wide:

@@ -1,14 +1,16 @@
 """Brings boosted trees into the form that gateways score fastest, and says what is not native.
 
-Gateways score one tree operator natively, with ONNX Runtime for what stands beside it. A sum of
-trees and a Sigmoid are the shortest graph, as training.export.convert writes it. Exporters write a
+Gateways score trees, linear models and small networks natively, and one tree operator also beside
+what only ONNX Runtime knows. A sum of trees and a Sigmoid are the shortest graph, as
+training.export.convert writes it. Exporters write a
 TreeEnsembleClassifier with a logistic function, columns that are picked before and after it, other
 comparisons than BRANCH_LEQ, weights of both classes, and leaves without a weight. The sums of the
 leaves stay as they are; the Sigmoid has other last bits than the classifier's logistic function. A
 graph that has no such form stays as it is.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,19 @@ BESIDE_TREES = {
 }
 """Operators that gateways run by ONNX Runtime beside native trees, as
 gateway.models.tree_graph.OPERATORS."""
+PRODUCTS = {"MatMul", "Gemm", "LinearRegressor", "LinearClassifier"}
+"""Operators that ONNX Runtime may round differently, so native trees do not read from them."""
+STEPS = {
+    *PRODUCTS,
+    *("Neg", "Abs", "Sqrt", "Exp", "Log", "Floor", "Relu", "Sigmoid", "Tanh", "IsNaN", "Not"),
+    *("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Pow", "And", "Or", "Where"),
+    *("Less", "LessOrEqual", "Equal", "Greater", "GreaterOrEqual", "LeakyRelu", "Softmax"),
+    *("Identity", "Reshape", "Flatten", "Cast", "ReduceSum", "Clip", "Concat", "Gather", "Split"),
+    *("ArrayFeatureExtractor", "Scaler", "Imputer", "Normalizer", "OneHotEncoder", "LabelEncoder"),
+}
+"""Operators that gateways compute natively, as gateway.models.step_operators.KNOWN."""
+WEIGHTS_MAX = 2**18
+"""As gateway.models.tree_graph.CONSTANT_VALUES_MAX."""
 LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",
@@ -120,23 +135,38 @@ def plain_trees(adapted: bytes, *, shift: float = 0.0) -> bytes:
 
 
 def why_not_native(learner: bytes) -> str:
-    """Return why gateways score a graph by ONNX Runtime; "" if they score its trees natively.
+    """Return why gateways score a graph by ONNX Runtime; "" if they score it or its trees natively.
 
-    learner  the graph without nodes of on-demand features, which gateways run apart.
+    learner  the graph without nodes of on-demand features.
 
     A gateway still compares both when it loads the version.
     """
-    nodes = onnx.load_model_from_string(learner).graph.node
+    graph = onnx.load_model_from_string(learner).graph
+    nodes = _nodes_to({SCORES}, graph.node)
     trees = [node for node in nodes if node.op_type in TREES]
-    if len(trees) != 1:
-        kinds = ", ".join(dict.fromkeys(node.op_type for node in nodes))
-        return (
-            f"it consists of {kinds} with {len(trees)} tree operators, and natively one is scored"
-        )
+    in_front = _nodes_to({name for node in trees for name in node.input}, graph.node)
     for node in nodes:
-        if node.op_type not in (*TREES, *BESIDE_TREES):
-            return f"the node {node_name(node)} stands beside its trees"
-    return _odd_sums(trees[0].op_type, attributes_of(trees[0]))
+        # ONNX Runtime runs what stands beside one operator of trees.
+        if node.op_type in TREES or (len(trees) == 1 and node.op_type in BESIDE_TREES):
+            continue
+        if node.op_type not in STEPS or (node in in_front and node.op_type in PRODUCTS):
+            beside = "stands beside its trees" if trees else "is not scored natively"
+            return f"the node {node_name(node)} {beside}"
+    weights = sum(math.prod(constant.dims) for constant in graph.initializer)
+    if not trees and weights > WEIGHTS_MAX:
+        return f"it has {weights:,} weights, and {WEIGHTS_MAX:,} at most are scored natively"
+    odd = (_odd_sums(node.op_type, attributes_of(node)) for node in trees)
+    return next((reason for reason in odd if reason), "")
+
+
+def _nodes_to(names: set[str], nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes that compute these tensors, last first."""
+    needed, found = set(names), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            found.append(node)
+            needed.update(node.input)
+    return found
 
 
 def _odd_sums(kind: str, trees: Mapping[str, Any]) -> str:

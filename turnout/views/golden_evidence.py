@@ -55,7 +55,7 @@ def evidence_lines(card: Mapping[str, Any]) -> dict[str, object]:
 def scorer_line(native: Mapping[str, Any]) -> str:
     """Return who scores a version in gateways, by the card's `native`, and why not natively."""
     if native.get("used") is True:
-        return "natively, by the gateway's own trees"
+        return "natively, by the gateway itself"
     return f"by ONNX Runtime: {native.get('reason') or 'its graph is of another kind'}"
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from gateway.models.native_scorer import load_tree_reader
-from gateway.models.tree_graph import OPERATORS
+from gateway.models.step_operators import KNOWN
+from gateway.models.tree_graph import CONSTANT_VALUES_MAX, OPERATORS
 from tests.property_examples import examples
 from tests.training.adoption.graphs import (
     FLOAT,
@@ -28,7 +29,13 @@ from tests.training.adoption.graphs import (
 )
 from training.adoption.adapt_graph import adapt_graph
 from training.adoption.edge_feed import adapted_rows
-from training.adoption.native_form import BESIDE_TREES, NativeForm, native_form
+from training.adoption.native_form import (
+    BESIDE_TREES,
+    STEPS,
+    WEIGHTS_MAX,
+    NativeForm,
+    native_form,
+)
 from training.export.onnx_model import OnnxModel
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE")
@@ -153,8 +160,7 @@ def multiplied_trees() -> bytes:
 @pytest.mark.parametrize(
     ("content", "options", "reason"),
     [
-        (linear_file(3), {}, "it consists of .*MatMul.* with 0 tree operators"),
-        (mixed_file(), {}, "it consists of .* with 0 tree operators"),
+        (linear_file(3, columns=2**17), {"selected": (0,)}, "393,217 weights"),
         (multiplied_trees(), {}, "the node MatMul .* stands beside its trees"),
         (trees_file(post_transform="PROBIT"), {}, "transformed by PROBIT"),
         (
@@ -184,14 +190,16 @@ def test_other_graphs_say_why_they_are_not_native(
     [
         (exported("lightgbm_three"), {}),
         (coded_trees(), {}),
+        (linear_file(3), {}),
+        (mixed_file(), {}),
         (trees_file(), {"selected": (0,)}),
         (trees_file(nodes_modes=["BRANCH_EQ", "LEAF", "LEAF"]), {}),
     ],
 )
-def test_trees_that_are_no_plain_sum_are_native_as_they_are(
+def test_graphs_that_are_no_plain_sum_are_native_as_they_are(
     content: bytes, options: dict[str, Any]
 ) -> None:
-    """Several outputs, the negative class and tests of equality are read by gateways."""
+    """Gateways read several outputs, the negative class, tests of equality and linear models."""
     form, _ = brought(content, **options)
     assert (form.onnx, form.reason) == (None, "")
 
@@ -205,6 +213,8 @@ def test_deep_trees_have_a_native_form() -> None:
 def test_operators_beside_trees_are_those_that_gateways_run() -> None:
     """Training does not import gateways, so both state them."""
     assert BESIDE_TREES == OPERATORS
+    assert STEPS == KNOWN
+    assert WEIGHTS_MAX == CONSTANT_VALUES_MAX
 
 
 def test_a_native_form_that_scores_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,15 +42,18 @@ def test_a_booster_becomes_a_version_that_is_scored_natively(name: str) -> None:
     assert card["native"] == {"used": True, "reason": ""}
     assert card["learner"]["kind"] == name
     assert any(package.startswith(name) for package in card["packages"])
-    assert evidence_lines(card)["scored"] == "natively, by the gateway's own trees"
+    assert evidence_lines(card)["scored"] == "natively, by the gateway itself"
     assert card_of(trained(BOOSTED[name])) == card
 
 
-def test_a_pipeline_says_why_onnx_runtime_scores() -> None:
+def test_a_pipeline_is_scored_natively_and_others_say_why_not() -> None:
     """Its class is in the card."""
     card = card_of(trained(scaled("sklearn.linear_model.LogisticRegression", C=0.5)))
     assert card["learner"]["hyperparameters"]["class"] == "sklearn.pipeline.Pipeline"
-    assert "by ONNX Runtime: it consists of" in str(evidence_lines(card)["scored"])
+    assert evidence_lines(card)["scored"] == "natively, by the gateway itself"
+    other = card_of(trained(scaled("sklearn.naive_bayes.GaussianNB")))
+    scored = str(evidence_lines(other)["scored"])
+    assert "by ONNX Runtime: the node ReduceLogSumExp" in scored
 
 
 def test_a_function_with_scores_of_its_own_is_certified() -> None:
