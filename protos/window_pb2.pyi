@@ -116,7 +116,7 @@ class Window(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[CallCounts, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[FeatureCounts, _Mapping]] = ..., latency: _Optional[_Union[SparseHistogram, _Mapping]] = ..., scores: _Optional[_Union[SparseHistogram, _Mapping]] = ..., pairs: _Optional[_Union[PairCounts, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeReports, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[KeyRecords, _Mapping]]] = ..., sampled_of_65536: _Optional[int] = ..., output_bins: _Optional[_Iterable[int]] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
 
 class CallCounts(_message.Message):
-    __slots__ = ("answered", "refused", "faulty", "fallbacks", "late", "nan", "holdout", "dropped")
+    __slots__ = ("answered", "refused", "faulty", "fallbacks", "late", "nan", "holdout", "dropped", "bad_input")
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     FAULTY_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class CallCounts(_message.Message):
     NAN_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    BAD_INPUT_FIELD_NUMBER: _ClassVar[int]
     answered: int
     refused: int
     faulty: int
@@ -133,7 +134,8 @@ class CallCounts(_message.Message):
     nan: int
     holdout: int
     dropped: int
-    def __init__(self, answered: _Optional[int] = ..., refused: _Optional[int] = ..., faulty: _Optional[int] = ..., fallbacks: _Optional[int] = ..., late: _Optional[int] = ..., nan: _Optional[int] = ..., holdout: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+    bad_input: int
+    def __init__(self, answered: _Optional[int] = ..., refused: _Optional[int] = ..., faulty: _Optional[int] = ..., fallbacks: _Optional[int] = ..., late: _Optional[int] = ..., nan: _Optional[int] = ..., holdout: _Optional[int] = ..., dropped: _Optional[int] = ..., bad_input: _Optional[int] = ...) -> None: ...
 
 class FeatureCounts(_message.Message):
     __slots__ = ("missing", "stale", "defaulted", "degraded", "broken")

@@ -46,6 +46,9 @@ class Fault(IntEnum):
     RAISED = 1
     NOT_FINITE = 2
     LATE = 3
+    BAD_INPUT = 4
+    """The score is not finite because of an input of the caller, and so it is with every version
+    that was asked. The dispatcher finds out; a run says NOT_FINITE."""
 
 
 NO_FAULT = int(Fault.NONE)

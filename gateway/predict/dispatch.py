@@ -313,6 +313,9 @@ class Dispatcher:
             await self._answer_failed_calls(
                 batch, batch_slice, production_scored, failed, routes.standby
             )
+            # What no version can score is no fault of the canary.
+            unusable = production_scored.faults == Fault.BAD_INPUT
+            scored.faults[unusable & (scored.faults == Fault.NOT_FINITE)] = Fault.BAD_INPUT
         # Record what the canary did, unless it had no fair chance.
         hurried = not had_full_budget and bool((scored.faults == Fault.LATE).all())
         if not breaker_closed or hurried:
@@ -403,13 +406,21 @@ class Dispatcher:
             answered = np.flatnonzero(again.answered)
             self._send_subset(batch, failed, again, answered, fallback, FALLBACK)
             calls = calls[~again.answered]
+        # What an input of the caller makes NaN is not counted against the versions.
+        nan_calls = calls[scored.faults[calls] == Fault.NOT_FINITE]
+        refusals = _refusals_of_inputs(batch, batch_slice, scored, nan_calls)
+        scored.faults[list(refusals)] = Fault.BAD_INPUT
         # A model's policy may give calls with a NaN score a default score instead of an error.
         if routes.limits.nan_scores_defaulted:
-            nan_calls = calls[scored.faults[calls] == Fault.NOT_FINITE]
             self._send_subset(batch, batch_slice, scored, nan_calls, routes.production, PRODUCTION)
             calls = np.setdiff1d(calls, nan_calls)
-        # A call with an input that makes its score NaN is refused, and told which input it is.
-        calls = self._refuse_unusable_inputs(batch, batch_slice, scored, calls)
+        # Else a call with an input that makes its score NaN is told which input it is.
+        else:
+            for call, refusal in refusals.items():
+                index = batch_slice.call_index_array()[call : call + 1]
+                self._server.refuse_calls(batch.calls.handles[index], refusal)
+                self._recorder.record_failures(routes, refusal, 1, "input")
+            calls = np.setdiff1d(calls, list(refusals)).astype(np.intp)
         # The others end with INTERNAL and the id of a line in the error log.
         if len(calls):
             names = _fault_names(scored.faults[calls])
@@ -418,28 +429,6 @@ class Dispatcher:
             handles = batch.calls.handles[batch_slice.call_index_array()[calls]]
             self._server.refuse_calls(handles, refusal)
             self._recorder.record_failures(routes, refusal, len(calls))
-
-    def _refuse_unusable_inputs(
-        self, batch: Batch, batch_slice: BatchSlice, scored: Scored, calls: NDArray[np.intp]
-    ) -> NDArray[np.intp]:
-        """Refuse failed calls that have a row with an input and a score that are not finite.
-
-        Returns the other failed calls. Calls that failed for another reason are not looked at.
-        """
-        suspects = calls[scored.faults[calls] == Fault.NOT_FINITE]
-        refused = []
-        for call in suspects.tolist():
-            part = batch_slice.subset(np.array([call], dtype=np.intp))
-            rows = slice(*batch_slice.row_offsets[call : call + 2].tolist())
-            inputs, scores = batch.calls.inputs[part.row_indexes], scored.scores[rows]
-            sentence = unusable_input(batch.routes.shape, inputs, scores)
-            if sentence:
-                refusal = Refusal(Code.INVALID_ARGUMENT, sentence)
-                handles = batch.calls.handles[part.call_index_array()]
-                self._server.refuse_calls(handles, refusal)
-                self._recorder.record_failures(batch.routes, refusal, 1)
-                refused.append(call)
-        return np.setdiff1d(calls, refused).astype(np.intp) if refused else calls
 
     def _send_subset(
         self,
@@ -536,6 +525,24 @@ def _replies(batch: Batch, answer: Answer) -> Replies:
         scores=answer.scores,
         row_flags=answer.flags,
     )
+
+
+def _refusals_of_inputs(
+    batch: Batch, batch_slice: BatchSlice, scored: Scored, calls: NDArray[np.intp]
+) -> dict[int, Refusal]:
+    """Return the refusal of each call that has a row with an input and a score that are not finite.
+
+    calls  indexes within *batch_slice* of calls whose score is not finite.
+    """
+    refusals = {}
+    for call in calls.tolist():
+        part = batch_slice.subset(np.array([call], dtype=np.intp))
+        rows = slice(*batch_slice.row_offsets[call : call + 2].tolist())
+        inputs, scores = batch.calls.inputs[part.row_indexes], scored.scores[rows]
+        sentence = unusable_input(batch.routes.shape, inputs, scores)
+        if sentence:
+            refusals[call] = Refusal(Code.INVALID_ARGUMENT, sentence)
+    return refusals
 
 
 def _is_done(run: ScoringRun | None, batch_slice: BatchSlice) -> bool:

@@ -239,9 +239,14 @@ class Recorder:
         if routes is not None:
             self._windows.add_refusals(routes, calls, self._clock.unix_ns())
 
-    def record_failures(self, routes: Routes, refusal: Refusal, calls: int) -> None:
-        """Count calls that no version could answer."""
-        self._metrics.count_refusals(routes.model, refusal.code.name, "model", calls)
+    def record_failures(
+        self, routes: Routes, refusal: Refusal, calls: int, reason: str = "model"
+    ) -> None:
+        """Count calls that no version could answer.
+
+        reason  "model": the versions failed. "input": an input of the caller makes the score NaN.
+        """
+        self._metrics.count_refusals(routes.model, refusal.code.name, reason, calls)
 
     def record_canary_skipped(self, routes: Routes, version: LoadedVersion, calls: int) -> None:
         """Count calls of the canary's share that production answered without blame for the canary.

@@ -81,6 +81,9 @@ class Windows:
             calls.faulty += faults[Fault.RAISED]
             calls.nan += faults[Fault.NOT_FINITE]
             calls.late += faults[Fault.LATE]
+            calls.bad_input += faults[Fault.BAD_INPUT]
+        # What a caller sent says nothing about the version.
+        if any(faults[1 : Fault.BAD_INPUT]):
             message.first_bad_unix_ns = message.first_bad_unix_ns or unix_ns
             message.last_bad_unix_ns = unix_ns
         # Rows by the state of their features.

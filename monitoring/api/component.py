@@ -40,6 +40,7 @@ from monitoring.looks.day_looks import DayLook
 from monitoring.looks.drift_look import DriftLook
 from monitoring.looks.estimate_look import EstimateLook
 from monitoring.looks.fairness_look import FairnessLook, fairness_detectors
+from monitoring.looks.few_labels_look import FewLabelsLook
 from monitoring.looks.harm_look import harm_detectors
 from monitoring.looks.quality_look import QualityLook
 from monitoring.looks.uplift_look import HoldoutOf, UpliftLook, uplift_detectors
@@ -110,6 +111,7 @@ def day_looks(
         CoverageLook(store, looks),
         DriftLook(looks),
         QualityLook(cohorts, rows),
+        FewLabelsLook(cohorts),
         EstimateLook(cohorts, rows),
         UpliftLook(cohorts, holdout_of, rows),
         FairnessLook(cohorts, attributes, rows),

@@ -35,8 +35,6 @@ RISK_PART = 0.1
 AREA_MARGIN = 0.02
 WEEKS_MAX = 13
 WEEKS_NEEDED = 2
-FEW_LABELS = 0.2
-"""Below this share of labelled rows, expected losses of the others make the risk more exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +183,21 @@ def area_fell(bound: Figure, approved: float, margin: float = AREA_MARGIN) -> bo
     return bound.high is not None and bound.high < approved - margin
 
 
-def sequence_width(variances: float, looks: int, alpha: float) -> float:
+def sequence_width(
+    variances: float, looks: int, alpha: float, typical: float | None = None
+) -> float:
     """Return the half width of a one-sided asymptotic confidence sequence of a mean.
 
     variances  sum of the variances of the looks' values.
     looks      t, the number of looks.
+    typical    variance of a look, by which r is chosen; None: the mean of these.
 
     It is sqrt(2 (v r^2 + 1) / (t^2 r^2) ln(1 + sqrt(v r^2 + 1) / (2 alpha))), with r such that it
     is the narrowest at WEEKS_MAX looks like these.
     """
     if looks < 1:
         return math.inf
-    mean = max(variances / looks, 1e-12)
+    mean = max(variances / looks if typical is None else typical, 1e-12)
     optimum = -2.0 * math.log(2 * alpha) + math.log(1.0 - 2.0 * math.log(2 * alpha))
     squared = optimum / (WEEKS_MAX * mean)
     spread = variances * squared + 1.0
@@ -212,71 +213,3 @@ def _check_sequence(values: Floats, errors: Floats, alpha: float) -> None:
         )
     if not 0.0 < alpha < 0.25:
         raise ValueError(f"an error probability of {alpha}: it lies between 0 and .25")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledLosses:
-    """The losses of one week in which few rows have labels. Raises ValueError for NaN.
-
-    mean, variance            of the losses of labelled rows.
-    expected, expected_variance  of the losses of the same rows that the calibrated score expects.
-    covariance                between both.
-    all_expected              mean expected loss of all rows.
-    labelled, rows            numbers of rows.
-    """
-
-    mean: float
-    variance: float
-    expected: float
-    expected_variance: float
-    covariance: float
-    all_expected: float
-    labelled: int
-    rows: int
-
-
-def sum_losses(losses: Floats, expected: Floats, all_expected: Floats) -> LabelledLosses:
-    """Return a week's losses.
-
-    losses, expected  (L,) float64 of rows with labels: the loss, and the expected loss.
-    all_expected      (N,) float64 of all rows. Raises ValueError for NaN and for L < 2.
-    """
-    if not np.isfinite([*losses, *expected, *all_expected]).all() or len(losses) < 2:
-        raise ValueError(f"{len(losses)} labelled losses: two at least, and all are finite")
-    table = np.cov(losses, expected)
-    return LabelledLosses(
-        mean=float(losses.mean()),
-        variance=float(table[0, 0]),
-        expected=float(expected.mean()),
-        expected_variance=float(table[1, 1]),
-        covariance=float(table[0, 1]),
-        all_expected=float(all_expected.mean()),
-        labelled=len(losses),
-        rows=len(all_expected),
-    )
-
-
-def powered_risk(weeks: Sequence[LabelledLosses], alpha: float) -> Figure:
-    """Return the mean risk of the weeks with few labels, and its lower end, valid at every week.
-
-    It is prediction-powered: R = mean loss + k (mean expected of all - mean expected of labelled).
-    The weight k comes from earlier weeks, so the estimate stays unbiased; the first week has k = 0.
-    Prediction-powered risk monitoring: arXiv 2602.02229.
-    """
-    if lacking := not_enough(len(weeks), WEEKS_NEEDED, "weeks"):
-        return no_figure(len(weeks), lacking)
-    risks, variances = [], []
-    covariances = spreads = 0.0
-    for week in weeks:
-        part = week.labelled / max(week.rows, 1)
-        # The best weight is the slope of losses on expected losses, less for many labels.
-        weight = covariances / spreads if spreads > 0 else 0.0
-        risks.append(week.mean + weight * (week.all_expected - week.expected))
-        explained = weight * weight * week.expected_variance - 2 * weight * week.covariance
-        variances.append((week.variance + (1 - part) * explained) / week.labelled)
-        covariances += week.covariance
-        spreads += week.expected_variance
-    mean = float(np.mean(risks))
-    half = sequence_width(float(np.sum(variances)), len(weeks), alpha)
-    rows = sum(week.labelled for week in weeks)
-    return Figure(mean, mean - half, mean + half, rows)

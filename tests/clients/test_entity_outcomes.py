@@ -60,6 +60,7 @@ def test_outcomes_by_entity_are_on_disk_once(kind: str) -> None:
     async def walk() -> None:
         files = {"1": tiny_files(contract=OFFERS)}
         async with gateway_fixture(files, DEPLOYMENT) as gateway:
+            # The client that is asked for tells the story.
             target = f"127.0.0.1:{gateway.port}"
             if kind == "sync":
                 with SyncPredictClient(target, timeout_s=20) as client:
@@ -73,6 +74,7 @@ def test_outcomes_by_entity_are_on_disk_once(kind: str) -> None:
                         return asyncio.run_coroutine_threadsafe(call, loop).result()
 
                     await asyncio.to_thread(story, report)
+            # What was refused or known is not on disk.
             records = [OutcomeRecord.FromString(raw) for raw in gateway.outcomes.records]
         assert [(list(item.keys), item.name, item.value) for item in records] == [
             (["S1", "O7"], "taken", 1.0),

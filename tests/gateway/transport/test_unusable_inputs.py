@@ -6,6 +6,8 @@ import math
 import grpc
 import pytest
 
+from protos.window_pb2 import METRIC_SCHEMA, Arm
+from tests.gateway.canary_at_half import CANARY_AT_HALF
 from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture, predict_request
 from tests.gateway.transport.test_bad_calls import INVALID, deployment
 from tests.tiny_models import tiny_files
@@ -60,7 +62,7 @@ def test_dispatcher_refuses_only_the_calls_whose_own_inputs_make_scores_nan() ->
             # It is no fault of the gateway, so no error has an id.
             samples = gateway.metrics.snapshot()["turnout_refusals"]
             assert {tuple(labels): calls for labels, calls in samples} == {
-                ("churn", "INVALID_ARGUMENT", "model"): 3
+                ("churn", "INVALID_ARGUMENT", "input"): 3
             }
 
     asyncio.run(walk())
@@ -91,5 +93,69 @@ def test_dispatcher_replaces_a_nan_score_by_the_default_of_the_policy() -> None:
         async with gateway_fixture({"1": tiny_files()}, policy) as gateway:
             reply = await gateway.predict(predict_request(math.nan, 2, 3))
             assert (list(reply.scores), list(reply.row_flags)) == ([0.25], [4])
+            calls = gateway.window("PRODUCTION").calls
+            assert (calls.answered, calls.nan, calls.bad_input) == (0, 0, 1)
+
+    asyncio.run(walk())
+
+
+def outcomes(gateway: GatewayFixture) -> dict[tuple[str, str], int]:
+    """Return (role, outcome) -> calls of the metric."""
+    samples = gateway.metrics.snapshot()["turnout_calls"]
+    return {(labels[2], labels[3]): calls for labels, calls in samples}
+
+
+@pytest.mark.walk
+def test_windows_count_a_callers_nan_apart_from_a_models() -> None:
+    """Only the version's own NaN makes an instant bad and a call `nan`."""
+
+    async def walk() -> None:
+        async with gateway_fixture({"1": tiny_files(nan_when=5.0)}, deployment()) as gateway:
+            await gateway.refusal(predict_request(1, math.nan, 3))
+            window = gateway.window("PRODUCTION")
+            calls = window.calls
+            assert (calls.bad_input, calls.nan, calls.answered) == (1, 0, 0)
+            assert (window.first_bad_unix_ns, window.last_bad_unix_ns) == (0, 0)
+            await gateway.refusal(predict_request(9, 2, 3))
+            window = gateway.window("PRODUCTION")
+            assert (window.calls.bad_input, window.calls.nan) == (0, 1)
+            assert window.first_bad_unix_ns > 0
+            assert outcomes(gateway) == {
+                ("production", "bad_input"): 1,
+                ("production", "not_finite"): 1,
+            }
+
+    asyncio.run(walk())
+
+
+@pytest.mark.walk
+def test_callers_nan_is_no_evidence_in_a_rollout() -> None:
+    """Against neither arm; a NaN of the canary alone still is."""
+
+    async def walk() -> None:
+        versions = {"1": tiny_files(), "2": tiny_files(nan_when=5.0)}
+        async with gateway_fixture(versions, CANARY_AT_HALF) as gateway:
+            keys = [f"S{number}" for number in range(40)]
+            for key in keys:
+                error = await gateway.refusal(predict_request(1, math.nan, 3, key=key))
+                assert error.code() == INVALID
+            windows = gateway.close_windows()
+            counted = {Arm.Name(window.arm): window.calls for window in windows}
+            both = (counted["ARM_PRODUCTION"], counted["ARM_CANARY"])
+            assert sum(calls.bad_input for calls in both) == len(keys)
+            assert all(calls.bad_input > 0 == calls.nan for calls in both)
+            metrics = {record.metric for window in windows for record in window.records}
+            assert METRIC_SCHEMA not in metrics
+            routes = gateway.routes.get("churn")
+            assert routes is not None
+            assert not routes.breaker.open
+            # Production answers in the canary's place, so the input is one that a version can use.
+            for key in keys:
+                await gateway.predict(predict_request(9, 2, 3, key=key))
+            windows = gateway.close_windows()
+            counted = {Arm.Name(window.arm): window.calls for window in windows}
+            assert counted["ARM_CANARY"].nan > 0 == counted["ARM_CANARY"].bad_input
+            metrics = {record.metric for window in windows for record in window.records}
+            assert METRIC_SCHEMA in metrics
 
     asyncio.run(walk())

@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 
 from stats.accuracy.harm import (
     TOLERANCE,
-    LabelledLosses,
     area_bound,
     area_fell,
     brier_evidence,
     calibration_evidence,
     cost_evidence,
-    powered_risk,
     risk_allowed,
     risk_evidence,
-    sum_losses,
 )
 from stats.accuracy.labelled_bins import LabelledBins, bins_of_rows, logits, sigmoid
 from tests.property_examples import examples
@@ -110,31 +107,3 @@ def test_area_bound_seldom_accuses_a_version_that_is_as_approved() -> None:
     assert area_bound(np.array([0.7]), np.array([0.01]), 0.01).lacking
     with pytest.raises(ValueError, match="finite"):
         area_bound(np.array([np.nan]), np.array([0.01]), 0.01)
-
-
-def draw_week(generator: np.random.Generator, labelled: int, risk: float) -> LabelledLosses:
-    """Return a week of 2,000 binary losses that follow the expected ones, with the mean *risk*."""
-    rows = 2_000
-    expected = generator.beta(2, 2 * (1 - risk) / risk, rows)
-    losses = (generator.random(rows) < expected).astype(np.float64)
-    return sum_losses(losses[:labelled], expected[:labelled], expected)
-
-
-@pytest.mark.walk
-def test_powered_risk_is_unbiased_and_seldom_exceeds_the_truth() -> None:
-    """The lower end is above the true risk in at most 5 % of 300 runs of eight weeks."""
-    generator = np.random.default_rng(6)
-    above, values = 0, []
-    for _ in range(300):
-        weeks = [draw_week(generator, 150, 0.2) for _ in range(8)]
-        figures = [powered_risk(weeks[:count], 0.05) for count in range(2, 9)]
-        above += any(figure.bounds()[1] > 0.2 for figure in figures)
-        values.append(figures[-1].bounds()[0])
-    assert above <= 15
-    assert np.mean(values) == pytest.approx(0.2, abs=0.002)
-    # Expected losses make the estimate more exact than the labelled losses are.
-    plain = math.sqrt(0.16 / (8 * 150))
-    assert np.std(values) < 0.97 * plain
-    assert powered_risk([], 0.05).lacking == "not enough data: 0 of 2 weeks needed"
-    with pytest.raises(ValueError, match="two at least"):
-        sum_losses(np.zeros(1), np.zeros(1), np.zeros(1))

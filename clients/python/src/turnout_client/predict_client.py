@@ -231,7 +231,9 @@ class PredictClient:
         >>> asyncio.run(main())
         True False
         """
+        # The key of the report is that of the event, so that the same one counts once.
         request = build_entity_outcome(model, keys, name, value, event_time_ms, idempotency_key)
+        # The deadline is that of the client, unless the call has its own.
         reply: OutcomeReply = await self._call(self._pool.outcome, request, timeout_s)
         return reply
 

@@ -1,0 +1,211 @@
+"""The look at cohorts of which few rows have labels: their risk, from the scores of all rows.
+
+It is about outcomes of which a missing report says nothing (`absent = "unknown"`), such as answers
+to a survey. The figures of reported rows alone are in the look at outcomes. Here the scores of all
+rows make them more exact. It raises no alarm: labels that are not drawn by chance would be one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.cohorts.outcome_cells import (
+    DAYS_A_WEEK,
+    EVERYBODY,
+    CohortCells,
+    maturity_of,
+    read_cohort,
+)
+from monitoring.jobs.quality import QualitySettings, cohort_labels
+from monitoring.looks.day_looks import DayOfVersion
+from monitoring.looks.harm_look import (
+    has_probabilities,
+    held_out_bins,
+    is_learned,
+    quality_settings,
+    watched_outcomes,
+)
+from monitoring.looks.quality_look import DAILY_AGES, SUNDAY
+from monitoring.store.cohort_store import CohortStore
+from monitoring.store.look_store import LookOutcome, StoredFigure
+from stats.accuracy.few_labels import (
+    FEW_LABELS,
+    LABELS_NEEDED,
+    LabelledLosses,
+    powered_figure,
+    powered_risk,
+    powered_weight,
+    sum_losses,
+)
+from stats.accuracy.harm import brier_losses
+from stats.accuracy.labelled_bins import LabelledBins
+from stats.estimates.calibrator import NO_CALIBRATOR, Calibrator, choose_calibrator, deal_rows
+from stats.figure import Figure
+
+Floats = NDArray[np.float64]
+
+ALPHA = 0.025
+"""Probability with which either end of a sequence of weeks is ever wrong."""
+WEEKS_A_RUN = 52
+"""Final weeks of one sequence. Then another one begins."""
+BY_LOT = "it assumes that labelled predictions are like all others, as if they were drawn by lot"
+
+
+class FewLabelsLook:
+    """Estimates the risk of cohorts with few labels (DayLook)."""
+
+    name = "few_labels"
+    after_service = True
+
+    def __init__(self, store: CohortStore) -> None:
+        self._store = store
+
+    def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
+        """Return the figures of young and final days, and of final weeks (see DayLook)."""
+        states: dict[str, Any] = {}
+        figures: list[StoredFigure] = []
+        for name in watched_outcomes(day.policy):
+            unknown = day.policy.outcomes[name].absent != "negative"
+            if day.shadow or not unknown or not has_probabilities(day.facts):
+                continue
+            weeks = {
+                metric: [LabelledLosses(**week) for week in saved]
+                for metric, saved in state.get(name, {}).items()
+            }
+            calibrator = _calibrator(day, name)
+            figures += self._days(day, name, calibrator, weeks)
+            figures += self._final_week(day, name, calibrator, weeks)
+            states[name] = {
+                metric: [asdict(week) for week in found] for metric, found in weeks.items()
+            }
+        return LookOutcome(figures=tuple(figures), state=states)
+
+    def _days(
+        self,
+        day: DayOfVersion,
+        name: str,
+        calibrator: Calibrator,
+        weeks: Mapping[str, list[LabelledLosses]],
+    ) -> Iterator[StoredFigure]:
+        """Yield the figures of the day that is final now, and of younger ones."""
+        final = maturity_of(day.policy.outcomes[name]).days
+        ages = (age for age in range(final) if age < DAILY_AGES or not age % DAYS_A_WEEK)
+        for age in (*ages, final):
+            last = day.day - age
+            for metric, losses in self._losses(day, name, last, last, calibrator).items():
+                weight = powered_weight(weeks.get(metric, ()))
+                figure = powered_figure(losses, weight, _highest(metric))
+                shown = f"{metric} {name}, estimated"
+                yield _stored(day, name, shown, last, 1, figure, losses.rows, age == final)
+
+    def _final_week(
+        self,
+        day: DayOfVersion,
+        name: str,
+        calibrator: Calibrator,
+        weeks: dict[str, list[LabelledLosses]],
+    ) -> Iterator[StoredFigure]:
+        """Add the week whose last day is final now, and yield the risk of all weeks so far."""
+        sunday = day.day - maturity_of(day.policy.outcomes[name]).days
+        if sunday % DAYS_A_WEEK != SUNDAY:
+            return
+        monday = sunday - DAYS_A_WEEK + 1
+        for metric, losses in self._losses(day, name, monday, sunday, calibrator).items():
+            run = [*weeks.get(metric, ()), losses]
+            weeks[metric] = run = run if len(run) <= WEEKS_A_RUN else [losses]
+            figure = powered_risk(run, ALPHA)
+            rows = sum(week.rows for week in run)
+            shown = f"{metric} {name}, estimated at every week"
+            yield _stored(
+                day, name, shown, sunday, DAYS_A_WEEK * len(run), figure, rows, is_final=True
+            )
+
+    def _losses(
+        self, day: DayOfVersion, name: str, first: int, last: int, calibrator: Calibrator
+    ) -> dict[str, LabelledLosses]:
+        """Return metric -> losses of a cohort with few labels; nothing of any other cohort."""
+        # Its rows and labels by score bin.
+        facts, outcome = day.facts, day.policy.outcomes[name]
+        cells: CohortCells = read_cohort(
+            self._store,
+            facts.model,
+            facts.version,
+            (first, last),
+            name,
+            outcome,
+            facts.bins.outputs[0],
+        )
+        cohort = cells.cohort(EVERYBODY, day.day - last)
+        scored = cohort.scored.astype(np.float64)
+        labelled = cohort_labels(cohort, maturity_of(outcome))
+        few = LABELS_NEEDED <= labelled.n < FEW_LABELS * scored.sum()
+        if cells.rolled_up or not few:
+            return {}
+        # Bins without a row say nothing.
+        filled = (scored > 0) | (labelled.rows > 0)
+        bins = LabelledBins(
+            labelled.scores[filled], labelled.positives[filled], labelled.negatives[filled]
+        )
+        shares = calibrator.shares_at(bins.scores)
+        losses = _row_losses(bins.scores, quality_settings(facts, outcome))
+        return {
+            metric: sum_losses(bins, scored[filled], each, shares)
+            for metric, each in losses.items()
+        }
+
+
+def _row_losses(scores: Floats, settings: QualitySettings) -> dict[str, Floats]:
+    """Return metric -> (2J,) value of a positive row of each bin, then of a negative one."""
+    acted = (scores >= settings.threshold).astype(np.float64)
+    found = {
+        "brier": brier_losses(scores),
+        "accuracy": np.concatenate([acted, 1.0 - acted]),
+    }
+    if settings.false_positive is not None and settings.false_negative is not None:
+        missed = (1.0 - acted) * settings.false_negative
+        found["cost"] = np.concatenate([missed, acted * settings.false_positive])
+    return found
+
+
+def _highest(metric: str) -> float:
+    return np.inf if metric == "cost" else 1.0
+
+
+def _calibrator(day: DayOfVersion, name: str) -> Calibrator:
+    """Return the map from scores to shares of the outcome that held-out rows show."""
+    reference = held_out_bins(day.facts)
+    if reference is None or not is_learned(day.facts, day.policy, name):
+        return NO_CALIBRATOR
+    # The same deal each day, so that losses of the same rows are the same.
+    return choose_calibrator(reference.filled(), *deal_rows(reference.filled(), seed=0))
+
+
+def _stored(
+    day: DayOfVersion,
+    name: str,
+    shown: str,
+    last: int,
+    days: int,
+    figure: Figure,
+    rows: int,
+    is_final: bool,
+) -> StoredFigure:
+    basis = f"estimated from {figure.n:,} labelled of {rows:,} predictions"
+    return StoredFigure(
+        model=day.facts.model,
+        version=day.facts.version,
+        kind="quality",
+        name=shown,
+        last_day=last,
+        days=days,
+        figure=figure,
+        details={
+            "outcome": name,
+            "maturity": "final" if is_final else "provisional",
+            "basis": basis,
+            "notes": [f"{basis}; {BY_LOT}"],
+        },
+    )
