@@ -104,9 +104,14 @@ def check_payload(payload: bytes) -> None:
         )
 
 
+def frame_header(payload: bytes) -> bytes:
+    """Return what stands before *payload* in its frame."""
+    return FRAME_HEADER.pack(len(payload), google_crc32c.value(payload))
+
+
 def frame_record(payload: bytes) -> bytes:
     """Return the frame of *payload*, which has 1 to RECORD_BYTES_MAX bytes."""
-    return FRAME_HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
+    return frame_header(payload) + payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,20 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from host.files import fsync_folder, make_private_folder
 from journal.errors import SegmentDamagedError
 from journal.segment import (
+    FRAME_HEADER,
     HEADER,
     JournalKind,
     SegmentName,
     end_request,
     find_next_record,
+    frame_header,
     intact_records,
     list_segments,
     segment_header,
@@ -23,6 +25,8 @@ NS_PER_MS = 1_000_000
 SEGMENT_MS_MAX = 86_400_000
 """A day. A record can be deleted this much later than it would be in a segment of its own."""
 SPACE_CHECK_BYTES = 64 << 10
+PARTS_MAX = 1_024
+"""The most parts of one write: IOV_MAX of Linux and macOS."""
 
 
 class SyncFailedError(Exception):
@@ -121,7 +125,7 @@ class SegmentWriter:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # waits for the recovery of another worker
-            _write_all(file, segment_header(self._kind))
+            _write_all(file, [segment_header(self._kind)])
             os.fsync(file)
             fsync_folder(self._folder)
         except OSError:
@@ -143,46 +147,52 @@ class SegmentWriter:
         if age_ms >= self._segment_ms_max or end_request(self._folder, self._name).exists():
             self.roll()
 
-    def write_frames(self, frames: list[bytes]) -> int:
-        """Append *frames* in order and return how many are stored; `write_error` says why not all.
+    def write_records(self, payloads: list[bytes]) -> int:
+        """Append records in order and return how many are stored; `write_error` says why not all.
 
         Raises SyncFailedError if a full segment cannot be synced.
         """
         self.write_error = None
         stored = 0
-        while stored < len(frames) and self.write_error is None:
+        while stored < len(payloads) and self.write_error is None:
             try:
-                stored += self._write_to_segment(frames[stored:])
+                stored += self._write_to_segment(payloads[stored:])
             except OSError as error:
                 self.write_error = error
         return stored
 
-    def _write_to_segment(self, frames: list[bytes]) -> int:
-        """Append the frames that fit into one segment, and return how many are stored."""
-        full = self._size + len(frames[0]) > self._segment_bytes_max and self._size > HEADER.size
+    def _write_to_segment(self, payloads: list[bytes]) -> int:
+        """Append the records that fit into one segment, and return how many are stored."""
+        sizes = [FRAME_HEADER.size + len(payload) for payload in payloads]
+        full = self._size + sizes[0] > self._segment_bytes_max and self._size > HEADER.size
         if self._file is None or full:
             self.roll()
         assert self._file is not None
         space = self._segment_bytes_max - self._size
-        count, length = 1, len(frames[0])
-        while count < len(frames) and length + len(frames[count]) <= space:
-            length += len(frames[count])
+        count, length = 1, sizes[0]
+        while count < len(sizes) and length + sizes[count] <= space:
+            length += sizes[count]
             count += 1
+        # Payloads are written where they are, because a copy would hold the interpreter's lock.
+        parts = [part for payload in payloads[:count] for part in (frame_header(payload), payload)]
         try:
-            _write_all(self._file, b"".join(frames[:count]))
+            _write_all(self._file, parts)
         except OSError as error:
             self.write_error = error
-            return self._cut_to_intact_records(frames[:count])
+            return self._cut_to_intact_records(sizes[:count])
         self._size += length
         return count
 
-    def _cut_to_intact_records(self, frames: list[bytes]) -> int:
-        """Cut the file to its last intact record after a short write. Return how many remain."""
+    def _cut_to_intact_records(self, sizes: list[int]) -> int:
+        """Cut the file to its last intact record after a short write. Return how many remain.
+
+        sizes  bytes of the frames that were to be written.
+        """
         assert self._file is not None
         reached = os.fstat(self._file).st_size
         stored = 0
-        while stored < len(frames) and self._size + len(frames[stored]) <= reached:
-            self._size += len(frames[stored])
+        while stored < len(sizes) and self._size + sizes[stored] <= reached:
+            self._size += sizes[stored]
             stored += 1
         os.ftruncate(self._file, self._size)
         os.lseek(self._file, self._size, os.SEEK_SET)
@@ -214,7 +224,11 @@ class SegmentWriter:
             self._file = None
 
 
-def _write_all(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
+def _write_all(file: int, parts: Sequence[bytes]) -> None:
+    views = [memoryview(part) for part in parts]
+    while views:
+        written = os.writev(file, views[:PARTS_MAX])
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from journal.errors import JournalRefusedError
-from journal.segment import RECORD_BYTES_MAX, JournalKind, check_payload, frame_record
+from journal.segment import RECORD_BYTES_MAX, JournalKind, check_payload
 from journal.tape import SEGMENT_MS_MAX, SegmentWriter, SyncFailedError
 
 log = logging.getLogger(__name__)
@@ -245,9 +245,7 @@ class JournalAppender:
         try:
             if self._stopped:
                 return
-            stored = self._segment_writer.write_frames(
-                [frame_record(payload) for payload, _ in group]
-            )
+            stored = self._segment_writer.write_records([payload for payload, _ in group])
             if self._segment_writer.write_error is not None:
                 self._note_disk_error(self._segment_writer.write_error)
             elif stored == len(group):

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.monitoring.bars import MeasuredBar, MonitoringOptions
 from benchmarks.monitoring.killed_readers import KEY, journal_bins, journal_records
 from host.processes import cpu_seconds
-from journal.segment import JournalKind, frame_record
+from journal.segment import JournalKind
 from journal.tape import SegmentWriter
 from monitoring.api.decision_policy import day_of_id
 from monitoring.cells.decision_rows import SAMPLE_ALL, sample_decisions
@@ -62,12 +62,11 @@ def measure_rate(folder: Path, rows: int) -> MeasuredBar:
     # Write the journal. The records repeat, since making them takes longer than counting them.
     writer = SegmentWriter(folder, JournalKind.SERVED, 64 << 20, time.time_ns, 1)
     writer.roll()
-    frames = [
-        frame_record(journal_records(number, CALLS_A_BATCH)[0].SerializeToString())
-        for number in range(64)
+    payloads = [
+        journal_records(number, CALLS_A_BATCH)[0].SerializeToString() for number in range(64)
     ]
     for _ in range(rows // (64 * CALLS_A_BATCH) + 1):
-        writer.write_frames(frames)
+        writer.write_records(payloads)
     writer.close()
     # Fold it, by processor time: other work on the machine does not count.
     bins = journal_bins()

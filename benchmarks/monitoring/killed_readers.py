@@ -24,7 +24,7 @@ import numpy as np
 
 from journal.prediction_id import hash_model_name, write_prediction_id
 from journal.score_code import ScoreRule
-from journal.segment import JournalKind, frame_record
+from journal.segment import JournalKind
 from journal.tape import SegmentWriter
 from monitoring.api import reader_policies
 from monitoring.api.component import MonitoringComponent, database_url
@@ -118,11 +118,9 @@ class KillHarness:
         for _ in range(records):
             batch, outcomes = journal_records(self._number)
             served_to, outcomes_to = self._writers[self._number % len(self._writers)]
-            served_to.write_frames([frame_record(batch.SerializeToString())])
+            served_to.write_records([batch.SerializeToString()])
             if outcomes:
-                outcomes_to.write_frames(
-                    [frame_record(outcome.SerializeToString()) for outcome in outcomes]
-                )
+                outcomes_to.write_records([outcome.SerializeToString() for outcome in outcomes])
             self._expected.add(batch)
             self._outcomes += len(outcomes)
             self._number += 1

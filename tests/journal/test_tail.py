@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from journal.forget import forget_in_journals
 from journal.moves import CheckedOffset, moves_file, note_rewrite, position_after_moves
 from journal.retention import Bounds, delete_old_segments
-from journal.segment import HEADER, JournalKind, frame_record, list_segments
+from journal.segment import HEADER, JournalKind, list_segments
 from journal.tail import DamageKind, JournalTail, TailPosition, TailSlice
 from journal.tape import SegmentWriter
 from protos.journal_pb2 import ServedBatch
@@ -31,7 +31,7 @@ class Writer:
 
     def write(self, *payloads: bytes) -> None:
         """Append records."""
-        self._tape.write_frames([frame_record(payload) for payload in payloads])
+        self._tape.write_records(list(payloads))
         self._tape.sync()
 
     def roll(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -12,6 +13,7 @@ import pytest
 from journal.errors import JournalRefusedError
 from journal.reader import JournalReader
 from journal.segment import RECORD_BYTES_MAX, JournalKind, list_segments
+from journal.tape import PARTS_MAX, SegmentWriter
 from journal.writer import JournalAppender
 
 BOOT = 7
@@ -79,8 +81,8 @@ def test_appender_counts_records_that_a_full_queue_drops(
 ) -> None:
     """A stuck disk costs records and never a wait."""
     release = threading.Event()
-    genuine = os.write
-    monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
+    genuine = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, v: (release.wait(5), genuine(file, v))[1])
     with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=100) as writer:
         for _ in range(30):
             writer.append(b"0123456789")
@@ -99,8 +101,8 @@ def test_append_optional_leaves_half_of_the_queue_to_other_records(
 ) -> None:
     """With a stuck disk optional records are dropped first, and counted apart."""
     release = threading.Event()
-    genuine = os.write
-    monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
+    genuine = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, v: (release.wait(5), genuine(file, v))[1])
     with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=100) as writer:
         optional = [writer.append_optional(b"0123456789") for _ in range(8)]
         for _ in range(8):
@@ -138,7 +140,29 @@ def test_appender_stops_after_a_failed_sync(
     assert (writer.written, writer.dropped) == (0, 3)
 
 
-@pytest.mark.parametrize("refused_by", ["fdatasync", "write"])
+def test_records_are_whole_although_the_kernel_takes_them_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One write has at most 1,024 parts, and may end in the middle of any of them."""
+    genuine = os.writev
+    most = list[int]()
+
+    def piecewise(file: int, parts: list[memoryview]) -> int:
+        most.append(len(parts))
+        # All but the last five bytes of what was given.
+        whole = b"".join(parts)
+        return genuine(file, [whole[: max(1, len(whole) - 5)]])
+
+    monkeypatch.setattr(os, "writev", piecewise)
+    tape = SegmentWriter(tmp_path, JournalKind.SERVED, 1 << 20, time.time_ns, 1)
+    payloads = [b"%d" % number for number in range(600)]
+    assert tape.write_records(payloads) == 600
+    tape.close()
+    assert max(most) == PARTS_MAX
+    assert read_served_payloads(tmp_path) == payloads
+
+
+@pytest.mark.parametrize("refused_by", ["fdatasync", "writev"])
 def test_appender_whose_thread_ends_by_an_error_refuses_and_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_by: str
 ) -> None:

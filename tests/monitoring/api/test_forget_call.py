@@ -15,7 +15,7 @@ import pytest
 from access.interceptor import access_interceptor
 from journal.forget import forget_in_journals
 from journal.person import Person
-from journal.segment import JournalKind, frame_record
+from journal.segment import JournalKind
 from journal.tape import SegmentWriter
 from monitoring.api.decision_policy import day_of_id
 from monitoring.api.outcome_segments import OutcomeSegments
@@ -106,7 +106,7 @@ def write_journal(folder: Path) -> None:
     ):
         writer = SegmentWriter(folder, kind, 1 << 20, time.time_ns, 1)
         writer.roll()
-        writer.write_frames([frame_record(payload) for payload in payloads])
+        writer.write_records(list(payloads))
         writer.close()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from journal.segment import JournalKind, frame_record
+from journal.segment import JournalKind
 from journal.tail import DamageKind
 from journal.tape import SegmentWriter
 from monitoring.cells.cell import cell_from_proto
@@ -24,7 +24,7 @@ def write(folder: Path, kind: JournalKind, *payloads: bytes) -> None:
     """Write one segment."""
     writer = SegmentWriter(folder, kind, 1 << 20, time.time_ns, 1)
     writer.roll()
-    writer.write_frames([frame_record(payload) for payload in payloads])
+    writer.write_records(list(payloads))
     writer.close()
 
 
