@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::io_thread::IngressThread;
 use super::turns::{id_keys, AnsweredGroup, IdKeysTuple, ModelPlan};
-use crate::io_thread::answering::AnswerRecord;
+use crate::io_thread::answer_records::AnswerRecord;
 
 /// Set the keys of the prediction ids that the thread makes: the cluster's, masking and sealing key.
 #[pyfunction]

@@ -58,6 +58,7 @@ async def serving(
         settings=Settings(batches_in_flight_max=1, streams_max=1_000, batch_rows_max=rows_max),
         single_calls=False,
         fault_free_path=one_pass,
+        io_thread_answers=False,
     ) as gateway:
         gateway.recorder._copy_sink = CopyList()
         yield gateway
