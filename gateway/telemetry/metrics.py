@@ -207,10 +207,10 @@ class Metrics:
             total = self._scores[key] = wider
         total[: len(counts)] += counts
 
-    def count_batch(self, rows: int) -> None:
-        """Count one batch of *rows* rows."""
-        self._batches[bisect_left(ROW_EDGES, rows)] += 1
-        self._batch_rows += rows
+    def count_batch(self, rows: int, batches: int = 1) -> None:
+        """Count *batches* batches of *rows* rows each."""
+        self._batches[bisect_left(ROW_EDGES, rows)] += batches
+        self._batch_rows += rows * batches
 
     def count_stall(self, source: str, held_ns: int) -> None:
         """Count one callback that held the event loop; *source* is its function's name."""

@@ -7,6 +7,7 @@ batch does not pay for counting and encoding.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -208,8 +209,8 @@ class Recorder:
 
         reads  how many of the batches are of models that read a view.
         """
-        for count in rows:
-            self._metrics.count_batch(count)
+        for count, batches in Counter(rows).items():
+            self._metrics.count_batch(count, batches)
         if reads:
             self._metrics.count_feature_reads("ok", reads)
 

@@ -82,7 +82,7 @@ def deployment_of(model: str, policy: ServingPolicy, revision: int = 4) -> Deplo
 
 @asynccontextmanager
 async def serving(
-    policy: ServingPolicy | None = None, *, here: bool = True, **settings: int
+    policy: ServingPolicy | None = None, *, here: bool = True, **settings: int | str
 ) -> AsyncIterator[GatewayFixture]:
     """Serve the models; with *here*, the I/O thread answers usual calls."""
     deployed = []
@@ -95,7 +95,7 @@ async def serving(
         files,
         first,
         others=others,
-        settings=Settings(streams_max=1_000, **settings),
+        settings=replace(Settings(streams_max=1_000), **settings),
         fault_free_path=here,
         io_thread_answers=here,
     ) as gateway:

@@ -16,8 +16,10 @@ use crate::calls::reply::Replies;
 const MEASURED_ROWS: usize = 64;
 /// Runs of each size; the fastest counts, because other work can only delay a run.
 const MEASURED_RUNS: usize = 3;
-/// What a row costs beside its score, in ns: its columns, its share of an id, its reply and its record.
+/// What a row costs beside its score, in ns: its share of an id, its reply and its record, and ...
 const OTHER_ROW_NS: i64 = 1_000;
+/// ... the copies of each of its inputs.
+const INPUT_NS: i64 = 2;
 
 /// The keys of prediction ids.
 #[derive(Clone)]
@@ -113,7 +115,9 @@ impl Plan {
         };
         Some(RunCost {
             run_ns: fastest_ns(1),
-            row_ns: fastest_ns(MEASURED_ROWS) / MEASURED_ROWS as i64 + OTHER_ROW_NS,
+            row_ns: fastest_ns(MEASURED_ROWS) / MEASURED_ROWS as i64
+                + OTHER_ROW_NS
+                + INPUT_NS * scorer.width() as i64,
         })
     }
 

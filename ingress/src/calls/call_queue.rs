@@ -10,7 +10,7 @@ use crate::calls::shape::{Call, ModelShape};
 
 /// By criticality, the rank in which calls are taken: CRITICAL, then DEFAULT and unknown, then
 /// SHEDDABLE.
-const RANK_OF_CRITICALITY: [usize; 4] = [1, 0, 1, 2];
+pub const RANK_OF_CRITICALITY: [usize; 4] = [1, 0, 1, 2];
 const RANK_LAST: usize = 2;
 /// The number of CRITICAL in turnout.v1.Criticality.
 const CRITICAL: u8 = 1;

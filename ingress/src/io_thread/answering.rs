@@ -5,30 +5,25 @@
 //! turn. All other calls, and those for which there is no time or no room, go to Python.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::accel::answered_group::{AnswerTimes, AnsweredGroup};
+use crate::accel::answered_group::AnswerTimes;
 use crate::accel::breadcrumb::Thread;
 use crate::accel::plan::{IdKeys, Plan, RunCost};
 use crate::accel::turn::Group;
-use crate::calls::call_queue::{columns, WaitingCall};
+use crate::calls::call_queue::{columns, WaitingCall, RANK_OF_CRITICALITY};
 use crate::calls::reply::Replies;
 use crate::calls::shape::ModelShape;
+use crate::io_thread::answer_records::{AnswerRecord, Records};
 use crate::io_thread::shared::locked;
 use crate::sys::os::now_ns;
 
 /// Time of one turn in which calls are answered. Then other connections are served, and Python answers
-/// the rest on its own processor. It is some 150 rows of a usual model, and as long as the pause between
-/// two polls of a busy thread.
+/// the rest on its own processor. It is some 150 rows of a usual model, and about as long as the pause
+/// between two polls of a busy thread.
 pub const ANSWER_NS_MAX: i64 = 200_000;
-/// A record of answers is closed at so many rows, so that a fold can take records one by one.
-const RECORD_ROWS_MAX: usize = 512;
-/// While so many bytes of records wait for Python, Python answers. It is a third of a second at 100,000
-/// calls/s.
-const RECORD_BYTES_MAX: usize = 16 << 20;
-const SECOND_NS: i64 = 1_000_000_000;
 
 /// A call that was admitted in this turn, with its handle.
 pub type FreshCall = (u64, WaitingCall);
@@ -49,30 +44,12 @@ struct Plans {
     keys: Option<IdKeys>,
 }
 
-/// The answers of one plan in one second, for the recorder.
-pub struct AnswerRecord {
-    /// The number of the plan.
-    pub plan: u64,
-    /// Unix time of the first answer.
-    pub unix_ns: i64,
-    /// The rows of each group that was answered at once.
-    pub group_rows: Vec<u32>,
-    /// The rows of all groups.
-    pub rows: usize,
-    /// The calls of all groups, as one.
-    pub calls: AnsweredGroup,
-}
-
-#[derive(Default)]
-struct Records {
-    waiting: Vec<AnswerRecord>,
-    bytes: usize,
-}
-
 /// What is answered here: plans, and records of the answers.
 pub struct Answering {
     plans: Mutex<Plans>,
     records: Mutex<Records>,
+    /// Whether a plan is published. Without one, calls go to Python as they come.
+    used: AtomicBool,
     /// The next sequence number of prediction ids, for both threads.
     sequence: AtomicU32,
     /// A call whose deadline is nearer than this gets no answer in time.
@@ -94,6 +71,7 @@ impl Answering {
         Answering {
             plans: Mutex::default(),
             records: Mutex::default(),
+            used: AtomicBool::new(false),
             sequence: AtomicU32::new(0),
             left_ns_min,
         }
@@ -122,6 +100,12 @@ impl Answering {
                 plans.by_model.remove(&model);
             }
         }
+        self.used.store(!plans.by_model.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Whether any call may be answered here.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Take `count` sequence numbers, which wrap, and return the first.
@@ -131,13 +115,13 @@ impl Answering {
 
     /// Take the records that wait.
     pub fn take_records(&self) -> Vec<AnswerRecord> {
-        let mut records = locked(&self.records);
-        records.bytes = 0;
-        std::mem::take(&mut records.waiting)
+        locked(&self.records).take()
     }
 
-    /// Answer calls until the monotonic time `until_ns`.
-    pub fn answer(&self, calls: Vec<FreshCall>, until_ns: i64) -> Outcome {
+    /// Answer calls until the monotonic time `until_ns`, in the order of their criticality.
+    pub fn answer(&self, mut calls: Vec<FreshCall>, until_ns: i64) -> Outcome {
+        calls
+            .sort_by_key(|(_, waiting)| RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3]);
         let plans = locked(&self.plans);
         let mut outcome = Outcome::default();
         for (shape, calls) in by_shape(calls) {
@@ -171,7 +155,7 @@ impl Answering {
             calls = usual;
         }
         // Leave what there is no time for, and everything if Python does not take the records.
-        let rows_max = if locked(&self.records).bytes < RECORD_BYTES_MAX {
+        let rows_max = if locked(&self.records).has_room() {
             published.cost.rows_within(until_ns - began_ns)
         } else {
             0
@@ -222,36 +206,6 @@ impl Answering {
     }
 }
 
-impl Records {
-    /// Add answered calls to the open record of their plan and second, or begin a record.
-    fn add(&mut self, plan: u64, unix_ns: i64, rows: usize, calls: &AnsweredGroup) {
-        self.bytes += calls.bytes();
-        let newest = self.waiting.iter_mut().rev().find(|record| record.plan == plan);
-        let open = newest.filter(|record| {
-            record.unix_ns / SECOND_NS == unix_ns / SECOND_NS
-                && record.rows + rows <= RECORD_ROWS_MAX
-        });
-        match open {
-            Some(record) => {
-                record.calls.append(calls);
-                record.rows += rows;
-                record.group_rows.push(rows as u32);
-            }
-            None => {
-                let mut all = AnsweredGroup::empty(calls.times());
-                all.append(calls);
-                self.waiting.push(AnswerRecord {
-                    plan,
-                    unix_ns,
-                    group_rows: vec![rows as u32],
-                    rows,
-                    calls: all,
-                });
-            }
-        }
-    }
-}
-
 /// The calls of a group with a score that is not finite, and the others. Without scores, all failed.
 fn split_at_faults(
     calls: Vec<FreshCall>,
@@ -292,4 +246,118 @@ fn by_shape(calls: Vec<FreshCall>) -> Vec<(Arc<ModelShape>, Vec<FreshCall>)> {
 fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_nanos() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accel::ids::BODY_BYTES;
+    use crate::accel::score_code::ScoreRule;
+    use crate::accel::trees::outputs::{Outputs, Transform};
+    use crate::accel::trees::tree::{Node, Tree};
+    use crate::accel::trees::Trees;
+    use crate::calls::admission::Admission;
+    use crate::calls::call_queue::CallQueue;
+    use crate::calls::shape::Call;
+
+    const FAR_NS: i64 = i64::MAX / 4;
+
+    /// A plan of one input and one entity that scores each row .5.
+    fn plan() -> Arc<Plan> {
+        let leaf = Tree {
+            nodes: vec![Node::Leaf(0)],
+            targets: vec![0],
+            weights: vec![0.5],
+        };
+        let outputs = Outputs::new(1, None, Vec::new(), Transform::Identity).expect("one sum");
+        Arc::new(Plan {
+            shape: (1, 1),
+            evidence_prefix: vec![1],
+            holdout: None,
+            outputs: 1,
+            body: [0; BODY_BYTES],
+            rule: ScoreRule {
+                probability: true,
+                threshold: 0.5,
+            },
+            sealed: false,
+            shown: ("1".to_owned(), 1),
+            scorer: Trees::new(1, vec![leaf], outputs).map(Arc::new),
+        })
+    }
+
+    /// Answers of the model m by a plan with the number 7.
+    fn answering() -> Answering {
+        let answering = Answering::new(200_000);
+        answering.set_keys(IdKeys {
+            cluster: [1; 32],
+            masking: [2; 32],
+            sealing: [3; 32],
+        });
+        answering.publish("m".to_owned(), Some((7, plan())));
+        answering
+    }
+
+    /// Calls of one row each, changed by `change`, which knows their number.
+    fn calls(count: usize, change: impl Fn(usize, &mut Call)) -> Vec<FreshCall> {
+        let shape = Arc::new(ModelShape {
+            model: "m".to_owned(),
+            entities: 1,
+            input_defaults: vec![0.0],
+            ..ModelShape::default()
+        });
+        let mut queue = CallQueue::new(Admission::new(1 << 20, 90, 50));
+        let admit = |number| {
+            let mut call = Call {
+                shape: Arc::clone(&shape),
+                rows: 1,
+                criticality: 0,
+                sticky: 0,
+                request_id: 0,
+                pin: 0,
+                any_version: false,
+                block: vec![0, 0, 0, 0, 1, b'S'],
+            };
+            change(number, &mut call);
+            queue.admit_aside(call, now_ns(), FAR_NS).expect("there is room")
+        };
+        (0..count).map(admit).collect()
+    }
+
+    #[test]
+    fn answering_answers_usual_calls_and_leaves_the_others() {
+        let pinned = |number: usize, call: &mut Call| match number {
+            1 => (call.pin, call.block) = (1, vec![0, 0, 0, 0, 1, b'S', b'9']),
+            2 => call.block = vec![0, 0, 0, 0, 0],
+            _ => {}
+        };
+        let answering = answering();
+        let outcome = answering.answer(calls(4, pinned), FAR_NS);
+        assert_eq!(outcome.left.iter().map(|(handle, _)| *handle as u32).max(), Some(2));
+        assert_eq!(outcome.left.len(), 2);
+        assert_eq!(outcome.replies[0].scores, [0.5, 0.5]);
+        let records = answering.take_records();
+        assert_eq!((records[0].plan, records[0].rows), (7, 2));
+        assert!(answering.take_records().is_empty());
+    }
+
+    #[test]
+    fn answering_leaves_calls_without_time_in_the_order_of_criticality() {
+        let sheddable_first = |number: usize, call: &mut Call| call.criticality = 3 - number as u8;
+        // Time for some calls, but not for all of them.
+        let outcome = answering().answer(calls(3, sheddable_first), now_ns() - 1);
+        let left: Vec<u8> = outcome.left.iter().map(|(_, call)| call.call.criticality).collect();
+        assert_eq!(left, [1, 2, 3]);
+        assert!(outcome.replies.is_empty());
+        let many = answering().answer(calls(50_000, |_, _| ()), now_ns() + 20_000_000);
+        assert!((1..50_000).contains(&many.left.len()));
+        assert_eq!(many.left.len() + many.replies[0].handles.len(), 50_000);
+    }
+
+    #[test]
+    fn answering_leaves_every_call_of_a_plan_that_was_withdrawn() {
+        let answering = answering();
+        answering.publish("m".to_owned(), None);
+        assert_eq!(answering.answer(calls(2, |_, _| ()), FAR_NS).left.len(), 2);
+    }
 }

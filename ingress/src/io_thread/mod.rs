@@ -1,5 +1,6 @@
 //! The I/O thread, and what it shares with Python's event loop.
 
+pub mod answer_records;
 pub mod answering;
 pub mod batch_timing;
 pub mod clients;

@@ -312,9 +312,20 @@ impl Service for ServerState {
         let echoed_id = infer_id.unwrap_or_else(|| request_id.to_vec());
         let deadline_ns = self.deadline_ns(&call, format, arrived_ns, deadline_ns);
         let shape = Arc::clone(&call.shape);
-        match self.shared.with_queue(|queue| queue.admit_aside(call, arrived_ns, deadline_ns)) {
+        let aside = self.shared.answering.is_used();
+        let admitted = self.shared.with_queue(|queue| {
+            if !aside {
+                return queue.admit(call, arrived_ns, deadline_ns).map(|handle| (handle, None));
+            }
+            let (handle, waiting) = queue.admit_aside(call, arrived_ns, deadline_ns)?;
+            Ok((handle, Some(waiting)))
+        });
+        match admitted {
             Ok((handle, waiting)) => {
-                self.fresh_calls.push((handle, waiting));
+                match waiting {
+                    Some(waiting) => self.fresh_calls.push((handle, waiting)),
+                    None => self.calls_admitted = true,
+                }
                 self.set_route(handle, stream, format, echoed_id);
                 Ok(handle)
             }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::answered_group::AnsweredGroup;
 use super::io_thread::IngressThread;
 use super::turns::{id_keys, IdKeysTuple, ModelPlan};
-use crate::io_thread::answering::AnswerRecord;
+use crate::io_thread::answer_records::AnswerRecord;
 
 /// Set the keys of the prediction ids that the thread makes: the cluster's, masking and sealing key.
 #[pyfunction]

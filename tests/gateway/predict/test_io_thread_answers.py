@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -17,6 +18,12 @@ from journal.prediction_id import read_prediction_id
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictReply, PredictRequest, StreamReply
 from protos.registry_pb2 import ServingPolicy
+from tests.gateway.callers.test_callers import (
+    bearer,
+    caller_table,
+    callers_file,
+    predict_status,
+)
 from tests.gateway.gateway_fixture import KEY, GatewayFixture
 from tests.gateway.predict.test_single_call import reply_text, window_sums
 from tests.gateway.six_models import CopyList, copied_calls, served_calls
@@ -341,5 +348,29 @@ def test_records_are_folded_soon_and_at_a_drain(answered_here: list[int]) -> Non
             await gateway.parts.server.close(5.0)
             assert answered_calls(gateway) == 21
         assert sum(answered_here) == 21
+
+    asyncio.run(walk())
+
+
+@pytest.mark.walk
+def test_quota_and_models_of_a_caller_hold_on_the_io_thread(
+    tmp_path: Path, answered_here: list[int]
+) -> None:
+    """Calls above the quota are refused, the others answered; another model does not exist."""
+    table = caller_table("loud", 'rows_s = 20\nmodels = ["plain"]')
+    settings = callers_file(tmp_path, table)
+    many = PredictRequest(model="plain", rows=[row("plain", "S1", 0.1)] * 10)
+
+    async def walk() -> None:
+        async with serving(callers_file=settings.callers_file) as gateway:
+            codes = [
+                (await predict_status(gateway.channel, bearer("loud"), many))[0] for _ in range(8)
+            ]
+            assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            forbidden = call("without_entity")
+            code, _ = await predict_status(gateway.channel, bearer("loud"), forbidden)
+            assert code == grpc.StatusCode.PERMISSION_DENIED
+            assert answered_calls(gateway) == codes.count(grpc.StatusCode.OK)
+            assert answered_here == [10] * codes.count(grpc.StatusCode.OK)
 
     asyncio.run(walk())

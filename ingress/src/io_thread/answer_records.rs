@@ -1,0 +1,104 @@
+//! The records of answers that the I/O thread has given, until Python takes them.
+
+use crate::accel::answered_group::AnsweredGroup;
+
+/// A record of answers is closed at so many rows, so that a fold can take records one by one.
+const RECORD_ROWS_MAX: usize = 512;
+/// While so many bytes of records wait for Python, Python answers. It is a third of a second at 100,000
+/// calls/s.
+const RECORD_BYTES_MAX: usize = 16 << 20;
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// The answers of one plan in one second, for the recorder.
+pub struct AnswerRecord {
+    /// The number of the plan.
+    pub plan: u64,
+    /// Unix time of the first answer.
+    pub unix_ns: i64,
+    /// The rows of each group that was answered at once.
+    pub group_rows: Vec<u32>,
+    /// The rows of all groups.
+    pub rows: usize,
+    /// The calls of all groups, as one.
+    pub calls: AnsweredGroup,
+}
+
+/// The records that wait for Python.
+#[derive(Default)]
+pub struct Records {
+    waiting: Vec<AnswerRecord>,
+    bytes: usize,
+}
+
+impl Records {
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        self.bytes < RECORD_BYTES_MAX
+    }
+
+    /// Take the records that wait.
+    pub fn take(&mut self) -> Vec<AnswerRecord> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Add answered calls to the open record of their plan and second, or begin a record.
+    pub fn add(&mut self, plan: u64, unix_ns: i64, rows: usize, calls: &AnsweredGroup) {
+        self.bytes += calls.bytes();
+        let newest = self.waiting.iter_mut().rev().find(|record| record.plan == plan);
+        let open = newest.filter(|record| {
+            record.unix_ns / SECOND_NS == unix_ns / SECOND_NS
+                && record.rows + rows <= RECORD_ROWS_MAX
+        });
+        match open {
+            Some(record) => {
+                record.calls.append(calls);
+                record.rows += rows;
+                record.group_rows.push(rows as u32);
+            }
+            None => {
+                let mut all = AnsweredGroup::empty(calls.times());
+                all.append(calls);
+                self.waiting.push(AnswerRecord {
+                    plan,
+                    unix_ns,
+                    group_rows: vec![rows as u32],
+                    rows,
+                    calls: all,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accel::answered_group::AnswerTimes;
+
+    #[test]
+    fn records_are_cut_by_plan_second_and_rows() {
+        let none = AnsweredGroup::empty(AnswerTimes {
+            unix_ns: 0,
+            read_unix_ns: 0,
+            answered_ns: 0,
+        });
+        let mut records = Records::default();
+        let given = [(1, 0, 2), (2, 0, 2), (1, 5, 3), (1, SECOND_NS, 1), (1, SECOND_NS, 512)];
+        for (plan, unix_ns, rows) in given {
+            records.add(plan, unix_ns, rows, &none);
+        }
+        let taken = records.take();
+        let kept: Vec<_> =
+            taken.iter().map(|r| (r.plan, r.unix_ns, r.group_rows.clone())).collect();
+        assert_eq!(
+            kept,
+            [
+                (1, 0, vec![2, 3]),
+                (2, 0, vec![2]),
+                (1, SECOND_NS, vec![1]),
+                (1, SECOND_NS, vec![512])
+            ]
+        );
+    }
+}
