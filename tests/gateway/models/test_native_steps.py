@@ -305,6 +305,7 @@ def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
         linear(np.ones((9, 1), np.float32))
     )
     assert "262144 at most" in refusal(linear(np.ones((WIDTH, 2**17), np.float32)))
+    assert "65536 at most" in refusal(linear(np.ones((WIDTH, 2**15), np.float32)))
     assert "the operator Loop" in refusal(linear(good, op_type="Loop"))
     assert "of type 10 with" in refusal(linear(good.astype(np.float16)))
     deep = [helper.make_node("Neg", [f"n{at}"], [f"n{at + 1}"]) for at in range(9_000)]
