@@ -54,6 +54,8 @@ class StepBuilder:
         """Begin with the inputs of a graph, which have *width* columns."""
         self.steps: list[Step] = []
         self.places = {INPUTS: Place(0, width)}
+        self.weights = 0
+        """Weights of all products so far."""
         self._readers = graph.readers
         self.constants = dict(graph.constants)
         for node in graph.graph.node:

@@ -42,7 +42,7 @@ FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 """Element types of TensorProto."""
 DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8"}
 CONSTANT_VALUES_MAX = 2**18
-"""As NUMBERS_MAX of the native library: 1 MB of weights."""
+"""As NUMBERS_MAX of the native library."""
 DIMENSIONS_MAX = 4
 
 

@@ -50,8 +50,8 @@ STEPS = {
     *("ArrayFeatureExtractor", "Scaler", "Imputer", "Normalizer", "OneHotEncoder", "LabelEncoder"),
 }
 """Operators that gateways compute natively, as gateway.models.step_operators.KNOWN."""
-WEIGHTS_MAX = 2**18
-"""As gateway.models.tree_graph.CONSTANT_VALUES_MAX."""
+WEIGHTS_MAX = 2**16
+"""As gateway.models.step_operators.WEIGHTS_MAX."""
 LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",

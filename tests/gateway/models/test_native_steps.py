@@ -220,7 +220,7 @@ def layers(widths: Sequence[int], activation: str, last: str, seed: int = 1) -> 
 @pytest.mark.walk
 @examples(60)
 @given(
-    st.lists(st.sampled_from([1, 2, 3, 8, 16, 17, 33, 64, 65, 300]), min_size=1, max_size=4),
+    st.lists(st.sampled_from([1, 2, 3, 8, 16, 17, 33, 64, 65, 280]), min_size=1, max_size=4),
     st.sampled_from(["Relu", "Tanh", "Sigmoid", "LeakyRelu"]),
     st.sampled_from(["Sigmoid", "Softmax", "Identity"]),
     st.integers(0, 1_000),
@@ -228,7 +228,7 @@ def layers(widths: Sequence[int], activation: str, last: str, seed: int = 1) -> 
 def test_random_networks_score_as_by_onnxruntime(
     widths: list[int], activation: str, last: str, seed: int
 ) -> None:
-    """Layers of 300 have sums of several parts."""
+    """Layers of 280 have sums of several parts. Four of them are just small enough."""
     compare(layers(widths, activation, last, seed), widths[-1], size=2.0)
 
 
@@ -305,6 +305,7 @@ def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
         linear(np.ones((9, 1), np.float32))
     )
     assert "262144 at most" in refusal(linear(np.ones((WIDTH, 2**17), np.float32)))
+    assert "65536 at most" in refusal(linear(np.ones((WIDTH, 2**15), np.float32)))
     assert "the operator Loop" in refusal(linear(good, op_type="Loop"))
     assert "of type 10 with" in refusal(linear(good.astype(np.float16)))
     deep = [helper.make_node("Neg", [f"n{at}"], [f"n{at + 1}"]) for at in range(9_000)]

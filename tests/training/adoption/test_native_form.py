@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from gateway.models import step_operators
 from gateway.models.native_scorer import load_tree_reader
-from gateway.models.step_operators import KNOWN
-from gateway.models.tree_graph import CONSTANT_VALUES_MAX, OPERATORS
+from gateway.models.tree_graph import OPERATORS
 from tests.property_examples import examples
 from tests.training.adoption.graphs import (
     FLOAT,
@@ -213,8 +213,8 @@ def test_deep_trees_have_a_native_form() -> None:
 def test_operators_beside_trees_are_those_that_gateways_run() -> None:
     """Training does not import gateways, so both state them."""
     assert BESIDE_TREES == OPERATORS
-    assert STEPS == KNOWN
-    assert WEIGHTS_MAX == CONSTANT_VALUES_MAX
+    assert STEPS == step_operators.KNOWN
+    assert step_operators.WEIGHTS_MAX == WEIGHTS_MAX
 
 
 def test_a_native_form_that_scores_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ use crate::sys::vectors::{self, Vectorized};
 const BLOCK_ROWS: usize = 64;
 /// Most columns of all values together: a block of them has at most 32 MB.
 pub const COLUMNS_MAX: usize = 1 << 16;
-/// Most numbers of all constants and weights together, 1 MB of float32. The products of more weights
-/// take so long that a call by ONNX Runtime counts little, and its kernels are made for them.
+/// Most numbers of all constants, tables and weights together. The tables of an isolation forest of 100
+/// trees have some 100,000; `gateway/models/step_operators.py` allows fewer weights.
 pub const NUMBERS_MAX: usize = 1 << 18;
 
 /// A model that scores (R, width) float32 rows.
