@@ -6,5 +6,6 @@ pub mod observations;
 pub mod rows;
 pub mod score_code;
 pub mod split;
+pub mod store_keys;
 pub mod trees;
 pub mod turn;

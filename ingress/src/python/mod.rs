@@ -8,6 +8,7 @@ mod io_thread;
 mod observations;
 mod rows;
 mod settings;
+mod store_keys;
 mod trees;
 mod turns;
 
@@ -17,6 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
+    module.add_class::<store_keys::PyStoreKeys>()?;
     io_thread::add(module)?;
     observations::add(module)?;
     rows::add(module)?;
