@@ -176,8 +176,11 @@ class NativeTurn(Protocol):
         """
         ...
 
-    def store_keys(self, members: Sequence[int]) -> list[bytes]:
-        """Return the store's keys of some groups, group by group and view by view."""
+    def store_keys(self, members: Sequence[int]) -> Sequence[bytes]:
+        """Return the store's keys of some groups, group by group and view by view.
+
+        They are a turnout_ingress.StoreKeys, which features.online.reader sends as it is.
+        """
         ...
 
     def read(

@@ -21,8 +21,8 @@ from gateway.native_library import load_native_library
 class NativeViewRows(Protocol):
     """Reads rows of one view natively; turnout_ingress.NativeViewRows is one."""
 
-    def store_keys(self, buffer: bytes, starts: object, ends: object) -> list[bytes]:
-        """Return the store's key of each entity id."""
+    def store_keys(self, buffer: bytes, starts: object, ends: object) -> Sequence[bytes]:
+        """Return the store's key of each entity id, as turnout_ingress.StoreKeys."""
         ...
 
     def decode_rows(
@@ -82,7 +82,7 @@ class ViewRead:
 class ViewRequest(Protocol):
     """The request for one view's rows of one batch."""
 
-    def store_keys(self) -> list[bytes]:
+    def store_keys(self) -> Sequence[bytes]:
         """Return the store's key of each row."""
         ...
 
@@ -98,7 +98,7 @@ class PythonViewRequest:
     rows: ViewRows
     ids: list[bytes]
 
-    def store_keys(self) -> list[bytes]:
+    def store_keys(self) -> Sequence[bytes]:
         """Return the store's key of each row (ViewRequest)."""
         return self.rows.store_keys(self.ids)
 
@@ -114,7 +114,7 @@ class NativeViewRequest:
     view_read: ViewRead
     ids: KeyColumn
 
-    def store_keys(self) -> list[bytes]:
+    def store_keys(self) -> Sequence[bytes]:
         """Return the store's key of each row (ViewRequest)."""
         assert self.view_read.native is not None
         return self.view_read.native.store_keys(self.ids.buffer, self.ids.starts, self.ids.ends)

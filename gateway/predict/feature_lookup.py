@@ -1,6 +1,6 @@
 """Feature lookup: from the entity ids of a batch to its feature matrix, with one MGET."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ def read_budget_s(feature_ns: int, rows: int, left_ns: int) -> float:
 class OnlineStore(Protocol):
     """Reads stored rows: features.online.reader.OnlineReader, or a fake of it in tests."""
 
-    def mget(self, keys: list[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
+    def mget(self, keys: Sequence[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
         """Send the read now. When awaited, return one value or None for each key.
 
         Raises OnlineStoreError, either at once or when awaited.
@@ -45,7 +45,7 @@ class OnlineStore(Protocol):
 class NoOnlineStore:
     """The online store of a gateway that has none: every read fails."""
 
-    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+    async def mget(self, keys: Sequence[bytes], timeout_s: float) -> list[bytes | None]:
         """Raise OnlineStoreError."""
         del keys, timeout_s
         raise OnlineStoreError("no_store", "this gateway has no online store")
@@ -68,8 +68,8 @@ async def look_up_features(
     ids, entities = KeyColumn.from_entity_ids(calls), routes.shape.entities
     requests = [read.request(ids, entities) for read in routes.reads]
     keys = requests[0].store_keys()
-    for request in requests[1:]:
-        keys += request.store_keys()
+    if len(requests) > 1:
+        keys = [key for request in requests for key in request.store_keys()]
     # Read them within the budget.
     left_ns = int(calls.deadline_ns.max()) - now_ns
     budget_s = read_budget_s(routes.limits.feature_ns, calls.rows, left_ns)

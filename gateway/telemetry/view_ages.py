@@ -7,7 +7,7 @@ beside the rows (features.writes.materialise_record), one MGET for all views. No
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from features.errors import OnlineStoreError
@@ -31,7 +31,7 @@ READ_S_MAX = 1.0
 class RecordStore(Protocol):
     """Reads values by key: features.online.reader.OnlineReader."""
 
-    def mget(self, keys: list[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
+    def mget(self, keys: Sequence[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
         """Return one value or None for each key. Raises OnlineStoreError."""
         ...
 

@@ -9,5 +9,6 @@ pub mod plan;
 pub mod rows;
 pub mod score_code;
 pub mod split;
+pub mod store_keys;
 pub mod trees;
 pub mod turn;

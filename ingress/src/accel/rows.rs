@@ -4,6 +4,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::accel::store_keys::StoreKeys;
+
 /// turnout.v1.RowFlag: the store has no such row, or it is older than two TTLs.
 pub const MISSING: u32 = 1;
 /// turnout.v1.RowFlag: the row is older than its TTL.
@@ -66,12 +68,9 @@ impl ViewRows {
         })
     }
 
-    /// Write the key of an id into `key`.
-    pub fn key(&self, id: &[u8], key: &mut Vec<u8>) {
-        key.clear();
-        key.push(b'{');
-        key.extend_from_slice(id);
-        key.extend_from_slice(&self.key_suffix);
+    /// Append the key of an id.
+    pub fn put_key(&self, id: &[u8], keys: &mut StoreKeys) {
+        keys.push_parts(&[b"{", id, &self.key_suffix]);
     }
 
     /// Append the row of `id` to `rows`. `reply` is what the store returned for its key.

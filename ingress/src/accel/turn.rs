@@ -5,6 +5,8 @@
 //! bits are those of routing.py, feature_lookup.py, prediction_ids.py and dispatch.py there
 //! (tests/gateway/predict/test_turns.py).
 
+use std::borrow::Cow;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::accel::answered_group::{owned_slices, to_bytes, AnswerTimes, AnsweredGroup};
@@ -14,6 +16,7 @@ use crate::accel::score_code::ScoreRule;
 use crate::calls::call_queue::CallColumns;
 use crate::calls::columns::Column;
 use crate::calls::reply::Replies;
+use crate::sys::floats::floats;
 
 /// turnout.v1.RowFlag: the call has no sticky key.
 const NOT_STICKY: u32 = 16;
@@ -203,9 +206,10 @@ impl Group {
         true
     }
 
-    /// The matrix as numbers.
-    pub fn inputs(&self) -> Vec<f32> {
-        Column::new(&self.matrix).iter().collect()
+    /// The matrix as numbers, which are copied only if its bytes are not aligned.
+    pub fn inputs(&self) -> Cow<'_, [f32]> {
+        let copied = || Cow::Owned(Column::new(&self.matrix).iter().collect());
+        floats(&self.matrix).map_or_else(copied, Cow::Borrowed)
     }
 
     /// Take the (R, K) scores. False: they are not R x K finite numbers.

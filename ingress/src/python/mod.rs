@@ -11,6 +11,7 @@ mod native_model;
 mod observations;
 mod rows;
 mod settings;
+mod store_keys;
 mod trees;
 mod turns;
 
@@ -22,6 +23,7 @@ fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
     module.add_class::<native_model::NativeModel>()?;
     module.add_class::<breadcrumbs::SharedPage>()?;
+    module.add_class::<store_keys::PyStoreKeys>()?;
     io_thread::add(module)?;
     observations::add(module)?;
     rows::add(module)?;

@@ -3,10 +3,12 @@
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::PyBytes;
 
+use super::store_keys::PyStoreKeys;
 use crate::accel::rows::{RowBatch, ViewRows};
 use crate::accel::split::{self, ArmShare};
+use crate::accel::store_keys::StoreKeys;
 
 /// The rows of one view in the online store: `features.rows.ViewRows` for a whole batch.
 #[pyclass(frozen, name = "NativeViewRows")]
@@ -32,21 +34,19 @@ impl PyViewRows {
     }
 
     /// The store's key for each id. Id i is buffer[starts[i]:ends[i]].
-    fn store_keys<'py>(
+    fn store_keys(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         buffer: &[u8],
         starts: PyBuffer<u32>,
         ends: PyBuffer<u32>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<PyStoreKeys> {
         let (starts, ends) = offsets(py, &starts, &ends)?;
-        let mut key = Vec::with_capacity(64);
-        let keys = PyList::empty(py);
+        let mut keys = StoreKeys::default();
         for (start, end) in starts.iter().zip(&ends) {
-            self.0.key(item(buffer, *start, *end)?, &mut key);
-            keys.append(PyBytes::new(py, &key))?;
+            self.0.put_key(item(buffer, *start, *end)?, &mut keys);
         }
-        Ok(keys)
+        Ok(PyStoreKeys(keys))
     }
 
     /// Read the store's replies for these ids: ((R, F) float32, (R,) uint32 flags, broken rows).

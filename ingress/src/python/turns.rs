@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::answered_group::AnsweredGroup;
 use super::breadcrumbs::SharedPage;
@@ -14,11 +14,13 @@ use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
 use super::native_model::NativeModel;
 use super::rows::PyViewRows;
+use super::store_keys::PyStoreKeys;
 use crate::accel::answered_group::AnswerTimes;
 use crate::accel::breadcrumb::Thread;
 use crate::accel::plan::{IdKeys, Plan};
 use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
+use crate::accel::store_keys::StoreKeys;
 use crate::accel::turn::{Draw, Group};
 
 /// A plan, and the views that Python reads for it.
@@ -116,23 +118,17 @@ impl Turn {
     }
 
     /// The store's keys of these groups, group by group and view by view.
-    fn store_keys<'py>(
-        &self,
-        py: Python<'py>,
-        members: Vec<usize>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let keys = PyList::empty(py);
-        let mut key = Vec::with_capacity(64);
+    fn store_keys(&self, members: Vec<usize>) -> PyResult<PyStoreKeys> {
+        let mut keys = StoreKeys::default();
         for index in members {
             let (group, plan) = (self.group(index)?, self.plan(index)?);
             for (view, position) in &plan.views {
                 for row in 0..group.rows() {
-                    view.get().0.key(group.entity(row, *position), &mut key);
-                    keys.append(PyBytes::new(py, &key))?;
+                    view.get().0.put_key(group.entity(row, *position), &mut keys);
                 }
             }
         }
-        Ok(keys)
+        Ok(PyStoreKeys(keys))
     }
 
     /// Take the store's replies to `store_keys`. `time` has the columns of the request's time for each

@@ -1,6 +1,7 @@
-//! All `unsafe` code: nghttp2, a few system calls, a shared page, functions compiled for wider vectors, and the
-//! steps of a descent in trees.
+//! All `unsafe` code: nghttp2, a few system calls, a shared page, functions compiled for wider vectors,
+//! the steps of a descent in trees, and bytes that are numbers.
 
+pub mod floats;
 pub mod nghttp2;
 pub mod os;
 pub mod records;

@@ -87,7 +87,7 @@ def test_native_rows_equal_features_rows_bit_for_bit(
     replies = [value_of(rows, kind, age, entity, random) for entity, kind, age in stored]
     native, in_python = read.request(KeyColumn.from_list(ids), 1), PythonViewRequest(rows, ids)
     assert isinstance(native, NativeViewRequest)
-    assert native.store_keys() == in_python.store_keys()
+    assert list(native.store_keys()) == in_python.store_keys()
     decoded = native.decode_replies(replies, NOW_MS)
     expected = in_python.decode_replies(replies, NOW_MS)
     assert decoded.values.tobytes() == expected.values.tobytes()
@@ -102,7 +102,7 @@ def test_view_read_requests_the_views_own_entities() -> None:
     rows = view_of(2)
     ids = KeyColumn.from_list([b"a1", b"b1", b"a2", b"b2"])
     second = ViewRead(rows, (1,), load_native_rows(rows)).request(ids, 2)
-    assert second.store_keys() == rows.store_keys([b"b1", b"b2"])
+    assert list(second.store_keys()) == rows.store_keys([b"b1", b"b2"])
     both = ViewRead(rows, (1, 0), load_native_rows(rows)).request(ids, 2)
     assert both.store_keys() == rows.store_keys([b"b1\x1fa1", b"b2\x1fa2"])
 
