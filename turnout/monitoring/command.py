@@ -16,6 +16,7 @@ from turnout.cli.context import CommandContext
 from turnout.monitoring.accept import accept_reference
 from turnout.monitoring.export import export_files
 from turnout.monitoring.figures import show_alarms, show_budget, show_figures
+from turnout.views.incidents import duration_text
 from turnout.views.terminal import terminal, text_table
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def status_tables(found: "pb.MonitoringStatus") -> Any:  # noqa: ANN401  a rich 
                 (
                     item.model,
                     f"{item.number:,}",
-                    f"{(found.at_unix_ms - item.oldest_unix_ms) / 3.6e6:,.1f} hours",
+                    duration_text((found.at_unix_ms - item.oldest_unix_ms) / 1e3),
                 )
                 for item in found.outcome_backlogs
             ],

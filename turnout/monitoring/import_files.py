@@ -128,7 +128,7 @@ def read_entity_outcome_rows(
     if missing or surplus:
         faults = f"has no column {', '.join(missing)}" if missing else ""
         if surplus:
-            faults += f"{' and ' if faults else ''}has too much: {', '.join(surplus)}"
+            faults += f"{' and ' if faults else ''}has the surplus column {', '.join(surplus)}"
         way = ""
         if "prediction" in surplus:
             way = ". Outcomes by prediction id are reported to a gateway (docs/calling.md)"

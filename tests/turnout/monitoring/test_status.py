@@ -26,6 +26,4 @@ def test_outcomes_by_entity_are_shown_while_some_wait() -> None:
     lines = shown(status).splitlines()
     (heading,) = [line for line in lines if "outcomes by entity that wait" in line]
     assert "oldest" in heading
-    assert [line.split() for line in lines if "churn" in line] == [
-        ["churn", "12,345", "2.5", "hours"]
-    ]
+    assert [line.split() for line in lines if "churn" in line] == [["churn", "12,345", "2.5", "h"]]
