@@ -33,15 +33,15 @@ REPEATS = 7
 class MeasuredModel:
     """A model to measure.
 
-    fit      fits an estimator to (rows, outcomes).
-    classes  number of classes of the outcomes; 0: they are values.
-    whole    whether the graph is measured as a whole, and not its trees alone.
+    fit       fits an estimator to (rows, outcomes).
+    classes   number of classes of the outcomes; 0: they are values.
+    complete  whether the graph is measured as a whole, and not its trees alone.
     """
 
     name: str
     fit: Callable[[NDArray[np.float32], NDArray[Any]], Any]
     classes: int = 0
-    whole: bool = False
+    complete: bool = False
 
 
 def boosted(leaves: int) -> Callable[[NDArray[np.float32], NDArray[Any]], Any]:
@@ -122,12 +122,12 @@ def isolation_forest(rows: NDArray[np.float32], outcomes: NDArray[Any]) -> Any: 
 
 
 MODELS = [
-    MeasuredModel("logistic", regression, 2, whole=True),
-    MeasuredModel("imputer, scaler, logistic", linear, 2, whole=True),
-    MeasuredModel("network, 64 and 32 units", network(64, 32), 2, whole=True),
-    MeasuredModel("network, 256 and 128 units", network(256, 128), 2, whole=True),
-    MeasuredModel("imputer, scaler, boosted, 31 leaves", scaled_trees, 2, whole=True),
-    MeasuredModel("isolation forest", isolation_forest, whole=True),
+    MeasuredModel("logistic", regression, 2, complete=True),
+    MeasuredModel("imputer, scaler, logistic", linear, 2, complete=True),
+    MeasuredModel("network, 64 and 32 units", network(64, 32), 2, complete=True),
+    MeasuredModel("network, 256 and 128 units", network(256, 128), 2, complete=True),
+    MeasuredModel("imputer, scaler, boosted, 31 leaves", scaled_trees, 2, complete=True),
+    MeasuredModel("isolation forest", isolation_forest, complete=True),
     MeasuredModel("boosted, 31 leaves", boosted(31)),
     MeasuredModel("boosted, 63 leaves", boosted(63)),
     MeasuredModel("boosted, 255 leaves", boosted(255)),
@@ -167,7 +167,7 @@ def graph_of(measured: MeasuredModel) -> tuple[bytes, int]:
     for node in model.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    if not measured.whole:
+    if not measured.complete:
         kept = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
         trees = onnx.NodeProto.FromString(kept[0].SerializeToString())
         trees.output[-1] = "scores"

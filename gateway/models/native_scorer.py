@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gateway.models.executor import Scorer
 from gateway.models.native_steps import TreePart, read_steps
 from gateway.models.step_builder import Step
-from gateway.models.tree_graph import NotNativeError, cut_at_trees, file_of, read_graph
+from gateway.models.tree_graph import NotNativeError, cut_at_trees, file_of, read_onnx_graph
 from gateway.native_library import load_native_library
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance, score_size
@@ -53,7 +53,7 @@ OTHER_BITS, OTHER_SCORES = "other_bits", "other_scores"
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
-class Model(Protocol):
+class ScoringModel(Protocol):
     """What the native library scores with; turnout_ingress.NativeModel and Trees are such."""
 
     @property
@@ -71,7 +71,7 @@ class Model(Protocol):
         ...
 
 
-class Steps(Model, Protocol):
+class Steps(ScoringModel, Protocol):
     """Steps that are ready to score; turnout_ingress.NativeModel is one."""
 
     @property
@@ -80,7 +80,7 @@ class Steps(Model, Protocol):
         ...
 
 
-class Ensemble(Model, Protocol):
+class Ensemble(ScoringModel, Protocol):
     """Trees that are ready to score; turnout_ingress.Trees is one."""
 
     def thresholds(self) -> list[tuple[int, bytes]]:
@@ -115,7 +115,7 @@ class NativeScorer:
     """Scores with one version's native model: (B, F) float32 in, (B, K) float32 out (Scorer)."""
 
     def __init__(
-        self, model: Model, front: Session | None = None, behind: Session | None = None
+        self, model: ScoringModel, front: Session | None = None, behind: Session | None = None
     ) -> None:
         """Take the model, and what computes its inputs and the scores; None: nothing does."""
         self._model = model
@@ -128,7 +128,7 @@ class NativeScorer:
         row costs the same, and no content of a file can make a run hang."""
 
     @property
-    def native_model(self) -> Model | None:
+    def native_model(self) -> ScoringModel | None:
         """The turnout_ingress.NativeModel of the whole model. None: ONNX Runtime has a part."""
         return self._model if self._front is None and self._behind is None else None
 
@@ -190,7 +190,8 @@ def prove_native(
     Raises NotNativeError, ValueError, ScoringError or VersionRefusedError for a part that is not
     read.
     """
-    graph = read_graph(onnx)
+    # Read all steps. If one is not known, ONNX Runtime may run what stands beside the trees.
+    graph = read_onnx_graph(onnx)
     try:
         whole = read_steps(onnx, graph, session.width, read)
         model = _native_model(session.width, whole.steps)
@@ -201,7 +202,6 @@ def prove_native(
     if model.outputs != session.outputs:
         return f"{model.outputs} scores where the model has {session.outputs}"
     # Compare the trees on their own columns, to whose thresholds drawn model inputs seldom lead.
-    # Then compare all steps together with the whole.
     thresholds: list[tuple[int, bytes]] = []
     for trees in whole.trees:
         columns = golden
@@ -213,6 +213,7 @@ def prove_native(
             thresholds += trees.ensemble.thresholds()
         if reason := _find_difference_of(trees, columns, read):
             return reason
+    # Compare all steps together with the whole.
     scorer = NativeScorer(model)
     if model.exact:
         rows = draw_comparison_rows(golden, thresholds)

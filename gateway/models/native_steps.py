@@ -17,11 +17,11 @@ from gateway.models.tree_graph import (
     SCORES,
     GraphReader,
     NotNativeError,
-    TreePlace,
+    TreeScores,
     file_of,
     is_trees,
-    last_tree_place,
-    trees_alone,
+    last_tree_scores,
+    single_trees_graph,
 )
 from protos.onnx_graph_pb2 import Node
 
@@ -72,9 +72,9 @@ def read_steps(
     """
     builder, trees = StepBuilder(graph, width), list[TreePart]()
     # Trees take the Sigmoid and the picked columns behind them.
-    behind = dict[str, tuple[Node, TreePlace]]()
+    behind = dict[str, tuple[Node, TreeScores]]()
     for node in graph.trees:
-        last = last_tree_place(graph, node)
+        last = last_tree_scores(graph, node)
         behind[last.name] = node, last
     needed = _needed(builder, graph, behind)
     for node in graph.graph.node:
@@ -85,19 +85,19 @@ def read_steps(
         for name, (found, last) in behind.items() if is_trees(node) else ():
             if found is node and name in needed:
                 columns = builder.source(node.input[0])
-                file = file_of(onnx, trees_alone(node, last), columns.width)
+                file = file_of(onnx, single_trees_graph(node, last), columns.width)
                 ensemble = read(file, last.picked)
                 trees.append(TreePart(ensemble, file, last.picked, columns.position))
                 scores = builder.add("trees", [columns], [], ensemble.outputs, trees=ensemble)
-                builder.places[name] = scores
+                builder.slots[name] = scores
         if len(builder.steps) > STEPS_MAX:
             raise NotNativeError(f"it has more than {STEPS_MAX} steps")
     # The native library takes what the last step computes.
-    place = builder.places.get(SCORES)
-    if place is None or place.middle or place.kind != KINDS[FLOAT] or not builder.steps:
+    slot = builder.slots.get(SCORES)
+    if slot is None or slot.middle or slot.kind != KINDS[FLOAT] or not builder.steps:
         raise NotNativeError("its scores are computed by no step")
-    if place.position != len(builder.steps):
-        builder.add("columns", [place], list(range(place.width)), place.width)
+    if slot.position != len(builder.steps):
+        builder.add("columns", [slot], list(range(slot.width)), slot.width)
     return StepGraph(builder.steps, trees)
 
 
@@ -109,7 +109,7 @@ def _read_node(builder: StepBuilder, node: Node) -> None:
 
 
 def _needed(
-    builder: StepBuilder, graph: GraphReader, behind: dict[str, tuple[Node, TreePlace]]
+    builder: StepBuilder, graph: GraphReader, behind: dict[str, tuple[Node, TreeScores]]
 ) -> set[str]:
     """Return the tensors that lead to the scores, without those between trees and *behind*."""
     needed, waiting = set[str](), [SCORES]

@@ -22,14 +22,14 @@ Step = tuple[str, list[int], list[int], list[float], Any]
 """Kind, positions of the values that it reads, integers, numbers and turnout_ingress.Trees."""
 KINDS = {FLOAT: 0, DOUBLE: 1, BOOL: 2, INT64: 3}
 """Element type of a tensor -> how steps number it."""
-WHOLE_MAX = 2**53
+INTEGER_MAX = 2**53
 """Up to it, every int64 is a float64, as which steps have it."""
 COMPARED = {"less", "less_or_equal", "greater", "greater_or_equal", "equal"}
 """Steps of two numbers whose value is a bool."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """Where the steps have a tensor.
 
     position  0: the inputs of the model; n: the value of step n - 1.
@@ -53,7 +53,7 @@ class StepBuilder:
     def __init__(self, graph: GraphReader, width: int) -> None:
         """Begin with the inputs of a graph, which have *width* columns."""
         self.steps: list[Step] = []
-        self.places = {INPUTS: Place(0, width)}
+        self.slots = {INPUTS: Slot(0, width)}
         self.weights = 0
         """Weights of all products so far."""
         self._readers = graph.readers
@@ -66,14 +66,14 @@ class StepBuilder:
     def add(
         self,
         kind: str,
-        sources: list[Place],
+        sources: list[Slot],
         integers: Sequence[int],
         width: int,
         numbers: Sequence[float] = (),
         of: int | None = None,
         trees: Any = None,  # noqa: ANN401  turnout_ingress.Trees
-    ) -> Place:
-        """Add a step and return its place.
+    ) -> Slot:
+        """Add a step and return its slot.
 
         of  element type of its value; None: that of its first source.
         """
@@ -83,26 +83,26 @@ class StepBuilder:
         self.steps.append((kind, positions, list(integers), list(numbers), trees))
         middle = any(source.middle for source in sources)
         kept = sources[0].kind if of is None else of
-        return Place(len(self.steps), width, kept, middle)
+        return Slot(len(self.steps), width, kept, middle)
 
-    def source(self, name: str) -> Place:
-        """Return the place of a tensor, which may be a constant row."""
-        place = self.places.get(name)
-        if place is not None:
-            return place
+    def source(self, name: str) -> Slot:
+        """Return the slot of a tensor, which may be a constant row."""
+        slot = self.slots.get(name)
+        if slot is not None:
+            return slot
         values = self.constant(name)
         if values.ndim > 2 or values.size != (values.shape[-1] if values.ndim else 1):
             raise NotNativeError(f"the constant {name[:40]!r} has more than one row")
         kind, numbers = KINDS[self.constants[name].data_type], values.ravel().astype(np.float64)
-        if kind == KINDS[INT64] and np.abs(numbers).max(initial=0) > WHOLE_MAX:
+        if kind == KINDS[INT64] and np.abs(numbers).max(initial=0) > INTEGER_MAX:
             raise NotNativeError(f"the constant {name[:40]!r} has integers above 2^53")
-        self.places[name] = self.row(numbers.tolist(), kind)
-        return self.places[name]
+        self.slots[name] = self.row(numbers.tolist(), kind)
+        return self.slots[name]
 
-    def row(self, numbers: list[float], kind: int = KINDS[FLOAT]) -> Place:
+    def row(self, numbers: list[float], kind: int = KINDS[FLOAT]) -> Slot:
         """Add a constant row."""
         self.steps.append(("constant", [], [kind], numbers, None))
-        return Place(len(self.steps), len(numbers), kind)
+        return Slot(len(self.steps), len(numbers), kind)
 
     def constant(self, name: str) -> NDArray[Any]:
         """Return a constant. NotNativeError: *name* is none."""
@@ -111,7 +111,7 @@ class StepBuilder:
             raise NotNativeError(f"the tensor {name[:40]!r} is no constant")
         return numbers_of(constant)
 
-    def pair(self, kind: str, left: Place, right: Place) -> Place:
+    def pair(self, kind: str, left: Slot, right: Slot) -> Slot:
         """Add a step of two operands. A bias is put into the product before it."""
         width = max(left.width, right.width)
         if kind == "add" and self._take_bias(left, right):
@@ -121,7 +121,7 @@ class StepBuilder:
         of = KINDS[BOOL] if kind in COMPARED else None
         return self.add(kind, [left, right], [], width, of=of)
 
-    def _take_bias(self, product: Place, bias: Place) -> bool:
+    def _take_bias(self, product: Slot, bias: Slot) -> bool:
         """Move a constant that was just read into the product of weights before it, if it fits.
 
         Only an addition reads the product.
@@ -134,10 +134,10 @@ class StepBuilder:
             return False
         moved = self.steps.pop()[3]
         self.steps[-1][3][-bias.width :] = moved
-        self.places = {name: place for name, place in self.places.items() if place != bias}
+        self.slots = {name: slot for name, slot in self.slots.items() if slot != bias}
         return True
 
-    def _reads_of(self, place: Place) -> int:
-        """Return how many nodes read the tensors of a place."""
-        names = [name for name, at in self.places.items() if at == place]
+    def _reads_of(self, slot: Slot) -> int:
+        """Return how many nodes read the tensors of a slot."""
+        names = [name for name, at in self.slots.items() if at == slot]
         return sum(len(self._readers.get(name, ())) for name in names)

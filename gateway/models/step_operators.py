@@ -1,6 +1,6 @@
 """What each operator of ONNX is as steps of a native model.
 
-Each function adds the steps of one node and returns the place of its last output. NotNativeError:
+Each function adds the steps of one node and returns the slot of its last output. NotNativeError:
 no steps stand for a node with such attributes or tensors.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.step_builder import KINDS, Place, StepBuilder
+from gateway.models.step_builder import KINDS, Slot, StepBuilder
 from gateway.models.tree_graph import BOOL, FLOAT, INT64, ML_DOMAIN, NotNativeError
 from protos.onnx_graph_pb2 import Node
 
@@ -21,7 +21,7 @@ call: 38,000 weights take 4.6 us a row alone and 1.4 us among 64, and by ONNX Ru
 PART = 256
 """Products that ONNX Runtime's kernel for packed weights adds before it adds them to a sum. It
 rounds so, and so does a step."""
-WHOLE = 2**30
+ALL_PRODUCTS = 2**30
 """The length of a part where all products of a sum are added at once, as linear operators do."""
 
 SAME = {
@@ -63,16 +63,16 @@ def read_node(builder: StepBuilder, node: Node) -> None:
     own = ML_OPERATORS if node.domain == ML_DOMAIN else OPERATORS
     reader = own.get(node.op_type) if node.domain in ("", ML_DOMAIN) else None
     if reader is not None:
-        builder.places[node.output[-1]] = reader(builder, node, _attributes(node))
+        builder.slots[node.output[-1]] = reader(builder, node, _attributes(node))
     elif node.domain == "" and node.op_type == "Split":
         _split(builder, node, _attributes(node))
     elif node.domain == "" and node.op_type in SAME:
-        builder.places[node.output[0]] = _same(builder, node)
+        builder.slots[node.output[0]] = _same(builder, node)
     else:
         raise NotNativeError(f"the operator {node.op_type[:40]} is not scored natively")
 
 
-def _same(builder: StepBuilder, node: Node) -> Place:
+def _same(builder: StepBuilder, node: Node) -> Slot:
     """Add an operator of SAME."""
     kind, names = SAME[node.op_type], list(node.input)
     if node.op_type in FOLDED and len(names) > 1:
@@ -104,12 +104,12 @@ def _split(builder: StepBuilder, node: Node, attributes: Attributes) -> None:
     at = 0
     for name, size in zip(node.output, sizes, strict=True):
         columns = range(at, min(at + size, source.width))
-        builder.places[name] = builder.add("columns", [source], columns, len(columns))
+        builder.slots[name] = builder.add("columns", [source], columns, len(columns))
         at += size
 
 
-def _as_is(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
-    """Return the place of what a node reads, if the node only changes its dimensions."""
+def _as_is(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
+    """Return the slot of what a node reads, if the node only changes its dimensions."""
     source = builder.source(node.input[0])
     if node.op_type == "Reshape":
         shape = builder.constant(node.input[1]).tolist()
@@ -117,15 +117,15 @@ def _as_is(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
             raise NotNativeError(f"Reshape to {shape[:4]} of {source.width} columns")
         if shape == [-1, -1] or (shape[0] == 0 and attributes.get("allowzero", 0)):
             raise NotNativeError(f"Reshape to {shape[:4]}")
-        return Place(source.position, source.width, source.kind)
+        return Slot(source.position, source.width, source.kind)
     if node.op_type == "Flatten":
         if attributes.get("axis", 1) != 1:
             raise NotNativeError("Flatten changes the number of rows")
-        return Place(source.position, source.width, source.kind)
+        return Slot(source.position, source.width, source.kind)
     return source
 
 
-def _cast(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _cast(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, to = builder.source(node.input[0]), attributes.get("to")
     if to not in KINDS:
         raise NotNativeError(f"Cast to the element type {to}")
@@ -134,7 +134,7 @@ def _cast(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     return builder.add("cast", [source], [KINDS[to]], source.width, of=KINDS[to])
 
 
-def _matmul(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _matmul(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, weights = builder.source(node.input[0]), builder.constant(node.input[1])
     if node.op_type == "Gemm":
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
@@ -153,8 +153,8 @@ def _matmul(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
 
 
 def _dense(
-    builder: StepBuilder, source: Place, weights: NDArray[Any], bias: NDArray[Any], part: int
-) -> Place:
+    builder: StepBuilder, source: Slot, weights: NDArray[Any], bias: NDArray[Any], part: int
+) -> Slot:
     outputs = weights.shape[1]
     builder.weights += weights.size
     if builder.weights > WEIGHTS_MAX:
@@ -163,20 +163,20 @@ def _dense(
     return builder.add("dense", [source], [outputs, part], outputs, numbers)
 
 
-def _leaky_relu(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _leaky_relu(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source = builder.source(node.input[0])
     slope = [attributes.get("alpha", 0.01)]
     return builder.add("leaky_relu", [source], [], source.width, slope)
 
 
-def _softmax(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _softmax(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source = builder.source(node.input[0])
     if attributes.get("axis", -1) not in (1, -1):
         raise NotNativeError("Softmax over rows")
     return builder.add("softmax", [source], [], source.width)
 
 
-def _reduce_sum(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _reduce_sum(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source = builder.source(node.input[0])
     given = builder.constant(node.input[1]).tolist() if len(node.input) > 1 else None
     axes = attributes.get("axes") if given is None else given
@@ -185,18 +185,18 @@ def _reduce_sum(builder: StepBuilder, node: Node, attributes: Attributes) -> Pla
     return builder.add("row_sum", [source], [], 1)
 
 
-def _clip(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
-    place = builder.source(node.input[0])
+def _clip(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
+    slot = builder.source(node.input[0])
     for at, kind in ((1, "max"), (2, "min")):
         if len(node.input) > at and node.input[at]:
-            place = builder.pair(kind, place, builder.source(node.input[at]))
+            slot = builder.pair(kind, slot, builder.source(node.input[at]))
     if {"min", "max"} & attributes.keys():
         raise NotNativeError("Clip with attributes")
-    return place
+    return slot
 
 
-def _concat(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
-    sources = [builder.places.get(name) for name in node.input]
+def _concat(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
+    sources = [builder.slots.get(name) for name in node.input]
     known = [source for source in sources if source is not None]
     middle = {source.middle for source in known}
     axes = (-1, 2) if True in middle else (-1, 1)
@@ -205,7 +205,7 @@ def _concat(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     return builder.add("concat", known, [], sum(source.width for source in known))
 
 
-def _columns(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _columns(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, picked = builder.source(node.input[0]), builder.constant(node.input[1])
     by_column = node.op_type != "Gather" or attributes.get("axis", 0) in (1, -1)
     if not by_column or picked.dtype.kind != "i" or picked.ndim > 2:
@@ -220,17 +220,17 @@ def _columns(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     return builder.add("columns", [source], columns, len(columns))
 
 
-def _scaler(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
-    place = builder.source(node.input[0])
+def _scaler(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
+    slot = builder.source(node.input[0])
     for name, kind, neutral in (("offset", "sub", 0.0), ("scale", "mul", 1.0)):
         values = attributes.get(name, [neutral])
-        if place.kind != KINDS[FLOAT] or len(values) not in (1, place.width):
+        if slot.kind != KINDS[FLOAT] or len(values) not in (1, slot.width):
             raise NotNativeError("Scaler of another width or type")
-        place = builder.add(kind, [place, builder.row(list(values))], [], place.width)
-    return place
+        slot = builder.add(kind, [slot, builder.row(list(values))], [], slot.width)
+    return slot
 
 
-def _imputer(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _imputer(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source = builder.source(node.input[0])
     filled = attributes.get("imputed_value_floats", [])
     if len(filled) not in (1, source.width) or source.kind != KINDS[FLOAT]:
@@ -240,7 +240,7 @@ def _imputer(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     return builder.add("impute", [source], [], source.width, numbers)
 
 
-def _normalizer(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _normalizer(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, norm = builder.source(node.input[0]), attributes.get("norm", b"MAX")
     kinds = {b"MAX": "row_max", b"L1": "row_l1", b"L2": "row_sum"}
     if norm not in kinds or source.kind != KINDS[FLOAT]:
@@ -260,17 +260,17 @@ def _normalizer(builder: StepBuilder, node: Node, attributes: Attributes) -> Pla
     return builder.add("where", [negative, other, root], [], root.width, of=KINDS[FLOAT])
 
 
-def _one_hot(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _one_hot(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, categories = builder.source(node.input[0]), attributes.get("cats_int64s")
     if source.width != 1 or not categories or not attributes.get("zeros", 1):
         raise NotNativeError("OneHotEncoder of several columns, of texts or with errors")
-    place = builder.add(
+    slot = builder.add(
         "one_hot", [source], [], len(categories), [float(item) for item in categories]
     )
-    return Place(place.position, place.width, KINDS[FLOAT], middle=True)
+    return Slot(slot.position, slot.width, KINDS[FLOAT], middle=True)
 
 
-def _label_encoder(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _label_encoder(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, integers = builder.source(node.input[0]), "keys_int64s" in attributes
     keys = attributes.get("keys_int64s" if integers else "keys_floats", [])
     whole = "values_int64s" in attributes
@@ -283,7 +283,7 @@ def _label_encoder(builder: StepBuilder, node: Node, attributes: Attributes) -> 
     return builder.add("look_up", [source], [of], source.width, numbers, of=of)
 
 
-def _linear(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _linear(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     source, transform = builder.source(node.input[0]), attributes.get("post_transform", b"NONE")
     weights = np.array(attributes.get("coefficients", ()), np.float32)
     if source.kind != KINDS[FLOAT] or not weights.size or weights.size % source.width:
@@ -294,37 +294,37 @@ def _linear(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
     regressor = node.op_type == "LinearRegressor"
     if bias.size != outputs or (regressor and attributes.get("targets", 1) != outputs):
         raise NotNativeError(f"{node.op_type} with other numbers of weights")
-    place = _dense(builder, source, weights, bias, WHOLE)
-    return place if transform == b"NONE" else _transform(builder, place, transform)
+    slot = _dense(builder, source, weights, bias, ALL_PRODUCTS)
+    return slot if transform == b"NONE" else _transform(builder, slot, transform)
 
 
-def _transform(builder: StepBuilder, place: Place, transform: bytes) -> Place:
+def _transform(builder: StepBuilder, slot: Slot, transform: bytes) -> Slot:
     kinds = {b"LOGISTIC": "sigmoid", b"SOFTMAX": "softmax"}
     if transform not in kinds:
         raise NotNativeError(f"sums are transformed by {transform[:40]!r}")
-    return builder.add(kinds[transform], [place], [], place.width)
+    return builder.add(kinds[transform], [slot], [], slot.width)
 
 
-def _linear_classifier(builder: StepBuilder, node: Node, attributes: Attributes) -> Place:
+def _linear_classifier(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     """Add the probabilities of a linear classifier, which are its second output."""
     labels = attributes.get("classlabels_ints") or attributes.get("classlabels_strings") or ()
-    place = _linear(builder, node, {**attributes, "post_transform": b"NONE"})
+    slot = _linear(builder, node, {**attributes, "post_transform": b"NONE"})
     transform = attributes.get("post_transform", b"NONE")
     if len(node.output) != 2:
         raise NotNativeError("LinearClassifier without probabilities")
-    if place.width == 1 and len(labels) == 2 and transform == b"LOGISTIC":
+    if slot.width == 1 and len(labels) == 2 and transform == b"LOGISTIC":
         # One row of weights is about the second class.
-        other = builder.add("neg", [place], [], 1)
-        both = builder.add("concat", [other, place], [], 2)
-        place = _transform(builder, both, transform)
-    elif place.width != len(labels) or place.width < 2:
-        raise NotNativeError(f"LinearClassifier of {len(labels)} classes, {place.width} rows")
+        other = builder.add("neg", [slot], [], 1)
+        both = builder.add("concat", [other, slot], [], 2)
+        slot = _transform(builder, both, transform)
+    elif slot.width != len(labels) or slot.width < 2:
+        raise NotNativeError(f"LinearClassifier of {len(labels)} classes, {slot.width} rows")
     elif transform != b"NONE":
-        place = _transform(builder, place, transform)
-    return place
+        slot = _transform(builder, slot, transform)
+    return slot
 
 
-OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Place]] = {
+OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Slot]] = {
     "Identity": _as_is,
     "Reshape": _as_is,
     "Flatten": _as_is,
@@ -338,7 +338,7 @@ OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Place]] = {
     "Concat": _concat,
     "Gather": _columns,
 }
-ML_OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Place]] = {
+ML_OPERATORS: Mapping[str, Callable[[StepBuilder, Node, Attributes], Slot]] = {
     "ArrayFeatureExtractor": _columns,
     "Scaler": _scaler,
     "Imputer": _imputer,

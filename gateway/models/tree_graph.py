@@ -69,7 +69,7 @@ class TreeGraph:
 
 
 @dataclass(frozen=True, slots=True)
-class TreePlace:
+class TreeScores:
     """A tensor behind the trees that has their scores.
 
     name     of the tensor.
@@ -132,7 +132,7 @@ class GraphReader:
         return tuple(values) if values and min(values) >= 0 else None
 
 
-def read_graph(onnx: bytes) -> GraphReader:
+def read_onnx_graph(onnx: bytes) -> GraphReader:
     """Return a reader of the graph of *onnx*. NotNativeError: it is too large, or no ONNX file."""
     if len(onnx) > TREES_BYTES_MAX:
         raise NotNativeError(f"it has {len(onnx)} bytes; {TREES_BYTES_MAX} at most are read")
@@ -149,7 +149,7 @@ def cut_at_trees(onnx: bytes) -> TreeGraph:
     compares. Raises NotNativeError when there are no trees, several operators of them, or
     operators beside them that are not known.
     """
-    reader = read_graph(onnx)
+    reader = read_onnx_graph(onnx)
     graph, found = reader.graph, reader.trees
     if len(found) != 1 or len(found[0].input) != 1:
         raise NotNativeError(f"it has {len(found)} tree operators; one is scored natively")
@@ -162,13 +162,13 @@ def cut_at_trees(onnx: bytes) -> TreeGraph:
     if columns != INPUTS:
         front = _part(graph, reader.nodes_to(columns, INPUTS), [_matrix(columns, None)])
     # Behind are the nodes that compute with their scores.
-    place = last_tree_place(reader, trees)
+    place = last_tree_scores(reader, trees)
     behind = None
     if place.name != SCORES:
         behind = _part(graph, reader.nodes_to(SCORES, place.name), graph.output)
         for node in behind.node:
             node.input[:] = [INPUTS if name == place.name else name for name in node.input]
-    return TreeGraph(front, columns, trees_alone(trees, place), place.picked, behind)
+    return TreeGraph(front, columns, single_trees_graph(trees, place), place.picked, behind)
 
 
 def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
@@ -210,9 +210,9 @@ def numbers_of(constant: Constant) -> NDArray[Any]:
     return values.reshape(tuple(constant.dims))
 
 
-def last_tree_place(reader: GraphReader, trees: Node) -> TreePlace:
+def last_tree_scores(reader: GraphReader, trees: Node) -> TreeScores:
     """Return the last tensor behind *trees* that has their scores, some of them or a Sigmoid."""
-    last = place = TreePlace(trees.output[-1])
+    last = place = TreeScores(trees.output[-1])
     wide = False  # the scores are written as float64
     while place.name != SCORES and len(reader.readers.get(place.name, ())) == 1:
         (node,) = reader.readers[place.name]
@@ -246,7 +246,7 @@ def _picks_columns(node: Node, attributes: Mapping[str, int]) -> bool:
     return node.op_type == "Gather" and attributes.get("axis", 0) in (1, -1)
 
 
-def trees_alone(trees: Node, place: TreePlace) -> Graph:
+def single_trees_graph(trees: Node, place: TreeScores) -> Graph:
     """Return a graph of *trees*, with a Sigmoid behind them if *place* is behind one."""
     graph = Graph(
         name="trees", node=[trees], input=[_matrix(INPUTS, None)], output=[_matrix(SCORES, None)]

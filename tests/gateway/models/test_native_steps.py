@@ -1,7 +1,6 @@
 """Linear models, networks and what stands beside trees are scored natively as by ONNX Runtime."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from gateway.models.tree_graph import NotNativeError
 from gateway.native_library import load_native_library
 from registry.golden import ScoreTolerance
 from registry.scoring import Session, allowed_differences, score_differences
+from tests.gateway.models.exported_learners import exported, learners
 from tests.gateway.models.test_native_trees import WIDTH, bundle_of, runtime_of
 from tests.property_examples import examples
 
@@ -88,106 +88,6 @@ def compare(file: bytes, outputs: int, *, exact: bool = False, size: float = 1.0
         # A row has the same bits in every batch, and with every kind of vectors.
         assert found.tobytes() == whole[:count].tobytes()
         assert model.run_portable(part) == found.tobytes()
-
-
-def exported(learner: Any, *, missing: bool = False, classes: int = 0) -> tuple[bytes, int]:  # noqa: ANN401  scikit-learn has no common type
-    """Fit *learner*; return its graph as skl2onnx writes it, and the number of scores.
-
-    classes  of the outcomes; 0: they are values.
-    """
-    from skl2onnx import to_onnx
-
-    random = np.random.default_rng(7)
-    rows = random.normal(size=(500, WIDTH)).astype(np.float32)
-    signal = rows @ np.linspace(-1, 1, WIDTH) + rows[:, 0] * rows[:, 1]
-    if missing:
-        rows[random.random(rows.shape) < 0.1] = np.nan
-    edges = np.quantile(signal, np.arange(1, classes) / max(classes, 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        learner.fit(rows, np.digitize(signal, edges) if classes else signal)
-        options = {"zipmap": False} if classes else None
-        model: Any = to_onnx(
-            learner, rows[:1], options=options, target_opset={"": 21, "ai.onnx.ml": 3}
-        )
-    # Names are those of versions, and only the scores are an output.
-    graph = model.graph
-    names = {graph.input[0].name: "inputs", graph.output[-1].name: "scores"}
-    for node in model.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    model.graph.input[0].name = "inputs"
-    del model.graph.output[:]
-    outputs = classes or 1
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, outputs])
-    model.graph.output.append(scores)
-    return bytes(model.SerializeToString()), outputs
-
-
-def learners() -> dict[str, tuple[Callable[[], Any], int, bool]]:
-    """Return name -> (what makes the learner, classes, whether inputs are missing)."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler, StandardScaler
-
-    def network(kind: Any, activation: str) -> Callable[[], Any]:  # noqa: ANN401
-        sizes = {"hidden_layer_sizes": (24, 9), "max_iter": 20}
-        return lambda: kind(activation=activation, random_state=1, **sizes)
-
-    def boosting() -> HistGradientBoostingClassifier:
-        return HistGradientBoostingClassifier(max_iter=10, early_stopping=False, random_state=1)
-
-    return {
-        "logistic": (LogisticRegression, 2, False),
-        "logistic, classes": (LogisticRegression, 4, False),
-        "linear": (LinearRegression, 0, False),
-        "ridge": (Ridge, 0, False),
-        "elastic net": (ElasticNet, 0, False),
-        "network, relu": (network(MLPClassifier, "relu"), 2, False),
-        "network, tanh": (network(MLPClassifier, "tanh"), 3, False),
-        "network, logistic": (network(MLPClassifier, "logistic"), 3, False),
-        "network, values": (network(MLPRegressor, "relu"), 0, False),
-        "scaler, logistic": (
-            lambda: make_pipeline(StandardScaler(), LogisticRegression()),
-            2,
-            False,
-        ),
-        "imputer, scaler, logistic": (
-            lambda: make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()),
-            2,
-            True,
-        ),
-        "imputer, scaler, network": (
-            lambda: make_pipeline(
-                SimpleImputer(), MinMaxScaler(), network(MLPClassifier, "relu")()
-            ),
-            2,
-            True,
-        ),
-        "imputer, scaler, boosting": (
-            lambda: make_pipeline(SimpleImputer(), StandardScaler(), boosting()),
-            2,
-            True,
-        ),
-        "scaler, forest": (
-            lambda: make_pipeline(
-                RobustScaler(), RandomForestRegressor(10, max_depth=6, random_state=1)
-            ),
-            0,
-            False,
-        ),
-        **{
-            f"normalizer {norm}, logistic": (
-                lambda norm=norm: make_pipeline(Normalizer(norm), LogisticRegression()),
-                2,
-                False,
-            )
-            for norm in ("l1", "l2", "max")
-        },
-    }
 
 
 EXACT = {"imputer, scaler, boosting", "scaler, forest"}
@@ -278,6 +178,7 @@ def refusal(file: bytes) -> str:
 
 def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
     """ONNX Runtime would refuse some of them itself; the reader has to do without it."""
+    # Damage one file in several ways.
     good = np.ones((WIDTH, 1), np.float32)
     cut = onnx.load_model_from_string(linear(good))
     cut.graph.initializer[0].raw_data = cut.graph.initializer[0].raw_data[:-1]
@@ -292,6 +193,7 @@ def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
     del bare.graph.node[1].input[:]
     late = onnx.load_model_from_string(linear(good))
     late.graph.node.insert(0, late.graph.node.pop(1))
+    # Each has a reason of its own.
     for model, reason in (
         (cut, "other numbers than its shape says"),
         (without, "no operator computes the tensor 'weights'"),
@@ -301,9 +203,7 @@ def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
         (late, "is no constant"),
     ):
         assert reason in refusal(model.SerializeToString())
-    assert "of 4 columns with (9, 1)".replace("4", str(WIDTH)) in refusal(
-        linear(np.ones((9, 1), np.float32))
-    )
+    assert f"of {WIDTH} columns with (9, 1)" in refusal(linear(np.ones((9, 1), np.float32)))
     assert "262144 at most" in refusal(linear(np.ones((WIDTH, 2**17), np.float32)))
     assert "65536 at most" in refusal(linear(np.ones((WIDTH, 2**15), np.float32)))
     assert "the operator Loop" in refusal(linear(good, op_type="Loop"))

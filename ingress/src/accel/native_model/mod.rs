@@ -4,14 +4,19 @@
 //! `gateway/models/native_steps.py` reads the steps from a graph. Before a version answers calls,
 //! `gateway/models/native_scorer.py` compares its scores with those of ONNX Runtime.
 
+mod compute;
 mod dense;
+mod operation;
 mod real;
+mod run;
 pub mod step;
+mod table;
 pub mod value;
 
 use std::borrow::Cow;
 
-use crate::accel::native_model::step::{Description, Run, Step};
+use crate::accel::native_model::run::Run;
+use crate::accel::native_model::step::{Description, Step};
 use crate::accel::native_model::value::{Shape, Type, Value};
 use crate::accel::trees::WIDTH_MAX;
 use crate::sys::vectors::{self, Vectorized};
@@ -58,7 +63,7 @@ impl NativeModel {
                 ));
             }
             // A last bit may lead to another leaf.
-            let sources_exact = step.sources().iter().all(|source| exact[*source]);
+            let sources_exact = step.sources.iter().all(|source| exact[*source]);
             if step.trees().is_some() && !sources_exact {
                 return Err("its trees read what ONNX Runtime may round differently".to_owned());
             }

@@ -14,9 +14,9 @@ pub trait Real:
     + Div<Output = Self>
     + Neg<Output = Self>
 {
-    /// 0
+    /// The number 0.0.
     const ZERO: Self;
-    /// 1
+    /// The number 1.0.
     const ONE: Self;
 
     /// `self * factor + term`, rounded once.

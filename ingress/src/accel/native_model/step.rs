@@ -1,14 +1,15 @@
 //! The steps of a native model. Each computes a value from those of the steps before it, as the
 //! operators of ONNX do.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::accel::native_model::dense::Dense;
-use crate::accel::native_model::real::{is_nan, Real};
-use crate::accel::native_model::value::{choose, combine, Columns, Shape, Type, Value};
+use crate::accel::native_model::operation::{
+    arithmetic, comparison, function, norm, Arithmetic, Comparison, Function, Norm,
+};
+use crate::accel::native_model::table::Table;
+use crate::accel::native_model::value::{stored, Shape, Type, Value};
 use crate::accel::trees::Trees;
-use crate::sys::vectors::Vectorized;
 
 /// A step as it is described. `build` checks it.
 pub struct Description {
@@ -23,15 +24,18 @@ pub struct Description {
 /// A step that fits the values it reads.
 #[derive(Clone, Debug)]
 pub struct Step {
-    action: Action,
-    sources: Vec<usize>,
+    pub action: Action,
+    /// The positions of the values that it reads.
+    pub sources: Vec<usize>,
     /// The shapes of the values that it reads.
-    read: Vec<Shape>,
-    width: usize,
+    pub read: Vec<Shape>,
+    /// The number of columns of its value.
+    pub width: usize,
 }
 
+/// What a step computes.
 #[derive(Clone, Debug)]
-enum Action {
+pub enum Action {
     Constant(Value<'static>),
     Cast(Type),
     Function(Function),
@@ -49,98 +53,6 @@ enum Action {
     OneHot(Vec<f64>),
     LookUp(Table),
     Trees(Arc<Trees>),
-}
-
-/// Functions of each number alone.
-#[derive(Clone, Copy, Debug)]
-enum Function {
-    Neg,
-    Abs,
-    Sqrt,
-    Log,
-    Exp,
-    Floor,
-    Relu,
-    Sigmoid,
-    Tanh,
-    IsNaN,
-    Not,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Arithmetic {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-    Pow,
-}
-
-/// A value for each of some numbers.
-#[derive(Clone, Debug)]
-struct Table {
-    to: Type,
-    /// The value of all other numbers.
-    default: f64,
-    /// In ascending order, none of them NaN.
-    entries: Vec<(f64, f64)>,
-}
-
-impl Table {
-    /// `numbers` are the default, the keys and as many values. None: they are not so many, or a key is
-    /// NaN or occurs twice.
-    fn new(to: Type, numbers: &[f64]) -> Option<Table> {
-        let (default, rest) = numbers.split_first()?;
-        let (keys, values) = rest.split_at(rest.len() / 2);
-        let mut entries: Vec<(f64, f64)> =
-            keys.iter().copied().zip(values.iter().copied()).collect();
-        entries.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let ascending = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let fits = keys.len() == values.len() && !keys.iter().any(|key| key.is_nan()) && ascending;
-        fits.then_some(Table {
-            to,
-            default: *default,
-            entries,
-        })
-    }
-
-    fn of(&self, number: f64) -> f64 {
-        let at = self.entries.partition_point(|entry| entry.0 < number);
-        match self.entries.get(at) {
-            Some((key, value)) if *key == number => *value,
-            _ => self.default,
-        }
-    }
-
-    fn run(&self, value: &Value<'_>) -> Value<'static> {
-        let found: Vec<f64> = match value {
-            Value::Single(numbers) => numbers.iter().map(|v| self.of(f64::from(*v))).collect(),
-            Value::Double(numbers) => numbers.iter().map(|v| self.of(*v)).collect(),
-        };
-        stored(found, self.to)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Comparison {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    Equal,
-}
-
-/// What is computed of a row as a whole.
-#[derive(Clone, Copy, Debug)]
-enum Norm {
-    /// The sum.
-    Sum,
-    /// The sum of absolute values.
-    L1,
-    /// The highest number.
-    Max,
 }
 
 impl Step {
@@ -285,339 +197,11 @@ impl Step {
             _ => None,
         }
     }
-
-    /// The positions of the values that it reads.
-    pub fn sources(&self) -> &[usize] {
-        &self.sources
-    }
-}
-
-/// A step that computes its value for a block of rows.
-pub struct Run<'s, 'v> {
-    pub step: &'s Step,
-    pub values: &'v [Value<'s>],
-    pub rows: usize,
-}
-
-impl<'v> Run<'_, 'v> {
-    #[inline(always)]
-    fn source(&self, at: usize) -> (&'v Value<'v>, Shape) {
-        (&self.values[self.step.sources[at]], self.step.read[at])
-    }
-
-    /// A source that `Step::build` found to be float32 or bool.
-    #[inline(always)]
-    fn single(&self, at: usize) -> Columns<'v, f32> {
-        let (value, shape) = self.source(at);
-        let numbers: &[f32] = match value {
-            Value::Single(numbers) => numbers,
-            Value::Double(_) => &[],
-        };
-        Columns {
-            numbers,
-            width: shape.width,
-            constant: shape.constant,
-        }
-    }
-
-    /// A source that `Step::build` found to be float64 or int64.
-    #[inline(always)]
-    fn double(&self, at: usize) -> Columns<'v, f64> {
-        let (value, shape) = self.source(at);
-        let numbers: &[f64] = match value {
-            Value::Double(numbers) => numbers,
-            Value::Single(_) => &[],
-        };
-        Columns {
-            numbers,
-            width: shape.width,
-            constant: shape.constant,
-        }
-    }
-
-    /// Whether source `at` has float32 numbers.
-    #[inline(always)]
-    fn is_single(&self, at: usize) -> bool {
-        matches!(self.step.read[at].kind, Type::Single | Type::Truth)
-    }
-}
-
-impl<'s> Vectorized for Run<'s, '_> {
-    type Output = Value<'s>;
-    const FOR_AVX512: bool = true;
-
-    fn run_portable(self) -> Value<'s> {
-        self.run_avx2()
-    }
-
-    #[inline(always)]
-    fn run_avx2(self) -> Value<'s> {
-        // A constant is computed from constants, for one row.
-        let constant = !self.step.read.is_empty() && self.step.read.iter().all(|of| of.constant);
-        let rows = if constant { 1 } else { self.rows };
-        match &self.step.action {
-            Action::Constant(value) => value.borrowed(),
-            Action::Cast(to) => cast(self.source(0).0, self.step.read[0].kind, *to),
-            Action::Comparison(comparison) if self.is_single(0) => {
-                compare(*comparison, rows, self.single(0), self.single(1)).into()
-            }
-            Action::Comparison(comparison) => {
-                compare(*comparison, rows, self.double(0), self.double(1)).into()
-            }
-            Action::Function(Function::IsNaN) if self.is_single(0) => nans(self.single(0)).into(),
-            Action::Function(Function::IsNaN) => nans(self.double(0)).into(),
-            Action::Where => {
-                let (test, width) = (self.single(0), self.step.width);
-                if self.is_single(1) {
-                    choose(rows, width, test, self.single(1), self.single(2)).into()
-                } else {
-                    choose(rows, width, test, self.double(1), self.double(2)).into()
-                }
-            }
-            Action::Single(dense) => dense.run(self.single(0).numbers).into(),
-            Action::Double(dense) => dense.run(self.double(0).numbers).into(),
-            Action::OneHot(categories) => match self.source(0).0 {
-                Value::Single(numbers) => {
-                    one_hot(categories, numbers.iter().map(|v| f64::from(*v)))
-                }
-                Value::Double(numbers) => one_hot(categories, numbers.iter().copied()),
-            }
-            .into(),
-            Action::LookUp(table) => table.run(self.source(0).0),
-            Action::Trees(trees) => trees.score(self.single(0).numbers).into(),
-            Action::Concat => {
-                let sources = 0..self.step.sources.len();
-                if self.is_single(0) {
-                    concat(rows, &sources.map(|at| self.single(at)).collect::<Vec<_>>()).into()
-                } else {
-                    concat(rows, &sources.map(|at| self.double(at)).collect::<Vec<_>>()).into()
-                }
-            }
-            other if self.is_single(0) => {
-                let right = (self.step.sources.len() > 1).then(|| self.single(1));
-                floats(other, rows, self.single(0), right, |number| number as f32).into()
-            }
-            other => {
-                let right = (self.step.sources.len() > 1).then(|| self.double(1));
-                floats(other, rows, self.double(0), right, |number| number).into()
-            }
-        }
-    }
-}
-
-/// Compute each number anew. A closure need not be inlined, and then it is not compiled for wide vectors.
-macro_rules! each {
-    ($numbers:expr, $value:ident => $new:expr) => {
-        for number in $numbers.iter_mut() {
-            let $value = *number;
-            *number = $new;
-        }
-    };
-}
-
-/// Actions whose value is of the type of what they read.
-#[inline(always)]
-fn floats<T: Real>(
-    action: &Action,
-    rows: usize,
-    source: Columns<'_, T>,
-    right: Option<Columns<'_, T>>,
-    number: impl Fn(f64) -> T,
-) -> Vec<T> {
-    let by_row = |of: &dyn Fn(&[T]) -> T| -> Vec<T> {
-        source.numbers.chunks_exact(source.width).map(of).collect()
-    };
-    match action {
-        Action::Function(function) => {
-            let mut numbers = source.numbers.to_vec();
-            apply(*function, &mut numbers);
-            numbers
-        }
-        Action::LeakyRelu(slope) => {
-            let (slope, mut numbers) = (number(*slope), source.numbers.to_vec());
-            each!(numbers, value => if value >= T::ZERO { value } else { slope * value });
-            numbers
-        }
-        Action::Arithmetic(operation) => {
-            arithmetic_of(*operation, rows, source, right.unwrap_or(source))
-        }
-        Action::Softmax => {
-            let mut numbers = source.numbers.to_vec();
-            for row in numbers.chunks_exact_mut(source.width) {
-                softmax(row);
-            }
-            numbers
-        }
-        Action::Norm(Norm::Sum) => by_row(&|row| sum(row.iter().copied())),
-        Action::Norm(Norm::L1) => by_row(&|row| sum(row.iter().map(|value| value.abs()))),
-        Action::Norm(Norm::Max) => by_row(&|row| row.iter().fold(row[0], |most, v| v.higher(most))),
-        Action::Columns(columns) => {
-            let mut picked = Vec::with_capacity(rows * columns.len());
-            for row in source.numbers.chunks_exact(source.width) {
-                picked.extend(columns.iter().map(|column| row[*column]));
-            }
-            picked
-        }
-        Action::Impute(missing, filled) => {
-            let (all_nan, missing) = (missing.is_nan(), number(*missing));
-            let filled: Vec<T> = filled.iter().map(|value| number(*value)).collect();
-            let mut numbers = source.numbers.to_vec();
-            for row in numbers.chunks_exact_mut(source.width) {
-                for (value, filled) in row.iter_mut().zip(&filled) {
-                    if *value == missing || (all_nan && is_nan(*value)) {
-                        *value = *filled;
-                    }
-                }
-            }
-            numbers
-        }
-        // The others are computed above.
-        _ => Vec::new(),
-    }
-}
-
-/// Apply a function to each number.
-#[inline(always)]
-fn apply<T: Real>(function: Function, numbers: &mut [T]) {
-    match function {
-        Function::Neg => each!(numbers, value => -value),
-        Function::Abs => each!(numbers, value => value.abs()),
-        Function::Sqrt => each!(numbers, value => value.sqrt()),
-        Function::Log => each!(numbers, value => value.ln()),
-        Function::Exp => each!(numbers, value => value.exp()),
-        Function::Floor => each!(numbers, value => value.floor()),
-        Function::Relu => each!(numbers, value => value.higher(T::ZERO)),
-        Function::Sigmoid => each!(numbers, value => value.sigmoid()),
-        Function::Tanh => each!(numbers, value => value.tanh()),
-        Function::Not | Function::IsNaN => each!(numbers, value => T::ONE - value),
-    }
-}
-
-#[inline(always)]
-fn arithmetic_of<T: Real>(
-    operation: Arithmetic,
-    rows: usize,
-    left: Columns<'_, T>,
-    right: Columns<'_, T>,
-) -> Vec<T> {
-    match operation {
-        Arithmetic::Add => combine(rows, left, right, |left, right| left + right),
-        Arithmetic::Sub => combine(rows, left, right, |left, right| left - right),
-        Arithmetic::Mul => combine(rows, left, right, |left, right| left * right),
-        Arithmetic::Div => combine(rows, left, right, |left, right| left / right),
-        Arithmetic::Min => combine(rows, left, right, T::lower),
-        Arithmetic::Max => combine(rows, left, right, T::higher),
-        Arithmetic::Pow => combine(rows, left, right, T::pow),
-    }
-}
-
-#[inline(always)]
-fn compare<T: Real>(
-    comparison: Comparison,
-    rows: usize,
-    left: Columns<'_, T>,
-    right: Columns<'_, T>,
-) -> Vec<f32> {
-    let truth = |is: bool| f32::from(u8::from(is));
-    match comparison {
-        Comparison::Less => combine(rows, left, right, |left, right| truth(left < right)),
-        Comparison::LessOrEqual => combine(rows, left, right, |left, right| truth(left <= right)),
-        Comparison::Greater => combine(rows, left, right, |left, right| truth(left > right)),
-        Comparison::GreaterOrEqual => {
-            combine(rows, left, right, |left, right| truth(left >= right))
-        }
-        Comparison::Equal => combine(rows, left, right, |left, right| truth(left == right)),
-    }
-}
-
-#[inline(always)]
-fn nans<T: Real>(source: Columns<'_, T>) -> Vec<f32> {
-    source.numbers.iter().map(|value| f32::from(u8::from(is_nan(*value)))).collect()
-}
-
-#[inline(always)]
-fn sum<T: Real>(numbers: impl Iterator<Item = T>) -> T {
-    numbers.fold(T::ZERO, |sum, value| sum + value)
-}
-
-#[inline(always)]
-fn softmax<T: Real>(numbers: &mut [T]) {
-    let highest = numbers.iter().fold(numbers[0], |most, value| value.higher(most));
-    each!(numbers, value => (value - highest).exp());
-    let sum = sum(numbers.iter().copied());
-    each!(numbers, value => value / sum);
-}
-
-fn one_hot(categories: &[f64], numbers: impl Iterator<Item = f64>) -> Vec<f32> {
-    let mut all = Vec::with_capacity(numbers.size_hint().0 * categories.len());
-    for value in numbers {
-        all.extend(categories.iter().map(|category| f32::from(u8::from(value == *category))));
-    }
-    all
-}
-
-fn concat<T: Copy>(rows: usize, sources: &[Columns<'_, T>]) -> Vec<T> {
-    let mut all =
-        Vec::with_capacity(rows * sources.iter().map(|source| source.width).sum::<usize>());
-    for row in 0..rows {
-        sources.iter().for_each(|source| all.extend_from_slice(source.row(row)));
-    }
-    all
-}
-
-/// Convert numbers as ONNX Runtime does. To int64 it truncates, and what is out of range becomes the
-/// lowest number.
-#[inline(always)]
-fn cast(value: &Value<'_>, from: Type, to: Type) -> Value<'static> {
-    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    let whole = |number: f64| {
-        let cut = number.trunc() + 0.0;
-        if (-BEYOND..BEYOND).contains(&cut) {
-            cut
-        } else {
-            -BEYOND
-        }
-    };
-    let truth = |is: bool| f32::from(u8::from(is));
-    match (value, to) {
-        (Value::Single(numbers), Type::Truth) if from != Type::Truth => {
-            numbers.iter().map(|number| truth(*number != 0.0)).collect::<Vec<_>>().into()
-        }
-        (Value::Single(numbers), Type::Single | Type::Truth) => {
-            Value::Single(Cow::Owned(numbers.to_vec()))
-        }
-        (Value::Single(numbers), Type::Double) => {
-            numbers.iter().map(|number| f64::from(*number)).collect::<Vec<_>>().into()
-        }
-        (Value::Single(numbers), Type::Integer) => {
-            numbers.iter().map(|number| whole(f64::from(*number))).collect::<Vec<_>>().into()
-        }
-        (Value::Double(numbers), Type::Truth) => {
-            numbers.iter().map(|number| truth(*number != 0.0)).collect::<Vec<_>>().into()
-        }
-        (Value::Double(numbers), Type::Single) => {
-            numbers.iter().map(|number| *number as f32).collect::<Vec<_>>().into()
-        }
-        (Value::Double(numbers), Type::Double) => Value::Double(Cow::Owned(numbers.to_vec())),
-        (Value::Double(numbers), Type::Integer) => {
-            numbers.iter().map(|number| whole(*number)).collect::<Vec<_>>().into()
-        }
-    }
 }
 
 /// The types as descriptions number them.
 fn type_of(number: usize) -> Option<Type> {
     [Type::Single, Type::Double, Type::Truth, Type::Integer].get(number).copied()
-}
-
-/// Numbers as a value of this type has them.
-fn stored(numbers: Vec<f64>, kind: Type) -> Value<'static> {
-    match kind {
-        Type::Single | Type::Truth => {
-            numbers.iter().map(|number| *number as f32).collect::<Vec<_>>().into()
-        }
-        Type::Double | Type::Integer => numbers.into(),
-    }
 }
 
 /// A product with weights, and the number of its outputs. `integers` are the outputs and the length
@@ -638,53 +222,4 @@ fn dense(of: Shape, integers: &[usize], numbers: &[f64]) -> Option<(Action, usiz
         Action::Single(Dense::new(of.width, part, &single(weights), single(bias))?)
     };
     Some((action, outputs))
-}
-
-fn norm(name: &str) -> Option<Norm> {
-    Some(match name {
-        "row_sum" => Norm::Sum,
-        "row_l1" => Norm::L1,
-        "row_max" => Norm::Max,
-        _ => return None,
-    })
-}
-
-fn function(name: &str) -> Option<Function> {
-    Some(match name {
-        "neg" => Function::Neg,
-        "abs" => Function::Abs,
-        "sqrt" => Function::Sqrt,
-        "log" => Function::Log,
-        "exp" => Function::Exp,
-        "floor" => Function::Floor,
-        "relu" => Function::Relu,
-        "sigmoid" => Function::Sigmoid,
-        "tanh" => Function::Tanh,
-        _ => return None,
-    })
-}
-
-/// Numbers are added and so on, truths are combined.
-fn arithmetic(name: &str, kind: Type) -> Option<Arithmetic> {
-    Some(match (name, kind) {
-        ("add", Type::Single | Type::Double) => Arithmetic::Add,
-        ("sub", Type::Single | Type::Double) => Arithmetic::Sub,
-        ("mul", Type::Single | Type::Double) => Arithmetic::Mul,
-        ("div", Type::Single | Type::Double) => Arithmetic::Div,
-        ("pow", Type::Single | Type::Double) => Arithmetic::Pow,
-        ("min", Type::Single | Type::Double) | ("and", Type::Truth) => Arithmetic::Min,
-        ("max", Type::Single | Type::Double) | ("or", Type::Truth) => Arithmetic::Max,
-        _ => return None,
-    })
-}
-
-fn comparison(name: &str) -> Option<Comparison> {
-    Some(match name {
-        "less" => Comparison::Less,
-        "less_or_equal" => Comparison::LessOrEqual,
-        "greater" => Comparison::Greater,
-        "greater_or_equal" => Comparison::GreaterOrEqual,
-        "equal" => Comparison::Equal,
-        _ => return None,
-    })
 }

@@ -7,9 +7,9 @@ use crate::accel::native_model::real::Real;
 /// The types of ONNX that steps know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// float32.
+    /// float32 numbers.
     Single,
-    /// float64.
+    /// float64 numbers.
     Double,
     /// bool, as 0 and 1 in float32.
     Truth,
@@ -124,4 +124,14 @@ pub fn choose<T: Real>(
         chosen.extend((0..width).map(choice));
     }
     chosen
+}
+
+/// Numbers as a value of this type has them.
+pub fn stored(numbers: Vec<f64>, kind: Type) -> Value<'static> {
+    match kind {
+        Type::Single | Type::Truth => {
+            numbers.iter().map(|number| *number as f32).collect::<Vec<_>>().into()
+        }
+        Type::Double | Type::Integer => numbers.into(),
+    }
 }
