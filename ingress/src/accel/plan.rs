@@ -70,6 +70,11 @@ impl RunCost {
     pub fn rows_within(&self, left_ns: i64) -> usize {
         ((left_ns - self.run_ns) / self.row_ns).max(0) as usize
     }
+
+    /// How long an answer of so many rows takes.
+    pub fn of_rows(&self, rows: usize) -> i64 {
+        self.run_ns + self.row_ns * rows as i64
+    }
 }
 
 impl Plan {
@@ -160,5 +165,6 @@ mod tests {
         };
         assert_eq!(cost.rows_within(50_000), 20);
         assert_eq!(cost.rows_within(9_000), 0);
+        assert_eq!(cost.of_rows(20), 50_000);
     }
 }

@@ -20,7 +20,7 @@ use crate::io_thread::answer_records::{AnswerRecord, Records};
 use crate::io_thread::shared::locked;
 use crate::sys::os::now_ns;
 
-/// Time of one turn in which calls are answered. Then other connections are served, and Python answers
+/// Time of one turn in which calls are answered, as it was measured when plans were published. Then other connections are served, and Python answers
 /// the rest on its own processor. It is some 150 rows of a usual model, and about as long as the pause
 /// between two polls of a busy thread.
 pub const ANSWER_NS_MAX: i64 = 200_000;
@@ -36,18 +36,19 @@ struct Published {
     cost: RunCost,
 }
 
-/// What Python has published. It is locked while calls are answered, so a plan that was withdrawn answers
-/// no call from then on.
+/// What Python has published, and the records of the answers. It is locked while calls are answered. So a
+/// plan that was withdrawn answers no call from then on, and Python finds each answer of a second that is
+/// over.
 #[derive(Default)]
-struct Plans {
-    by_model: HashMap<String, Published>,
+struct State {
+    plans: HashMap<String, Published>,
     keys: Option<IdKeys>,
+    records: Records,
 }
 
 /// What is answered here: plans, and records of the answers.
 pub struct Answering {
-    plans: Mutex<Plans>,
-    records: Mutex<Records>,
+    state: Mutex<State>,
     /// Whether a plan is published. Without one, calls go to Python as they come.
     used: AtomicBool,
     /// The next sequence number of prediction ids, for both threads.
@@ -69,8 +70,7 @@ impl Answering {
     /// Nothing is answered yet. `left_ns_min` is the time to a deadline that an answer needs.
     pub fn new(left_ns_min: i64) -> Answering {
         Answering {
-            plans: Mutex::default(),
-            records: Mutex::default(),
+            state: Mutex::default(),
             used: AtomicBool::new(false),
             sequence: AtomicU32::new(0),
             left_ns_min,
@@ -79,14 +79,14 @@ impl Answering {
 
     /// Set the keys of prediction ids. Without them nothing is answered here.
     pub fn set_keys(&self, keys: IdKeys) {
-        locked(&self.plans).keys = Some(keys);
+        locked(&self.state).keys = Some(keys);
     }
 
     /// Publish the plan of a model, or withdraw it. When this returns, the plan before answers no call
     /// any more, and the records of its answers wait. A plan that Python scores is not published.
     pub fn publish(&self, model: String, plan: Option<(u64, Arc<Plan>)>) {
         let measured = plan.and_then(|(number, plan)| Some((number, plan.measure()?, plan)));
-        let mut plans = locked(&self.plans);
+        let mut state = locked(&self.state);
         match measured {
             Some((number, cost, plan)) => {
                 let published = Published {
@@ -94,13 +94,13 @@ impl Answering {
                     plan,
                     cost,
                 };
-                plans.by_model.insert(model, published);
+                state.plans.insert(model, published);
             }
             None => {
-                plans.by_model.remove(&model);
+                state.plans.remove(&model);
             }
         }
-        self.used.store(!plans.by_model.is_empty(), Ordering::Relaxed);
+        self.used.store(!state.plans.is_empty(), Ordering::Relaxed);
     }
 
     /// Whether any call may be answered here.
@@ -113,21 +113,26 @@ impl Answering {
         self.sequence.fetch_add(count, Ordering::Relaxed)
     }
 
-    /// Take the records that wait.
+    /// Take the records that wait, those of answers that are being given included.
     pub fn take_records(&self) -> Vec<AnswerRecord> {
-        locked(&self.records).take()
+        locked(&self.state).records.take()
     }
 
-    /// Answer calls until the monotonic time `until_ns`, in the order of their criticality.
-    pub fn answer(&self, mut calls: Vec<FreshCall>, until_ns: i64) -> Outcome {
-        calls
-            .sort_by_key(|(_, waiting)| RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3]);
-        let plans = locked(&self.plans);
+    /// Answer calls, in the order of their criticality, that take up to `left_ns`, which becomes less.
+    pub fn answer(&self, mut calls: Vec<FreshCall>, left_ns: &mut i64) -> Outcome {
+        calls.sort_by_key(rank);
+        let mut state = locked(&self.state);
+        let State {
+            plans,
+            keys,
+            records,
+        } = &mut *state;
         let mut outcome = Outcome::default();
         for (shape, calls) in by_shape(calls) {
-            match (plans.by_model.get(&shape.model), &plans.keys) {
+            match (plans.get(&shape.model), &keys) {
                 (Some(published), Some(keys)) => {
-                    self.answer_model(published, keys, shape, calls, until_ns, &mut outcome);
+                    let by = (published, keys);
+                    self.answer_model(by, shape, calls, left_ns, records, &mut outcome);
                 }
                 _ => outcome.left.extend(calls),
             }
@@ -138,16 +143,16 @@ impl Answering {
     /// Answer the calls of one model, as many as there is time for.
     fn answer_model(
         &self,
-        published: &Published,
-        keys: &IdKeys,
+        by: (&Published, &IdKeys),
         shape: Arc<ModelShape>,
         calls: Vec<FreshCall>,
-        until_ns: i64,
+        left_ns: &mut i64,
+        records: &mut Records,
         outcome: &mut Outcome,
     ) {
         // Leave calls that are not the usual case: each would make its group a batch.
-        let (began_ns, mut calls) = (now_ns(), calls);
-        let earliest_ns = began_ns + self.left_ns_min;
+        let ((published, keys), mut calls) = (by, calls);
+        let earliest_ns = now_ns() + self.left_ns_min;
         if !calls.iter().all(|call| is_usual(call, earliest_ns)) {
             let (usual, others): (Vec<_>, Vec<_>) =
                 calls.into_iter().partition(|call| is_usual(call, earliest_ns));
@@ -155,11 +160,7 @@ impl Answering {
             calls = usual;
         }
         // Leave what there is no time for, and everything if Python does not take the records.
-        let rows_max = if locked(&self.records).has_room() {
-            published.cost.rows_within(until_ns - began_ns)
-        } else {
-            0
-        };
+        let rows_max = if records.has_room() { published.cost.rows_within(*left_ns) } else { 0 };
         let (mut taken, mut rows) = (0, 0);
         while let Some((_, waiting)) = calls.get(taken) {
             if rows + waiting.call.rows as usize > rows_max {
@@ -172,6 +173,7 @@ impl Answering {
         if calls.is_empty() {
             return;
         }
+        *left_ns -= published.cost.of_rows(rows);
         // Score the others. A call without finite scores is left, and the others are scored again.
         let (plan, unix_ns) = (&published.plan, unix_ns());
         let mut group = Group::new(columns(shape, &calls, rows));
@@ -185,7 +187,7 @@ impl Answering {
             outcome.left.extend(failed);
             if !others.is_empty() {
                 let shape = Arc::clone(&group.columns.shape);
-                self.answer_model(published, keys, shape, others, until_ns, outcome);
+                self.answer_model(by, shape, others, left_ns, records, outcome);
             }
             return;
         }
@@ -199,7 +201,7 @@ impl Answering {
         match plan.answer(&mut group, keys, first, &times) {
             Some((replies, record)) => {
                 outcome.replies.push(replies);
-                locked(&self.records).add(published.number, unix_ns, rows, &record);
+                records.add(published.number, unix_ns, rows, &record);
             }
             None => outcome.left.extend(calls),
         }
@@ -230,12 +232,20 @@ fn is_usual((_, waiting): &FreshCall, earliest_ns: i64) -> bool {
     keyed && call.pin == 0 && waiting.deadline_ns >= earliest_ns
 }
 
-/// The calls by the shape of their model, in the order in which they came.
+/// Calls of a lower rank are answered first.
+fn rank((_, waiting): &FreshCall) -> usize {
+    RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3]
+}
+
+/// Calls that are sorted by rank, in groups by rank and by the shape of their model.
 fn by_shape(calls: Vec<FreshCall>) -> Vec<(Arc<ModelShape>, Vec<FreshCall>)> {
     let mut groups: Vec<(Arc<ModelShape>, Vec<FreshCall>)> = Vec::new();
     for call in calls {
         let shape = &call.1.call.shape;
-        match groups.iter_mut().find(|(known, _)| Arc::ptr_eq(known, shape)) {
+        let same = |(known, group): &&mut (Arc<ModelShape>, Vec<FreshCall>)| {
+            Arc::ptr_eq(known, shape) && rank(&group[0]) == rank(&call)
+        };
+        match groups.iter_mut().find(same) {
             Some((_, group)) => group.push(call),
             None => groups.push((Arc::clone(shape), vec![call])),
         }
@@ -261,6 +271,7 @@ mod tests {
     use crate::calls::shape::Call;
 
     const FAR_NS: i64 = i64::MAX / 4;
+    const SECOND_NS: i64 = 1_000_000_000;
 
     /// A plan of one input and one entity that scores each row .5.
     fn plan() -> Arc<Plan> {
@@ -332,7 +343,7 @@ mod tests {
             _ => {}
         };
         let answering = answering();
-        let outcome = answering.answer(calls(4, pinned), FAR_NS);
+        let outcome = answering.answer(calls(4, pinned), &mut { SECOND_NS });
         assert_eq!(outcome.left.iter().map(|(handle, _)| *handle as u32).max(), Some(2));
         assert_eq!(outcome.left.len(), 2);
         assert_eq!(outcome.replies[0].scores, [0.5, 0.5]);
@@ -344,20 +355,26 @@ mod tests {
     #[test]
     fn answering_leaves_calls_without_time_in_the_order_of_criticality() {
         let sheddable_first = |number: usize, call: &mut Call| call.criticality = 3 - number as u8;
-        // Time for some calls, but not for all of them.
-        let outcome = answering().answer(calls(3, sheddable_first), now_ns() - 1);
+        let outcome = answering().answer(calls(3, sheddable_first), &mut 0);
         let left: Vec<u8> = outcome.left.iter().map(|(_, call)| call.call.criticality).collect();
         assert_eq!(left, [1, 2, 3]);
         assert!(outcome.replies.is_empty());
-        let many = answering().answer(calls(50_000, |_, _| ()), now_ns() + 20_000_000);
-        assert!((1..50_000).contains(&many.left.len()));
-        assert_eq!(many.left.len() + many.replies[0].handles.len(), 50_000);
+    }
+
+    #[test]
+    fn answering_answers_as_many_calls_as_there_is_time_for() {
+        let (answering, mut left_ns) = (answering(), 10_000_000);
+        let outcome = answering.answer(calls(10_000, |_, _| ()), &mut left_ns);
+        let answered = outcome.replies[0].handles.len();
+        assert!((1..10_000).contains(&answered));
+        assert_eq!(outcome.left.len(), 10_000 - answered);
+        assert_eq!(answering.answer(outcome.left, &mut left_ns).replies.len(), 0);
     }
 
     #[test]
     fn answering_leaves_every_call_of_a_plan_that_was_withdrawn() {
         let answering = answering();
         answering.publish("m".to_owned(), None);
-        assert_eq!(answering.answer(calls(2, |_, _| ()), FAR_NS).left.len(), 2);
+        assert_eq!(answering.answer(calls(2, |_, _| ()), &mut { SECOND_NS }).left.len(), 2);
     }
 }

@@ -161,12 +161,11 @@ impl Io {
     /// Python.
     pub(super) fn answer_fresh_calls(&mut self) {
         let shared = Arc::clone(&self.server.shared);
-        let mut until_ns = None;
+        let mut left_ns = ANSWER_NS_MAX;
         // A reply may let a PredictStream go on, whose next call is then one of this turn, too.
         while !self.server.fresh_calls.is_empty() {
             let calls = self.server.take_fresh_calls();
-            let until_ns = *until_ns.get_or_insert_with(|| now_ns() + ANSWER_NS_MAX);
-            let outcome = shared.answering.answer(calls, until_ns);
+            let outcome = shared.answering.answer(calls, &mut left_ns);
             self.server.enqueue(outcome.left);
             for replies in &outcome.replies {
                 self.answer(replies);

@@ -47,13 +47,15 @@ fn records_due(thread: PyRef<'_, IngressThread>) -> bool {
 /// answered at once, rows, columns).
 #[pyfunction]
 fn take_records(
+    py: Python<'_>,
     thread: PyRef<'_, IngressThread>,
 ) -> Vec<(u64, i64, Vec<u32>, usize, AnsweredGroup)> {
+    let shared = Arc::clone(&thread.shared);
     let as_tuple = |record: AnswerRecord| {
         let calls = AnsweredGroup(record.calls);
         (record.plan, record.unix_ns, record.group_rows, record.rows, calls)
     };
-    thread.shared.take_records().into_iter().map(as_tuple).collect()
+    py.detach(|| shared.take_records()).into_iter().map(as_tuple).collect()
 }
 
 /// Add the functions to the module.
