@@ -16,7 +16,7 @@ pub enum Thread {
 
 /// The bytes of one version in the page of a worker.
 pub struct Breadcrumb {
-    /// The page.
+    /// The page of the worker.
     pub page: Arc<SharedPage>,
     /// The position of the byte of Python's event loop.
     pub loop_at: usize,

@@ -262,6 +262,8 @@ fn unix_ns() -> i64 {
 mod tests {
     use super::*;
     use crate::accel::ids::BODY_BYTES;
+    use crate::accel::native_model::step::Description;
+    use crate::accel::native_model::NativeModel;
     use crate::accel::score_code::ScoreRule;
     use crate::accel::trees::outputs::{Outputs, Transform};
     use crate::accel::trees::tree::{Node, Tree};
@@ -281,6 +283,13 @@ mod tests {
             weights: vec![0.5],
         };
         let outputs = Outputs::new(1, None, Vec::new(), Transform::Identity).expect("one sum");
+        let trees = Description {
+            kind: "trees".to_owned(),
+            sources: vec![0],
+            integers: Vec::new(),
+            numbers: Vec::new(),
+            trees: Trees::new(1, vec![leaf], outputs).map(Arc::new),
+        };
         Arc::new(Plan {
             shape: (1, 1),
             evidence_prefix: vec![1],
@@ -293,7 +302,8 @@ mod tests {
             },
             sealed: false,
             shown: ("1".to_owned(), 1),
-            scorer: Trees::new(1, vec![leaf], outputs).map(Arc::new),
+            scorer: NativeModel::new(1, vec![trees]).map(Arc::new).ok(),
+            breadcrumb: None,
         })
     }
 

@@ -2,7 +2,6 @@
 
 mod answered_group;
 mod answering;
-mod breadcrumbs;
 mod callers;
 mod columns;
 mod ids;
@@ -22,7 +21,7 @@ use pyo3::prelude::*;
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
     module.add_class::<native_model::NativeModel>()?;
-    module.add_class::<breadcrumbs::SharedPage>()?;
+    module.add_class::<native_model::SharedPage>()?;
     module.add_class::<store_keys::PyStoreKeys>()?;
     io_thread::add(module)?;
     observations::add(module)?;

@@ -1,5 +1,7 @@
-//! `turnout_ingress.NativeModel`, which passes over many models score with.
+//! `turnout_ingress.NativeModel`, which passes over many models score with, and `SharedPage`, in which they
+//! mark the version that they score (gateway/isolation/breadcrumbs.py).
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
@@ -8,8 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::trees::{float_bytes, rows_of, Trees};
+use crate::accel::breadcrumb::Breadcrumb;
 use crate::accel::native_model;
 use crate::accel::native_model::step::Description;
+use crate::sys::shared_page;
 
 /// A step as Python describes it: kind, positions of the values that it reads, integers, numbers,
 /// trees.
@@ -70,5 +74,29 @@ impl NativeModel {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let rows = rows_of(py, &matrix, self.0.width())?;
         float_bytes(py, &self.0.score_portable(&rows))
+    }
+}
+
+/// The page of a worker, in which plans mark the versions that they score.
+#[pyclass(frozen)]
+pub struct SharedPage(Arc<shared_page::SharedPage>);
+
+#[pymethods]
+impl SharedPage {
+    /// Map the first `length` bytes of a file. The caller may close `descriptor` afterwards.
+    #[new]
+    fn new(descriptor: RawFd, length: usize) -> PyResult<SharedPage> {
+        Ok(SharedPage(Arc::new(shared_page::SharedPage::map(descriptor, length)?)))
+    }
+}
+
+impl SharedPage {
+    /// The bytes of one version: that of Python's event loop, and that of the I/O thread.
+    pub(super) fn breadcrumb(&self, loop_at: usize, io_at: usize) -> Breadcrumb {
+        Breadcrumb {
+            page: Arc::clone(&self.0),
+            loop_at,
+            io_at,
+        }
     }
 }

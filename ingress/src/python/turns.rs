@@ -9,10 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::answered_group::AnsweredGroup;
-use super::breadcrumbs::SharedPage;
 use super::columns::columns_tuple;
 use super::io_thread::IngressThread;
-use super::native_model::NativeModel;
+use super::native_model::{NativeModel, SharedPage};
 use super::rows::PyViewRows;
 use super::store_keys::PyStoreKeys;
 use crate::accel::answered_group::AnswerTimes;

@@ -4,8 +4,8 @@ import asyncio
 import mmap
 import os
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -288,6 +288,26 @@ def test_unexpected_error_in_the_pass_leaves_no_call_without_an_end(
     assert all(("INTERNAL" in text) == native for text in texts)
 
 
+@contextmanager
+def watched_byte(descriptor: int, at: int) -> Iterator[threading.Event]:
+    """Yield an event that is set once a byte of a page is not 0."""
+    seen, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
+            while not ended.is_set():
+                if view[at]:
+                    seen.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+
+
 @pytest.mark.walk
 @pytest.mark.parametrize(
     ("io_thread", "offset", "count"), [(False, LOOP_BYTE, 256), (True, IO_BYTE, 4)]
@@ -299,6 +319,7 @@ def test_native_models_leave_a_breadcrumb_while_they_run(
     if ingress != "native":
         pytest.skip("the server of grpcio has no turns")
     map_page = cast("IngressLibrary", load_native_library()).SharedPage
+    # A model without entities, and trees that take long enough to be seen.
     contract = ModelContract(
         entities=(), inputs=tuple(RequestInput(name=f"i{n}", default=0.0) for n in range(3))
     )
@@ -325,30 +346,17 @@ def test_native_models_leave_a_breadcrumb_while_they_run(
             routes.production.version.executor.scorer = marked
             gateway.routes.swap(replace(routes))
             monkeypatch.setattr(BreadcrumbScorer, "run", fail)
-            # Watch the first byte of the page while calls are answered.
-            seen, ended = threading.Event(), threading.Event()
-
-            def watch() -> None:
-                with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
-                    at = CELL_BYTES * page._cells["ab" * 32] + offset
-                    while not ended.is_set():
-                        if view[at]:
-                            seen.set()
-
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            try:
-                async with asyncio.timeout(60.0):
+            # Answer calls until the byte of the thread was seen to be 1.
+            at = CELL_BYTES * page._cells["ab" * 32] + offset
+            async with asyncio.timeout(60.0):
+                with watched_byte(descriptor, at) as seen:
                     while not seen.is_set():
                         reply = await gateway.predict(request, within_s=30.0)
                         expected = trees.run(np.array([row.inputs for row in rows], np.float32))
                         assert list(reply.scores) == expected.ravel().tolist()
-            finally:
-                ended.set()
-                watcher.join()
             # The byte is 0 again when no run is under way.
             with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX) as view:
-                assert view[CELL_BYTES * page._cells["ab" * 32] + offset] == 0
+                assert view[at] == 0
             assert read_running_versions(descriptor) == []
             os.close(descriptor)
 
