@@ -207,7 +207,8 @@ class ModelExecutor:
         short_runs  no run takes longer than about a millisecond, whatever the rows hold.
         on_start    is called on the thread when it starts.
         """
-        self._short_runs = short_runs
+        # It was measured with this scorer, and says nothing of another that takes its place.
+        self._short_scorer = scorer if short_runs else None
         self.scorer = scorer
         self._outputs = outputs
         self._on_start = on_start
@@ -262,7 +263,7 @@ class ModelExecutor:
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> "ScoringRun":
         """Start a run that delays no other caller. The run never raises ScoringError."""
-        if self._short_runs:
+        if self.scorer is self._short_scorer:
             return ScoringRun(None, None, self.score_timed(matrix, row_offsets))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
