@@ -24,6 +24,7 @@ from tests.gateway.gateway_fixture import (
     gateway_fixture,
     predict_request,
 )
+from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -105,8 +106,13 @@ def test_model_infer_pins_a_version_and_counts_refusals_once() -> None:
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await infer(gateway, "S1", **more)
                 assert refused.value.code() == code
-            counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
-            assert counted == {
+
+            def counted() -> dict[tuple[str, ...], int]:
+                return {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
+
+            # The I/O thread sends a refusal before the event loop counts it.
+            await wait_until(lambda: len(counted()) == 2)
+            assert counted() == {
                 ("churn", "NOT_FOUND", "pipeline"): 1,
                 ("churn", "INVALID_ARGUMENT", "ingress"): 1,
             }
