@@ -292,14 +292,15 @@ class IngressLibrary(Protocol):
     def set_id_keys(self, thread: Thread, keys: tuple[bytes, bytes, bytes]) -> None:
         """Set the keys of prediction ids: the cluster's key, the masking key and the sealing key.
 
-        Before the first time the thread answers no call by itself.
+        Until the first call of this method, the thread answers no call by itself.
         """
         ...
 
     def publish_plan(self, thread: Thread, model: str, plan: tuple[int, object] | None) -> None:
         """Answer usual calls of *model* by (number, ModelPlan); None: by Python only.
 
-        The plan before answers no call once this returns. A plan without a native scorer is None.
+        The plan before answers no call once this returns. A plan without a native model counts as
+        None.
         """
         ...
 

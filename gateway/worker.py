@@ -42,7 +42,7 @@ from gateway.telemetry.loop_stalls import TimedLoop, run_in_slices
 from gateway.telemetry.window_stream import WindowStream
 from gateway.transport.grpcio.handshake_log import HANDSHAKE_LOG
 from gateway.transport.reflection import SERVICES
-from gateway.worker_identity import WorkerIdentity
+from gateway.worker_identity import NO_SLOT, WorkerIdentity
 from host.clock import NS_PER_SECOND, SystemClock
 from host.processes import fail_fast, open_descriptors
 from host.text import escape_controls, log_to_stderr
@@ -53,8 +53,6 @@ from protos.registry_pb2 import RegistryAlarm
 
 log = logging.getLogger("gateway")
 
-NO_SLOT = 65_535
-"""The slot number of a spare."""
 REGISTRY_WAIT_S_MAX = 3.0
 """A starting worker waits this long for the registry. Then it serves what its disk cache holds."""
 WINDOW_FLUSH_S_MAX = 1.0
@@ -266,8 +264,9 @@ class GatewayWorker:
     # Events between the parts
 
     def _set_keys(self, keys: registry_pb2.ServingKeys) -> None:
-        self.identity.prediction_id_key = keys.prediction_id_key
-        self._parts.pipeline.publish_plans()
+        if keys.prediction_id_key != self.identity.prediction_id_key:
+            self.identity.prediction_id_key = keys.prediction_id_key
+            self._parts.pipeline.publish_plans()
 
     def _on_routes_changed(self) -> None:
         """Tell every part that the loader replaced routes or finished a load."""

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+NO_SLOT = 65_535
+"""The slot number of a spare."""
+
 
 @dataclass(slots=True)
 class WorkerIdentity:

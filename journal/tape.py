@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from host.files import fsync_folder, make_private_folder
@@ -225,10 +227,10 @@ class SegmentWriter:
 
 
 def _write_all(file: int, parts: Sequence[bytes]) -> None:
-    views = [memoryview(part) for part in parts]
+    views = deque(memoryview(part) for part in parts)
     while views:
-        written = os.writev(file, views[:PARTS_MAX])
+        written = os.writev(file, list(islice(views, PARTS_MAX)))
         while views and written >= len(views[0]):
-            written -= len(views.pop(0))
+            written -= len(views.popleft())
         if written:
             views[0] = views[0][written:]

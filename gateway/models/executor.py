@@ -47,8 +47,8 @@ class Fault(IntEnum):
     NOT_FINITE = 2
     LATE = 3
     BAD_INPUT = 4
-    """The score is not finite because of an input of the caller, and so it is with every version
-    that was asked. The dispatcher finds out; a run says NOT_FINITE."""
+    """The score is not finite because of an input of the caller, and no other version that was
+    asked has a score. The dispatcher finds out; a run says NOT_FINITE."""
 
 
 NO_FAULT = int(Fault.NONE)
@@ -193,7 +193,7 @@ class ModelExecutor:
     Production always runs on the event loop, after the runs of other versions were started. That
     saves the 70 us of a thread switch. Every other version runs on a thread of its own, so that a
     hung canary blocks no caller. Arms are compared by processor time, which a thread switch does
-    not lengthen. A version that cannot hang and runs briefly (native trees) needs no thread.
+    not lengthen. A version that cannot hang and runs briefly (a native model) needs no thread.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class Slot:
 class StepBuilder:
     """The steps so far, and where they have each tensor.
 
-    Every method that reads a tensor raises NotNativeError if no step can stand for it.
+    Every method that reads a tensor raises NotNativeError if no step can replace it.
     """
 
     def __init__(self, graph: GraphReader, width: int) -> None:
@@ -124,7 +124,7 @@ class StepBuilder:
     def _take_bias(self, product: Slot, bias: Slot) -> bool:
         """Move a constant that was just read into the product of weights before it, if it fits.
 
-        Only an addition reads the product.
+        Call this only if nothing but an addition reads the product.
         """
         last = len(self.steps)
         if (product.position, bias.position, bias.width) != (last - 1, last, product.width):

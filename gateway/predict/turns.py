@@ -31,6 +31,7 @@ from gateway.settings import Settings
 from gateway.telemetry.native_observations import AnsweredGroup
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.native.server import NativeServer
+from gateway.worker_identity import NO_SLOT
 from host.clock import Clock
 from protos.predict_pb2 import PRODUCTION, ROLE_UNSPECIFIED
 from registry.types import EVIDENCE_DOMAIN, HOLDOUT_DOMAIN
@@ -140,11 +141,12 @@ class TurnPath:
     # Calls that the I/O thread answers
 
     def publish(self) -> None:
-        """Give the I/O thread what it answers usual calls by, from now on after each change.
+        """Publish the plans of all models, now and after each change of routes.
 
-        Call this when serving begins, and after the worker's identity changed.
+        Call this when serving begins, and after the worker's identity changed. A worker without a
+        slot publishes nothing, because its slot is a part of each prediction id.
         """
-        if not self._io_thread:
+        if not self._io_thread or self._id_writer.slot == NO_SLOT:
             return
         self._route_table.on_change = self._publish
         self._recorder.collect = self._collect

@@ -16,9 +16,9 @@ use crate::calls::reply::Replies;
 const MEASURED_ROWS: usize = 64;
 /// Runs of each size; the fastest counts, because other work can only delay a run.
 const MEASURED_RUNS: usize = 3;
-/// What a row costs beside its score, in ns: its share of an id, its reply and its record, and ...
+/// What a row costs beside its score, in ns: its share of an id, its reply and its record.
 const OTHER_ROW_NS: i64 = 1_000;
-/// ... the copies of each of its inputs.
+/// What the copies of an input of a row cost, in ns.
 const INPUT_NS: i64 = 2;
 
 /// The keys of prediction ids.
@@ -110,7 +110,7 @@ impl Plan {
     pub fn measure(&self) -> Option<RunCost> {
         let scorer = self.scorer.as_ref()?;
         let fastest_ns = |rows: usize| {
-            let matrix = vec![0.0; rows * scorer.width()];
+            let matrix = drawn_inputs(rows * scorer.width());
             let run_ns = || {
                 let began = Instant::now();
                 std::hint::black_box(self.run(scorer, &matrix, Thread::Loop));
@@ -127,7 +127,7 @@ impl Plan {
     }
 
     /// Make the answers of a group that was assigned, read and scored: replies and record. `first` is the
-    /// sequence number of its first call. None: it was not.
+    /// sequence number of its first call. None: the group was not assigned, read or scored.
     pub fn answer(
         &self,
         group: &mut Group,
@@ -151,6 +151,20 @@ impl Plan {
         };
         group.answer(&parts, first, times, shown)
     }
+}
+
+/// Inputs of many sizes and both signs, always the same, so that rows lead to different leaves of trees.
+fn drawn_inputs(count: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // A sign, and a power of ten from .01 to 10,000.
+        let sign = if state & 1 == 0 { 1.0 } else { -1.0 };
+        sign * 10_f32.powf((state >> 40) as f32 / (1 << 24) as f32 * 6.0 - 2.0)
+    };
+    (0..count).map(|_| draw()).collect()
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ impl Group {
         floats(&self.matrix).map_or_else(copied, Cow::Borrowed)
     }
 
-    /// Take the (R, K) scores. False: they are not R x K finite numbers.
+    /// Take the (R, K) scores, or give them back if they are not R x K finite numbers.
     pub fn take_scores(&mut self, scores: Vec<f32>, outputs: usize) -> Result<(), Vec<f32>> {
         let fits =
             scores.len() == self.rows() * outputs && scores.iter().all(|score| score.is_finite());

@@ -27,6 +27,8 @@ struct Slot {
     rows: u32,
     occupied: bool,
     /// The call, until it is taken or released.
+    /// The call was admitted aside.
+    aside: bool,
     waiting: Option<WaitingCall>,
 }
 
@@ -62,6 +64,8 @@ pub struct CallQueue {
     last_sequence: u64,
     rows_inside: u64,
     rows_waiting: u64,
+    /// Rows admitted aside, which neither wait nor delay other calls.
+    rows_aside: u64,
 }
 
 /// The columns of one batch: gateway.columns.Calls. C calls with R rows of one model.
@@ -101,6 +105,7 @@ impl CallQueue {
             last_sequence: 0,
             rows_inside: 0,
             rows_waiting: 0,
+            rows_aside: 0,
         }
     }
 
@@ -121,8 +126,12 @@ impl CallQueue {
 
     /// Why not even a CRITICAL call of one row is admitted now. None: it would be.
     pub fn full(&self) -> Option<Refusal> {
-        let scoring = self.rows_inside - self.rows_waiting;
-        self.admission.refusal(1, CRITICAL, self.rows_inside, scoring, i64::MAX)
+        self.admission.refusal(1, CRITICAL, self.rows_inside, self.rows_ahead(), i64::MAX)
+    }
+
+    /// Rows that Python is scoring.
+    fn rows_ahead(&self) -> u64 {
+        self.rows_inside - self.rows_waiting - self.rows_aside
     }
 
     /// Admit a call to its queue and return its handle, or the refusal.
@@ -132,7 +141,7 @@ impl CallQueue {
         Ok(handle)
     }
 
-    /// Admit a call without a place in a queue. It counts as taken until `enqueue` or `release`.
+    /// Admit a call without a place in a queue. It is aside until `enqueue` or `release`.
     pub fn admit_aside(
         &mut self,
         call: Call,
@@ -145,7 +154,7 @@ impl CallQueue {
             u64::from(rows),
             call.criticality,
             self.rows_inside,
-            self.rows_inside - self.rows_waiting,
+            self.rows_ahead(),
             deadline_ns - arrived_ns,
         );
         if let Some(refusal) = refusal {
@@ -160,6 +169,7 @@ impl CallQueue {
             sequence: self.last_sequence,
         };
         self.rows_inside += u64::from(rows);
+        self.rows_aside += u64::from(rows);
         Ok((self.occupy_slot(rows), waiting))
     }
 
@@ -173,6 +183,8 @@ impl CallQueue {
             RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3],
             Arc::clone(&waiting.call.shape),
         );
+        slot.aside = false;
+        self.rows_aside -= u64::from(slot.rows);
         self.rows_waiting += u64::from(slot.rows);
         slot.waiting = Some(waiting);
         let same = |queue: &&mut Queue| queue.rank == rank && Arc::ptr_eq(&queue.shape, &shape);
@@ -192,6 +204,7 @@ impl CallQueue {
                 generation: 0,
                 rows: 0,
                 occupied: false,
+                aside: false,
                 waiting: None,
             });
             self.slots.len() as u32 - 1
@@ -200,6 +213,7 @@ impl CallQueue {
         slot.generation = slot.generation.wrapping_add(1).max(1);
         slot.rows = rows;
         slot.occupied = true;
+        slot.aside = true;
         u64::from(slot.generation) << 32 | u64::from(index)
     }
 
@@ -216,6 +230,9 @@ impl CallQueue {
         self.rows_inside -= u64::from(slot.rows);
         if slot.waiting.take().is_some() {
             self.rows_waiting -= u64::from(slot.rows);
+        }
+        if std::mem::take(&mut slot.aside) {
+            self.rows_aside -= u64::from(slot.rows);
         }
         self.free_slots.push(index);
         true
@@ -395,4 +412,43 @@ pub fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize
         columns.inputs.extend_from_slice(inputs);
     }
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call of so many rows without entities and inputs.
+    fn call(rows: u32) -> Call {
+        Call {
+            shape: Arc::default(),
+            rows,
+            criticality: 0,
+            sticky: 0,
+            request_id: 0,
+            pin: 0,
+            any_version: false,
+            block: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn call_queue_counts_calls_aside_as_inside_and_not_as_ahead() {
+        let mut queue = CallQueue::new(Admission::new(1_000, 100, 100));
+        // A row takes a millisecond.
+        queue.admission.rate.waiting(0);
+        queue.admission.rate.answered(100, 100_000_000);
+        // Fifty rows aside delay no call. Once they wait for Python and are taken, they do.
+        let (handle, waiting) = queue.admit_aside(call(50), 0, i64::MAX).expect("an idle worker");
+        assert_eq!((queue.rows_inside(), queue.rows_waiting(), queue.rows_ahead()), (50, 0, 0));
+        let soon = queue.admit_aside(call(1), 0, 10_000_000).expect("nothing is ahead of it");
+        queue.enqueue(handle, waiting);
+        assert_eq!((queue.rows_inside(), queue.rows_waiting(), queue.rows_ahead()), (51, 50, 0));
+        queue.take(100, 0).expect("a call waits");
+        assert_eq!((queue.rows_waiting(), queue.rows_ahead()), (0, 50));
+        assert!(queue.admit_aside(call(1), 0, 10_000_000).is_err());
+        // What is released is no longer aside or inside.
+        assert!(queue.release(soon.0) && queue.release(handle));
+        assert_eq!((queue.rows_inside(), queue.rows_ahead(), queue.rows_aside), (0, 0, 0));
+    }
 }

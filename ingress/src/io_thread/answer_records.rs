@@ -4,8 +4,8 @@ use crate::accel::answered_group::AnsweredGroup;
 
 /// A record of answers is closed at so many rows, so that a fold can take records one by one.
 const RECORD_ROWS_MAX: usize = 512;
-/// While so many bytes of records wait for Python, Python answers. It is a third of a second at 100,000
-/// calls/s.
+/// While so many bytes of records wait for Python, Python answers. At 100,000 calls/s of 20 inputs it is
+/// some .8 s.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 const SECOND_NS: i64 = 1_000_000_000;
 

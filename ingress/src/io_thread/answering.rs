@@ -20,9 +20,9 @@ use crate::io_thread::answer_records::{AnswerRecord, Records};
 use crate::io_thread::shared::locked;
 use crate::sys::os::now_ns;
 
-/// Time of one turn in which calls are answered, as it was measured when plans were published. Then other connections are served, and Python answers
-/// the rest on its own processor. It is some 150 rows of a usual model, and about as long as the pause
-/// between two polls of a busy thread.
+/// A turn answers calls for so long, by the costs that were measured when plans were published. Then other
+/// connections are served, and Python answers the rest on its own processor. It is some 150 rows of a usual
+/// model, and about as long as the pause between two polls of a busy thread.
 pub const ANSWER_NS_MAX: i64 = 200_000;
 
 /// A call that was admitted in this turn, with its handle.
@@ -83,7 +83,8 @@ impl Answering {
     }
 
     /// Publish the plan of a model, or withdraw it. When this returns, the plan before answers no call
-    /// any more, and the records of its answers wait. A plan that Python scores is not published.
+    /// any more, and the records of its answers wait. A plan without a native model withdraws the plan
+    /// before.
     pub fn publish(&self, model: String, plan: Option<(u64, Arc<Plan>)>) {
         let measured = plan.and_then(|(number, plan)| Some((number, plan.measure()?, plan)));
         let mut state = locked(&self.state);

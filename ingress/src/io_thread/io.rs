@@ -157,7 +157,8 @@ impl Io {
     fn poll_timeout_ms(&self) -> i32 {
         let now_ns = now_ns();
         let mut until_ns = self.server.next_timer_ns().unwrap_or(i64::MAX);
-        if !self.server.inflations.is_empty() {
+        // Sending replies may let a PredictStream go on, whose next call is answered in the next turn.
+        if !self.server.inflations.is_empty() || !self.server.fresh_calls.is_empty() {
             return 0;
         }
         if self.open_conns > 0 {

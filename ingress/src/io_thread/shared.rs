@@ -78,8 +78,8 @@ const RECORDS_NS: i64 = 20_000_000;
 /// The state that both threads use.
 ///
 /// Python waits until `python_fd` is readable: either the I/O thread woke it, or a timer says that a
-/// delayed batch or a record is due. The I/O thread waits in its poller, where `io_waker` wakes it. Each side
-/// publishes that it waits (`python_waits`, `io_sleeps`), so that the other wakes it only then.
+/// delayed batch or a record is due. The I/O thread waits in its poller, where `io_waker` wakes it. Each
+/// side publishes that it waits (`python_waits`, `io_sleeps`), so that the other wakes it only then.
 pub struct Shared {
     queue: Mutex<CallQueue>,
     commands: Mutex<Vec<Command>>,
@@ -223,9 +223,11 @@ impl Shared {
     /// Take the records of the calls that the I/O thread answered.
     pub fn take_records(&self) -> Vec<AnswerRecord> {
         // The timer is cleared first: a record that comes meanwhile sets it again.
-        if locked(&self.records_due_ns).take().is_some() {
+        let mut due_ns = locked(&self.records_due_ns);
+        if due_ns.take().is_some() {
             self.records_timer.set(0);
         }
+        drop(due_ns);
         self.answering.take_records()
     }
 

@@ -213,6 +213,24 @@ def test_malformed_and_unknown_graphs_are_refused_with_a_reason() -> None:
     assert "more than 8192 steps" in refusal(graph_of(deep, {}, WIDTH))
 
 
+def test_attributes_that_no_step_knows_are_refused() -> None:
+    """A later version of one operator has tables as tensors, an earlier one of another sizes."""
+    scores = helper.make_node("Identity", ["first"], ["scores"])
+    keys, values = (numpy_helper.from_array(np.ones(2, np.float32), name) for name in "kv")
+    table = helper.make_node(
+        "LabelEncoder",
+        ["inputs"],
+        ["first"],
+        domain="ai.onnx.ml",
+        keys_tensor=keys,
+        values_tensor=values,
+    )
+    assert "LabelEncoder with a tensor" in refusal(graph_of([table, scores], {}, WIDTH))
+    sizes = [WIDTH - 1, 1]
+    split = helper.make_node("Split", ["inputs"], ["first", "rest"], axis=1, split=sizes)
+    assert "sizes as an attribute" in refusal(graph_of([split, scores], {}, WIDTH - 1))
+
+
 def test_trees_that_read_rounded_numbers_are_refused() -> None:
     """A last bit of a sum of products may lead to another leaf."""
     from tests.gateway.models.test_tree_kinds import operator, stump

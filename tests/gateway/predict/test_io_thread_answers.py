@@ -14,6 +14,7 @@ import pytest
 
 from gateway.models.native_scorer import load_tree_reader
 from gateway.transport.native.server import NativeServer
+from gateway.worker_identity import NO_SLOT
 from journal.prediction_id import read_prediction_id
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictReply, PredictRequest, StreamReply
@@ -153,6 +154,24 @@ def test_io_thread_answers_models_that_need_nothing_of_python() -> None:
             gateway.routes.drop("plain")
             assert set(turns._numbers_now) == set(ANSWERED_HERE) - {"plain"}
             assert "not served any more" in await text_of(gateway, call("plain"))
+
+    asyncio.run(walk())
+
+
+def test_worker_without_a_slot_publishes_no_plan() -> None:
+    """The slot is a part of prediction ids, and a spare has none until it serves."""
+
+    async def walk() -> None:
+        async with serving() as gateway:
+            turns = gateway.parts.pipeline._turns
+            assert turns is not None
+            identity, published = turns._id_writer._identity, dict(turns._numbers_now)
+            slot, identity.slot = identity.slot, NO_SLOT
+            gateway.parts.pipeline.publish_plans()
+            assert turns._numbers_now == published
+            identity.slot = slot
+            gateway.parts.pipeline.publish_plans()
+            assert min(turns._numbers_now.values()) > max(published.values())
 
     asyncio.run(walk())
 
