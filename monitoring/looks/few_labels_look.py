@@ -116,7 +116,7 @@ class FewLabelsLook:
         for metric, losses in self._losses(day, name, monday, sunday, calibrator).items():
             run = [*weeks.get(metric, ()), losses]
             weeks[metric] = run = run if len(run) <= WEEKS_A_RUN else [losses]
-            figure = powered_risk(run, ALPHA)
+            figure = powered_risk(run, ALPHA, _highest(metric))
             rows = sum(week.rows for week in run)
             shown = f"{metric} {name}, estimated at every week"
             yield _stored(
