@@ -98,6 +98,23 @@ def test_days_and_weeks_are_estimated_from_few_labels(world: OutcomeWorld) -> No
     assert figures["cost churned, estimated", days[-1], 1].figure.known
 
 
+def test_sequence_lasts_from_its_first_week(world: OutcomeWorld) -> None:
+    """A week with many labels is skipped, and its days are between those of the others."""
+    monday = FIRST_DAY + (SUNDAY + 1 - FIRST_DAY) % 7
+    for week, share in enumerate([0.04, 0.5, 0.04]):
+        for day in range(monday + 7 * week, monday + 7 * week + 7):
+            add_survey(world, day, share)
+    found = look(world, monday, monday + 20 + FINAL_DAYS)
+    figures = figures_by_name(found)
+    shown = f"{BRIER} at every week"
+    assert [key for key in figures if key[0] == shown] == [
+        (shown, monday + 6, 7),
+        (shown, monday + 20, 21),
+    ]
+    basis = figures[shown, monday + 20, 21].details["basis"]
+    assert basis.endswith("labelled of 42,000 predictions")
+
+
 def test_young_cohort_is_estimated_from_the_labels_that_are_there(world: OutcomeWorld) -> None:
     """It is provisional until horizon and grace are over."""
     add_survey(world, FIRST_DAY, 0.04)
