@@ -2,7 +2,8 @@
 
 It is about outcomes of which a missing report says nothing (`absent = "unknown"`), such as answers
 to a survey. The figures of reported rows alone are in the look at outcomes. Here the scores of all
-rows make them more exact. It raises no alarm: labels that are not drawn by chance would be one.
+rows make them more exact. It raises no alarm. An alarm could also mean that labels are not drawn at
+random.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,7 @@ ALPHA = 0.025
 """Probability with which either end of a sequence of weeks is ever wrong."""
 WEEKS_A_RUN = 52
 """Final weeks of one sequence. Then another one begins."""
-BY_LOT = "it assumes that labelled predictions are like all others, as if they were drawn by lot"
+AT_RANDOM = "it assumes that labelled predictions are like all others, as if drawn at random"
 
 
 class FewLabelsLook:
@@ -210,6 +211,6 @@ def _stored(
             "outcome": name,
             "maturity": "final" if is_final else "provisional",
             "basis": basis,
-            "notes": [f"{basis}; {BY_LOT}"],
+            "notes": [f"{basis}; {AT_RANDOM}"],
         },
     )

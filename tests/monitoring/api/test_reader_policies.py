@@ -188,6 +188,7 @@ def test_repeated_work_begins_each_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
     """The time that it takes is part of its minute; other work has the whole minute after it."""
+    # A clock that pauses and pages move.
     component = MonitoringComponent(tmp_path, "", "127.0.0.1:1")
     begun_s: list[float] = []
     now_s = 0.0
@@ -214,6 +215,7 @@ def test_repeated_work_begins_each_minute(
             asyncio.run(component._every(60.0, page, repeated_s))
         return begun_s[:]
 
+    # Pages until 15 s are over, or until one fails; then the same work without repetition.
     loop = SimpleNamespace(sleep=sleep, get_running_loop=asyncio.get_running_loop)
     monkeypatch.setattr(component_module, "asyncio", loop)
     monkeypatch.setattr(component_module, "time", SimpleNamespace(monotonic=lambda: now_s))

@@ -37,7 +37,7 @@ def world(tmp_path: Path) -> Iterator[OutcomeWorld]:
 
 
 def add_survey(world: OutcomeWorld, day: int, share: float, rows: int = 3_000) -> np.ndarray:
-    """Add a day of which a share of the customers answer, by chance; return the squared errors."""
+    """Add a day of which a share of customers answer, at random; return the squared errors."""
     rng = np.random.default_rng(day)
     scores = draw_scores(day, rows)
     positive = rng.random(rows) < scores
@@ -75,8 +75,8 @@ def test_days_and_weeks_are_estimated_from_few_labels(world: OutcomeWorld) -> No
         basis = f"estimated from {figure.figure.n} labelled of 3,000 predictions"
         assert figure.details["basis"] == basis
         assert figure.details["notes"] == [
-            f"{basis}; it assumes that labelled predictions are like all others, as if they were "
-            "drawn by lot"
+            f"{basis}; it assumes that labelled predictions are like all others, as if drawn at "
+            "random"
         ]
     assert covered >= 24
     # All weeks so far: their interval holds at each of them.

@@ -20,6 +20,7 @@ from stats.accuracy.few_labels import (
 )
 from stats.accuracy.harm import brier_losses
 from stats.accuracy.labelled_bins import LabelledBins, bins_of_rows, logits, sigmoid
+from tests.property_examples import examples
 
 Floats = NDArray[np.float64]
 BINS = np.linspace(0.01, 0.99, 50)
@@ -154,6 +155,7 @@ def accuracy_weeks(draw: st.DrawFn) -> LabelledLosses:
     return sum_losses(bins, bins.rows + 50.0 * others, losses, shares)
 
 
+@examples(200)
 @given(weeks=st.lists(accuracy_weeks(), min_size=2, max_size=6), alpha=st.floats(1e-3, 0.2))
 def test_risk_and_its_ends_are_values_of_the_metric(
     weeks: list[LabelledLosses], alpha: float
