@@ -85,10 +85,10 @@ COMPACT_S = 300.0
 """Time between two looks at decisions that are in no file yet. A file costs a hundredth of a second
 for each model, whatever its size."""
 ATTRIBUTE_S = 60.0
-"""Time between two looks at the outcomes by entity whose predictions are to be looked for."""
+"""Time between the beginnings of two searches for predictions of outcomes by entity."""
 ATTRIBUTE_MAX_S = 15.0
-"""Time of each minute in which page after page of them is searched for. Other work of the database
-comes between two pages."""
+"""Time of each minute for pages of such outcomes. Other work of the database comes between two
+pages."""
 DAY_HOURS = 24
 NS_PER_S = 10**9
 
@@ -300,11 +300,13 @@ class MonitoringComponent:
     ) -> None:
         """Do *work* in the thread again and again, each time as `_repeat` does.
 
-        What database or disk refuse is tried again.
+        *seconds* are between the end of the work and its next beginning, or between two beginnings
+        if the work is repeated. What database or disk refuse is tried again.
         """
-        failing = False
+        failing, rest_s = False, seconds
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(rest_s)
+            begun_s = time.monotonic()
             try:
                 await self._repeat(work, repeated_s)
                 failing = False
@@ -315,6 +317,8 @@ class MonitoringComponent:
                 failing = True
             except Exception:  # what is done by the clock goes on, and the log says what failed
                 log.exception("monitoring: %s failed and is tried again", work.__name__)
+            if repeated_s:
+                rest_s = max(seconds - (time.monotonic() - begun_s), 0.0)
 
     async def _repeat(self, work: Callable[[], object], repeated_s: float) -> None:
         """Do *work*, and do it again while it did something and took less than *repeated_s*.

@@ -284,6 +284,8 @@ async def served_entities(registry: RegistryClient, model: str) -> tuple[str, ..
     labels = [found[0].deployment.production]
     if not labels[0]:
         labels = [item.label for item in await registry.list_versions(model)]
+    if not labels:
+        return None
     return (await registry.fetch_contract(model, labels[-1])).entities
 
 

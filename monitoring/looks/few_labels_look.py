@@ -2,7 +2,8 @@
 
 It is about outcomes of which a missing report says nothing (`absent = "unknown"`), such as answers
 to a survey. The figures of reported rows alone are in the look at outcomes. Here the scores of all
-rows make them more exact. It raises no alarm: labels that are not drawn by chance would be one.
+rows make them more exact. It raises no alarm. An alarm could also mean that labels are not drawn at
+random.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,12 +47,14 @@ from stats.estimates.calibrator import NO_CALIBRATOR, Calibrator, choose_calibra
 from stats.figure import Figure
 
 Floats = NDArray[np.float64]
+Weeks = dict[int, LabelledLosses]
+"""Unix day of the Monday -> losses of a final week with few labels, oldest first."""
 
 ALPHA = 0.025
 """Probability with which either end of a sequence of weeks is ever wrong."""
 WEEKS_A_RUN = 52
 """Final weeks of one sequence. Then another one begins."""
-BY_LOT = "it assumes that labelled predictions are like all others, as if they were drawn by lot"
+AT_RANDOM = "it assumes that labelled predictions are like all others, as if drawn at random"
 
 
 class FewLabelsLook:
@@ -72,14 +75,15 @@ class FewLabelsLook:
             if day.shadow or not unknown or not has_probabilities(day.facts):
                 continue
             weeks = {
-                metric: [LabelledLosses(**week) for week in saved]
+                metric: {monday: LabelledLosses(**week) for monday, week in saved}
                 for metric, saved in state.get(name, {}).items()
             }
             calibrator = _calibrator(day, name)
             figures += self._days(day, name, calibrator, weeks)
             figures += self._final_week(day, name, calibrator, weeks)
             states[name] = {
-                metric: [asdict(week) for week in found] for metric, found in weeks.items()
+                metric: [(monday, asdict(week)) for monday, week in found.items()]
+                for metric, found in weeks.items()
             }
         return LookOutcome(figures=tuple(figures), state=states)
 
@@ -88,7 +92,7 @@ class FewLabelsLook:
         day: DayOfVersion,
         name: str,
         calibrator: Calibrator,
-        weeks: Mapping[str, list[LabelledLosses]],
+        weeks: Mapping[str, Weeks],
     ) -> Iterator[StoredFigure]:
         """Yield the figures of the day that is final now, and of younger ones."""
         final = maturity_of(day.policy.outcomes[name]).days
@@ -96,7 +100,7 @@ class FewLabelsLook:
         for age in (*ages, final):
             last = day.day - age
             for metric, losses in self._losses(day, name, last, last, calibrator).items():
-                weight = powered_weight(weeks.get(metric, ()))
+                weight = powered_weight([*weeks.get(metric, {}).values()])
                 figure = powered_figure(losses, weight, _highest(metric))
                 shown = f"{metric} {name}, estimated"
                 yield _stored(day, name, shown, last, 1, figure, losses.rows, age == final)
@@ -106,7 +110,7 @@ class FewLabelsLook:
         day: DayOfVersion,
         name: str,
         calibrator: Calibrator,
-        weeks: dict[str, list[LabelledLosses]],
+        weeks: dict[str, Weeks],
     ) -> Iterator[StoredFigure]:
         """Add the week whose last day is final now, and yield the risk of all weeks so far."""
         sunday = day.day - maturity_of(day.policy.outcomes[name]).days
@@ -114,14 +118,15 @@ class FewLabelsLook:
             return
         monday = sunday - DAYS_A_WEEK + 1
         for metric, losses in self._losses(day, name, monday, sunday, calibrator).items():
-            run = [*weeks.get(metric, ()), losses]
-            weeks[metric] = run = run if len(run) <= WEEKS_A_RUN else [losses]
-            figure = powered_risk(run, ALPHA)
-            rows = sum(week.rows for week in run)
+            earlier = weeks.get(metric, {})
+            run = (earlier if len(earlier) < WEEKS_A_RUN else {}) | {monday: losses}
+            weeks[metric] = run
+            figure = powered_risk([*run.values()], ALPHA, _highest(metric))
+            rows = sum(week.rows for week in run.values())
             shown = f"{metric} {name}, estimated at every week"
-            yield _stored(
-                day, name, shown, sunday, DAYS_A_WEEK * len(run), figure, rows, is_final=True
-            )
+            # Weeks with other numbers of labels may be between the first one and this.
+            days = sunday - min(run) + 1
+            yield _stored(day, name, shown, sunday, days, figure, rows, is_final=True)
 
     def _losses(
         self, day: DayOfVersion, name: str, first: int, last: int, calibrator: Calibrator
@@ -206,6 +211,6 @@ def _stored(
             "outcome": name,
             "maturity": "final" if is_final else "provisional",
             "basis": basis,
-            "notes": [f"{basis}; {BY_LOT}"],
+            "notes": [f"{basis}; {AT_RANDOM}"],
         },
     )

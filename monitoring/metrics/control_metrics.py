@@ -179,7 +179,7 @@ class ControlMetrics:
             newest = self._pages.newest_figures(today - DAILY_DAYS, DAILY_KINDS)
             newest += self._late_figures(today - LATE_DAYS, outputs)
             self._figures = _FiguresRead(key, now, tuple(headlines(newest, outputs)))
-        # What is left is small.
+        # What is left is small, but for outcomes that wait: counting a million of them takes .3 s.
         return ControlReadings(
             at_s=now,
             figures=self._figures.found,

@@ -101,7 +101,7 @@ class OutcomeBacklog:
 
     number: int
     oldest_unix_ms: int
-    """When the one that waits longest was received."""
+    """When the oldest report was received."""
 
 
 def outcome_backlogs(connection: Connection) -> dict[str, OutcomeBacklog]:

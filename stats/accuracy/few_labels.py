@@ -3,7 +3,7 @@
 The mean loss of the labelled rows is corrected by how the expected losses of all rows differ from
 those of the labelled ones: R = mean loss + k (mean expected of all - mean expected of labelled). An
 expected loss follows from the score. However wrong it is, R is right on average, if labelled rows
-are drawn by chance and k is fixed before; the better it is, the more exact is R.
+are drawn at random and k is fixed before; the better it is, the more exact is R.
 
 Prediction-powered inference: Angelopoulos et al., Science 382, 2023. As a sequence over weeks, with
 k from earlier weeks: prediction-powered risk monitoring, arXiv 2602.02229.
@@ -119,8 +119,10 @@ def powered_figure(losses: LabelledLosses, weight: float, highest: float = math.
     return normal_figure(value, math.sqrt(variance), losses.labelled, lowest=0.0, highest=highest)
 
 
-def powered_risk(weeks: Sequence[LabelledLosses], alpha: float) -> Figure:
-    """Return the mean risk of all weeks so far, with ends that hold at every week.
+def powered_risk(
+    weeks: Sequence[LabelledLosses], alpha: float, highest: float = math.inf
+) -> Figure:
+    """Return the mean risk of all weeks so far, 0 to *highest*, with ends that hold at every week.
 
     alpha  probability with which the low end is ever above the mean of the weeks' true risks; the
            same for the high end.
@@ -135,4 +137,6 @@ def powered_risk(weeks: Sequence[LabelledLosses], alpha: float) -> Figure:
     # The width is chosen by the first week, so that no later week moves earlier ends.
     half = sequence_width(sum(variances), len(weeks), alpha, variances[0])
     rows = sum(week.labelled for week in weeks)
-    return Figure(mean, mean - half, mean + half, rows)
+    # The true risks are in this range, so a cut moves no end past them.
+    value, low, high = np.clip([mean, mean - half, mean + half], 0.0, highest).tolist()
+    return Figure(value, low, high, rows)

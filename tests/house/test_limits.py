@@ -40,10 +40,11 @@ def test_limits_page_has_every_setting_with_its_default() -> None:
     )
 
 
-def test_limits_page_has_the_constants_of_registry_and_rollouts() -> None:
+def test_limits_page_has_the_constants_of_other_rooms() -> None:
     """Their names begin with the room."""
     rows = rows_below("Of the registry, the rollouts and recipes")
     rows |= rows_below("Of pushed rows")
+    rows |= rows_below("Of monitoring")
     assert len(rows) > 30
     fail_on_breaches(
         [

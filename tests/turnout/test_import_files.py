@@ -188,6 +188,12 @@ NBA = ("subscriber", "offer")
         (NBA, "offer,subscriber,time,name,value\nO1,S1,1796040000000,taken,1\n", ["S1", "O1"]),
         (("subscriber",), "subscriber,time,name,value\nS1,1796040000000,taken,1\n", ["S1"]),
         (("subscriber",), "key,time,name,value\nS1,1796040000000,taken,1\n", ["S1"]),
+        (("name",), "key,time,name,value\nS1,1796040000000,taken,1\n", ["S1"]),
+        (
+            ("key", "offer"),
+            "key,offer,time,name,value\nS1,O1,1796040000000,taken,1\n",
+            ["S1", "O1"],
+        ),
     ],
 )
 def test_outcomes_by_entity_have_a_column_for_each_entity(
@@ -229,6 +235,22 @@ def test_missing_and_surplus_columns_are_named(
         assert f"rows of 'nba' are keyed by {', '.join(entities)}, so they must be" in str(
             raised.value
         )
+
+
+@pytest.mark.parametrize("name", ["time", "name", "value"])
+def test_no_column_is_an_id_and_a_field_of_the_outcome(tmp_path: Path, name: str) -> None:
+    """A single entity of such a name has the column key; of several the file can have none."""
+    file = write(tmp_path / "o.csv", "time,name,value\n1796040000000,1,1\n")
+    with pytest.raises(OperatorError, match=r"has no column key\. .* so they must be key, time, "):
+        read_entity_outcome_rows(file, "nba", [name], NOW_MS)
+    file = write(tmp_path / "o.csv", "offer,time,name,value\nO1,1796040000000,1,1\n")
+    with pytest.raises(OperatorError) as raised:
+        read_entity_outcome_rows(file, "nba", ["offer", name], NOW_MS)
+    assert str(raised.value) == (
+        f"nothing was imported: rows of 'nba' are keyed by offer, {name}, and the column {name} of "
+        "the file belongs to the outcome. Report outcomes of this model by its entities to a "
+        "gateway (ReportOutcome, docs/calling.md), or name the entity otherwise in its recipe"
+    )
 
 
 def test_bad_id_of_an_entity_is_named_with_its_column(tmp_path: Path) -> None:

@@ -107,10 +107,11 @@ def read_entity_outcome_rows(
 ) -> list[OutcomeRow]:
     """Return the rows of a file with the columns time, name, value and one for each entity.
 
-    entities  by which rows of the model are keyed. A single one may be called `key`.
+    entities  by which rows of the model are keyed. A single one may be called `key`, and is if its
+              name is `time`, `name` or `value`.
 
-    Raises OperatorError, which names the file's or the rows' faults. A column that is none of these
-    is one, because it may be an id that nobody looks at.
+    Raises OperatorError, which names the file's or the rows' faults. Any other column is a fault,
+    because it might be an id that is not used.
     """
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     keyed_by = f"rows of {model!r} are keyed by {', '.join(entities)}"
@@ -119,9 +120,17 @@ def read_entity_outcome_rows(
             f"nothing was imported: {model!r} has no entities, so no key finds its predictions. "
             "Report its outcomes by prediction id to a gateway (docs/calling.md)"
         )
-    # Which columns have the ids.
+    # Which columns have the ids. No column has an id and the time, name or value of an outcome.
     names = column_names(path)
-    keys = [KEY] if len(entities) == 1 and entities[0] not in names else list(entities)
+    shared = [name for name in entities if name in OUTCOME_COLUMNS]
+    if shared and len(entities) > 1:
+        raise OperatorError(
+            f"nothing was imported: {keyed_by}, and the column {', '.join(shared)} of the file "
+            "belongs to the outcome. Report outcomes of this model by its entities to a gateway "
+            "(ReportOutcome, docs/calling.md), or name the entity otherwise in its recipe"
+        )
+    alone = len(entities) == 1 and (shared or entities[0] not in names)
+    keys = [KEY] if alone else list(entities)
     # Whether they are there, and no others.
     missing = [name for name in (*keys, *OUTCOME_COLUMNS) if name not in names]
     surplus = [name for name in names if name not in (*keys, *OUTCOME_COLUMNS)]

@@ -47,7 +47,7 @@ def import_scores(ctx: typer.Context, model: Name, file: File, monitoring: Addre
 
 
 def import_outcomes(ctx: typer.Context, model: Name, file: File, monitoring: Address = "") -> None:
-    """Count outcomes: columns time, name, value, and whom each is about.
+    """Count outcomes: columns time, name, value, and the ids of the entities.
 
     A model that is served here has a column for each of its entities; a single one may be called
     key. Monitoring looks for the prediction about these ids some minutes later: the newest within

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,4 +180,46 @@ def test_work_is_repeated_while_it_did_something_and_has_time(tmp_path: Path) ->
         assert taken == ["page", "push", "page"]
 
     asyncio.run(course())
+    component.store.close()
+
+
+@pytest.mark.parametrize("error", [None, OSError("the disk is full")])
+def test_repeated_work_begins_each_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """The time that it takes is part of its minute; other work has the whole minute after it."""
+    # A clock that pauses and pages move.
+    component = MonitoringComponent(tmp_path, "", "127.0.0.1:1")
+    begun_s: list[float] = []
+    now_s = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if now_s > 200.0:
+            raise asyncio.CancelledError
+
+    def page() -> int:
+        nonlocal now_s
+        begun_s.append(now_s)
+        now_s += 4.0
+        if error:
+            raise error
+        return 1
+
+    def beginnings(repeated_s: float) -> list[float]:
+        nonlocal now_s
+        now_s = 0.0
+        del begun_s[:]
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(component._every(60.0, page, repeated_s))
+        return begun_s[:]
+
+    # Pages until 15 s are over, or until one fails; then the same work without repetition.
+    loop = SimpleNamespace(sleep=sleep, get_running_loop=asyncio.get_running_loop)
+    monkeypatch.setattr(component_module, "asyncio", loop)
+    monkeypatch.setattr(component_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    pages_s = [0.0] if error else [0.0, 4.0, 8.0, 12.0]
+    assert beginnings(15.0) == [minute + page_s for minute in (60, 120, 180) for page_s in pages_s]
+    assert beginnings(0.0) == [60.0, 124.0, 188.0]
     component.store.close()

@@ -37,7 +37,7 @@ def world(tmp_path: Path) -> Iterator[OutcomeWorld]:
 
 
 def add_survey(world: OutcomeWorld, day: int, share: float, rows: int = 3_000) -> np.ndarray:
-    """Add a day of which a share of the customers answer, by chance; return the squared errors."""
+    """Add a day of which a share of customers answer, at random; return the squared errors."""
     rng = np.random.default_rng(day)
     scores = draw_scores(day, rows)
     positive = rng.random(rows) < scores
@@ -75,8 +75,8 @@ def test_days_and_weeks_are_estimated_from_few_labels(world: OutcomeWorld) -> No
         basis = f"estimated from {figure.figure.n} labelled of 3,000 predictions"
         assert figure.details["basis"] == basis
         assert figure.details["notes"] == [
-            f"{basis}; it assumes that labelled predictions are like all others, as if they were "
-            "drawn by lot"
+            f"{basis}; it assumes that labelled predictions are like all others, as if drawn at "
+            "random"
         ]
     assert covered >= 24
     # All weeks so far: their interval holds at each of them.
@@ -96,6 +96,23 @@ def test_days_and_weeks_are_estimated_from_few_labels(world: OutcomeWorld) -> No
     assert accuracy is not None
     assert 0.6 < accuracy <= 1.0
     assert figures["cost churned, estimated", days[-1], 1].figure.known
+
+
+def test_sequence_lasts_from_its_first_week(world: OutcomeWorld) -> None:
+    """A week with many labels is skipped, and its days are between those of the others."""
+    monday = FIRST_DAY + (SUNDAY + 1 - FIRST_DAY) % 7
+    for week, share in enumerate([0.04, 0.5, 0.04]):
+        for day in range(monday + 7 * week, monday + 7 * week + 7):
+            add_survey(world, day, share)
+    found = look(world, monday, monday + 20 + FINAL_DAYS)
+    figures = figures_by_name(found)
+    shown = f"{BRIER} at every week"
+    assert [key for key in figures if key[0] == shown] == [
+        (shown, monday + 6, 7),
+        (shown, monday + 20, 21),
+    ]
+    basis = figures[shown, monday + 20, 21].details["basis"]
+    assert basis.endswith("labelled of 42,000 predictions")
 
 
 def test_young_cohort_is_estimated_from_the_labels_that_are_there(world: OutcomeWorld) -> None:

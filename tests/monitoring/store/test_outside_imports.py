@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monitoring.api.decision_policy import day_of_id
-from monitoring.api.outside_imports import OutsideImports
+from monitoring.api.outside_imports import OutsideImports, served_entities
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.api.removal import PersonRemoval
 from monitoring.cells.cell import CellCounts
@@ -55,17 +55,18 @@ class KnownModels:
         return [KnownModel("nps")]
 
     async def list_models(self) -> list[registry_pb2.ModelSummary]:
-        """Return two models that have versions here, of which one is deployed."""
+        """Return two models that have versions here, of which one is deployed, and one without."""
         deployment = registry_pb2.Deployment(production="3")
         return [
             registry_pb2.ModelSummary(model="bought"),
             registry_pb2.ModelSummary(model="nba", deployment=deployment),
+            registry_pb2.ModelSummary(model="empty"),
         ]
 
     async def list_versions(self, model: str) -> list[registry_pb2.Version]:
-        """Return the versions of the model that is not deployed, oldest first."""
-        assert model == "bought"
-        return [registry_pb2.Version(label="1"), registry_pb2.Version(label="2")]
+        """Return the versions of a model that is not deployed, oldest first."""
+        labels = {"bought": ("1", "2"), "empty": ()}[model]
+        return [registry_pb2.Version(label=label) for label in labels]
 
     async def fetch_contract(self, model: str, version: str) -> KnownContract:
         """Return what rows are keyed by."""
@@ -318,3 +319,19 @@ def test_person_is_removed_from_models_elsewhere(imported: Imported) -> None:
     # Its outcome is found by the key hash, too, when its score is kept no more.
     imported.decisions.delete_blocks_before(10**9)
     assert imported.forget(customer="C2").outcomes == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "entities"),
+    [
+        ("nba", ("subscriber", "offer")),
+        ("bought", ("subscriber",)),
+        ("empty", None),
+        ("nps", None),
+    ],
+)
+def test_entities_come_from_production_or_the_newest_version(
+    model: str, entities: tuple[str, ...] | None
+) -> None:
+    """None: it has no version here, though the list of models may have it."""
+    assert asyncio.run(served_entities(KnownModels(), model)) == entities  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stats.accuracy.few_labels import (
@@ -18,6 +20,7 @@ from stats.accuracy.few_labels import (
 )
 from stats.accuracy.harm import brier_losses
 from stats.accuracy.labelled_bins import LabelledBins, bins_of_rows, logits, sigmoid
+from tests.property_examples import examples
 
 Floats = NDArray[np.float64]
 BINS = np.linspace(0.01, 0.99, 50)
@@ -46,7 +49,7 @@ class Customers:
         return float(self.mix @ (true * positive + (1 - true) * negative))
 
     def week(self, week: int, shares: Floats = BINS, labelled: int = LABELLED) -> LabelledLosses:
-        """Return a week of ROWS customers, of whom some have labels by chance."""
+        """Return a week of ROWS customers, of whom some have labels, drawn at random."""
         scored = self._generator.multinomial(ROWS, self.mix)
         chosen = self._generator.multivariate_hypergeometric(scored, labelled)
         positives = self._generator.binomial(chosen, self._truth(BINS, week))
@@ -138,6 +141,32 @@ def test_scores_make_the_risk_more_exact_than_its_labels() -> None:
     assert gained < 0.96
     assert exact / np.std([value for value, _ in plain]) == pytest.approx(gained, abs=0.02)
     assert exact == pytest.approx(math.sqrt(np.mean([item for _, item in powered])), rel=0.05)
+
+
+@st.composite
+def accuracy_weeks(draw: st.DrawFn) -> LabelledLosses:
+    """Return a week of any accuracy, whose labelled rows may be unlike all its rows."""
+    labels = st.lists(st.integers(0, 40), min_size=3, max_size=3)
+    positives, negatives, others = (np.array(draw(labels), dtype=float) for _ in range(3))
+    # Two labels at least.
+    bins = LabelledBins(np.array([0.1, 0.5, 0.9]), positives + 1.0, negatives)
+    losses = np.array([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    shares = np.array(draw(st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3)))
+    return sum_losses(bins, bins.rows + 50.0 * others, losses, shares)
+
+
+@examples(200)
+@given(weeks=st.lists(accuracy_weeks(), min_size=2, max_size=6), alpha=st.floats(1e-3, 0.2))
+def test_risk_and_its_ends_are_values_of_the_metric(
+    weeks: list[LabelledLosses], alpha: float
+) -> None:
+    """Accuracy is from 0 to 1 however the labelled rows are corrected; a cost is 0 at least."""
+    value, low, high = powered_risk(weeks, alpha, highest=1.0).bounds()
+    assert 0.0 <= low <= value <= high <= 1.0
+    # A cut does not move what is in the range.
+    cost, cost_low, cost_high = powered_risk(weeks, alpha).bounds()
+    assert 0.0 <= cost_low <= cost <= cost_high
+    assert (value, low, high) == (min(cost, 1.0), min(cost_low, 1.0), min(cost_high, 1.0))
 
 
 def test_losses_of_bins_are_those_of_rows() -> None:
