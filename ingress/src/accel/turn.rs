@@ -13,7 +13,7 @@ use crate::accel::answered_group::{owned_slices, to_bytes, AnswerTimes, Answered
 use crate::accel::ids::{self, AnswerIds, BODY_BYTES};
 use crate::accel::rows::{RowBatch, ViewRows};
 use crate::accel::score_code::ScoreRule;
-use crate::calls::call_queue::CallColumns;
+use crate::calls::call_columns::CallColumns;
 use crate::calls::columns::Column;
 use crate::calls::reply::Replies;
 use crate::sys::floats::floats;

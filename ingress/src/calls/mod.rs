@@ -1,6 +1,7 @@
 //! One call: decoding and checking its bytes, admission, the queue, and its reply.
 
 pub mod admission;
+pub mod call_columns;
 pub mod call_queue;
 pub mod callers;
 pub mod checks;

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::calls::call_queue::CallColumns;
+use crate::calls::call_columns::CallColumns;
 
 /// The columns of a batch, as `pop_calls` returns them.
 pub(super) fn columns_tuple<'py>(
