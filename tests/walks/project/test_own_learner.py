@@ -93,4 +93,4 @@ def test_training_calls_the_function_of_a_project_s_file(tmp_path: Path) -> None
     assert (parameters["function"], parameters["arguments"]) == ("lib.own:fit", {"steepness": 0.06})
     assert card["parity"]["passed"] is True
     assert json.loads(trained.stdout)["native"] == card["native"]
-    assert card["native"]["used"] is False
+    assert card["native"]["used"] is True
