@@ -55,9 +55,9 @@ class _Plan(NamedTuple):
 
     @property
     def usual_for_thread(self) -> bool:
-        """Whether all that an answer needs is in the request, so that the I/O thread may answer.
+        """Whether the request has all that an answer needs, so that the I/O thread may answer.
 
-        Where a call must not be answered without the journal, Python asks for its health first.
+        A model that requires the journal needs Python, which asks for the journal's health first.
         """
         routes = self.routes
         return not (routes.reads or routes.request_time or routes.limits.journal_required)

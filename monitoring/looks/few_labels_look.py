@@ -29,7 +29,7 @@ from monitoring.looks.harm_look import (
     quality_settings,
     watched_outcomes,
 )
-from monitoring.looks.quality_look import DAILY_AGES, SUNDAY
+from monitoring.looks.quality_look import DAILY_AGES, SUNDAY, stored_figure
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from stats.accuracy.few_labels import (
@@ -199,18 +199,10 @@ def _stored(
     is_final: bool,
 ) -> StoredFigure:
     basis = f"estimated from {figure.n:,} labelled of {rows:,} predictions"
-    return StoredFigure(
-        model=day.facts.model,
-        version=day.facts.version,
-        kind="quality",
-        name=shown,
-        last_day=last,
-        days=days,
-        figure=figure,
-        details={
-            "outcome": name,
-            "maturity": "final" if is_final else "provisional",
-            "basis": basis,
-            "notes": [f"{basis}; {AT_RANDOM}"],
-        },
-    )
+    details = {
+        "outcome": name,
+        "maturity": "final" if is_final else "provisional",
+        "basis": basis,
+        "notes": [f"{basis}; {AT_RANDOM}"],
+    }
+    return stored_figure(day, shown, last, days, figure, details)

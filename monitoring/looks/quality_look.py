@@ -104,7 +104,7 @@ class QualityLook:
                 self._look_at_outcome(day, name, found)
             else:
                 missing = no_figure(0, day.facts.bins.problem or "the version has no outputs")
-                found.figures.append(_figure(day, f"auc {name}", day.day, 1, missing, {}))
+                found.figures.append(stored_figure(day, f"auc {name}", day.day, 1, missing, {}))
             states[name] = found.state
             figures += found.figures
             alarms |= found.alarms
@@ -182,7 +182,7 @@ class QualityLook:
             note = {"outcome": name, "explanation": compared.explanation}
             for metric, figure in compared.by_acting.items():
                 figures.append(
-                    _figure(day, f"{metric} {name}, by acting", last, length, figure, note)
+                    stored_figure(day, f"{metric} {name}, by acting", last, length, figure, note)
                 )
         return figures
 
@@ -272,7 +272,7 @@ class QualityLook:
         )
         found.state["reports"] = reports.state
         figures = [
-            _figure(day, shown, last, 1, figure, {"outcome": name})
+            stored_figure(day, shown, last, 1, figure, {"outcome": name})
             for shown, (figure, last) in reports.figures.items()
         ]
         found.figures += figures
@@ -373,10 +373,10 @@ def _stored(
     }
     for metric, figure in quality.figures.items():
         shown = f"{metric} {name}{', ' if scope else ''}{scope}"
-        yield _figure(day, shown, last, days, figure, details, segment)
+        yield stored_figure(day, shown, last, days, figure, details, segment)
 
 
-def _figure(
+def stored_figure(
     day: DayOfVersion,
     shown: str,
     last: int,
@@ -385,6 +385,7 @@ def _figure(
     details: Details,
     segment: str = "",
 ) -> StoredFigure:
+    """Return a figure of quality as the store keeps it, under the name that is *shown*."""
     return StoredFigure(
         model=day.facts.model,
         version=day.facts.version,

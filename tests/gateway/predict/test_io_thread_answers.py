@@ -356,7 +356,7 @@ def test_python_that_takes_no_records_answers_the_rest_itself(
 
 @pytest.mark.walk
 def test_records_are_folded_soon_and_at_a_drain(answered_here: list[int]) -> None:
-    """Nobody asks for the fold that follows an answer; a server that is closed leaves no record."""
+    """A timer folds the records of an answer, and a server that is closed has no record left."""
 
     async def walk() -> None:
         async with serving() as gateway:
