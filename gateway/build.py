@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
+from features.online.reader import OnlineReader
 from gateway.callers.directory import CallerDirectory, OnCallerRefused
 from gateway.ingress_choice import IngressChoice, check_built
 from gateway.internal_error_log import InternalErrorLog
@@ -20,6 +21,7 @@ from gateway.models.routes import RouteTable
 from gateway.native_library import load_native_library
 from gateway.predict.dispatch import Dispatcher
 from gateway.predict.feature_lookup import OnlineStore
+from gateway.predict.io_thread_store import IoThreadStore
 from gateway.predict.pipeline import PredictPipeline
 from gateway.predict.prediction_ids import PredictionIdWriter
 from gateway.predict.shadow_pins import ShadowPins
@@ -77,6 +79,8 @@ class ServingParts:
     pipeline: PredictPipeline
     view_ages: ViewAges | None
     """None if the gateway has no online store."""
+    io_thread_store: IoThreadStore | None
+    """None if no I/O thread reads an online store."""
 
 
 def build_serving_parts(
@@ -135,9 +139,21 @@ def build_serving_parts(
         settings,
         error_log,
     )
-    ages = _view_ages(around, route_table, metrics)
+    io_thread_store = None
+    if turns is not None and io_thread_answers and isinstance(around.store, OnlineReader):
+        assert isinstance(server, NativeServer)
+        io_thread_store = IoThreadStore(server, around.store)
     return ServingParts(
-        metrics, route_table, windows, outcome_windows, shadows, recorder, server, pipeline, ages
+        metrics=metrics,
+        route_table=route_table,
+        windows=windows,
+        outcome_windows=outcome_windows,
+        shadows=shadows,
+        recorder=recorder,
+        server=server,
+        pipeline=pipeline,
+        view_ages=_view_ages(around, route_table, metrics),
+        io_thread_store=io_thread_store,
     )
 
 

@@ -5,7 +5,7 @@ Its classes are written in `ingress/src/python/`. Without the library the gatewa
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,6 +217,25 @@ class NativeTurn(Protocol):
         ...
 
 
+class AnswerRecord(NamedTuple):
+    """Answers that the I/O thread gave by one plan within one second."""
+
+    plan: int
+    """The number of the plan."""
+    unix_ns: int
+    """When the first of them was given."""
+    group_rows: list[int]
+    """Rows of each group of calls that was answered at once."""
+    rows: int
+    """Rows of all groups."""
+    flagged: list[int]
+    """Rows with each turnout.v1.RowFlag, by the number of its bit."""
+    broken: int
+    """Stored rows with a wrong hash or id."""
+    columns: object
+    """turnout_ingress.AnsweredGroup."""
+
+
 Thread = IngressThread
 """The name, where a method has it too."""
 
@@ -237,6 +256,7 @@ class IngressLibrary(Protocol):
         evidence_prefix: bytes,
         holdout: tuple[bytes, int] | None,
         views: Sequence[tuple[object, int]],
+        feature_ns: int,
         outputs: int,
         body: bytes,
         rule: tuple[bool, float],
@@ -251,6 +271,7 @@ class IngressLibrary(Protocol):
         evidence_prefix  what is hashed in front of a key for evidence.
         holdout          the same for the holdout, and its basis points. None: there is none.
         views            NativeViewRows, and the position of the entity among a row's ids.
+        feature_ns       how long the store may take for a full batch.
         body             what the prediction ids of an answer share.
         rule             how they carry scores (journal.score_code.ScoreRule).
         sealed           whether they are sealed.
@@ -312,12 +333,20 @@ class IngressLibrary(Protocol):
         """Return True if records of answers of the thread have waited for 20 ms."""
         ...
 
-    def take_records(self, thread: Thread) -> list[tuple[int, int, list[int], int, object]]:
-        """Return the records of the thread's answers that wait.
+    def take_records(self, thread: Thread) -> list[tuple[Any, ...]]:
+        """Return the records of the thread's answers that wait: the fields of AnswerRecord."""
+        ...
 
-        Each is (number of the plan, Unix ns of the first answer, rows of each group of calls that
-        was answered at once, all rows, AnsweredGroup). All of its answers are of one second.
-        """
+    def use_store(self, thread: Thread, fd: int) -> None:
+        """Read the store over *fd*, which is duplicated. Its handshake has been done."""
+        ...
+
+    def leave_store(self, thread: Thread) -> None:
+        """Read no store any more. Calls that wait for it become a batch."""
+        ...
+
+    def store_state(self, thread: Thread) -> tuple[bool, str]:
+        """Return whether the thread has a connection to a store, and why the last one ended."""
         ...
 
     def decode(self, dialect: str, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401

@@ -157,6 +157,8 @@ class GatewayWorker:
         self._start_task(self._watch_certificates())
         if self._parts.view_ages is not None:
             self._start_task(self._parts.view_ages.watch())
+        if self._parts.io_thread_store is not None:
+            self._start_task(self._parts.io_thread_store.keep())
         self._quarantine.report_all()
         self._start_task(self._parts.pipeline.run())
         self._start_task(self._close_windows_each_second())

@@ -6,6 +6,7 @@ and its reply is dropped when it arrives.
 """
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import cast
@@ -127,6 +128,15 @@ class StoreConnection(asyncio.Protocol):
     def is_open(self) -> bool:
         """True while commands can be sent."""
         return self._transport is not None and not self._transport.is_closing()
+
+    def duplicate(self) -> int:
+        """Return a duplicate of the socket's descriptor, which outlives this connection.
+
+        Raises OnlineStoreError "connection" when the connection is not open.
+        """
+        if self._transport is None or not self.is_open:
+            raise OnlineStoreError("connection", f"not connected to the store: {self.reason}")
+        return os.dup(self._transport.get_extra_info("socket").fileno())
 
     def drop(self, reason: str) -> None:
         """Close the connection at once because of *reason*; pending commands fail."""

@@ -198,6 +198,22 @@ class OnlineReader:
         if self._finder is not None:
             await self._finder.close()
 
+    async def open_socket(self) -> int:
+        """Return a further connection to the same store, after its handshake, as a descriptor.
+
+        It is the caller's, who must close it. Raises OnlineStoreError, OSError or TimeoutError.
+        """
+        connection = StoreConnection(
+            self._settings.value_bytes_max, self._on_reply, lambda connection: None
+        )
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_ms / 1e3):
+                await self._open_connection(connection)
+                await self._handshake(connection)
+            return connection.duplicate()
+        finally:
+            connection.drop("its socket has another owner")
+
     def mget(
         self, keys: Sequence[bytes], timeout_s: float
     ) -> Coroutine[Any, Any, list[bytes | None]]:

@@ -55,12 +55,12 @@ class _Plan(NamedTuple):
 
     @property
     def usual_for_thread(self) -> bool:
-        """Whether the request has all that an answer needs, so that the I/O thread may answer.
+        """Whether the I/O thread may answer.
 
         A model that requires the journal needs Python, which asks for the journal's health first.
+        So does one that reads the request's time.
         """
-        routes = self.routes
-        return not (routes.reads or routes.request_time or routes.limits.journal_required)
+        return not (self.routes.request_time or self.routes.limits.journal_required)
 
 
 class TurnMember(NamedTuple):
@@ -170,16 +170,24 @@ class TurnPath:
         """Give the recorder what the I/O thread has answered."""
         # Find the plans first, because recording may collect again.
         records = [
-            (self._published[number], unix_ns, group_rows, rows, columns)
-            for number, unix_ns, group_rows, rows, columns in self._server.take_records()
+            (self._published[record.plan], record) for record in self._server.take_records()
         ]
         # A plan that was withdrawn answers no call, so its last records are among these.
         now = set(self._numbers_now.values())
         self._published = {n: plan for n, plan in self._published.items() if n in now}
-        for plan, unix_ns, group_rows, rows, columns in records:
-            self._recorder.record_clean_reads(group_rows, 0)
+        for plan, record in records:
+            routes, groups = plan.routes, record.group_rows
+            self._recorder.record_clean_reads(groups, len(groups) if routes.reads else 0)
+            self._recorder.record_row_flags(routes, record.flagged, record.broken)
             self._recorder.record(
-                AnsweredGroup(plan.routes, unix_ns, columns, rows, plan.width, broken=0)
+                AnsweredGroup(
+                    routes,
+                    record.unix_ns,
+                    record.columns,
+                    record.rows,
+                    plan.width,
+                    record.broken,
+                )
             )
 
     # Turns
@@ -245,6 +253,7 @@ class TurnPath:
             deployment.split_salt + EVIDENCE_DOMAIN,
             holdout if deployment.holdout_bp else None,
             [(read.native, read.native_position) for read in routes.reads],
+            routes.limits.feature_ns,
             version.executor.outputs,
             self._id_writer.body(routes, version, PRODUCTION, at_unix_ms=0),
             routes.score_rule(version),

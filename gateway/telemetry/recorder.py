@@ -214,6 +214,19 @@ class Recorder:
         if reads:
             self._metrics.count_feature_reads("ok", reads)
 
+    def record_row_flags(self, routes: Routes, flagged: Sequence[int], broken: int) -> None:
+        """Count rows of a model by how they were read.
+
+        flagged  rows with each turnout.v1.RowFlag, by the number of its bit.
+        broken   rows with a wrong hash or id.
+        """
+        for name, flag in FEATURE_FLAGS:
+            bit = flag.bit_length() - 1
+            if bit < len(flagged) and flagged[bit]:
+                self._metrics.count_feature_rows(routes.model, name, flagged[bit])
+        if broken:
+            self._metrics.count_feature_rows(routes.model, "broken", broken)
+
     def record_single_read(
         self, routes: Routes, flags: int, broken: int, read_failure: str
     ) -> None:

@@ -19,7 +19,7 @@ from gateway.callers.directory import UNKNOWN, CallerDirectory
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
-from gateway.native_library import IngressLibrary, IngressThread, NativeTurn
+from gateway.native_library import AnswerRecord, IngressLibrary, IngressThread, NativeTurn
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport.native.batch_columns import calls_of_columns, single_call
@@ -177,9 +177,21 @@ class NativeServer:
         """Return the first of the next *calls* sequence numbers of ids, which wrap at 2^32."""
         return self._library.reserve_ids(self._thread, calls)
 
-    def take_records(self) -> list[tuple[int, int, list[int], int, object]]:
-        """Return what the I/O thread has answered; IngressLibrary.take_records says how."""
-        return self._library.take_records(self._thread)
+    def take_records(self) -> list[AnswerRecord]:
+        """Return what the I/O thread has answered since the last call."""
+        return [AnswerRecord(*record) for record in self._library.take_records(self._thread)]
+
+    def use_store(self, fd: int) -> None:
+        """Have the I/O thread read the store over *fd*, which the caller still has to close."""
+        self._library.use_store(self._thread, fd)
+
+    def leave_store(self) -> None:
+        """Have the I/O thread read no store. Python answers the calls that wait for it."""
+        self._library.leave_store(self._thread)
+
+    def store_state(self) -> tuple[bool, str]:
+        """Return whether the I/O thread has a connection to the store, and why not."""
+        return self._library.store_state(self._thread)
 
     def send_reply(self, handle: int, reply: PredictReply) -> None:
         """Send the reply to a single call."""

@@ -3,6 +3,7 @@
 pub mod answered_group;
 pub mod breadcrumb;
 pub mod ids;
+pub mod mget_replies;
 pub mod native_model;
 pub mod observations;
 pub mod plan;

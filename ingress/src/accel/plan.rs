@@ -8,7 +8,9 @@ use crate::accel::answered_group::{AnswerTimes, AnsweredGroup};
 use crate::accel::breadcrumb::{Breadcrumb, Thread};
 use crate::accel::ids::BODY_BYTES;
 use crate::accel::native_model::NativeModel;
+use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
+use crate::accel::store_keys::StoreKeys;
 use crate::accel::turn::{Draw, Group, IdParts};
 use crate::calls::reply::Replies;
 
@@ -20,6 +22,12 @@ const MEASURED_RUNS: usize = 3;
 const OTHER_ROW_NS: i64 = 1_000;
 /// What the copies of an input of a row cost, in ns.
 const INPUT_NS: i64 = 2;
+
+/// A read may take this share of the time until the latest deadline. This and BUDGET_ROWS are the numbers
+/// of gateway/predict/feature_lookup.py.
+const STORE_DEADLINE_SHARE: f64 = 0.3;
+/// The budget of a read is for this many rows; more rows have more time in proportion.
+const BUDGET_ROWS: f64 = 512.0;
 
 /// The keys of prediction ids.
 #[derive(Clone)]
@@ -40,6 +48,10 @@ pub struct Plan {
     pub evidence_prefix: Vec<u8>,
     /// The draw of the holdout. None: there is none.
     pub holdout: Option<Draw>,
+    /// The views that are read for each row, each with the position of its entity among the row's ids.
+    pub views: Vec<(Arc<ViewRows>, usize)>,
+    /// How long a read of BUDGET_ROWS rows may take.
+    pub feature_ns: i64,
     /// K, the number of scores of a row.
     pub outputs: usize,
     /// A prediction id without its MAC and its time.
@@ -88,6 +100,26 @@ impl Plan {
         }
         let latest_ns = *group.columns.deadline_ns.iter().max()?;
         group.assign(&self.evidence_prefix, self.holdout.as_ref()).then_some(latest_ns)
+    }
+
+    /// Append the store's keys of a group, view by view.
+    pub fn put_keys(&self, group: &Group, keys: &mut StoreKeys) {
+        for (view, position) in &self.views {
+            for row in 0..group.rows() {
+                view.put_key(group.entity(row, *position), keys);
+            }
+        }
+    }
+
+    /// How many keys `put_keys` appends for so many rows.
+    pub fn keys_of(&self, rows: usize) -> usize {
+        rows * self.views.len()
+    }
+
+    /// How long a read of `rows` rows may take if the latest deadline is in `left_ns`.
+    pub fn read_budget_ns(&self, rows: usize, left_ns: i64) -> i64 {
+        let budget_ns = self.feature_ns as f64 * (rows as f64 / BUDGET_ROWS).max(1.0);
+        budget_ns.min(left_ns as f64 * STORE_DEADLINE_SHARE) as i64
     }
 
     /// The (R, K) scores of a group whose matrix is made. None: Python has to score it.

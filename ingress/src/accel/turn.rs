@@ -6,6 +6,7 @@
 //! (tests/gateway/predict/test_turns.py).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -163,7 +164,7 @@ impl Group {
     /// request's time, as bytes; empty if no version reads them. False: the replies do not fit.
     pub fn read(
         &mut self,
-        views: &[(&ViewRows, usize)],
+        views: &[(Arc<ViewRows>, usize)],
         replies: &[Option<&[u8]>],
         now_ms: i64,
         time: &[u8],

@@ -27,9 +27,9 @@ struct Slot {
     generation: u32,
     rows: u32,
     occupied: bool,
-    /// The call, until it is taken or released.
     /// The call was admitted aside.
     aside: bool,
+    /// The call, until it is taken or released.
     waiting: Option<WaitingCall>,
 }
 

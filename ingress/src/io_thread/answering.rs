@@ -1,8 +1,8 @@
-//! Usual calls, answered on the I/O thread without Python (decision 0096).
+//! Usual calls, answered on the I/O thread without Python (decisions 0096 and 0100).
 //!
-//! Python publishes the plans of models whose calls have their inputs in the request and that native
-//! code scores. At the end of a turn, the I/O thread answers the calls of these models that came in the
-//! turn. All other calls, and those for which there is no time or no room, go to Python.
+//! Python publishes the plans of models that native code scores. At the end of a turn, the I/O thread
+//! answers the calls of these models that came in the turn. If their features are in the feature store, it
+//! reads them first. All other calls, and those for which there is no time or no room, go to Python.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,8 +17,9 @@ use crate::calls::call_columns::columns;
 use crate::calls::call_queue::{WaitingCall, RANK_OF_CRITICALITY};
 use crate::calls::reply::Replies;
 use crate::calls::shape::ModelShape;
-use crate::io_thread::answer_records::{AnswerRecord, Records};
+use crate::io_thread::answer_records::{AnswerRecord, ReadCounts, Records};
 use crate::io_thread::shared::locked;
+use crate::io_thread::store_connection::StoreState;
 use crate::sys::os::now_ns;
 
 /// A turn answers calls for so long, by the costs that were measured when plans were published. Then other
@@ -63,8 +64,26 @@ pub struct Answering {
 pub struct Outcome {
     /// The replies, group by group.
     pub replies: Vec<Replies>,
+    /// The groups whose features are to be read, in one read.
+    pub reading: Vec<ReadingGroup>,
+    /// The calls that wait for a later read.
+    pub later: Vec<FreshCall>,
     /// The calls that Python has to answer.
     pub left: Vec<FreshCall>,
+}
+
+/// Calls of one model whose features are read from the store.
+pub struct ReadingGroup {
+    /// The number by which Python knows the plan.
+    number: u64,
+    /// The plan by which the calls were assigned.
+    pub plan: Arc<Plan>,
+    /// The calls, assigned.
+    pub group: Group,
+    /// The calls as they came, for Python.
+    pub calls: Vec<FreshCall>,
+    /// Their latest deadline.
+    pub latest_ns: i64,
 }
 
 impl Answering {
@@ -121,44 +140,62 @@ impl Answering {
     }
 
     /// Answer calls, in the order of their criticality, that take up to `left_ns`, which becomes less.
-    pub fn answer(&self, mut calls: Vec<FreshCall>, left_ns: &mut i64) -> Outcome {
+    pub fn answer(
+        &self,
+        mut calls: Vec<FreshCall>,
+        store: StoreState,
+        left_ns: &mut i64,
+    ) -> Outcome {
         calls.sort_by_key(rank);
         let mut state = locked(&self.state);
-        let State {
-            plans,
-            keys,
-            records,
-        } = &mut *state;
         let mut outcome = Outcome::default();
         for (shape, calls) in by_shape(calls) {
-            match (plans.get(&shape.model), &keys) {
-                (Some(published), Some(keys)) => {
-                    let by = (published, keys);
-                    self.answer_model(by, shape, calls, left_ns, records, &mut outcome);
+            let State {
+                plans,
+                keys: Some(keys),
+                records,
+            } = &mut *state
+            else {
+                outcome.left.extend(calls);
+                continue;
+            };
+            let Some(published) = plans.get(&shape.model) else {
+                outcome.left.extend(calls);
+                continue;
+            };
+            if published.plan.views.is_empty() {
+                let usual = self.take_usual(published, calls, records, left_ns, &mut outcome.left);
+                self.answer_usual((published, keys), shape, usual, records, &mut outcome);
+                continue;
+            }
+            match store {
+                StoreState::Away => outcome.left.extend(calls),
+                StoreState::Busy => outcome.later.extend(calls),
+                StoreState::Free => {
+                    let usual =
+                        self.take_usual(published, calls, records, left_ns, &mut outcome.left);
+                    self.prepare_read(published, shape, usual, &mut outcome);
                 }
-                _ => outcome.left.extend(calls),
             }
         }
         outcome
     }
 
-    /// Answer the calls of one model, as many as there is time for.
-    fn answer_model(
+    /// Take the usual calls of one model, as many as there is time and room for. The others are left: each
+    /// would make its group a batch.
+    fn take_usual(
         &self,
-        by: (&Published, &IdKeys),
-        shape: Arc<ModelShape>,
-        calls: Vec<FreshCall>,
+        published: &Published,
+        mut calls: Vec<FreshCall>,
+        records: &Records,
         left_ns: &mut i64,
-        records: &mut Records,
-        outcome: &mut Outcome,
-    ) {
-        // Leave calls that are not the usual case: each would make its group a batch.
-        let ((published, keys), mut calls) = (by, calls);
+        left: &mut Vec<FreshCall>,
+    ) -> Vec<FreshCall> {
         let earliest_ns = now_ns() + self.left_ns_min;
         if !calls.iter().all(|call| is_usual(call, earliest_ns)) {
             let (usual, others): (Vec<_>, Vec<_>) =
                 calls.into_iter().partition(|call| is_usual(call, earliest_ns));
-            outcome.left.extend(others);
+            left.extend(others);
             calls = usual;
         }
         // Leave what there is no time for, and everything if Python does not take the records.
@@ -171,42 +208,127 @@ impl Answering {
             rows += waiting.call.rows as usize;
             taken += 1;
         }
-        outcome.left.extend(calls.split_off(taken));
+        left.extend(calls.split_off(taken));
+        if taken > 0 {
+            *left_ns -= published.cost.of_rows(rows);
+        }
+        calls
+    }
+
+    /// Answer usual calls of a model that reads no view. A call without finite scores is left, and the
+    /// others are scored again.
+    fn answer_usual(
+        &self,
+        by: (&Published, &IdKeys),
+        shape: Arc<ModelShape>,
+        calls: Vec<FreshCall>,
+        records: &mut Records,
+        outcome: &mut Outcome,
+    ) {
         if calls.is_empty() {
             return;
         }
-        *left_ns -= published.cost.of_rows(rows);
-        // Score the others. A call without finite scores is left, and the others are scored again.
-        let (plan, unix_ns) = (&published.plan, unix_ns());
-        let mut group = Group::new(columns(shape, &calls, rows));
+        let (plan, unix_ns) = (&by.0.plan, unix_ns());
+        let mut group = Group::new(columns(shape, &calls, rows_of(&calls)));
         let scores = plan
-            .assign(&mut group, earliest_ns)
+            .assign(&mut group, now_ns() + self.left_ns_min)
             .filter(|_| group.read(&[], &[], unix_ns / 1_000_000, &[]))
             .and_then(|_| plan.score(&group, Thread::Io))
             .unwrap_or_default();
         if let Err(scores) = group.take_scores(scores, plan.outputs) {
             let (failed, others) = split_at_faults(calls, &group, &scores, plan.outputs);
             outcome.left.extend(failed);
-            if !others.is_empty() {
-                let shape = Arc::clone(&group.columns.shape);
-                self.answer_model(by, shape, others, left_ns, records, outcome);
-            }
+            let shape = Arc::clone(&group.columns.shape);
+            return self.answer_usual(by, shape, others, records, outcome);
+        }
+        if !self.answer_scored(by, &mut group, unix_ns, records, outcome) {
+            outcome.left.extend(calls);
+        }
+    }
+
+    /// Draw what follows from the keys of calls whose features are to be read.
+    fn prepare_read(
+        &self,
+        published: &Published,
+        shape: Arc<ModelShape>,
+        calls: Vec<FreshCall>,
+        outcome: &mut Outcome,
+    ) {
+        if calls.is_empty() {
             return;
         }
-        // Make the replies, and keep the record.
+        let plan = Arc::clone(&published.plan);
+        let mut group = Group::new(columns(shape, &calls, rows_of(&calls)));
+        match plan.assign(&mut group, now_ns() + self.left_ns_min) {
+            None => outcome.left.extend(calls),
+            Some(latest_ns) => outcome.reading.push(ReadingGroup {
+                number: published.number,
+                plan,
+                group,
+                calls,
+                latest_ns,
+            }),
+        }
+    }
+
+    /// Answer the groups of a read, whose values the store has returned group by group. A group is left if
+    /// its plan was withdrawn meanwhile, or a score is not finite.
+    pub fn answer_read(
+        &self,
+        groups: Vec<ReadingGroup>,
+        values: &[Option<&[u8]>],
+        read_unix_ns: i64,
+    ) -> Outcome {
+        let mut state = locked(&self.state);
+        let State {
+            plans,
+            keys,
+            records,
+        } = &mut *state;
+        let (mut outcome, mut first) = (Outcome::default(), 0);
+        for mut reading in groups {
+            let (plan, group) = (&reading.plan, &mut reading.group);
+            let last = first + plan.keys_of(group.rows());
+            let own = values.get(first..last).unwrap_or_default();
+            first = last;
+            let published = plans.get(&group.columns.shape.model);
+            let answered = published.filter(|now| now.number == reading.number).zip(keys.as_ref());
+            let answered = answered.is_some_and(|by| {
+                group.read(&plan.views, own, read_unix_ns / 1_000_000, &[])
+                    && plan
+                        .score(group, Thread::Io)
+                        .is_some_and(|scores| group.take_scores(scores, plan.outputs).is_ok())
+                    && self.answer_scored(by, group, read_unix_ns, records, &mut outcome)
+            });
+            if !answered {
+                outcome.left.extend(reading.calls);
+            }
+        }
+        outcome
+    }
+
+    /// Make the replies to a group that was scored, and keep the record. False: it was not assigned.
+    fn answer_scored(
+        &self,
+        (published, keys): (&Published, &IdKeys),
+        group: &mut Group,
+        read_unix_ns: i64,
+        records: &mut Records,
+        outcome: &mut Outcome,
+    ) -> bool {
         let times = AnswerTimes {
-            unix_ns,
-            read_unix_ns: unix_ns,
+            unix_ns: unix_ns(),
+            read_unix_ns,
             answered_ns: now_ns(),
         };
-        let first = self.reserve(calls.len() as u32);
-        match plan.answer(&mut group, keys, first, &times) {
-            Some((replies, record)) => {
-                outcome.replies.push(replies);
-                records.add(published.number, unix_ns, rows, &record);
-            }
-            None => outcome.left.extend(calls),
-        }
+        let (rows, first) = (group.rows(), self.reserve(group.calls() as u32));
+        let Some((replies, record)) = published.plan.answer(group, keys, first, &times) else {
+            return false;
+        };
+        outcome.replies.push(replies);
+        let read = ReadCounts::new(&group.flags, group.broken);
+        records.add(published.number, times.unix_ns, rows, &read, &record);
+        true
     }
 }
 
@@ -255,7 +377,12 @@ fn by_shape(calls: Vec<FreshCall>) -> Vec<(Arc<ModelShape>, Vec<FreshCall>)> {
     groups
 }
 
-fn unix_ns() -> i64 {
+fn rows_of(calls: &[FreshCall]) -> usize {
+    calls.iter().map(|(_, waiting)| waiting.call.rows as usize).sum()
+}
+
+/// Unix time in ns.
+pub fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_nanos() as i64
 }
@@ -296,6 +423,8 @@ mod tests {
             shape: (1, 1),
             evidence_prefix: vec![1],
             holdout: None,
+            views: Vec::new(),
+            feature_ns: 1_000_000,
             outputs: 1,
             body: [0; BODY_BYTES],
             rule: ScoreRule {
@@ -355,7 +484,7 @@ mod tests {
             _ => {}
         };
         let answering = answering();
-        let outcome = answering.answer(calls(4, pinned), &mut { SECOND_NS });
+        let outcome = answering.answer(calls(4, pinned), StoreState::Away, &mut { SECOND_NS });
         assert_eq!(outcome.left.iter().map(|(handle, _)| *handle as u32).max(), Some(2));
         assert_eq!(outcome.left.len(), 2);
         assert_eq!(outcome.replies[0].scores, [0.5, 0.5]);
@@ -367,7 +496,7 @@ mod tests {
     #[test]
     fn answering_leaves_calls_without_time_in_the_order_of_criticality() {
         let sheddable_first = |number: usize, call: &mut Call| call.criticality = 3 - number as u8;
-        let outcome = answering().answer(calls(3, sheddable_first), &mut 0);
+        let outcome = answering().answer(calls(3, sheddable_first), StoreState::Away, &mut 0);
         let left: Vec<u8> = outcome.left.iter().map(|(_, call)| call.call.criticality).collect();
         assert_eq!(left, [1, 2, 3]);
         assert!(outcome.replies.is_empty());
@@ -376,17 +505,20 @@ mod tests {
     #[test]
     fn answering_answers_as_many_calls_as_there_is_time_for() {
         let (answering, mut left_ns) = (answering(), 10_000_000);
-        let outcome = answering.answer(calls(10_000, |_, _| ()), &mut left_ns);
+        let outcome = answering.answer(calls(10_000, |_, _| ()), StoreState::Away, &mut left_ns);
         let answered = outcome.replies[0].handles.len();
         assert!((1..10_000).contains(&answered));
         assert_eq!(outcome.left.len(), 10_000 - answered);
-        assert_eq!(answering.answer(outcome.left, &mut left_ns).replies.len(), 0);
+        assert_eq!(answering.answer(outcome.left, StoreState::Away, &mut left_ns).replies.len(), 0);
     }
 
     #[test]
     fn answering_leaves_every_call_of_a_plan_that_was_withdrawn() {
         let answering = answering();
         answering.publish("m".to_owned(), None);
-        assert_eq!(answering.answer(calls(2, |_, _| ()), &mut { SECOND_NS }).left.len(), 2);
+        assert_eq!(
+            answering.answer(calls(2, |_, _| ()), StoreState::Away, &mut { SECOND_NS }).left.len(),
+            2
+        );
     }
 }

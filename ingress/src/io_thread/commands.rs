@@ -1,6 +1,4 @@
-//! The I/O thread executes Python's commands, and answers what it can answer by itself.
-
-use std::sync::Arc;
+//! The I/O thread executes Python's commands.
 
 use crate::calls::callers::{Authorization, CallerNumber, Callers, TokenDigest};
 use crate::calls::refusal::{code, Refusal};
@@ -11,12 +9,10 @@ use crate::http2::grpc;
 use crate::http2::service::Service;
 use crate::http2::stream::{Method, StreamEnd};
 use crate::http2::stream_events::StreamEvents;
-use crate::io_thread::answering::ANSWER_NS_MAX;
 use crate::io_thread::io::Io;
 use crate::io_thread::server_state::{ReplyFormat, ReplyRoute, ServerState};
 use crate::io_thread::shared::Command;
 use crate::sys::nghttp2::Fields;
-use crate::sys::os::now_ns;
 
 impl Io {
     /// Execute one command.
@@ -90,6 +86,8 @@ impl Io {
                     conn.streams.end(id, stream_end(code, &message, trailing_metadata));
                 });
             }
+            // The store.
+            Command::UseStore(connection) => self.use_store(connection),
             // The end of the worker.
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
@@ -157,27 +155,8 @@ impl Io {
         }
     }
 
-    /// Answer the calls of this turn that need no Python, as far as there is time, and give the others to
-    /// Python.
-    pub(super) fn answer_fresh_calls(&mut self) {
-        let shared = Arc::clone(&self.server.shared);
-        let mut left_ns = ANSWER_NS_MAX;
-        // A reply may let a PredictStream go on, whose next call is then one of this turn, too.
-        while !self.server.fresh_calls.is_empty() {
-            let calls = self.server.take_fresh_calls();
-            let outcome = shared.answering.answer(calls, &mut left_ns);
-            self.server.enqueue(outcome.left);
-            for replies in &outcome.replies {
-                self.answer(replies);
-            }
-            if !outcome.replies.is_empty() {
-                shared.records_wait(now_ns());
-            }
-        }
-    }
-
     /// Write the replies of one batch to their streams.
-    fn answer(&mut self, replies: &Replies) {
+    pub(super) fn answer(&mut self, replies: &Replies) {
         // Take all routes before a slot is released: a reply may make room for a further message of
         // its stream, and that call would take a slot whose route is still needed.
         let server = &mut self.server;

@@ -16,10 +16,12 @@ use crate::http2::socket::{Listener, Socket, BACKLOG};
 use crate::http2::stream::{Method, Phase};
 use crate::http2::stream_events::StreamEvents;
 use crate::http2::tls::Tls;
+use crate::io_thread::answering::FreshCall;
 use crate::io_thread::batch_timing::{self, POLL_INTERVAL_NS};
 use crate::io_thread::clients::{Clients, Room};
 use crate::io_thread::server_state::ServerState;
 use crate::io_thread::shared::{Command, Shared};
+use crate::io_thread::store_connection::StoreConnection;
 use crate::sys::os::{now_ns, Poller, Ready};
 
 const READ_BYTES: usize = 64 * 1024;
@@ -35,6 +37,8 @@ const INFLATE_NS_MAX: i64 = 1_000_000;
 const ACCEPTED_MAX: usize = 16;
 /// Poller token of `Shared::io_waker`. Listeners have the tokens below it, connections the others.
 const WAKER_TOKEN: u64 = u64::MAX;
+/// Poller token of the connection to the feature store.
+pub(super) const STORE_TOKEN: u64 = u64::MAX - 64;
 
 /// Everything that the I/O thread owns.
 ///
@@ -42,7 +46,7 @@ const WAKER_TOKEN: u64 = u64::MAX;
 /// a late event or reply for a closed connection does not reach the next one at the same index.
 pub struct Io {
     pub(super) server: ServerState,
-    poller: Poller,
+    pub(super) poller: Poller,
     pub(super) listeners: Listeners,
     pub(super) conns: Vec<Option<Box<Conn>>>,
     pub(super) free_indexes: Vec<u32>,
@@ -56,6 +60,10 @@ pub struct Io {
     ticked_ns: i64,
     pub(super) draining: bool,
     pub(super) running: bool,
+    /// The connection to the feature store. None: Python reads.
+    pub(super) store: Option<Box<StoreConnection>>,
+    /// Calls that share the next read.
+    pub(super) waiting_for_store: Vec<FreshCall>,
 }
 
 /// Start the I/O thread. `methods` is by path.
@@ -83,6 +91,8 @@ pub fn start(
         ticked_ns: 0,
         draining: false,
         running: true,
+        store: None,
+        waiting_for_store: Vec::new(),
     };
     thread::Builder::new().name("ingress".to_owned()).spawn(move || io.run())
 }
@@ -112,6 +122,8 @@ impl Io {
             for event in &ready {
                 if event.token == WAKER_TOKEN {
                     shared.io_waker.clear();
+                } else if event.token == STORE_TOKEN {
+                    self.serve_store(event, &mut buffer);
                 } else if let Some(listener) = Listeners::index(event.token) {
                     self.accept(listener, ACCEPTED_MAX);
                 } else {
@@ -122,6 +134,7 @@ impl Io {
             // Check timeouts, answer usual calls, send what there is to send, and wake Python.
             if !suspended {
                 self.check_timers();
+                self.check_store();
             }
             self.answer_fresh_calls();
             self.flush();
@@ -150,6 +163,9 @@ impl Io {
         for conn in self.conns.iter_mut().flatten() {
             conn.add_suspended_time(suspended_ns);
         }
+        if let Some(store) = self.store.as_mut() {
+            store.add_suspended_time(suspended_ns);
+        }
         true
     }
 
@@ -164,6 +180,8 @@ impl Io {
         if self.open_conns > 0 {
             until_ns = until_ns.min(self.ticked_ns + TICK_NS);
         }
+        let store_due_ns = self.store.as_ref().and_then(|store| store.next_due_ns());
+        until_ns = until_ns.min(store_due_ns.unwrap_or(i64::MAX));
         if until_ns == i64::MAX {
             return -1;
         }

@@ -8,3 +8,5 @@ pub mod commands;
 pub mod io;
 pub mod server_state;
 pub mod shared;
+pub mod store_connection;
+pub mod usual_calls;

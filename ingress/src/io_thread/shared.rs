@@ -16,6 +16,7 @@ use crate::http2::socket::Listener;
 use crate::io_thread::answer_records::AnswerRecord;
 use crate::io_thread::answering::Answering;
 use crate::io_thread::batch_timing::BatchTiming;
+use crate::io_thread::store_connection::StoreConnection;
 use crate::sys::nghttp2::Fields;
 use crate::sys::os::{now_ns, Poller, Timer, Waker};
 
@@ -43,6 +44,8 @@ pub enum Command {
     Finish(u64, u32, String, Fields),
     /// Accept the connections that wait, and close every listener.
     CloseListeners,
+    /// Read from the store over this connection. None: over none.
+    UseStore(Option<Box<StoreConnection>>),
     /// Begin a graceful shutdown of every connection.
     Drain,
     /// Close every connection, and end the thread.
@@ -69,6 +72,29 @@ impl RefusalCounts {
     /// Take all counts out, as (model, first refusal, how many).
     pub fn take(&mut self) -> Vec<(String, Refusal, u64)> {
         self.counts.drain().map(|((model, _), (refusal, count))| (model, refusal, count)).collect()
+    }
+}
+
+/// What Python knows of the I/O thread's connection to the store.
+#[derive(Default)]
+pub struct StoreLink {
+    /// There is a connection, or one is on its way to the thread.
+    pub connected: AtomicBool,
+    /// Why the last one ended.
+    reason: Mutex<String>,
+}
+
+impl StoreLink {
+    /// Note that the connection has ended.
+    pub fn ended(&self, reason: String) {
+        *locked(&self.reason) = reason;
+        self.connected.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether there is a connection, and why the last one ended if not.
+    pub fn state(&self) -> (bool, String) {
+        let connected = self.connected.load(Ordering::SeqCst);
+        (connected, if connected { String::new() } else { locked(&self.reason).clone() })
     }
 }
 
@@ -103,6 +129,8 @@ pub struct Shared {
     pub batch_timing: BatchTiming,
     /// What the I/O thread answers by itself.
     pub answering: Answering,
+    /// What Python knows of the I/O thread's connection to the store.
+    pub store: StoreLink,
     /// When Python has to take the records of these answers. None: none waits. It is locked while
     /// `records_timer` is set.
     records_due_ns: Mutex<Option<i64>>,
@@ -141,6 +169,7 @@ impl Shared {
             python_waits: AtomicBool::new(false),
             batch_timing,
             answering,
+            store: StoreLink::default(),
             records_due_ns: Mutex::default(),
             records_timer: Timer::new()?,
             python_waker: Waker::new()?,

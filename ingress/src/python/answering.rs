@@ -1,5 +1,6 @@
 //! What the I/O thread answers by itself, as gateway/predict/turns.py decides it and takes its records.
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -8,6 +9,9 @@ use super::answered_group::AnsweredGroup;
 use super::io_thread::IngressThread;
 use super::turns::{id_keys, IdKeysTuple, ModelPlan};
 use crate::io_thread::answer_records::AnswerRecord;
+use crate::io_thread::shared::Command;
+use crate::io_thread::store_connection::StoreConnection;
+use crate::sys::os::duplicate;
 
 /// Set the keys of the prediction ids that the thread makes: the cluster's, masking and sealing key.
 #[pyfunction]
@@ -43,19 +47,41 @@ fn records_due(thread: PyRef<'_, IngressThread>) -> bool {
     thread.shared.records_due()
 }
 
-/// Take the records of the thread's answers: (number of the plan, Unix ns, rows of each group that was
-/// answered at once, rows, columns).
+/// The fields of gateway.native_library.AnswerRecord.
+type RecordTuple = (u64, i64, Vec<u32>, usize, Vec<u32>, usize, AnsweredGroup);
+
+/// Take the records of the thread's answers.
 #[pyfunction]
-fn take_records(
-    py: Python<'_>,
-    thread: PyRef<'_, IngressThread>,
-) -> Vec<(u64, i64, Vec<u32>, usize, AnsweredGroup)> {
+fn take_records(py: Python<'_>, thread: PyRef<'_, IngressThread>) -> Vec<RecordTuple> {
     let shared = Arc::clone(&thread.shared);
     let as_tuple = |record: AnswerRecord| {
-        let calls = AnsweredGroup(record.calls);
-        (record.plan, record.unix_ns, record.group_rows, record.rows, calls)
+        let (flagged, calls) = (record.read.flagged.to_vec(), AnsweredGroup(record.calls));
+        let (plan, unix_ns) = (record.plan, record.unix_ns);
+        (plan, unix_ns, record.group_rows, record.rows, flagged, record.read.broken, calls)
     };
     py.detach(|| shared.take_records()).into_iter().map(as_tuple).collect()
+}
+
+/// Have the thread read from a store over this connection, whose handshake is done. The descriptor is
+/// duplicated.
+#[pyfunction]
+fn use_store(thread: PyRef<'_, IngressThread>, fd: i32) -> PyResult<()> {
+    let connection = StoreConnection::new(duplicate(fd)?)?;
+    thread.shared.store.connected.store(true, Ordering::SeqCst);
+    thread.shared.command(Command::UseStore(Some(Box::new(connection))));
+    Ok(())
+}
+
+/// Have the thread read no more from a store. Python answers the calls that wait for it.
+#[pyfunction]
+fn leave_store(thread: PyRef<'_, IngressThread>) {
+    thread.shared.command(Command::UseStore(None));
+}
+
+/// Whether the thread has a connection to a store, and why it ended if not.
+#[pyfunction]
+fn store_state(thread: PyRef<'_, IngressThread>) -> (bool, String) {
+    thread.shared.store.state()
 }
 
 /// Add the functions to the module.
@@ -64,5 +90,8 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(publish_plan, module)?)?;
     module.add_function(wrap_pyfunction!(reserve_ids, module)?)?;
     module.add_function(wrap_pyfunction!(records_due, module)?)?;
-    module.add_function(wrap_pyfunction!(take_records, module)?)
+    module.add_function(wrap_pyfunction!(take_records, module)?)?;
+    module.add_function(wrap_pyfunction!(use_store, module)?)?;
+    module.add_function(wrap_pyfunction!(leave_store, module)?)?;
+    module.add_function(wrap_pyfunction!(store_state, module)?)
 }

@@ -1,5 +1,7 @@
 //! `turnout_ingress.NativeViewRows` and `assign_arms`: the feature lookup and the traffic split of a batch.
 
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,7 +14,7 @@ use crate::accel::store_keys::StoreKeys;
 
 /// The rows of one view in the online store: `features.rows.ViewRows` for a whole batch.
 #[pyclass(frozen, name = "NativeViewRows")]
-pub(super) struct PyViewRows(pub(super) ViewRows);
+pub(super) struct PyViewRows(pub(super) Arc<ViewRows>);
 
 #[pymethods]
 impl PyViewRows {
@@ -24,7 +26,8 @@ impl PyViewRows {
         all_valid: &[u8],
         defaults: &[u8],
     ) -> PyResult<PyViewRows> {
-        ViewRows::new(view, ttl_ms, tail, all_valid, defaults).map(PyViewRows).ok_or_else(|| {
+        let rows = ViewRows::new(view, ttl_ms, tail, all_valid, defaults);
+        rows.map(|rows| PyViewRows(Arc::new(rows))).ok_or_else(|| {
             PyValueError::new_err(format!(
                 "{} bytes of validity do not fit {} of defaults",
                 all_valid.len(),

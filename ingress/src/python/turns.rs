@@ -17,16 +17,14 @@ use super::store_keys::PyStoreKeys;
 use crate::accel::answered_group::AnswerTimes;
 use crate::accel::breadcrumb::Thread;
 use crate::accel::plan::{IdKeys, Plan};
-use crate::accel::rows::ViewRows;
 use crate::accel::score_code::ScoreRule;
 use crate::accel::store_keys::StoreKeys;
 use crate::accel::turn::{Draw, Group};
 
-/// A plan, and the views that Python reads for it.
+/// A plan, as Python holds it.
 #[pyclass(frozen)]
 pub(super) struct ModelPlan {
     pub(super) plan: Arc<Plan>,
-    views: Vec<(Py<PyViewRows>, usize)>,
 }
 
 #[pymethods]
@@ -41,6 +39,7 @@ impl ModelPlan {
         evidence_prefix: Vec<u8>,
         holdout: Option<(Vec<u8>, u64)>,
         views: Vec<(Py<PyViewRows>, usize)>,
+        feature_ns: i64,
         outputs: usize,
         body: &[u8],
         rule: (bool, f64),
@@ -60,6 +59,8 @@ impl ModelPlan {
                 prefix,
                 share_bp,
             }),
+            views: views.iter().map(|(view, at)| (Arc::clone(&view.get().0), *at)).collect(),
+            feature_ns,
             outputs,
             body,
             rule: ScoreRule {
@@ -73,7 +74,6 @@ impl ModelPlan {
         };
         Ok(ModelPlan {
             plan: Arc::new(plan),
-            views,
         })
     }
 }
@@ -120,12 +120,7 @@ impl Turn {
     fn store_keys(&self, members: Vec<usize>) -> PyResult<PyStoreKeys> {
         let mut keys = StoreKeys::default();
         for index in members {
-            let (group, plan) = (self.group(index)?, self.plan(index)?);
-            for (view, position) in &plan.views {
-                for row in 0..group.rows() {
-                    view.get().0.put_key(group.entity(row, *position), &mut keys);
-                }
-            }
+            self.plan(index)?.plan.put_keys(self.group(index)?, &mut keys);
         }
         Ok(PyStoreKeys(keys))
     }
@@ -143,16 +138,11 @@ impl Turn {
             replies.iter().map(|reply| reply.as_ref().map(|row| row.as_bytes())).collect();
         let mut first = 0;
         for (index, time) in members.into_iter().zip(time) {
-            self.plan(index)?;
-            let Some(plan) = self.plans[index].as_ref().map(Py::get) else {
-                continue;
-            };
-            let views: Vec<(&ViewRows, usize)> =
-                plan.views.iter().map(|(view, position)| (&view.get().0, *position)).collect();
+            let plan = Arc::clone(&self.plan(index)?.plan);
             let group = &mut self.groups[index];
-            let last = first + group.rows() * views.len();
+            let last = first + plan.keys_of(group.rows());
             let own = replies.get(first..last).unwrap_or_default();
-            if !group.read(&views, own, now_ms, &time) {
+            if !group.read(&plan.views, own, now_ms, &time) {
                 return Err(PyValueError::new_err("a reply for each key"));
             }
             first = last;

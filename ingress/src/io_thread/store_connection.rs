@@ -1,0 +1,226 @@
+//! The I/O thread's own connection to the feature store (decision 0100).
+//!
+//! Python makes the connection and its handshake, as features/online/reader.py does for its own. Only MGET
+//! is sent here, and the n-th reply answers the n-th command. A command that is not answered in time stays
+//! in the queue without its calls, which Python then answers.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use socket2::Socket;
+
+use crate::accel::mget_replies::{MgetReplies, ReplyError};
+use crate::accel::store_keys::StoreKeys;
+use crate::io_thread::answering::{FreshCall, ReadingGroup};
+
+/// So many reads may be under way. Calls that come meanwhile share the next read, so that reads grow with
+/// the load.
+const READS_MAX: usize = 2;
+/// A connection whose oldest reply is overdue by more than this is closed.
+const STALL_NS_MAX: i64 = 250_000_000;
+/// Unsent bytes above which the store takes no more reads.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+
+/// A read that is under way.
+struct PendingRead {
+    keys: usize,
+    /// Unix time at which it was sent.
+    unix_ns: i64,
+    /// Monotonic time at which its calls go to Python.
+    due_ns: i64,
+    /// Empty once they did.
+    groups: Vec<ReadingGroup>,
+}
+
+/// Whether reads can be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum StoreState {
+    /// There is no store, or it does not answer in time.
+    Away,
+    /// Enough reads are under way.
+    Busy,
+    /// A read can be sent.
+    Free,
+}
+
+/// The connection is of no use any more, for this reason.
+pub struct Lost(pub String);
+
+/// A read that was answered.
+pub struct AnsweredRead<'a> {
+    /// The groups that wait for it; none if it was too late.
+    pub groups: Vec<ReadingGroup>,
+    /// The values, group by group and view by view.
+    pub values: Vec<Option<&'a [u8]>>,
+    /// Unix time at which it was sent.
+    pub unix_ns: i64,
+}
+
+/// A connection to the store, and the reads that are under way on it.
+pub struct StoreConnection {
+    socket: Socket,
+    unsent: Vec<u8>,
+    replies: MgetReplies,
+    reads: VecDeque<PendingRead>,
+    /// Whether the poller watches for the time at which the socket can be written.
+    pub watches_writing: bool,
+}
+
+impl StoreConnection {
+    /// A connection that is ready for commands.
+    pub fn new(socket: OwnedFd) -> std::io::Result<StoreConnection> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(StoreConnection {
+            socket,
+            unsent: Vec::new(),
+            replies: MgetReplies::default(),
+            reads: VecDeque::new(),
+            watches_writing: false,
+        })
+    }
+
+    /// Whether a read can be sent now.
+    pub fn state(&self) -> StoreState {
+        let late = self.reads.front().is_some_and(|read| read.groups.is_empty());
+        if late || self.unsent.len() > UNSENT_BYTES_MAX {
+            StoreState::Away
+        } else if self.reads.len() >= READS_MAX {
+            StoreState::Busy
+        } else {
+            StoreState::Free
+        }
+    }
+
+    /// Whether bytes wait until the socket can be written.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Send a read for these groups, whose calls go to Python at `due_ns`.
+    pub fn send(
+        &mut self,
+        keys: &StoreKeys,
+        groups: Vec<ReadingGroup>,
+        unix_ns: i64,
+        due_ns: i64,
+    ) -> Result<(), Lost> {
+        self.reads.push_back(PendingRead {
+            keys: keys.len(),
+            unix_ns,
+            due_ns,
+            groups,
+        });
+        self.unsent.extend_from_slice(&keys.mget());
+        self.send_unsent()
+    }
+
+    /// Send what waits, as far as the socket takes it.
+    pub fn send_unsent(&mut self) -> Result<(), Lost> {
+        while !self.unsent.is_empty() {
+            match self.socket.write(&self.unsent) {
+                Ok(0) => return Err(closed()),
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Take the bytes that came.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<(), Lost> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(closed()),
+                Ok(count) => {
+                    self.replies.push(&buffer[..count]);
+                    if count < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+    }
+
+    /// The next read that was answered. Call `finish_read` after it.
+    pub fn answered_read(&mut self) -> Result<Option<AnsweredRead<'_>>, Lost> {
+        let Some(oldest) = self.reads.front_mut() else {
+            let unasked = self.replies.has_bytes();
+            return if unasked { Err(unexpected()) } else { Ok(None) };
+        };
+        match self.replies.read(oldest.keys) {
+            Ok(false) => Ok(None),
+            Ok(true) => Ok(Some(AnsweredRead {
+                groups: std::mem::take(&mut oldest.groups),
+                values: self.replies.values(),
+                unix_ns: oldest.unix_ns,
+            })),
+            Err(ReplyError::Refused) => Err(Lost("the store refused to read".to_owned())),
+            Err(ReplyError::Unexpected) => Err(unexpected()),
+        }
+    }
+
+    /// Forget the read that was answered.
+    pub fn finish_read(&mut self) {
+        self.reads.pop_front();
+        self.replies.finish();
+    }
+
+    /// When a read is due, or, if its calls have gone, when the connection is closed.
+    pub fn next_due_ns(&self) -> Option<i64> {
+        self.reads.iter().map(PendingRead::acts_ns).min()
+    }
+
+    /// Take the calls of reads that are overdue at `now_ns`.
+    pub fn take_overdue(&mut self, now_ns: i64) -> Result<Vec<FreshCall>, Lost> {
+        let stalled = |read: &PendingRead| now_ns - read.due_ns >= STALL_NS_MAX;
+        if self.reads.front().is_some_and(stalled) {
+            return Err(Lost("the store did not answer".to_owned()));
+        }
+        // Replies come in order, so reads behind an overdue one are no sooner.
+        let overdue =
+            self.reads.iter().any(|read| read.due_ns <= now_ns && !read.groups.is_empty());
+        let reads = self.reads.iter_mut().filter(|_| overdue);
+        Ok(reads.flat_map(|read| std::mem::take(&mut read.groups)).flat_map(|g| g.calls).collect())
+    }
+
+    /// Add the time for which the process was suspended to the time of each read.
+    pub fn add_suspended_time(&mut self, suspended_ns: i64) {
+        self.reads.iter_mut().for_each(|read| read.due_ns += suspended_ns);
+    }
+
+    /// End the connection, and return the calls that wait for it.
+    pub fn into_calls(self) -> Vec<FreshCall> {
+        self.reads.into_iter().flat_map(|read| read.groups).flat_map(|group| group.calls).collect()
+    }
+}
+
+impl PendingRead {
+    fn acts_ns(&self) -> i64 {
+        self.due_ns + if self.groups.is_empty() { STALL_NS_MAX } else { 0 }
+    }
+}
+
+impl AsRawFd for StoreConnection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn closed() -> Lost {
+    Lost("the store closed the connection".to_owned())
+}
+
+fn unexpected() -> Lost {
+    Lost("the store answered with something else than the values".to_owned())
+}
+
+fn broken(error: &std::io::Error) -> Lost {
+    Lost(format!("the connection broke: {}", error.kind()))
+}
