@@ -232,6 +232,8 @@ class AnswerRecord(NamedTuple):
     """Rows with each turnout.v1.RowFlag, by the number of its bit."""
     broken: int
     """Stored rows with a wrong hash or id."""
+    late_groups: int
+    """Groups whose rows the store did not return in time."""
     columns: object
     """turnout_ingress.AnsweredGroup."""
 
@@ -256,7 +258,7 @@ class IngressLibrary(Protocol):
         evidence_prefix: bytes,
         holdout: tuple[bytes, int] | None,
         views: Sequence[tuple[object, int]],
-        feature_ns: int,
+        feature_limits: tuple[int, bool],
         outputs: int,
         body: bytes,
         rule: tuple[bool, float],
@@ -271,7 +273,8 @@ class IngressLibrary(Protocol):
         evidence_prefix  what is hashed in front of a key for evidence.
         holdout          the same for the holdout, and its basis points. None: there is none.
         views            NativeViewRows, and the position of the entity among a row's ids.
-        feature_ns       how long the store may take for a full batch.
+        feature_limits   how many ns the store may take for a full batch, and whether calls are
+                         refused without its answer.
         body             what the prediction ids of an answer share.
         rule             how they carry scores (journal.score_code.ScoreRule).
         sealed           whether they are sealed.

@@ -177,8 +177,9 @@ class TurnPath:
         self._published = {n: plan for n, plan in self._published.items() if n in now}
         for plan, record in records:
             routes, groups = plan.routes, record.group_rows
-            self._recorder.record_clean_reads(groups, len(groups) if routes.reads else 0)
-            self._recorder.record_row_flags(routes, record.flagged, record.broken)
+            self._recorder.record_reads(
+                routes, groups, record.late_groups, record.flagged, record.broken
+            )
             self._recorder.record(
                 AnsweredGroup(
                     routes,
@@ -253,7 +254,7 @@ class TurnPath:
             deployment.split_salt + EVIDENCE_DOMAIN,
             holdout if deployment.holdout_bp else None,
             [(read.native, read.native_position) for read in routes.reads],
-            routes.limits.feature_ns,
+            (routes.limits.feature_ns, routes.limits.features_required),
             version.executor.outputs,
             self._id_writer.body(routes, version, PRODUCTION, at_unix_ms=0),
             routes.score_rule(version),

@@ -214,12 +214,24 @@ class Recorder:
         if reads:
             self._metrics.count_feature_reads("ok", reads)
 
-    def record_row_flags(self, routes: Routes, flagged: Sequence[int], broken: int) -> None:
-        """Count rows of a model by how they were read.
+    def record_reads(
+        self,
+        routes: Routes,
+        group_rows: Sequence[int],
+        late_groups: int,
+        flagged: Sequence[int],
+        broken: int,
+    ) -> None:
+        """Count groups of calls of a model that the I/O thread has read.
 
-        flagged  rows with each turnout.v1.RowFlag, by the number of its bit.
-        broken   rows with a wrong hash or id.
+        group_rows   rows of each group.
+        late_groups  groups that the store did not answer in time.
+        flagged      rows with each turnout.v1.RowFlag, by the number of its bit.
+        broken       rows with a wrong hash or id.
         """
+        self.record_clean_reads(group_rows, len(group_rows) - late_groups if routes.reads else 0)
+        if late_groups:
+            self._metrics.count_feature_reads("timeout", late_groups)
         for name, flag in FEATURE_FLAGS:
             bit = flag.bit_length() - 1
             if bit < len(flagged) and flagged[bit]:

@@ -198,7 +198,9 @@ async def gateway_fixture(
     parts.metrics.set_deployed(dict.fromkeys(models, ()))
     port = await parts.server.listen(settings.host, 0, unix)
     await parts.server.show_health({"": True, **dict.fromkeys(models, True)})
-    running = asyncio.create_task(parts.pipeline.run())
+    running = [asyncio.create_task(parts.pipeline.run())]
+    if parts.io_thread_store is not None:
+        running.append(asyncio.create_task(parts.io_thread_store.keep()))
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield GatewayFixture(port, channel, parts, served, outcomes, faults, guards, settings)
@@ -206,7 +208,8 @@ async def gateway_fixture(
         # Close in the order of a drain.
         await parts.server.close(1.0)
         await parts.pipeline.wait_finished()
-        running.cancel()
+        for task in running:
+            task.cancel()
         await parts.shadows.wait_closed()
         for executor in executors:
             executor.close()

@@ -114,22 +114,22 @@ class CallResult:
     defaulted: bool
 
 
-class TimedReader:
-    """Wraps the gateway's reader, and keeps how long each read delayed its batch.
+class TimedReader(OnlineReader):
+    """The gateway's reader, which keeps how long each read delayed its batch.
 
     What the thread, and the processes that its clock has, waited for a processor is taken off.
     """
 
-    def __init__(self, reader: OnlineReader) -> None:
-        self._reader = reader
+    def __init__(self, url: str, settings: OnlineSettings | None = None) -> None:
+        super().__init__(url, settings=settings)
         self.clock = ProcessorClock()
         self.took_s: list[float] = []
 
-    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+    async def mget(self, keys: Sequence[bytes], timeout_s: float) -> list[bytes | None]:
         """Read as OnlineReader.mget does, and note the time."""
         began = self.clock()
         try:
-            return await self._reader.mget(keys, timeout_s)
+            return await super().mget(keys, timeout_s)
         finally:
             self.took_s.append(self.clock() - began)
 
@@ -139,8 +139,7 @@ class GatewayWithStore:
     """A gateway fixture, its reader, and the results of its callers."""
 
     gateway: GatewayFixture
-    reader: OnlineReader
-    timed_reader: TimedReader
+    reader: TimedReader
     results: list[CallResult] = field(default_factory=list)
     wrong_answers: list[str] = field(default_factory=list)
     """Answers that were neither the customer's own score nor the default's."""
@@ -213,17 +212,24 @@ async def gateway_with_store(
     *,
     settings: Settings | None = None,
     online: OnlineSettings | None = None,
+    io_thread: bool = True,
     **policy: object,
 ) -> AsyncIterator[GatewayWithStore]:
-    """Serve the model under *policy*, with the real reader of the store at *url*."""
-    reader = OnlineReader(url, settings=online)
+    """Serve the model under *policy*, with the real reader of the store at *url*.
+
+    io_thread  whether the I/O thread of the native server may read and answer by itself.
+    """
+    reader = TimedReader(url, online)
     await reader.start()
     try:
-        timed = TimedReader(reader)
         async with gateway_fixture(
-            {"1": customer_model_files()}, production_only(**policy), settings=settings, store=timed
+            {"1": customer_model_files()},
+            production_only(**policy),
+            settings=settings,
+            store=reader,
+            io_thread_answers=io_thread,
         ) as gateway:
-            yield GatewayWithStore(gateway, reader, timed)
+            yield GatewayWithStore(gateway, reader)
     finally:
         await reader.close()
 

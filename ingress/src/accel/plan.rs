@@ -52,6 +52,8 @@ pub struct Plan {
     pub views: Vec<(Arc<ViewRows>, usize)>,
     /// How long a read of BUDGET_ROWS rows may take.
     pub feature_ns: i64,
+    /// Whether calls are refused if the store does not answer.
+    pub features_required: bool,
     /// K, the number of scores of a row.
     pub outputs: usize,
     /// A prediction id without its MAC and its time.

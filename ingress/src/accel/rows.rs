@@ -13,6 +13,9 @@ pub const STALE: u32 = 2;
 /// turnout.v1.RowFlag: at least one feature has its default value.
 pub const DEFAULTED: u32 = 4;
 
+/// turnout.v1.RowFlag: the store did not answer in time.
+pub const DEGRADED: u32 = 8;
+
 /// Offsets in a stored row. Words of validity bits and the values follow.
 const VIEW_AT: usize = 0;
 const ID_AT: usize = 8;

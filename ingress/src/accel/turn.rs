@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::accel::answered_group::{owned_slices, to_bytes, AnswerTimes, AnsweredGroup};
 use crate::accel::ids::{self, AnswerIds, BODY_BYTES};
-use crate::accel::rows::{RowBatch, ViewRows};
+use crate::accel::rows::{RowBatch, ViewRows, DEFAULTED, DEGRADED};
 use crate::accel::score_code::ScoreRule;
 use crate::calls::call_columns::CallColumns;
 use crate::calls::columns::Column;
@@ -205,6 +205,13 @@ impl Group {
             self.matrix.extend_from_slice(time);
         }
         true
+    }
+
+    /// Make the matrix of each view's defaults, because the store did not answer.
+    pub fn read_defaults(&mut self, views: &[(Arc<ViewRows>, usize)]) -> bool {
+        let was_read = self.read(views, &vec![None; self.rows() * views.len()], 0, &[]);
+        self.flags.fill(DEFAULTED | DEGRADED);
+        was_read
     }
 
     /// The matrix as numbers, which are copied only if its bytes are not aligned.

@@ -1,6 +1,8 @@
 //! The records of answers that the I/O thread has given, until Python takes them.
 
 use crate::accel::answered_group::AnsweredGroup;
+use crate::accel::rows::DEGRADED;
+use crate::accel::turn::Group;
 
 /// A record of answers is closed at so many rows or bytes, so that a fold can take records one by one.
 const RECORD_ROWS_MAX: usize = 512;
@@ -36,13 +38,21 @@ pub struct ReadCounts {
     pub flagged: [u32; FLAG_BITS],
     /// Rows with a wrong hash or id.
     pub broken: usize,
+    /// Groups that the store did not answer in time.
+    pub late_groups: usize,
 }
 
 impl ReadCounts {
-    /// Count rows with these flags.
-    pub fn new(flags: &[u32], broken: usize) -> ReadCounts {
+    /// Count the rows of a group.
+    pub fn new(group: &Group) -> ReadCounts {
+        ReadCounts::of_rows(&group.flags, group.broken)
+    }
+
+    fn of_rows(flags: &[u32], broken: usize) -> ReadCounts {
+        let degraded = flags.first().is_some_and(|flags| flags & DEGRADED != 0);
         let mut counts = ReadCounts {
             broken,
+            late_groups: usize::from(degraded),
             ..ReadCounts::default()
         };
         for flags in flags.iter().filter(|flags| **flags != 0) {
@@ -55,6 +65,7 @@ impl ReadCounts {
 
     fn add(&mut self, other: &ReadCounts) {
         self.broken += other.broken;
+        self.late_groups += other.late_groups;
         self.flagged.iter_mut().zip(&other.flagged).for_each(|(own, rows)| *own += rows);
     }
 }
@@ -132,7 +143,7 @@ mod tests {
         let mut records = Records::default();
         let given = [(1, 0, 2), (2, 0, 2), (1, 5, 3), (1, SECOND_NS, 1), (1, SECOND_NS, 512)];
         for (plan, unix_ns, rows) in given {
-            records.add(plan, unix_ns, rows, &ReadCounts::new(&[5, 0, 1], 1), &none);
+            records.add(plan, unix_ns, rows, &ReadCounts::of_rows(&[5, 0, 1], 1), &none);
         }
         let taken = records.take();
         let kept: Vec<_> =
@@ -151,7 +162,8 @@ mod tests {
             taken[0].read,
             ReadCounts {
                 flagged: [4, 0, 2, 0, 0, 0, 0, 0],
-                broken: 2
+                broken: 2,
+                late_groups: 0
             }
         );
     }

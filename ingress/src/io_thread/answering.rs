@@ -271,13 +271,37 @@ impl Answering {
         }
     }
 
-    /// Answer the groups of a read, whose values the store has returned group by group. A group is left if
-    /// its plan was withdrawn meanwhile, or a score is not finite.
+    /// Answer the groups of a read, whose values the store has returned group by group.
     pub fn answer_read(
         &self,
         groups: Vec<ReadingGroup>,
         values: &[Option<&[u8]>],
         read_unix_ns: i64,
+    ) -> Outcome {
+        let mut first = 0;
+        self.answer_groups(groups, read_unix_ns, |plan, group| {
+            let last = first + plan.keys_of(group.rows());
+            let own = values.get(first..last).unwrap_or_default();
+            first = last;
+            group.read(&plan.views, own, read_unix_ns / 1_000_000, &[])
+        })
+    }
+
+    /// Answer groups that the store has not answered in time: with defaults, unless a model requires its
+    /// features. Python refuses the calls of such a model.
+    pub fn answer_without_store(&self, groups: Vec<ReadingGroup>) -> Outcome {
+        self.answer_groups(groups, unix_ns(), |plan, group| {
+            !plan.features_required && group.read_defaults(&plan.views)
+        })
+    }
+
+    /// Read, score and answer groups. A group is left if it cannot be read, its plan was withdrawn
+    /// meanwhile, or a score is not finite.
+    fn answer_groups(
+        &self,
+        groups: Vec<ReadingGroup>,
+        read_unix_ns: i64,
+        mut read: impl FnMut(&Plan, &mut Group) -> bool,
     ) -> Outcome {
         let mut state = locked(&self.state);
         let State {
@@ -285,19 +309,15 @@ impl Answering {
             keys,
             records,
         } = &mut *state;
-        let (mut outcome, mut first) = (Outcome::default(), 0);
+        let mut outcome = Outcome::default();
         for mut reading in groups {
             let (plan, group) = (&reading.plan, &mut reading.group);
-            let last = first + plan.keys_of(group.rows());
-            let own = values.get(first..last).unwrap_or_default();
-            first = last;
+            let was_read = read(plan, group);
             let published = plans.get(&group.columns.shape.model);
-            let answered = published.filter(|now| now.number == reading.number).zip(keys.as_ref());
-            let answered = answered.is_some_and(|by| {
-                group.read(&plan.views, own, read_unix_ns / 1_000_000, &[])
-                    && plan
-                        .score(group, Thread::Io)
-                        .is_some_and(|scores| group.take_scores(scores, plan.outputs).is_ok())
+            let published = published.filter(|now| was_read && now.number == reading.number);
+            let answered = published.zip(keys.as_ref()).is_some_and(|by| {
+                let scores = plan.score(group, Thread::Io).unwrap_or_default();
+                group.take_scores(scores, plan.outputs).is_ok()
                     && self.answer_scored(by, group, read_unix_ns, records, &mut outcome)
             });
             if !answered {
@@ -326,7 +346,7 @@ impl Answering {
             return false;
         };
         outcome.replies.push(replies);
-        let read = ReadCounts::new(&group.flags, group.broken);
+        let read = ReadCounts::new(group);
         records.add(published.number, times.unix_ns, rows, &read, &record);
         true
     }
@@ -425,6 +445,7 @@ mod tests {
             holdout: None,
             views: Vec::new(),
             feature_ns: 1_000_000,
+            features_required: false,
             outputs: 1,
             body: [0; BODY_BYTES],
             rule: ScoreRule {

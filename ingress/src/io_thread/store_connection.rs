@@ -1,8 +1,8 @@
 //! The I/O thread's own connection to the feature store (decision 0100).
 //!
 //! Python makes the connection and its handshake, as features/online/reader.py does for its own. Only MGET
-//! is sent here, and the n-th reply answers the n-th command. A command that is not answered in time stays
-//! in the queue without its calls, which Python then answers.
+//! is sent here, and the n-th reply answers the n-th command. If a command is not answered in time, the
+//! connection is given up: the circuit breaker of Python's reader decides what a slow store means.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -12,13 +12,11 @@ use socket2::Socket;
 
 use crate::accel::mget_replies::{MgetReplies, ReplyError};
 use crate::accel::store_keys::StoreKeys;
-use crate::io_thread::answering::{FreshCall, ReadingGroup};
+use crate::io_thread::answering::ReadingGroup;
 
 /// So many reads may be under way. Calls that come meanwhile share the next read, so that reads grow with
 /// the load.
 const READS_MAX: usize = 2;
-/// A connection whose oldest reply is overdue by more than this is closed.
-const STALL_NS_MAX: i64 = 250_000_000;
 /// Unsent bytes above which the store takes no more reads.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
 
@@ -27,16 +25,15 @@ struct PendingRead {
     keys: usize,
     /// Unix time at which it was sent.
     unix_ns: i64,
-    /// Monotonic time at which its calls go to Python.
+    /// Monotonic time at which its calls wait no longer.
     due_ns: i64,
-    /// Empty once they did.
     groups: Vec<ReadingGroup>,
 }
 
 /// Whether reads can be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
-    /// There is no store, or it does not answer in time.
+    /// There is no store, or it does not take bytes.
     Away,
     /// Enough reads are under way.
     Busy,
@@ -49,7 +46,7 @@ pub struct Lost(pub String);
 
 /// A read that was answered.
 pub struct AnsweredRead<'a> {
-    /// The groups that wait for it; none if it was too late.
+    /// The groups that wait for it.
     pub groups: Vec<ReadingGroup>,
     /// The values, group by group and view by view.
     pub values: Vec<Option<&'a [u8]>>,
@@ -83,8 +80,7 @@ impl StoreConnection {
 
     /// Whether a read can be sent now.
     pub fn state(&self) -> StoreState {
-        let late = self.reads.front().is_some_and(|read| read.groups.is_empty());
-        if late || self.unsent.len() > UNSENT_BYTES_MAX {
+        if self.unsent.len() > UNSENT_BYTES_MAX {
             StoreState::Away
         } else if self.reads.len() >= READS_MAX {
             StoreState::Busy
@@ -98,7 +94,7 @@ impl StoreConnection {
         !self.unsent.is_empty()
     }
 
-    /// Send a read for these groups, whose calls go to Python at `due_ns`.
+    /// Send a read for these groups, whose calls wait until `due_ns`.
     pub fn send(
         &mut self,
         keys: &StoreKeys,
@@ -172,22 +168,9 @@ impl StoreConnection {
         self.replies.finish();
     }
 
-    /// When a read is due, or, if its calls have gone, when the connection is closed.
+    /// When the first read is due.
     pub fn next_due_ns(&self) -> Option<i64> {
-        self.reads.iter().map(PendingRead::acts_ns).min()
-    }
-
-    /// Take the calls of reads that are overdue at `now_ns`.
-    pub fn take_overdue(&mut self, now_ns: i64) -> Result<Vec<FreshCall>, Lost> {
-        let stalled = |read: &PendingRead| now_ns - read.due_ns >= STALL_NS_MAX;
-        if self.reads.front().is_some_and(stalled) {
-            return Err(Lost("the store did not answer".to_owned()));
-        }
-        // Replies come in order, so reads behind an overdue one are no sooner.
-        let overdue =
-            self.reads.iter().any(|read| read.due_ns <= now_ns && !read.groups.is_empty());
-        let reads = self.reads.iter_mut().filter(|_| overdue);
-        Ok(reads.flat_map(|read| std::mem::take(&mut read.groups)).flat_map(|g| g.calls).collect())
+        self.reads.iter().map(|read| read.due_ns).min()
     }
 
     /// Add the time for which the process was suspended to the time of each read.
@@ -195,15 +178,12 @@ impl StoreConnection {
         self.reads.iter_mut().for_each(|read| read.due_ns += suspended_ns);
     }
 
-    /// End the connection, and return the calls that wait for it.
-    pub fn into_calls(self) -> Vec<FreshCall> {
-        self.reads.into_iter().flat_map(|read| read.groups).flat_map(|group| group.calls).collect()
-    }
-}
-
-impl PendingRead {
-    fn acts_ns(&self) -> i64 {
-        self.due_ns + if self.groups.is_empty() { STALL_NS_MAX } else { 0 }
+    /// End the connection. Returns the groups whose reads are overdue at `now_ns`, and the other groups.
+    pub fn into_groups(self, now_ns: i64) -> (Vec<ReadingGroup>, Vec<ReadingGroup>) {
+        let (overdue, others): (Vec<_>, Vec<_>) =
+            self.reads.into_iter().partition(|read| read.due_ns <= now_ns);
+        let groups = |reads: Vec<PendingRead>| reads.into_iter().flat_map(|read| read.groups);
+        (groups(overdue).collect(), groups(others).collect())
     }
 }
 

@@ -124,25 +124,25 @@ impl Io {
         }
     }
 
-    /// Give Python the calls of a read that is overdue. A store that stays silent is given up.
+    /// Give the connection up if a read is overdue.
     pub(super) fn check_store(&mut self) {
-        let now_ns = self.server.now_ns;
-        let Some(store) = self.store.as_mut() else {
-            return;
-        };
-        match store.take_overdue(now_ns) {
-            Ok(calls) => self.server.enqueue(calls),
-            Err(lost) => self.lose_store(lost),
+        let due_ns = self.store.as_ref().and_then(|store| store.next_due_ns());
+        if due_ns.is_some_and(|due_ns| due_ns <= self.server.now_ns) {
+            self.lose_store(Lost("the store did not answer in time".to_owned()));
         }
     }
 
-    /// End the connection to the store. Python answers the calls that wait for it.
+    /// End the connection to the store. Calls that have waited long enough are answered without it, and
+    /// Python answers the others.
     fn lose_store(&mut self, Lost(reason): Lost) {
         let Some(store) = self.store.take() else {
             return;
         };
         self.poller.remove(store.as_raw_fd());
-        self.server.enqueue(store.into_calls());
         self.server.shared.store.ended(reason);
+        let (overdue, others) = store.into_groups(self.server.now_ns);
+        let shared = Arc::clone(&self.server.shared);
+        self.apply(shared.answering.answer_without_store(overdue));
+        self.server.enqueue(others.into_iter().flat_map(|reading| reading.calls).collect());
     }
 }

@@ -48,16 +48,17 @@ fn records_due(thread: PyRef<'_, IngressThread>) -> bool {
 }
 
 /// The fields of gateway.native_library.AnswerRecord.
-type RecordTuple = (u64, i64, Vec<u32>, usize, Vec<u32>, usize, AnsweredGroup);
+type RecordTuple = (u64, i64, Vec<u32>, usize, Vec<u32>, usize, usize, AnsweredGroup);
 
 /// Take the records of the thread's answers.
 #[pyfunction]
 fn take_records(py: Python<'_>, thread: PyRef<'_, IngressThread>) -> Vec<RecordTuple> {
     let shared = Arc::clone(&thread.shared);
     let as_tuple = |record: AnswerRecord| {
-        let (flagged, calls) = (record.read.flagged.to_vec(), AnsweredGroup(record.calls));
-        let (plan, unix_ns) = (record.plan, record.unix_ns);
-        (plan, unix_ns, record.group_rows, record.rows, flagged, record.read.broken, calls)
+        let (read, calls) = (record.read, AnsweredGroup(record.calls));
+        let (flagged, broken, late) = (read.flagged.to_vec(), read.broken, read.late_groups);
+        let (plan, unix_ns, rows) = (record.plan, record.unix_ns, record.rows);
+        (plan, unix_ns, record.group_rows, rows, flagged, broken, late, calls)
     };
     py.detach(|| shared.take_records()).into_iter().map(as_tuple).collect()
 }

@@ -29,7 +29,8 @@ pub(super) struct ModelPlan {
 
 #[pymethods]
 impl ModelPlan {
-    /// `holdout` is (prefix, share in basis points), `rule` (whether the first output is a probability,
+    /// `holdout` is (prefix, share in basis points), `feature_limits` (ns that a read may take, whether
+    /// calls are refused without it), `rule` (whether the first output is a probability,
     /// the threshold of decisions), `shown` (label, role), `breadcrumb` (page, the byte of Python's event
     /// loop, the byte of the I/O thread).
     #[new]
@@ -39,7 +40,7 @@ impl ModelPlan {
         evidence_prefix: Vec<u8>,
         holdout: Option<(Vec<u8>, u64)>,
         views: Vec<(Py<PyViewRows>, usize)>,
-        feature_ns: i64,
+        feature_limits: (i64, bool),
         outputs: usize,
         body: &[u8],
         rule: (bool, f64),
@@ -60,7 +61,8 @@ impl ModelPlan {
                 share_bp,
             }),
             views: views.iter().map(|(view, at)| (Arc::clone(&view.get().0), *at)).collect(),
-            feature_ns,
+            feature_ns: feature_limits.0,
+            features_required: feature_limits.1,
             outputs,
             body,
             rule: ScoreRule {

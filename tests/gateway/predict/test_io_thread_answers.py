@@ -63,9 +63,9 @@ def answered_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def take(server: NativeServer) -> Any:  # noqa: ANN401
         records = take_records(server)
-        for _, _, group_rows, rows, _ in records:
-            assert sum(group_rows) == rows
-            groups.extend(group_rows)
+        for record in records:
+            assert sum(record.group_rows) == record.rows
+            groups.extend(record.group_rows)
         return records
 
     monkeypatch.setattr(NativeServer, "take_records", take)

@@ -168,5 +168,5 @@ async def gateway_through_proxy(
             gateway_with_store(proxy.url, **policy) as gateway,
         ):
             failing_store = FailingStore(store, proxy, stack)
-            gateway.timed_reader.clock = ProcessorClock(failing_store.pid)
+            gateway.reader.clock = ProcessorClock(failing_store.pid)
             yield failing_store, gateway

@@ -77,12 +77,12 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
                 tasks, descriptors = task_count(), open_descriptors()
                 # The first second of the outage, and later.
                 async with OUTAGES[outage](failing_store):
-                    gateway.timed_reader.took_s.clear()
+                    gateway.reader.took_s.clear()
                     await gateway.results_during(FIRST_S)
-                    first_s = list(gateway.timed_reader.took_s)
-                    gateway.timed_reader.took_s.clear()
+                    first_s = list(gateway.reader.took_s)
+                    gateway.reader.took_s.clear()
                     later = await gateway.results_during(0.5)
-                    later_s = list(gateway.timed_reader.took_s)
+                    later_s = list(gateway.reader.took_s)
                     await wait_until(lambda: task_count() <= tasks + PROXY_TASKS)
                 recovered_s = await gateway.wait_for_result(
                     lambda result: not result.degraded, 2 * RECOVERY_S
@@ -257,10 +257,10 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
                 # The store answers every command with the error, and then normally again.
                 failing = True
                 await gateway.results_during(0.05)
-                gateway.timed_reader.took_s.clear()
+                gateway.reader.took_s.clear()
                 results = await gateway.results_during(0.3)
                 assert all(result.degraded for result in results)
-                assert quantile_s(gateway.timed_reader.took_s, 0.25) < 2 * LATER_S
+                assert quantile_s(gateway.reader.took_s, 0.25) < 2 * LATER_S
                 failing = False
                 await gateway.wait_for_result(lambda result: not result.degraded, RECOVERY_S)
             # One command a batch, and no new connection.
