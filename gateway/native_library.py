@@ -265,6 +265,7 @@ class IngressLibrary(Protocol):
         sealed: bool,
         shown: tuple[str, int],
         native: object | None,
+        columns: Sequence[int] | None,
         breadcrumb: tuple[object, int, int] | None,
     ) -> object:
         """Return what a pass over many models must know of one.
@@ -280,6 +281,7 @@ class IngressLibrary(Protocol):
         sealed           whether they are sealed.
         shown            label and role, as callers see them.
         native           turnout_ingress.NativeModel that scores the matrix; None: Python scores.
+        columns          the columns of the matrix that it reads; None: all, in their order.
         breadcrumb       (SharedPage, byte of the event loop, byte of the I/O thread): the byte is 1
                          while the thread scores. None: runs are not marked.
         """

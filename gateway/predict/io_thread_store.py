@@ -34,6 +34,8 @@ class IoThreadStore:
         self._used_connection = 0
         """The number of the reader's connection when the thread's was made."""
         self._used_s = 0.0
+        self.connections = 0
+        """How many connections the thread was given."""
 
     async def keep(self) -> None:
         """Connect the I/O thread whenever the reader is healthy and the thread is not connected."""
@@ -78,4 +80,5 @@ class IoThreadStore:
             self._server.use_store(fd)
         finally:
             os.close(fd)
+        self.connections += 1
         return True

@@ -169,9 +169,7 @@ class TurnPath:
     def _collect(self) -> None:
         """Give the recorder what the I/O thread has answered."""
         # Find the plans first, because recording may collect again.
-        records = [
-            (self._published[record.plan], record) for record in self._server.take_records()
-        ]
+        records = [(self._published[record.plan], record) for record in self._server.take_records()]
         # A plan that was withdrawn answers no call, so its last records are among these.
         now = set(self._numbers_now.values())
         self._published = {n: plan for n, plan in self._published.items() if n in now}
@@ -248,7 +246,7 @@ class TurnPath:
         if not usual:
             return _Plan(routes, None, scorer, slot, 0)
         holdout = deployment.holdout_salt + HOLDOUT_DOMAIN, deployment.holdout_bp
-        hidden = routes.limits.hide_role
+        hidden, columns = routes.limits.hide_role, routes.production.columns
         native = self._server.model_plan(
             (routes.shape.entities, len(routes.shape.input_names)),
             deployment.split_salt + EVIDENCE_DOMAIN,
@@ -260,7 +258,8 @@ class TurnPath:
             routes.score_rule(version),
             hidden,
             ("", ROLE_UNSPECIFIED) if hidden else (version.label, PRODUCTION),
-            getattr(scorer, "native_model", None) if routes.production.columns is None else None,
+            getattr(scorer, "native_model", None),
+            None if columns is None else columns.tolist(),
             getattr(scorer, "native_cell", None),
         )
         width = sum([read.rows.width for read in routes.reads]) + len(routes.shape.input_names)

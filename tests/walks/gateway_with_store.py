@@ -17,6 +17,7 @@ from features.online.reader import OnlineReader, OnlineSettings
 from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.settings import Settings
+from gateway.transport.native.server import NativeServer
 from protos.predict_pb2 import DEFAULTED, DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
@@ -229,6 +230,9 @@ async def gateway_with_store(
             store=reader,
             io_thread_answers=io_thread,
         ) as gateway:
+            server = gateway.ingress_server
+            if isinstance(server, NativeServer) and io_thread and reader.connected:
+                await wait_until(lambda: server.store_state()[0])
             yield GatewayWithStore(gateway, reader)
     finally:
         await reader.close()

@@ -1,6 +1,7 @@
 //! A plan: how the usual calls of one model are answered at one revision of its deployment. Python
 //! makes it (gateway/predict/turns.py), and both Python's thread and the I/O thread answer by it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,8 +65,10 @@ pub struct Plan {
     pub sealed: bool,
     /// What callers see of the version: label and role.
     pub shown: (String, u32),
-    /// What scores the matrix as it is. None: Python scores.
+    /// What scores the matrix. None: Python scores.
     pub scorer: Option<Arc<NativeModel>>,
+    /// The columns of the matrix that the scorer reads. None: all, as they are.
+    pub columns: Option<Vec<usize>>,
     /// Marks the version while it is scored. None: the worker has no supervisor.
     pub breadcrumb: Option<Breadcrumb>,
 }
@@ -127,9 +130,13 @@ impl Plan {
     /// The (R, K) scores of a group whose matrix is made. None: Python has to score it.
     pub fn score(&self, group: &Group, thread: Thread) -> Option<Vec<f32>> {
         let scorer = self.scorer.as_ref()?;
-        let fits = group.matrix.len() == group.rows() * scorer.width() * 4
-            && scorer.outputs() == self.outputs;
-        fits.then(|| self.run(scorer, &group.inputs(), thread))
+        let (rows, matrix) = (group.rows(), group.inputs());
+        let inputs = match &self.columns {
+            None => matrix,
+            Some(columns) => Cow::Owned(gathered(&matrix, rows, columns)?),
+        };
+        let fits = inputs.len() == rows * scorer.width() && scorer.outputs() == self.outputs;
+        fits.then(|| self.run(scorer, &inputs, thread))
     }
 
     fn run(&self, scorer: &NativeModel, inputs: &[f32], thread: Thread) -> Vec<f32> {
@@ -187,6 +194,19 @@ impl Plan {
     }
 }
 
+/// These columns of a matrix with so many rows. None: it has no such columns.
+fn gathered(matrix: &[f32], rows: usize, columns: &[usize]) -> Option<Vec<f32>> {
+    let width = matrix.len().checked_div(rows)?;
+    if width == 0 || columns.iter().any(|column| *column >= width) {
+        return None;
+    }
+    let mut inputs = Vec::with_capacity(rows * columns.len());
+    for row in matrix.chunks_exact(width) {
+        inputs.extend(columns.iter().map(|column| row[*column]));
+    }
+    Some(inputs)
+}
+
 /// Inputs of many sizes and both signs, always the same, so that rows lead to different leaves of trees.
 fn drawn_inputs(count: usize) -> Vec<f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -203,7 +223,15 @@ fn drawn_inputs(count: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::RunCost;
+    use super::{gathered, RunCost};
+
+    #[test]
+    fn gathered_columns_are_those_of_each_row() {
+        let matrix = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(gathered(&matrix, 2, &[2, 0]), Some(vec![3.0, 1.0, 6.0, 4.0]));
+        assert_eq!(gathered(&matrix, 2, &[3]), None);
+        assert_eq!(gathered(&[], 0, &[0]), None);
+    }
 
     #[test]
     fn run_cost_allows_rows_for_the_time_that_is_left() {

@@ -455,6 +455,7 @@ mod tests {
             sealed: false,
             shown: ("1".to_owned(), 1),
             scorer: NativeModel::new(1, vec![trees]).map(Arc::new).ok(),
+            columns: None,
             breadcrumb: None,
         })
     }

@@ -126,21 +126,17 @@ impl StoreConnection {
         Ok(())
     }
 
-    /// Take the bytes that came.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<(), Lost> {
-        loop {
-            match self.socket.read(buffer) {
-                Ok(0) => return Err(closed()),
-                Ok(count) => {
-                    self.replies.push(&buffer[..count]);
-                    if count < buffer.len() {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(&error)),
+    /// Take bytes that came, up to the size of `buffer`. True: there may be more.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<bool, Lost> {
+        match self.socket.read(buffer) {
+            Ok(0) => Err(closed()),
+            Ok(count) => {
+                self.replies.push(&buffer[..count]);
+                Ok(count == buffer.len())
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(broken(&error)),
         }
     }
 

@@ -14,6 +14,8 @@ use crate::sys::os::{now_ns, Ready};
 /// A group shares a read if it may wait at least one part in so many of the longest budget. So a short
 /// deadline never makes the read of another model end much earlier (gateway/predict/turns.py).
 const BUDGET_PARTS: i64 = 2;
+/// So many pieces are taken from the store's socket in one turn; then callers are served.
+const RECEIVED_MAX: usize = 16;
 
 impl Io {
     /// Answer the calls of this turn that need no Python, as far as there is time, and give the others to
@@ -86,14 +88,24 @@ impl Io {
 
     /// Take what the store has sent, and answer the calls that waited for it.
     pub(super) fn serve_store(&mut self, ready: &Ready, buffer: &mut [u8]) {
-        let Some(store) = self.store.as_mut() else {
-            return;
-        };
-        let sent = if ready.writable { store.send_unsent() } else { Ok(()) };
-        let received = if ready.readable { store.receive(buffer) } else { Ok(()) };
-        // Replies that came before an end are of use.
-        let answered = self.answer_reads();
-        self.watch_store(sent.and(received).and(answered));
+        let mut used = Ok(());
+        if ready.writable {
+            used = self.store.as_mut().map_or(Ok(()), |store| store.send_unsent());
+        }
+        for _ in 0..if ready.readable { RECEIVED_MAX } else { 0 } {
+            let Some(store) = self.store.as_mut() else {
+                return;
+            };
+            let received = store.receive(buffer);
+            // Replies that came before an end are of use.
+            let answered = self.answer_reads();
+            let more = matches!(received, Ok(true));
+            used = used.and(received.map(|_| ())).and(answered);
+            if !more || used.is_err() {
+                break;
+            }
+        }
+        self.watch_store(used);
     }
 
     fn answer_reads(&mut self) -> Result<(), Lost> {

@@ -31,7 +31,8 @@ pub(super) struct ModelPlan {
 impl ModelPlan {
     /// `holdout` is (prefix, share in basis points), `feature_limits` (ns that a read may take, whether
     /// calls are refused without it), `rule` (whether the first output is a probability,
-    /// the threshold of decisions), `shown` (label, role), `breadcrumb` (page, the byte of Python's event
+    /// the threshold of decisions), `shown` (label, role), `columns`
+    /// the columns that `native` reads, `breadcrumb` (page, the byte of Python's event
     /// loop, the byte of the I/O thread).
     #[new]
     #[allow(clippy::too_many_arguments)]
@@ -47,6 +48,7 @@ impl ModelPlan {
         sealed: bool,
         shown: (String, u32),
         native: Option<Py<NativeModel>>,
+        columns: Option<Vec<usize>>,
         breadcrumb: Option<(Py<SharedPage>, usize, usize)>,
     ) -> PyResult<ModelPlan> {
         if views.iter().any(|(_, position)| *position >= shape.0) || outputs == 0 {
@@ -71,6 +73,7 @@ impl ModelPlan {
             },
             sealed,
             shown,
+            columns,
             scorer: native.map(|native| Arc::clone(&native.get().0)),
             breadcrumb: breadcrumb.map(|(page, at, io_at)| page.get().breadcrumb(at, io_at)),
         };

@@ -263,10 +263,13 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
                 assert quantile_s(gateway.reader.took_s, 0.25) < 2 * LATER_S
                 failing = False
                 await gateway.wait_for_result(lambda result: not result.degraded, RECOVERY_S)
-            # One command a batch, and no new connection.
-            reads = gateway.read_counts()
+            # One command a batch, and no new connection. Each that the I/O thread loses costs
+            # the reads that were under way, of which there are two at most.
+            reads, thread = gateway.read_counts(), gateway.gateway.parts.io_thread_store
             assert {"ok", "reply"} <= set(reads) <= {"ok", "reply", "timeout"}
-            assert commands <= sum(reads.values()) + 1
+            lost = 0 if thread is None else thread.connections
+            assert commands <= sum(reads.values()) + 1 + 2 * lost
+            assert lost < 6
             assert gateway.reader.counts.connected == 1
             assert gateway.wrong_answers == []
 

@@ -114,6 +114,7 @@ def test_gateway_counts_a_foreign_value_as_broken_and_uses_the_default(
         async with gateway_with_store(store.url) as gateway:
             results = await scores(gateway)
             assert results == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            gateway.gateway.recorder.fold()
             samples = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
             assert [["churn", "broken"], 1] in samples
 
@@ -159,6 +160,7 @@ def test_gateway_does_not_use_a_stale_row(store: StoreServer) -> None:
         async with gateway_with_store(store.url) as gateway:
             results = await scores(gateway)
             assert results == [(DEFAULT_SCORE, STALE | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            gateway.gateway.recorder.fold()
             samples = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
             assert [["churn", "stale"], 1] in samples
 
