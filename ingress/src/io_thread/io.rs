@@ -142,9 +142,10 @@ impl Io {
         }
     }
 
-    /// While many calls are inside, let further calls and replies gather before the next poll.
+    /// While Python has many calls, let further calls and replies gather before the next poll.
     fn pause_while_busy(&self, shared: &Shared) {
-        if batch_timing::is_busy(shared.calls_inside.load(Ordering::Relaxed)) {
+        let inside = shared.calls_inside.load(Ordering::Relaxed);
+        if batch_timing::is_busy(inside.saturating_sub(self.calls_for_store())) {
             let pause_ns = POLL_INTERVAL_NS - (now_ns() - self.server.now_ns);
             if pause_ns > 0 {
                 thread::sleep(Duration::from_nanos(pause_ns as u64));

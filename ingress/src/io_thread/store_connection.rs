@@ -89,6 +89,11 @@ impl StoreConnection {
         }
     }
 
+    /// How many calls wait for reads that are under way.
+    pub fn calls(&self) -> usize {
+        self.reads.iter().flat_map(|read| &read.groups).map(|group| group.calls.len()).sum()
+    }
+
     /// Whether bytes wait until the socket can be written.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()

@@ -55,6 +55,12 @@ impl Io {
         self.store.as_ref().map_or(StoreState::Away, |store| store.state())
     }
 
+    /// How many calls wait for the store, or for the next read of it.
+    pub(super) fn calls_for_store(&self) -> u64 {
+        let reading = self.store.as_ref().map_or(0, |store| store.calls());
+        (reading + self.waiting_for_store.len()) as u64
+    }
+
     /// Read over another connection from now on, or over none.
     pub(super) fn use_store(&mut self, connection: Option<Box<StoreConnection>>) {
         self.lose_store(Lost("it was replaced".to_owned()));
