@@ -139,22 +139,10 @@ def build_serving_parts(
         settings,
         error_log,
     )
-    io_thread_store = None
-    if turns is not None and io_thread_answers and isinstance(around.store, OnlineReader):
-        assert isinstance(server, NativeServer)
-        io_thread_store = IoThreadStore(server, around.store)
-    return ServingParts(
-        metrics=metrics,
-        route_table=route_table,
-        windows=windows,
-        outcome_windows=outcome_windows,
-        shadows=shadows,
-        recorder=recorder,
-        server=server,
-        pipeline=pipeline,
-        view_ages=_view_ages(around, route_table, metrics),
-        io_thread_store=io_thread_store,
-    )
+    ages = _view_ages(around, route_table, metrics)
+    thread_store = _io_thread_store(server, around.store) if turns and io_thread_answers else None
+    counts, answers = (windows, outcome_windows, shadows, recorder), (server, pipeline)
+    return ServingParts(metrics, route_table, *counts, *answers, ages, thread_store)
 
 
 def _build_server(
@@ -194,6 +182,13 @@ def _view_ages(around: Surroundings, route_table: RouteTable, metrics: Metrics) 
         return None
     namespace = around.settings.store_namespace
     return ViewAges(around.store, namespace, route_table, metrics, around.clock)
+
+
+def _io_thread_store(server: IngressServer, store: OnlineStore | None) -> IoThreadStore | None:
+    """Return what connects the I/O thread to the store; None if a test's fake is the store."""
+    if isinstance(server, NativeServer) and isinstance(store, OnlineReader):
+        return IoThreadStore(server, store)
+    return None
 
 
 def create_server(

@@ -271,19 +271,15 @@ class IngressLibrary(Protocol):
         """Return what a pass over many models must know of one.
 
         shape            number of entity ids of a row, and of its request inputs.
-        evidence_prefix  what is hashed in front of a key for evidence.
-        holdout          the same for the holdout, and its basis points. None: there is none.
+        evidence_prefix  what is hashed in front of a key. holdout: the same, and its basis points.
         views            NativeViewRows, and the position of the entity among a row's ids.
-        feature_limits   how many ns the store may take for a full batch, and whether calls are
-                         refused without its answer.
-        body             what the prediction ids of an answer share.
+        feature_limits   ns of a full batch's read, and whether calls are refused without it.
+        body             what the prediction ids of an answer share. *sealed*: they are sealed.
         rule             how they carry scores (journal.score_code.ScoreRule).
-        sealed           whether they are sealed.
         shown            label and role, as callers see them.
         native           turnout_ingress.NativeModel that scores the matrix; None: Python scores.
         columns          the columns of the matrix that it reads; None: all, in their order.
-        breadcrumb       (SharedPage, byte of the event loop, byte of the I/O thread): the byte is 1
-                         while the thread scores. None: runs are not marked.
+        breadcrumb       (SharedPage, the loop's byte, the I/O thread's byte), 1 while it scores.
         """
         ...
 

@@ -38,6 +38,7 @@ class WorkerFigures:
     shadow_mb: float
     """Memory of one process of a shadow."""
     store_connections: float
+    """Connections of a serving worker to the store; the spare has one."""
     us_by_open: Mapping[int, float]
     """Calls open in the worker -> its CPU time of a call, us."""
     report_us: float
@@ -89,7 +90,7 @@ def host_rows(figures: WorkerFigures, sinks: int, shadows: int) -> list[str]:
         memory = host_memory_mb(figures, workers, shadows)
         # The spare reads the registry and holds a connection to the store; it sends no windows.
         streams = workers * (1 + sinks) + 1
-        connections = (workers + 1) * figures.store_connections
+        connections = workers * figures.store_connections + 1
         # A report comes to one worker and is read by all others.
         reading = (workers - 1) * REPORTS_A_SECOND * figures.report_us / 1e6
         lines.append(

@@ -104,7 +104,7 @@ def measure_arrangement(
     number: int,
 ) -> list[Round]:
     """Return one round of an arrangement: its loads, what a connection costs, what a worker has."""
-    # Start the gateway, and see what it holds before any call.
+    # Start the gateway.
     setup = ServerSetup(
         store.url, arguments.ingress, arrangement.cores, GENERATOR_CORE, arrangement.workers
     )
@@ -113,7 +113,6 @@ def measure_arrangement(
     connected = store_connections(store)
     with running_checkout(THIS_CHECKOUT, *folders, setup) as gateway:
         workers = gateway.pids[: arrangement.workers]
-        opened = store_connections(store) - connected
         # Time the loads, and what the store pays for each.
         curve = tuple(CURVE.values()) if arrangement.workers == 1 else ()
         for workload in (*COMPARED, *curve):
@@ -124,12 +123,13 @@ def measure_arrangement(
             timed["store_us_per_call"] = (cpu_seconds(store.pid or 0) - store_s) / answered * 1e6
             rounds.append({"arrangement": arrangement.name, **timed})
             print_progress(f"  {arrangement.name}, {workload.name}: {timed['calls_per_s']:,.0f}/s")
-        # What connections cost, and what each worker has for itself.
+        # What connections cost, and what each worker has for itself. The spare reads, too.
+        opened = store_connections(store) - connected - 1
         us_per_connection, connections = measure_accepts(gateway, workers)
         parts = {
             "us_per_connection": us_per_connection,
             "connections_by_worker": connections,
-            "store_connections_by_worker": opened / (arrangement.workers + 1),
+            "store_connections_by_worker": opened / arrangement.workers,
             "private_mb": median(private_mb(pid) for pid in workers),
             "rss_mb": median(rss_bytes(pid) / 2**20 for pid in workers),
             "supervisor_mb": rss_bytes(gateway.pids[-1]) / 2**20,

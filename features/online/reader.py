@@ -203,9 +203,7 @@ class OnlineReader:
 
         It is the caller's, who must close it. Raises OnlineStoreError, OSError or TimeoutError.
         """
-        connection = StoreConnection(
-            self._settings.value_bytes_max, self._on_reply, lambda _: None
-        )
+        connection = StoreConnection(self._settings.value_bytes_max, self._on_reply, lambda _: None)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_ms / 1e3):
                 await self._open_connection(connection)

@@ -174,13 +174,10 @@ class TurnPath:
         now = set(self._numbers_now.values())
         self._published = {n: plan for n, plan in self._published.items() if n in now}
         for plan, record in records:
-            routes, groups = plan.routes, record.group_rows
-            self._recorder.record_reads(
-                routes, groups, record.late_groups, record.flagged, record.broken
-            )
+            self._recorder.record_thread_reads(plan.routes, record)
             self._recorder.record(
                 AnsweredGroup(
-                    routes,
+                    plan.routes,
                     record.unix_ns,
                     record.columns,
                     record.rows,

@@ -17,6 +17,7 @@ import numpy as np
 from gateway.batch import Batch, BatchSlice, FeatureRows
 from gateway.models.executor import Fault, Scored
 from gateway.models.routes import LoadedVersion, Routes
+from gateway.native_library import AnswerRecord
 from gateway.status import Refusal
 from gateway.telemetry.folding import ReplyRecord
 from gateway.telemetry.metrics import Metrics
@@ -196,46 +197,34 @@ class Recorder:
         metrics.count_batch(len(features.flags))
         if routes.reads:
             metrics.count_feature_reads(features.read_failure or "ok")
-        if features.flags.any():
-            for name, flag in FEATURE_FLAGS:
-                flagged = np.count_nonzero(features.flags & flag)
-                if flagged:
-                    metrics.count_feature_rows(routes.model, name, int(flagged))
-        if features.broken:
-            metrics.count_feature_rows(routes.model, "broken", features.broken)
+        flags = features.flags
+        if flags.any():
+            self._count_rows(
+                routes, lambda flag: int(np.count_nonzero(flags & flag)), features.broken
+            )
 
     def record_clean_reads(self, rows: Sequence[int], reads: int) -> None:
-        """Count batches with these numbers of rows, all of which were read as they should be.
-
-        reads  how many of the batches are of models that read a view.
-        """
+        """Count batches with these numbers of rows. *reads* of them were read without a fault."""
         for count, batches in Counter(rows).items():
             self._metrics.count_batch(count, batches)
         if reads:
             self._metrics.count_feature_reads("ok", reads)
 
-    def record_reads(
-        self,
-        routes: Routes,
-        group_rows: Sequence[int],
-        late_groups: int,
-        flagged: Sequence[int],
-        broken: int,
-    ) -> None:
-        """Count groups of calls of a model that the I/O thread has read.
+    def record_thread_reads(self, routes: Routes, record: AnswerRecord) -> None:
+        """Count groups of calls of a model that the I/O thread has read and answered."""
+        late, flagged = record.late_groups, record.flagged
+        reads = len(record.group_rows) - late if routes.reads else 0
+        self.record_clean_reads(record.group_rows, reads)
+        if late:
+            self._metrics.count_feature_reads("timeout", late)
+        self._count_rows(routes, lambda flag: flagged[flag.bit_length() - 1], record.broken)
 
-        group_rows   rows of each group.
-        late_groups  groups that the store did not answer in time.
-        flagged      rows with each turnout.v1.RowFlag, by the number of its bit.
-        broken       rows with a wrong hash or id.
-        """
-        self.record_clean_reads(group_rows, len(group_rows) - late_groups if routes.reads else 0)
-        if late_groups:
-            self._metrics.count_feature_reads("timeout", late_groups)
+    def _count_rows(self, routes: Routes, rows_with: Callable[[int], int], broken: int) -> None:
+        """Count rows of a model by how they were read. A broken row has a flag, too."""
         for name, flag in FEATURE_FLAGS:
-            bit = flag.bit_length() - 1
-            if bit < len(flagged) and flagged[bit]:
-                self._metrics.count_feature_rows(routes.model, name, flagged[bit])
+            rows = rows_with(flag)
+            if rows:
+                self._metrics.count_feature_rows(routes.model, name, rows)
         if broken:
             self._metrics.count_feature_rows(routes.model, "broken", broken)
 
@@ -247,11 +236,8 @@ class Recorder:
         metrics.count_batch(1)
         if routes.reads:
             metrics.count_feature_reads(read_failure or "ok")
-        for name, flag in FEATURE_FLAGS if flags else ():
-            if flags & flag:
-                metrics.count_feature_rows(routes.model, name, 1)
-        if broken:
-            metrics.count_feature_rows(routes.model, "broken", broken)
+        if flags:
+            self._count_rows(routes, lambda flag: int(flags & flag > 0), broken)
 
     def record_refusals(
         self, routes: Routes | None, model: str, refusal: Refusal, calls: int, *, reason: str
@@ -268,10 +254,7 @@ class Recorder:
     def record_failures(
         self, routes: Routes, refusal: Refusal, calls: int, reason: str = "model"
     ) -> None:
-        """Count calls that no version could answer.
-
-        reason  "model": the versions failed. "input": an input of the caller makes the score NaN.
-        """
+        """Count calls that no version could answer: *reason* "model", or the caller's "input"."""
         self._metrics.count_refusals(routes.model, refusal.code.name, reason, calls)
 
     def record_canary_skipped(self, routes: Routes, version: LoadedVersion, calls: int) -> None:

@@ -56,7 +56,7 @@ def test_bench_measures_both_servers_and_writes_every_round(
 def test_workers_are_measured_in_each_arrangement_with_a_model_of_a_host(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One short round: every new connection is found, each worker has one to the store."""
+    """One short round: every new connection is found, each worker has two to the store."""
     from benchmarks.serving import workers
 
     assert workers.main(["--rounds", "1", "--seconds", "0.2", "--warm", "0.1", "--json"]) == 0
@@ -66,7 +66,7 @@ def test_workers_are_measured_in_each_arrangement_with_a_model_of_a_host(
     assert [timed["arrangement"] for timed in parts] == [a.name for a in workers.ARRANGEMENTS]
     assert [len(timed["connections_by_worker"]) for timed in parts] == [1, 2, 2]
     assert all(sum(timed["connections_by_worker"]) == workers.ACCEPTED for timed in parts)
-    assert all(timed["store_connections_by_worker"] == 1 for timed in parts)
+    assert all(timed["store_connections_by_worker"] == 2 for timed in parts)
     assert report["figures"]["private_mb"] > 10
     assert 1 < report["figures"]["report_us"] < 10_000
 

@@ -10,7 +10,7 @@ FIGURES = WorkerFigures(
     shared_mb=40.0,
     supervisor_mb=30.0,
     shadow_mb=50.0,
-    store_connections=1.0,
+    store_connections=2.0,
     report_us=20.0,
     us_by_open={1: 200.0, 16: 50.0, 1_024: 5.0},
     store_us_by_open={1: 20.0, 16: 5.0, 1_024: 1.0},
@@ -38,8 +38,8 @@ def test_host_has_a_spare_beside_its_workers_and_a_shadow_process_for_each() -> 
     """Two workers: three times the private memory, two shadow processes, the rest once."""
     assert worker_model.host_memory_mb(FIGURES, 2, shadows=1) == 3 * 60 + 2 * 50 + 40 + 30
     rows = {row.split(" | ")[0]: row for row in worker_model.host_rows(FIGURES, 2, 0)}
-    # 16 workers: 17 connections to the store; a watch each, of the spare too, and 32 of windows.
-    assert "| 17 | 49 | 16 | 32 |" in rows["| 16"]
+    # 16 workers: 33 connections to the store; a watch each, of the spare too, and 32 of windows.
+    assert "| 33 | 49 | 16 | 32 |" in rows["| 16"]
     # 15 workers read each of 1,000 reports/s, 20 us each.
     assert rows["| 16"].endswith("| 0.30 |")
 

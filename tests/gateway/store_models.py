@@ -58,6 +58,7 @@ async def serving(
     budget_ms: int = BUDGET_MS,
 ) -> AsyncIterator[tuple[GatewayFixture, OnlineReader]]:
     """Serve the models with the store at *url*; with *here*, the I/O thread reads it."""
+    # The versions and deployments, and a reader of the store.
     deployed = []
     for model, contract in CONTRACTS.items():
         labels = ("1", "2") if model == "shadowed" else ("1",)
@@ -78,6 +79,7 @@ async def serving(
             fault_free_path=here,
             io_thread_answers=here,
         ) as gateway:
+            # Shadows' copies stay here, and the first call comes when the thread is connected.
             gateway.recorder._copy_sink = CopyList()
             if here:
                 await wait_until(lambda: reads_here(gateway))

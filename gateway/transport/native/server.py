@@ -45,10 +45,8 @@ SCORED_METHODS = {
     "/inference.GRPCInferenceService/ModelInfer": "infer",
 }
 """Methods whose messages are decoded in Rust, and how."""
-POLL_INTERVAL_S = 0.02
-"""Time between two checks whether all connections are closed."""
+POLL_INTERVAL_S = 0.02  # between two checks whether all connections are closed
 ONE_ROW = np.array([0, 1], dtype=np.uint32)
-"""Row offsets of one call with one row."""
 
 
 class NativeServer:
@@ -178,7 +176,7 @@ class NativeServer:
         return self._library.reserve_ids(self._thread, calls)
 
     def take_records(self) -> list[AnswerRecord]:
-        """Return what the I/O thread has answered since the last call."""
+        """Return what the I/O thread has answered."""
         return [AnswerRecord(*record) for record in self._library.take_records(self._thread)]
 
     def use_store(self, fd: int) -> None:
@@ -186,7 +184,7 @@ class NativeServer:
         self._library.use_store(self._thread, fd)
 
     def leave_store(self) -> None:
-        """Have the I/O thread read no store. Python answers the calls that wait for it."""
+        """Have the I/O thread read no store."""
         self._library.leave_store(self._thread)
 
     def store_state(self) -> tuple[bool, str]:

@@ -7,19 +7,19 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::accel::answered_group::AnswerTimes;
 use crate::accel::breadcrumb::Thread;
 use crate::accel::plan::{IdKeys, Plan, RunCost};
 use crate::accel::turn::Group;
 use crate::calls::call_columns::columns;
-use crate::calls::call_queue::{WaitingCall, RANK_OF_CRITICALITY};
-use crate::calls::reply::Replies;
 use crate::calls::shape::ModelShape;
 use crate::io_thread::answer_records::{AnswerRecord, ReadCounts, Records};
 use crate::io_thread::shared::locked;
 use crate::io_thread::store_connection::StoreState;
+use crate::io_thread::usual_groups::{
+    by_shape, is_usual, rank, rows_of, split_at_faults, unix_ns, FreshCall, Outcome,
+};
 use crate::sys::os::now_ns;
 
 /// A turn answers calls for so long, by the costs that were measured when plans were published. Then other
@@ -27,14 +27,11 @@ use crate::sys::os::now_ns;
 /// model, and about as long as the pause between two polls of a busy thread.
 pub const ANSWER_NS_MAX: i64 = 200_000;
 
-/// A call that was admitted in this turn, with its handle.
-pub type FreshCall = (u64, WaitingCall);
-
 /// The plan of a model, as it was published.
-struct Published {
+pub(super) struct Published {
     /// The number by which Python knows the plan.
-    number: u64,
-    plan: Arc<Plan>,
+    pub(super) number: u64,
+    pub(super) plan: Arc<Plan>,
     cost: RunCost,
 }
 
@@ -42,48 +39,21 @@ struct Published {
 /// plan that was withdrawn answers no call from then on, and Python finds each answer of a second that is
 /// over.
 #[derive(Default)]
-struct State {
-    plans: HashMap<String, Published>,
-    keys: Option<IdKeys>,
-    records: Records,
+pub(super) struct State {
+    pub(super) plans: HashMap<String, Published>,
+    pub(super) keys: Option<IdKeys>,
+    pub(super) records: Records,
 }
 
 /// What is answered here: plans, and records of the answers.
 pub struct Answering {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Whether a plan is published. Without one, calls go to Python as they come.
     used: AtomicBool,
     /// The next sequence number of prediction ids, for both threads.
     sequence: AtomicU32,
     /// A call whose deadline is nearer than this gets no answer in time.
-    left_ns_min: i64,
-}
-
-/// What became of the calls of a turn.
-#[derive(Default)]
-pub struct Outcome {
-    /// The replies, group by group.
-    pub replies: Vec<Replies>,
-    /// The groups whose features are to be read, in one read.
-    pub reading: Vec<ReadingGroup>,
-    /// The calls that wait for a later read.
-    pub later: Vec<FreshCall>,
-    /// The calls that Python has to answer.
-    pub left: Vec<FreshCall>,
-}
-
-/// Calls of one model whose features are read from the store.
-pub struct ReadingGroup {
-    /// The number by which Python knows the plan.
-    number: u64,
-    /// The plan by which the calls were assigned.
-    pub plan: Arc<Plan>,
-    /// The calls, assigned.
-    pub group: Group,
-    /// The calls as they came, for Python.
-    pub calls: Vec<FreshCall>,
-    /// Their latest deadline.
-    pub latest_ns: i64,
+    pub(super) left_ns_min: i64,
 }
 
 impl Answering {
@@ -246,89 +216,8 @@ impl Answering {
         }
     }
 
-    /// Draw what follows from the keys of calls whose features are to be read.
-    fn prepare_read(
-        &self,
-        published: &Published,
-        shape: Arc<ModelShape>,
-        calls: Vec<FreshCall>,
-        outcome: &mut Outcome,
-    ) {
-        if calls.is_empty() {
-            return;
-        }
-        let plan = Arc::clone(&published.plan);
-        let mut group = Group::new(columns(shape, &calls, rows_of(&calls)));
-        match plan.assign(&mut group, now_ns() + self.left_ns_min) {
-            None => outcome.left.extend(calls),
-            Some(latest_ns) => outcome.reading.push(ReadingGroup {
-                number: published.number,
-                plan,
-                group,
-                calls,
-                latest_ns,
-            }),
-        }
-    }
-
-    /// Answer the groups of a read, whose values the store has returned group by group.
-    pub fn answer_read(
-        &self,
-        groups: Vec<ReadingGroup>,
-        values: &[Option<&[u8]>],
-        read_unix_ns: i64,
-    ) -> Outcome {
-        let mut first = 0;
-        self.answer_groups(groups, read_unix_ns, |plan, group| {
-            let last = first + plan.keys_of(group.rows());
-            let own = values.get(first..last).unwrap_or_default();
-            first = last;
-            group.read(&plan.views, own, read_unix_ns / 1_000_000, &[])
-        })
-    }
-
-    /// Answer groups that the store has not answered in time: with defaults, unless a model requires its
-    /// features. Python refuses the calls of such a model.
-    pub fn answer_without_store(&self, groups: Vec<ReadingGroup>) -> Outcome {
-        self.answer_groups(groups, unix_ns(), |plan, group| {
-            !plan.features_required && group.read_defaults(&plan.views)
-        })
-    }
-
-    /// Read, score and answer groups. A group is left if it cannot be read, its plan was withdrawn
-    /// meanwhile, or a score is not finite.
-    fn answer_groups(
-        &self,
-        groups: Vec<ReadingGroup>,
-        read_unix_ns: i64,
-        mut read: impl FnMut(&Plan, &mut Group) -> bool,
-    ) -> Outcome {
-        let mut state = locked(&self.state);
-        let State {
-            plans,
-            keys,
-            records,
-        } = &mut *state;
-        let mut outcome = Outcome::default();
-        for mut reading in groups {
-            let (plan, group) = (&reading.plan, &mut reading.group);
-            let was_read = read(plan, group);
-            let published = plans.get(&group.columns.shape.model);
-            let published = published.filter(|now| was_read && now.number == reading.number);
-            let answered = published.zip(keys.as_ref()).is_some_and(|by| {
-                let scores = plan.score(group, Thread::Io).unwrap_or_default();
-                group.take_scores(scores, plan.outputs).is_ok()
-                    && self.answer_scored(by, group, read_unix_ns, records, &mut outcome)
-            });
-            if !answered {
-                outcome.left.extend(reading.calls);
-            }
-        }
-        outcome
-    }
-
     /// Make the replies to a group that was scored, and keep the record. False: it was not assigned.
-    fn answer_scored(
+    pub(super) fn answer_scored(
         &self,
         (published, keys): (&Published, &IdKeys),
         group: &mut Group,
@@ -350,61 +239,6 @@ impl Answering {
         records.add(published.number, times.unix_ns, rows, &read, &record);
         true
     }
-}
-
-/// The calls of a group with a score that is not finite, and the others. Without scores, all failed.
-fn split_at_faults(
-    calls: Vec<FreshCall>,
-    group: &Group,
-    scores: &[f32],
-    outputs: usize,
-) -> (Vec<FreshCall>, Vec<FreshCall>) {
-    let ends = group.columns.row_offsets.windows(2);
-    let mut failed = ends.map(|ends| {
-        let own = scores.get(ends[0] as usize * outputs..ends[1] as usize * outputs);
-        own.is_none_or(|own| !own.iter().all(|score| score.is_finite()))
-    });
-    calls.into_iter().partition(|_| failed.next().unwrap_or(true))
-}
-
-/// Whether a call has a key or a request id, pins no version, and has enough time left.
-fn is_usual((_, waiting): &FreshCall, earliest_ns: i64) -> bool {
-    let call = &waiting.call;
-    let [_, id_lengths, ..] = call.parts();
-    let keyed =
-        call.sticky > 0 || call.request_id > 0 || id_lengths.first().is_some_and(|n| *n > 0);
-    keyed && call.pin == 0 && waiting.deadline_ns >= earliest_ns
-}
-
-/// Calls of a lower rank are answered first.
-fn rank((_, waiting): &FreshCall) -> usize {
-    RANK_OF_CRITICALITY[waiting.call.criticality as usize & 3]
-}
-
-/// Calls that are sorted by rank, in groups by rank and by the shape of their model.
-fn by_shape(calls: Vec<FreshCall>) -> Vec<(Arc<ModelShape>, Vec<FreshCall>)> {
-    let mut groups: Vec<(Arc<ModelShape>, Vec<FreshCall>)> = Vec::new();
-    for call in calls {
-        let shape = &call.1.call.shape;
-        let same = |(known, group): &&mut (Arc<ModelShape>, Vec<FreshCall>)| {
-            Arc::ptr_eq(known, shape) && rank(&group[0]) == rank(&call)
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, group)) => group.push(call),
-            None => groups.push((Arc::clone(shape), vec![call])),
-        }
-    }
-    groups
-}
-
-fn rows_of(calls: &[FreshCall]) -> usize {
-    calls.iter().map(|(_, waiting)| waiting.call.rows as usize).sum()
-}
-
-/// Unix time in ns.
-pub fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos() as i64
 }
 
 #[cfg(test)]

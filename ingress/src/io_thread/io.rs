@@ -5,7 +5,6 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::accept::{Accepted, Listeners};
@@ -16,21 +15,18 @@ use crate::http2::socket::{Listener, Socket, BACKLOG};
 use crate::http2::stream::{Method, Phase};
 use crate::http2::stream_events::StreamEvents;
 use crate::http2::tls::Tls;
-use crate::io_thread::answering::FreshCall;
-use crate::io_thread::batch_timing::{self, POLL_INTERVAL_NS};
 use crate::io_thread::clients::{Clients, Room};
 use crate::io_thread::server_state::ServerState;
 use crate::io_thread::shared::{Command, Shared};
 use crate::io_thread::store_connection::StoreConnection;
+use crate::io_thread::usual_groups::FreshCall;
 use crate::sys::os::{now_ns, Poller, Ready};
 
 const READ_BYTES: usize = 64 * 1024;
 /// Interval at which the timeouts of connections are checked.
-const TICK_NS: i64 = 100_000_000;
+pub(super) const TICK_NS: i64 = 100_000_000;
 /// Interval at which certificate files are checked for changes.
 const CERTIFICATES_NS: i64 = 1_000_000_000;
-/// If the thread sleeps this much longer than it meant to, the whole process was suspended.
-const SUSPENDED_NS_MIN: i64 = 400_000_000;
 /// Time of one turn in which compressed messages are inflated. Then other callers are served.
 const INFLATE_NS_MAX: i64 = 1_000_000;
 /// Connections accepted from one listener in one turn, so that the calls of others are served between.
@@ -57,7 +53,7 @@ pub struct Io {
     dirty: Vec<u64>,
     tls: Option<Arc<Tls>>,
     certificates_checked_ns: i64,
-    ticked_ns: i64,
+    pub(super) ticked_ns: i64,
     pub(super) draining: bool,
     pub(super) running: bool,
     /// The connection to the feature store. None: Python reads.
@@ -140,53 +136,6 @@ impl Io {
             self.flush();
             self.notify_python(&shared);
         }
-    }
-
-    /// While Python has many calls, let further calls and replies gather before the next poll.
-    fn pause_while_busy(&self, shared: &Shared) {
-        let inside = shared.calls_inside.load(Ordering::Relaxed);
-        if batch_timing::is_busy(inside.saturating_sub(self.calls_for_store())) {
-            let pause_ns = POLL_INTERVAL_NS - (now_ns() - self.server.now_ns);
-            if pause_ns > 0 {
-                thread::sleep(Duration::from_nanos(pause_ns as u64));
-            }
-        }
-    }
-
-    /// Notice that the whole process was suspended (SIGSTOP, a frozen guest), and add that time to
-    /// every connection's times. What peers sent meanwhile is still unread, so true means: read
-    /// before checking timeouts.
-    fn add_suspended_time(&mut self, slept_ns: i64, ms: i32) -> bool {
-        let suspended_ns = self.server.now_ns - slept_ns - i64::from(ms.max(0)) * 1_000_000;
-        if ms < 0 || suspended_ns < SUSPENDED_NS_MIN {
-            return false;
-        }
-        for conn in self.conns.iter_mut().flatten() {
-            conn.add_suspended_time(suspended_ns);
-        }
-        if let Some(store) = self.store.as_mut() {
-            store.add_suspended_time(suspended_ns);
-        }
-        true
-    }
-
-    /// How long to wait for sockets: until the next timer or tick. -1: without limit.
-    fn poll_timeout_ms(&self) -> i32 {
-        let now_ns = now_ns();
-        let mut until_ns = self.server.next_timer_ns().unwrap_or(i64::MAX);
-        // Sending replies may let a PredictStream go on, whose next call is answered in the next turn.
-        if !self.server.inflations.is_empty() || !self.server.fresh_calls.is_empty() {
-            return 0;
-        }
-        if self.open_conns > 0 {
-            until_ns = until_ns.min(self.ticked_ns + TICK_NS);
-        }
-        let store_due_ns = self.store.as_ref().and_then(|store| store.next_due_ns());
-        until_ns = until_ns.min(store_due_ns.unwrap_or(i64::MAX));
-        if until_ns == i64::MAX {
-            return -1;
-        }
-        ((until_ns - now_ns).max(0) / 1_000_000 + 1).min(1_000) as i32
     }
 
     /// Wake Python if this turn has brought something for it.

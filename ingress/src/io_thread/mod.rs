@@ -2,6 +2,7 @@
 
 pub mod answer_records;
 pub mod answering;
+pub mod answering_reads;
 pub mod batch_timing;
 pub mod clients;
 pub mod commands;
@@ -10,3 +11,5 @@ pub mod server_state;
 pub mod shared;
 pub mod store_connection;
 pub mod usual_calls;
+pub mod usual_groups;
+pub mod waiting;

@@ -16,8 +16,8 @@ use crate::http2::bounds::client::Client;
 use crate::http2::bounds::inflate::InflationQueue;
 use crate::http2::service::{Limits, RawCallEvent, Service, StreamRef, TimerKind};
 use crate::http2::stream::Method;
-use crate::io_thread::answering::FreshCall;
 use crate::io_thread::shared::Shared;
+use crate::io_thread::usual_groups::FreshCall;
 
 /// How a call's reply is written.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use crate::accel::mget_replies::{MgetReplies, ReplyError};
 use crate::accel::store_keys::StoreKeys;
-use crate::io_thread::answering::ReadingGroup;
+use crate::io_thread::usual_groups::ReadingGroup;
 
 /// So many reads may be under way. Calls that come meanwhile share the next read, so that reads grow with
 /// the load.

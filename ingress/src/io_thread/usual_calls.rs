@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::accel::store_keys::StoreKeys;
-use crate::io_thread::answering::{unix_ns, Outcome, ReadingGroup, ANSWER_NS_MAX};
+use crate::io_thread::answering::ANSWER_NS_MAX;
 use crate::io_thread::io::{Io, STORE_TOKEN};
 use crate::io_thread::store_connection::{Lost, StoreConnection, StoreState};
+use crate::io_thread::usual_groups::{unix_ns, Outcome, ReadingGroup};
 use crate::sys::os::{now_ns, Ready};
 
 /// A group shares a read if it may wait at least one part in so many of the longest budget. So a short
