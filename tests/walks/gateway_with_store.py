@@ -135,6 +135,19 @@ class TimedReader(OnlineReader):
             self.took_s.append(self.clock() - began)
 
 
+@asynccontextmanager
+async def timed_reader(
+    url: str, settings: OnlineSettings | None = None
+) -> AsyncIterator[TimedReader]:
+    """A started reader, closed at the end."""
+    reader = TimedReader(url, settings)
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
 @dataclass
 class GatewayWithStore:
     """A gateway fixture, its reader, and the results of its callers."""
@@ -220,22 +233,17 @@ async def gateway_with_store(
 
     io_thread  whether the I/O thread of the native server may read and answer by itself.
     """
-    reader = TimedReader(url, online)
-    await reader.start()
-    try:
-        async with gateway_fixture(
-            {"1": customer_model_files()},
-            production_only(**policy),
-            settings=settings,
-            store=reader,
-            io_thread_answers=io_thread,
-        ) as gateway:
-            server = gateway.ingress_server
-            if isinstance(server, NativeServer) and io_thread and reader.connected:
-                await wait_until(lambda: server.store_state()[0])
-            yield GatewayWithStore(gateway, reader)
-    finally:
-        await reader.close()
+    async with timed_reader(url, online) as reader, gateway_fixture(
+        {"1": customer_model_files()},
+        production_only(**policy),
+        settings=settings,
+        store=reader,
+        io_thread_answers=io_thread,
+    ) as gateway:
+        server = gateway.ingress_server
+        if isinstance(server, NativeServer) and io_thread and reader.connected:
+            await wait_until(lambda: server.store_state()[0])
+        yield GatewayWithStore(gateway, reader)
 
 
 def median_call_s(results: Sequence[CallResult]) -> float:

@@ -17,19 +17,18 @@ from gateway.models.executor import Scorer
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
 from tests.features.online.network_proxy import NetworkProxy, network_proxy_to
-from tests.features.online.reader_fixture import started_reader
 from tests.gateway.gateway_fixture import gateway_fixture
 from tests.servers import redis_server
 from tests.walks.gateway_with_store import (
     CUSTOMERS,
     GatewayWithStore,
-    TimedReader,
     customer_key,
     customer_model_files,
     gateway_with_store,
     open_descriptors,
     resident_mb,
     task_count,
+    timed_reader,
     wait_until_at_most,
     with_half_canary,
     write_customer_rows,
@@ -105,7 +104,7 @@ async def slowed_gateway(
     versions = {"1": customer_model_files(), "2": customer_model_files()}
     async with (
         network_proxy_to(store.url) as proxy,
-        started_reader(proxy.url) as reader,
+        timed_reader(proxy.url) as reader,
         gateway_fixture(versions, with_half_canary(), settings=settings, store=reader) as gateway,
     ):
         for routes in gateway.routes.all():
@@ -114,7 +113,7 @@ async def slowed_gateway(
                 executor = participant.version.executor
                 executor.scorer = DelayingScorer(executor.scorer, 0.002)
         proxy.delay_s = 0.005
-        yield GatewayWithStore(gateway, reader, TimedReader(reader)), proxy
+        yield GatewayWithStore(gateway, reader), proxy
         proxy.delay_s = 0.0
 
 
