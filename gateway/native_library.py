@@ -188,9 +188,8 @@ class NativeTurn(Protocol):
         members: Sequence[int],
         replies: Sequence[bytes | None],
         now_ms: int,
-        time: Sequence[bytes],
     ) -> None:
-        """Take the replies to `store_keys`, and the columns of the request's time of each group."""
+        """Take the replies to `store_keys`. *now_ms* is the time for ages and for columns."""
         ...
 
     def matrix(self, index: int) -> bytes:
@@ -258,6 +257,7 @@ class IngressLibrary(Protocol):
         evidence_prefix: bytes,
         holdout: tuple[bytes, int] | None,
         views: Sequence[tuple[object, int]],
+        request_time: bool,
         feature_limits: tuple[int, bool],
         outputs: int,
         body: bytes,
@@ -268,18 +268,16 @@ class IngressLibrary(Protocol):
         columns: Sequence[int] | None,
         breadcrumb: tuple[object, int, int] | None,
     ) -> object:
-        """Return what a pass over many models must know of one.
+        """Return what is known of a model to answer its usual calls.
 
-        shape            number of entity ids of a row, and of its request inputs.
-        evidence_prefix  what is hashed in front of a key. holdout: the same, and its basis points.
-        views            NativeViewRows, and the position of the entity among a row's ids.
-        feature_limits   ns of a full batch's read, and whether calls are refused without it.
-        body             what the prediction ids of an answer share. *sealed*: they are sealed.
-        rule             how they carry scores (journal.score_code.ScoreRule).
-        shown            label and role, as callers see them.
-        native           turnout_ingress.NativeModel that scores the matrix; None: Python scores.
-        columns          the columns of the matrix that it reads; None: all, in their order.
-        breadcrumb       (SharedPage, the loop's byte, the I/O thread's byte), 1 while it scores.
+        The arguments are the fields of Plan in ingress/src/accel/plan.rs, in their order.
+
+        holdout         bytes in front of a key, and basis points. None: the model has no holdout.
+        views           NativeViewRows, and the position of the entity among a row's ids.
+        feature_limits  ns of a full batch's read, and whether calls are refused without it.
+        rule            how prediction ids carry scores (journal.score_code.ScoreRule).
+        shown           label and role, as callers see them.
+        breadcrumb      (SharedPage, the loop's byte, the I/O thread's byte), 1 while it scores.
         """
         ...
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import TIME_NAMES, request_time
+from features.contract import TIME_NAMES
 from features.errors import OnlineStoreError
 from gateway.batch import FeatureRows
 from gateway.columns import Calls
@@ -55,12 +55,8 @@ class _Plan(NamedTuple):
 
     @property
     def usual_for_thread(self) -> bool:
-        """Whether the I/O thread may answer.
-
-        A model that requires the journal needs Python, which asks for the journal's health first.
-        So does one that reads the request's time.
-        """
-        return not (self.routes.request_time or self.routes.limits.journal_required)
+        """Whether the I/O thread may answer: Python asks for the health of a required journal."""
+        return not self.routes.limits.journal_required
 
 
 class TurnMember(NamedTuple):
@@ -249,6 +245,7 @@ class TurnPath:
             deployment.split_salt + EVIDENCE_DOMAIN,
             holdout if deployment.holdout_bp else None,
             [(read.native, read.native_position) for read in routes.reads],
+            routes.request_time,
             (routes.limits.feature_ns, routes.limits.features_required),
             version.executor.outputs,
             self._id_writer.body(routes, version, PRODUCTION, at_unix_ms=0),
@@ -306,9 +303,7 @@ class TurnPath:
     ) -> list[UnansweredGroup]:
         """Score groups, send their replies together and leave a record of each."""
         turn, recorder, now_ms = taken.turn, self._recorder, read_unix_ns // 1_000_000
-        time = np.array(request_time(now_ms), dtype=np.float32).tobytes()
-        times = [time if member.routes.request_time else b"" for member in members]
-        turn.read([member.group for member in members], replies, now_ms, times)
+        turn.read([member.group for member in members], replies, now_ms)
         # Score native models in one pass, others group by group. A batch takes what has a fault.
         scored, left = list[TurnMember](), list[UnansweredGroup]()
         natively = turn.score_native([member.group for member in members])

@@ -1,7 +1,8 @@
-"""Three models that read views of a real store, served with reads of the I/O thread or without."""
+"""Four models that read views of a real store, served with reads of the I/O thread or without."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from features.contract import ModelContract, ViewUse
@@ -30,7 +31,10 @@ TWO_VIEWS = ModelContract(
     ),
     outputs=("a", "b"),
 )
-CONTRACTS = {"one_view": ONE_VIEW, "two_views": TWO_VIEWS, "shadowed": ONE_VIEW}
+AT_A_TIME = replace(ONE_VIEW, request_time=True)
+COMPARED = {"one_view": ONE_VIEW, "two_views": TWO_VIEWS, "shadowed": ONE_VIEW}
+"""Models whose answers do not depend on the time."""
+CONTRACTS = {**COMPARED, "timed": AT_A_TIME}
 BUDGET_MS = 2_000
 """So long that no read is late on a busy machine."""
 

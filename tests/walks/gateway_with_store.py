@@ -233,13 +233,16 @@ async def gateway_with_store(
 
     io_thread  whether the I/O thread of the native server may read and answer by itself.
     """
-    async with timed_reader(url, online) as reader, gateway_fixture(
-        {"1": customer_model_files()},
-        production_only(**policy),
-        settings=settings,
-        store=reader,
-        io_thread_answers=io_thread,
-    ) as gateway:
+    async with (
+        timed_reader(url, online) as reader,
+        gateway_fixture(
+            {"1": customer_model_files()},
+            production_only(**policy),
+            settings=settings,
+            store=reader,
+            io_thread_answers=io_thread,
+        ) as gateway,
+    ):
         server = gateway.ingress_server
         if isinstance(server, NativeServer) and io_thread and reader.connected:
             await wait_until(lambda: server.store_state()[0])

@@ -51,6 +51,8 @@ pub struct Plan {
     pub holdout: Option<Draw>,
     /// The views that are read for each row, each with the position of its entity among the row's ids.
     pub views: Vec<(Arc<ViewRows>, usize)>,
+    /// Whether a version reads the time of the request.
+    pub request_time: bool,
     /// How long a read of BUDGET_ROWS rows may take.
     pub feature_ns: i64,
     /// Whether calls are refused if the store does not answer.
@@ -114,6 +116,16 @@ impl Plan {
                 view.put_key(group.entity(row, *position), keys);
             }
         }
+    }
+
+    /// Make the matrix of a group from what the store returned for its keys. False: the values do not fit.
+    pub fn read(&self, group: &mut Group, values: &[Option<&[u8]>], now_ms: i64) -> bool {
+        group.read(&self.views, values, now_ms, self.request_time)
+    }
+
+    /// Make the matrix of a group from the defaults of its views.
+    pub fn read_defaults(&self, group: &mut Group, now_ms: i64) -> bool {
+        group.read_defaults(&self.views, now_ms, self.request_time)
     }
 
     /// How many keys `put_keys` appends for so many rows.

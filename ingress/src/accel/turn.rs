@@ -21,6 +21,7 @@ use crate::sys::floats::floats;
 
 /// turnout.v1.RowFlag: the call has no sticky key.
 const NOT_STICKY: u32 = 16;
+const DAY_MS: i64 = 86_400_000;
 /// All buckets, in basis points.
 const ALL_BP: u64 = 10_000;
 /// Offset and length of the time in a prediction id.
@@ -160,14 +161,14 @@ impl Group {
 
     /// Take what the store returned for each row, view by view, and make the matrix.
     ///
-    /// `views` are the readers, each with the position of its entity. `time` are the columns of the
-    /// request's time, as bytes; empty if no version reads them. False: the replies do not fit.
+    /// `views` are the readers, each with the position of its entity. `time` says whether the time of the
+    /// request, `now_ms`, has columns. False: the replies do not fit.
     pub fn read(
         &mut self,
         views: &[(Arc<ViewRows>, usize)],
         replies: &[Option<&[u8]>],
         now_ms: i64,
-        time: &[u8],
+        time: bool,
     ) -> bool {
         let rows = self.rows();
         if replies.len() != rows * views.len() {
@@ -190,6 +191,7 @@ impl Group {
         self.flags = flags;
         // Join the columns row by row, unless there is one block only.
         let input_bytes = self.columns.shape.width() * 4;
+        let time = if time { time_columns(now_ms) } else { Vec::new() };
         if time.is_empty() && input_bytes == 0 && blocks.len() == 1 {
             self.matrix = blocks.remove(0).0;
             return true;
@@ -202,14 +204,19 @@ impl Group {
             }
             let inputs = &self.columns.inputs[row * input_bytes..(row + 1) * input_bytes];
             self.matrix.extend_from_slice(inputs);
-            self.matrix.extend_from_slice(time);
+            self.matrix.extend_from_slice(&time);
         }
         true
     }
 
     /// Make the matrix of each view's defaults, because the store did not answer.
-    pub fn read_defaults(&mut self, views: &[(Arc<ViewRows>, usize)]) -> bool {
-        let was_read = self.read(views, &vec![None; self.rows() * views.len()], 0, &[]);
+    pub fn read_defaults(
+        &mut self,
+        views: &[(Arc<ViewRows>, usize)],
+        now_ms: i64,
+        time: bool,
+    ) -> bool {
+        let was_read = self.read(views, &vec![None; self.rows() * views.len()], now_ms, time);
         self.flags.fill(DEFAULTED | DEGRADED);
         was_read
     }
@@ -302,6 +309,14 @@ impl Group {
         };
         Some((replies, record))
     }
+}
+
+/// The time of a request as columns of a row: days since 1970 and seconds of the day, float32 as bytes. They
+/// are those of `request_time` in features/contract.py.
+fn time_columns(unix_ms: i64) -> Vec<u8> {
+    let day = unix_ms.div_euclid(DAY_MS);
+    let second = unix_ms.rem_euclid(DAY_MS) / 1_000;
+    to_bytes(&[day as f32, second as f32], |column| column.to_le_bytes())
 }
 
 /// Item `index` of a buffer with offsets.

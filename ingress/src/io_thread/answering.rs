@@ -202,7 +202,7 @@ impl Answering {
         let mut group = Group::new(columns(shape, &calls, rows_of(&calls)));
         let scores = plan
             .assign(&mut group, now_ns() + self.left_ns_min)
-            .filter(|_| group.read(&[], &[], unix_ns / 1_000_000, &[]))
+            .filter(|_| plan.read(&mut group, &[], unix_ns / 1_000_000))
             .and_then(|_| plan.score(&group, Thread::Io))
             .unwrap_or_default();
         if let Err(scores) = group.take_scores(scores, plan.outputs) {
@@ -280,6 +280,7 @@ mod tests {
             views: Vec::new(),
             feature_ns: 1_000_000,
             features_required: false,
+            request_time: false,
             outputs: 1,
             body: [0; BODY_BYTES],
             rule: ScoreRule {

@@ -50,15 +50,16 @@ impl Answering {
             let last = first + plan.keys_of(group.rows());
             let own = values.get(first..last).unwrap_or_default();
             first = last;
-            group.read(&plan.views, own, read_unix_ns / 1_000_000, &[])
+            plan.read(group, own, read_unix_ns / 1_000_000)
         })
     }
 
     /// Answer groups that the store has not answered in time: with defaults, unless a model requires its
     /// features. Python refuses the calls of such a model.
     pub fn answer_without_store(&self, groups: Vec<ReadingGroup>) -> Outcome {
-        self.answer_groups(groups, unix_ns(), |plan, group| {
-            !plan.features_required && group.read_defaults(&plan.views)
+        let read_unix_ns = unix_ns();
+        self.answer_groups(groups, read_unix_ns, |plan, group| {
+            !plan.features_required && plan.read_defaults(group, read_unix_ns / 1_000_000)
         })
     }
 

@@ -41,6 +41,7 @@ impl ModelPlan {
         evidence_prefix: Vec<u8>,
         holdout: Option<(Vec<u8>, u64)>,
         views: Vec<(Py<PyViewRows>, usize)>,
+        request_time: bool,
         feature_limits: (i64, bool),
         outputs: usize,
         body: &[u8],
@@ -63,6 +64,7 @@ impl ModelPlan {
                 share_bp,
             }),
             views: views.iter().map(|(view, at)| (Arc::clone(&view.get().0), *at)).collect(),
+            request_time,
             feature_ns: feature_limits.0,
             features_required: feature_limits.1,
             outputs,
@@ -130,24 +132,22 @@ impl Turn {
         Ok(PyStoreKeys(keys))
     }
 
-    /// Take the store's replies to `store_keys`. `time` has the columns of the request's time for each
-    /// of these groups, as float32 bytes.
+    /// Take the store's replies to `store_keys`.
     fn read(
         &mut self,
         members: Vec<usize>,
         replies: Vec<Option<Bound<'_, PyBytes>>>,
         now_ms: i64,
-        time: Vec<Vec<u8>>,
     ) -> PyResult<()> {
         let replies: Vec<Option<&[u8]>> =
             replies.iter().map(|reply| reply.as_ref().map(|row| row.as_bytes())).collect();
         let mut first = 0;
-        for (index, time) in members.into_iter().zip(time) {
+        for index in members {
             let plan = Arc::clone(&self.plan(index)?.plan);
             let group = &mut self.groups[index];
             let last = first + plan.keys_of(group.rows());
             let own = replies.get(first..last).unwrap_or_default();
-            if !group.read(&plan.views, own, now_ms, &time) {
+            if !plan.read(group, own, now_ms) {
                 return Err(PyValueError::new_err("a reply for each key"));
             }
             first = last;

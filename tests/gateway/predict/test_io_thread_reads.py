@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Any, cast
 
 import grpc
+import numpy as np
 import pytest
 import redis
 
+from features.contract import time_columns
 from features.online.store_server import StoreServer
 from gateway.transport.native.server import NativeServer
 from journal.prediction_id import read_prediction_id
+from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import DEFAULTED, DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from tests.front_doors import NEEDS_NATIVE_INGRESS
@@ -27,7 +30,7 @@ from tests.gateway.six_models import (
     copied_calls,
     served_calls,
 )
-from tests.gateway.store_models import CONTRACTS, call, deployment_of, reads_here, serving
+from tests.gateway.store_models import COMPARED, call, deployment_of, reads_here, serving
 from tests.poll import wait_until
 from tests.servers import redis_server
 
@@ -56,10 +59,10 @@ def store() -> Iterator[StoreServer]:
 
 def all_calls() -> list[PredictRequest]:
     """Return calls in every state of a row and of a call, the models mixed."""
-    calls = [call(model, name) for name in NAMES for model in CONTRACTS]
-    calls += [call(model, "fresh", 0.3, rows=3, sticky_key=f"K{model}") for model in CONTRACTS]
-    calls += [call(model, "stale", 0.2, request_id=f"r-{model}") for model in CONTRACTS]
-    calls += [call(model, "fresh", version=v) for model in CONTRACTS for v in ("1", "9")]
+    calls = [call(model, name) for name in NAMES for model in COMPARED]
+    calls += [call(model, "fresh", 0.3, rows=3, sticky_key=f"K{model}") for model in COMPARED]
+    calls += [call(model, "stale", 0.2, request_id=f"r-{model}") for model in COMPARED]
+    calls += [call(model, "fresh", version=v) for model in COMPARED for v in ("1", "9")]
     calls += [call("one_view", "fresh", float("nan"))]
     calls += [call("shadowed", f"S{number}", number / 100) for number in range(40)]
     mixed = PredictRequest(model="two_views")
@@ -83,7 +86,7 @@ async def observed(url: str, policy: ServingPolicy, *, here: bool) -> dict[str, 
         replies += await asyncio.gather(*[text_of(gateway, m) for m in all_calls() * 3])
         windows = {
             model: window_sums([w for w in gateway.close_windows() if w.model == model])
-            for model in CONTRACTS
+            for model in COMPARED
         }
         sink = cast("CopyList", gateway.recorder._copy_sink)
         metrics = gateway.metrics.snapshot()
@@ -122,7 +125,7 @@ def test_answers_with_reads_of_the_io_thread_are_those_of_batches(
     from_batches = asyncio.run(observed(store.url, POLICIES[name], here=False))
     assert not answered_here
     from_thread = asyncio.run(observed(store.url, POLICIES[name], here=True))
-    assert sum(answered_here) > 0.8 * from_thread["rows"], "the I/O thread answered hardly any call"
+    assert sum(answered_here) > 0.5 * from_thread["rows"], "the I/O thread answered hardly any call"
     assert from_thread["copies"], "no shadow copied a call"
     for part, expected in from_batches.items():
         assert from_thread[part] == expected, part
@@ -139,7 +142,7 @@ def test_calls_that_come_while_reads_are_under_way_share_the_next_read(
                 tasks = [
                     asyncio.create_task(gateway.predict(call(model, f"S{n}"), 60.0))
                     for n in range(34)
-                    for model in CONTRACTS
+                    for model in COMPARED
                 ]
                 await wait_until(lambda: gateway.ingress_server.rows_inside == len(tasks))
             replies = await asyncio.gather(*tasks)
@@ -147,7 +150,7 @@ def test_calls_that_come_while_reads_are_under_way_share_the_next_read(
             with redis.Redis.from_url(store.url) as client:
                 reads = client.info("commandstats")["cmdstat_mget"]["calls"]
             gateway.recorder.fold()
-            assert sum(answered_here) > 0.8 * len(tasks)
+            assert sum(answered_here) > 0.5 * len(tasks)
             assert reads < len(tasks) / 4
 
     asyncio.run(walk())
@@ -180,6 +183,25 @@ def test_read_that_is_late_costs_the_budget_once(
             # The thread reads again once the store answers.
             await wait_until(lambda: reads_here(gateway))
             assert "scores" in await text_of(gateway, call("one_view", "fresh"))
+
+    asyncio.run(walk())
+
+
+def test_time_of_the_request_is_that_of_the_read(
+    store: StoreServer, answered_here: list[int]
+) -> None:
+    """The journal has the vector that was scored: its last columns are the day and the second."""
+
+    async def walk() -> None:
+        async with serving(store.url) as (gateway, _):
+            await gateway.predict(call("timed", "fresh"), 60.0)
+            gateway.recorder.fold()
+            assert answered_here == [1]
+            (record,) = gateway.served.records
+            served = ServedBatch.FromString(record)
+            read_ns = np.frombuffer(served.at_unix_ns, dtype=np.int64)
+            vector = np.frombuffer(served.vectors, dtype=np.float32)
+            assert vector[-2:].tolist() == time_columns(read_ns // 1_000_000)[0].tolist()
 
     asyncio.run(walk())
 
