@@ -277,7 +277,8 @@ class IngressLibrary(Protocol):
         feature_limits  ns of a full batch's read, and whether calls are refused without it.
         rule            how prediction ids carry scores (journal.score_code.ScoreRule).
         shown           label and role, as callers see them.
-        breadcrumb      (SharedPage, the loop's byte, the I/O thread's byte), 1 while it scores.
+        breadcrumb      SharedPage, and the two bytes of it that are 1 while the event loop or the
+                        I/O thread scores. None: runs are not marked.
         """
         ...
 

@@ -67,6 +67,14 @@ def fail_command(command: PendingCommand, error: OnlineStoreError) -> None:
         command.future.exception()
 
 
+def give_reply(command: PendingCommand, reply: Reply) -> bool:
+    """Give *command* its reply. False: its caller does not wait any more."""
+    if command.future.done():
+        return False
+    command.future.set_result(reply)
+    return True
+
+
 class StoreConnection(asyncio.Protocol):
     """The worker's end of one connection. It is used once: after `on_lost` it stays closed.
 
@@ -78,7 +86,7 @@ class StoreConnection(asyncio.Protocol):
     def __init__(
         self,
         value_bytes_max: int,
-        on_reply: Callable[[PendingCommand, Reply], None],
+        on_reply: Callable[[PendingCommand, Reply], object],
         on_lost: Callable[["StoreConnection"], None],
     ) -> None:
         self._buffer_bytes_max = value_bytes_max + BUFFER_BYTES_SPARE

@@ -23,6 +23,7 @@ from features.online.connection import (
     StoreConnection,
     StoreReplyError,
     fail_command,
+    give_reply,
 )
 from features.online.sentinel import MasterFinder
 from features.online.store_url import encode_command, parse_store_url
@@ -321,10 +322,9 @@ class OnlineReader:
     def _on_reply(self, command: PendingCommand, reply: Reply) -> None:
         """Give *reply* to the caller of *command* if it still waits. Runs in data_received."""
         self.last_answer_ns = self._clock_ns()
-        if command.future.done():
+        if not give_reply(command, reply):
             self.counts.dropped_late += 1
             return
-        command.future.set_result(reply)
         # With the breaker open, only a probe's answer closes it.
         if command.probe or self._breaker.state == "closed":
             self._breaker.succeeded()

@@ -1,15 +1,14 @@
 """Keeps a connection to the online store for the I/O thread, which reads by itself (decision 0100).
 
-The I/O thread knows nothing of addresses, passwords and Sentinel, and it never waits for a store
-that is away: calls whose read fails go to the event loop, which has a reader of its own with a
-circuit breaker. So the thread has a connection only while that reader's is healthy.
+The I/O thread knows nothing of addresses, passwords and Sentinel. It gives a connection up when a
+read is late or fails. The event loop has a reader with a circuit breaker, which decides what a bad
+store means. So the thread has a connection only while the reader's own is healthy.
 """
 
 import asyncio
 import logging
 import os
 
-from features.errors import OnlineStoreError
 from features.online.reader import OnlineReader
 from gateway.transport.native.server import NativeServer
 from host.retry import Backoff
@@ -45,6 +44,7 @@ class IoThreadStore:
             connected, reason = self._server.store_state()
             if connected and not self._is_healthy():
                 self._server.leave_store()
+                given, connected = False, True
             # A connection that was lost soon is made again later.
             pause_s = LOOK_S
             if given and not connected:
@@ -73,12 +73,12 @@ class IoThreadStore:
         self._used_s = asyncio.get_running_loop().time()
         try:
             fd = await self._reader.open_socket()
-        except (OnlineStoreError, OSError, TimeoutError, ValueError) as error:
-            log.info("io_thread_store not_connected reason=%s", error)
+            try:
+                self._server.use_store(fd)
+            finally:
+                os.close(fd)
+        except Exception as error:  # noqa: BLE001  the event loop reads, too
+            log.info("io_thread_store not_connected reason=%r", error)
             return False
-        try:
-            self._server.use_store(fd)
-        finally:
-            os.close(fd)
         self.connections += 1
         return True

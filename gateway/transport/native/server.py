@@ -46,7 +46,7 @@ SCORED_METHODS = {
 }
 """Methods whose messages are decoded in Rust, and how."""
 POLL_INTERVAL_S = 0.02  # between two checks whether all connections are closed
-ONE_ROW = np.array([0, 1], dtype=np.uint32)
+ONE_ROW = np.array([0, 1], dtype=np.uint32)  # row offsets of one call with one row
 
 
 class NativeServer:

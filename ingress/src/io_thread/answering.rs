@@ -140,7 +140,9 @@ impl Answering {
             }
             match store {
                 StoreState::Away => outcome.left.extend(calls),
-                StoreState::Busy => outcome.later.extend(calls),
+                StoreState::Busy(free_ns) => {
+                    self.keep_waiting(published, calls, free_ns, &mut outcome);
+                }
                 StoreState::Free => {
                     let usual =
                         self.take_usual(published, calls, records, left_ns, &mut outcome.left);

@@ -9,7 +9,9 @@ use crate::calls::call_columns::columns;
 use crate::calls::shape::ModelShape;
 use crate::io_thread::answering::{Answering, Published, State};
 use crate::io_thread::shared::locked;
-use crate::io_thread::usual_groups::{rows_of, unix_ns, FreshCall, Outcome, ReadingGroup};
+use crate::io_thread::usual_groups::{
+    by_shape, is_usual, rows_of, split_at_faults, unix_ns, FreshCall, Outcome, ReadingGroup,
+};
 use crate::sys::os::now_ns;
 
 impl Answering {
@@ -38,6 +40,52 @@ impl Answering {
         }
     }
 
+    /// Have calls wait for the next read, which can be sent at `free_ns` or sooner. Calls that are not the
+    /// usual case are left, and so are those that would have no time to read then.
+    pub(super) fn keep_waiting(
+        &self,
+        published: &Published,
+        calls: Vec<FreshCall>,
+        free_ns: i64,
+        outcome: &mut Outcome,
+    ) {
+        let now_ns = now_ns();
+        let (later, left): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| {
+            let (rows, left_ns) = (call.1.call.rows as usize, call.1.deadline_ns - now_ns);
+            let budget_ns = published.plan.read_budget_ns(rows, left_ns);
+            is_usual(call, now_ns + self.left_ns_min) && now_ns + budget_ns >= free_ns
+        });
+        outcome.later.extend(later);
+        outcome.left.extend(left);
+    }
+
+    /// Answer calls that have waited for a read, at a moment when the store is late: those that have waited
+    /// for half of their budget without the store. The others are left.
+    pub fn answer_waiting(&self, calls: Vec<FreshCall>) -> Outcome {
+        let (mut outcome, now_ns) = (Outcome::default(), now_ns());
+        {
+            let state = locked(&self.state);
+            for (shape, calls) in by_shape(calls) {
+                let Some(published) = state.plans.get(&shape.model) else {
+                    outcome.left.extend(calls);
+                    continue;
+                };
+                let spent_ns = published.plan.feature_ns / 2;
+                let (old, young): (Vec<_>, Vec<_>) = calls
+                    .into_iter()
+                    .partition(|(_, waiting)| now_ns - waiting.arrived_ns >= spent_ns);
+                outcome.left.extend(young);
+                self.prepare_read(published, shape, old, &mut outcome);
+            }
+        }
+        let groups = std::mem::take(&mut outcome.reading);
+        let answered = self.answer_without_store(groups);
+        outcome.left.extend(answered.left);
+        outcome.later.extend(answered.later);
+        outcome.replies.extend(answered.replies);
+        outcome
+    }
+
     /// Answer the groups of a read, whose values the store has returned group by group.
     pub fn answer_read(
         &self,
@@ -55,7 +103,7 @@ impl Answering {
     }
 
     /// Answer groups that the store has not answered in time: with defaults, unless a model requires its
-    /// features. Python refuses the calls of such a model.
+    /// features. The calls of such a model are left, and Python tries once more.
     pub fn answer_without_store(&self, groups: Vec<ReadingGroup>) -> Outcome {
         let read_unix_ns = unix_ns();
         self.answer_groups(groups, read_unix_ns, |plan, group| {
@@ -83,12 +131,17 @@ impl Answering {
             let was_read = read(plan, group);
             let published = plans.get(&group.columns.shape.model);
             let published = published.filter(|now| was_read && now.number == reading.number);
-            let answered = published.zip(keys.as_ref()).is_some_and(|by| {
-                let scores = plan.score(group, Thread::Io).unwrap_or_default();
-                group.take_scores(scores, plan.outputs).is_ok()
-                    && self.answer_scored(by, group, read_unix_ns, records, &mut outcome)
-            });
-            if !answered {
+            let Some(by) = published.zip(keys.as_ref()) else {
+                outcome.left.extend(reading.calls);
+                continue;
+            };
+            let scores = plan.score(group, Thread::Io).unwrap_or_default();
+            if let Err(scores) = group.take_scores(scores, plan.outputs) {
+                // Python finds what is wrong with a call. The others are read once more.
+                let (failed, others) = split_at_faults(reading.calls, group, &scores, plan.outputs);
+                outcome.left.extend(failed);
+                outcome.later.extend(others);
+            } else if !self.answer_scored(by, group, read_unix_ns, records, &mut outcome) {
                 outcome.left.extend(reading.calls);
             }
         }

@@ -117,6 +117,8 @@ pub struct Shared {
     pub rows_inside: AtomicU64,
     /// Calls admitted and not yet answered.
     pub calls_inside: AtomicU64,
+    /// Calls among them that wait for the I/O thread's reads of the store.
+    pub calls_for_store: AtomicU64,
     /// Rows admitted and not yet taken.
     pub rows_waiting: AtomicU64,
     /// Open connections.
@@ -163,6 +165,7 @@ impl Shared {
             handshake_refusals: Mutex::default(),
             rows_inside: AtomicU64::new(0),
             calls_inside: AtomicU64::new(0),
+            calls_for_store: AtomicU64::new(0),
             rows_waiting: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             io_sleeps: AtomicBool::new(false),
@@ -197,10 +200,16 @@ impl Shared {
         }
     }
 
+    /// Calls that wait for Python, or that Python is answering.
+    pub fn calls_in_python(&self) -> u64 {
+        let for_store = self.calls_for_store.load(Ordering::Relaxed);
+        self.calls_inside.load(Ordering::Relaxed).saturating_sub(for_store)
+    }
+
     /// When the waiting rows may become a batch. None: now.
     fn batch_due_ns(&self) -> Option<i64> {
         let waiting = self.rows_waiting.load(Ordering::SeqCst);
-        self.batch_timing.due_ns(waiting, self.calls_inside.load(Ordering::Relaxed), now_ns())
+        self.batch_timing.due_ns(waiting, self.calls_in_python(), now_ns())
     }
 
     /// Whether a batch may be taken now. If not, Python is woken when it may.

@@ -1,14 +1,16 @@
 //! The I/O thread's own connection to the feature store (decision 0100).
 //!
 //! Python makes the connection and its handshake, as features/online/reader.py does for its own. Only MGET
-//! is sent here, and the n-th reply answers the n-th command. If a command is not answered in time, the
-//! connection is given up: the circuit breaker of Python's reader decides what a slow store means.
+//! is sent here, and the n-th reply answers the n-th command. If a command is not answered in time, no
+//! further one is sent, and the connection is given up once no call waits for it: the circuit breaker of
+//! Python's reader decides what a slow store means.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 
 use crate::accel::mget_replies::{MgetReplies, ReplyError};
 use crate::accel::store_keys::StoreKeys;
@@ -17,6 +19,11 @@ use crate::io_thread::usual_groups::ReadingGroup;
 /// So many reads may be under way. Calls that come meanwhile share the next read, so that reads grow with
 /// the load.
 const READS_MAX: usize = 2;
+/// A read with less time than this may be late on a healthy store (counted_timeout_ms_min of
+/// features/online/reader.py).
+const COUNTED_NS_MIN: i64 = 10_000_000;
+/// An idle connection is tested after so long, because a firewall may have dropped it.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Unsent bytes above which the store takes no more reads.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
 
@@ -25,18 +32,21 @@ struct PendingRead {
     keys: usize,
     /// Unix time at which it was sent.
     unix_ns: i64,
+    /// Monotonic time at which it was sent.
+    sent_ns: i64,
     /// Monotonic time at which its calls wait no longer.
     due_ns: i64,
+    /// None is left once the read was late.
     groups: Vec<ReadingGroup>,
 }
 
 /// Whether reads can be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
-    /// There is no store, or it does not take bytes.
+    /// There is no store, or it is late, or it does not take bytes.
     Away,
-    /// Enough reads are under way.
-    Busy,
+    /// Enough reads are under way. The next one can be sent at this monotonic time, or sooner.
+    Busy(i64),
     /// A read can be sent.
     Free,
 }
@@ -60,6 +70,8 @@ pub struct StoreConnection {
     unsent: Vec<u8>,
     replies: MgetReplies,
     reads: VecDeque<PendingRead>,
+    /// A read was not answered in time.
+    late: bool,
     /// Whether the poller watches for the time at which the socket can be written.
     pub watches_writing: bool,
 }
@@ -69,21 +81,24 @@ impl StoreConnection {
     pub fn new(socket: OwnedFd) -> std::io::Result<StoreConnection> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
+        // A Unix socket has no such option, and needs none.
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         Ok(StoreConnection {
             socket,
             unsent: Vec::new(),
             replies: MgetReplies::default(),
             reads: VecDeque::new(),
+            late: false,
             watches_writing: false,
         })
     }
 
     /// Whether a read can be sent now.
     pub fn state(&self) -> StoreState {
-        if self.unsent.len() > UNSENT_BYTES_MAX {
+        if self.late || self.unsent.len() > UNSENT_BYTES_MAX {
             StoreState::Away
         } else if self.reads.len() >= READS_MAX {
-            StoreState::Busy
+            StoreState::Busy(self.reads.iter().map(|read| read.due_ns).min().unwrap_or(0))
         } else {
             StoreState::Free
         }
@@ -99,17 +114,18 @@ impl StoreConnection {
         !self.unsent.is_empty()
     }
 
-    /// Send a read for these groups, whose calls wait until `due_ns`.
+    /// Send a read for these groups. Their calls wait from now to the second of two monotonic times.
     pub fn send(
         &mut self,
         keys: &StoreKeys,
         groups: Vec<ReadingGroup>,
         unix_ns: i64,
-        due_ns: i64,
+        (sent_ns, due_ns): (i64, i64),
     ) -> Result<(), Lost> {
         self.reads.push_back(PendingRead {
             keys: keys.len(),
             unix_ns,
+            sent_ns,
             due_ns,
             groups,
         });
@@ -169,22 +185,39 @@ impl StoreConnection {
         self.replies.finish();
     }
 
-    /// When the first read is due.
+    /// When the first read is due for which calls wait.
     pub fn next_due_ns(&self) -> Option<i64> {
-        self.reads.iter().map(|read| read.due_ns).min()
+        self.reads.iter().filter(|read| !read.groups.is_empty()).map(|read| read.due_ns).min()
+    }
+
+    /// Take the groups whose reads are overdue at `now_ns`.
+    pub fn take_overdue(&mut self, now_ns: i64) -> Vec<ReadingGroup> {
+        let mut overdue = Vec::new();
+        for read in &mut self.reads {
+            if read.due_ns <= now_ns && !read.groups.is_empty() {
+                self.late |= read.due_ns - read.sent_ns >= COUNTED_NS_MIN;
+                overdue.append(&mut read.groups);
+            }
+        }
+        overdue
+    }
+
+    /// Whether the store was late and no call waits for it.
+    pub fn is_given_up(&self) -> bool {
+        self.late && self.calls() == 0
     }
 
     /// Add the time for which the process was suspended to the time of each read.
     pub fn add_suspended_time(&mut self, suspended_ns: i64) {
-        self.reads.iter_mut().for_each(|read| read.due_ns += suspended_ns);
+        for read in &mut self.reads {
+            read.sent_ns += suspended_ns;
+            read.due_ns += suspended_ns;
+        }
     }
 
-    /// End the connection. Returns the groups whose reads are overdue at `now_ns`, and the other groups.
-    pub fn into_groups(self, now_ns: i64) -> (Vec<ReadingGroup>, Vec<ReadingGroup>) {
-        let (overdue, others): (Vec<_>, Vec<_>) =
-            self.reads.into_iter().partition(|read| read.due_ns <= now_ns);
-        let groups = |reads: Vec<PendingRead>| reads.into_iter().flat_map(|read| read.groups);
-        (groups(overdue).collect(), groups(others).collect())
+    /// End the connection, and return the groups that wait for it.
+    pub fn into_groups(self) -> Vec<ReadingGroup> {
+        self.reads.into_iter().flat_map(|read| read.groups).collect()
     }
 }
 

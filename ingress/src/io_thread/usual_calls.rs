@@ -12,8 +12,8 @@ use crate::io_thread::store_connection::{Lost, StoreConnection, StoreState};
 use crate::io_thread::usual_groups::{unix_ns, Outcome, ReadingGroup};
 use crate::sys::os::{now_ns, Ready};
 
-/// A group shares a read if it may wait at least one part in so many of the longest budget. So a short
-/// deadline never makes the read of another model end much earlier (gateway/predict/turns.py).
+/// A group shares a read if it may wait at least one part in so many of the longest budget, as in
+/// gateway/predict/turns.py. So a short deadline takes at most half of another model's time.
 const BUDGET_PARTS: i64 = 2;
 /// So many pieces are taken from the store's socket in one turn; then callers are served.
 const RECEIVED_MAX: usize = 16;
@@ -24,7 +24,9 @@ impl Io {
     pub(super) fn answer_fresh_calls(&mut self) {
         let shared = Arc::clone(&self.server.shared);
         let mut left_ns = ANSWER_NS_MAX;
-        if self.store_state() != StoreState::Busy {
+        if !matches!(self.store_state(), StoreState::Busy(_)) {
+            // Calls that have waited come first.
+            std::mem::swap(&mut self.server.fresh_calls, &mut self.waiting_for_store);
             self.server.fresh_calls.append(&mut self.waiting_for_store);
         }
         // A reply may let a PredictStream go on, whose next call is then one of this turn, too.
@@ -33,6 +35,7 @@ impl Io {
             let outcome = shared.answering.answer(calls, self.store_state(), &mut left_ns);
             self.apply(outcome);
         }
+        shared.calls_for_store.store(self.calls_for_store(), Ordering::Relaxed);
     }
 
     /// Send replies, begin a read, and give Python what is left.
@@ -57,7 +60,7 @@ impl Io {
     }
 
     /// How many calls wait for the store, or for the next read of it.
-    pub(super) fn calls_for_store(&self) -> u64 {
+    fn calls_for_store(&self) -> u64 {
         let reading = self.store.as_ref().map_or(0, |store| store.calls());
         (reading + self.waiting_for_store.len()) as u64
     }
@@ -68,9 +71,12 @@ impl Io {
         let Some(connection) = connection else {
             return;
         };
-        if self.poller.add(connection.as_raw_fd(), STORE_TOKEN, true, false).is_ok() {
-            self.store = Some(connection);
-            self.server.shared.store.connected.store(true, Ordering::SeqCst);
+        match self.poller.add(connection.as_raw_fd(), STORE_TOKEN, true, false) {
+            Ok(()) => {
+                self.store = Some(connection);
+                self.server.shared.store.connected.store(true, Ordering::SeqCst);
+            }
+            Err(error) => self.server.shared.store.ended(error.to_string()),
         }
     }
 
@@ -84,11 +90,14 @@ impl Io {
         let (groups, hurried): (Vec<_>, Vec<_>) =
             groups.into_iter().partition(|reading| budget_ns(reading) >= longest_ns / BUDGET_PARTS);
         self.server.enqueue(hurried.into_iter().flat_map(|reading| reading.calls).collect());
-        let due_ns = now_ns + groups.iter().map(budget_ns).min().unwrap_or(0);
+        let Some(shortest_ns) = groups.iter().map(budget_ns).min().filter(|ns| *ns > 0) else {
+            let calls = groups.into_iter().flat_map(|reading| reading.calls);
+            return self.server.enqueue(calls.collect());
+        };
         let mut keys = StoreKeys::default();
         groups.iter().for_each(|reading| reading.plan.put_keys(&reading.group, &mut keys));
         if let Some(store) = self.store.as_mut() {
-            let sent = store.send(&keys, groups, unix_ns(), due_ns);
+            let sent = store.send(&keys, groups, unix_ns(), (now_ns, now_ns + shortest_ns));
             self.watch_store(sent);
         }
     }
@@ -143,25 +152,36 @@ impl Io {
         }
     }
 
-    /// Give the connection up if a read is overdue.
+    /// Answer calls whose read is overdue without the store. A store that was late is given up once no call
+    /// waits for it.
     pub(super) fn check_store(&mut self) {
-        let due_ns = self.store.as_ref().and_then(|store| store.next_due_ns());
-        if due_ns.is_some_and(|due_ns| due_ns <= self.server.now_ns) {
+        let now_ns = self.server.now_ns;
+        let Some(store) = self.store.as_mut() else {
+            return;
+        };
+        let overdue = store.take_overdue(now_ns);
+        if !overdue.is_empty() {
+            let shared = Arc::clone(&self.server.shared);
+            self.apply(shared.answering.answer_without_store(overdue));
+            // Calls that have waited for a turn of the store have spent their time, too.
+            if self.store_state() == StoreState::Away {
+                let waiting = std::mem::take(&mut self.waiting_for_store);
+                self.apply(shared.answering.answer_waiting(waiting));
+            }
+        }
+        if self.store.as_ref().is_some_and(|store| store.is_given_up()) {
             self.lose_store(Lost("the store did not answer in time".to_owned()));
         }
     }
 
-    /// End the connection to the store. Calls that have waited long enough are answered without it, and
-    /// Python answers the others.
+    /// End the connection to the store. Python answers the calls that wait for it.
     fn lose_store(&mut self, Lost(reason): Lost) {
         let Some(store) = self.store.take() else {
             return;
         };
         self.poller.remove(store.as_raw_fd());
         self.server.shared.store.ended(reason);
-        let (overdue, others) = store.into_groups(self.server.now_ns);
-        let shared = Arc::clone(&self.server.shared);
-        self.apply(shared.answering.answer_without_store(overdue));
-        self.server.enqueue(others.into_iter().flat_map(|reading| reading.calls).collect());
+        let groups = store.into_groups();
+        self.server.enqueue(groups.into_iter().flat_map(|reading| reading.calls).collect());
     }
 }

@@ -1,6 +1,5 @@
 //! How long the I/O thread waits before and in a poll, and what follows if it waited much longer.
 
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ const SUSPENDED_NS_MIN: i64 = 400_000_000;
 impl Io {
     /// While Python has many calls, let further calls and replies gather before the next poll.
     pub(super) fn pause_while_busy(&self, shared: &Shared) {
-        let inside = shared.calls_inside.load(Ordering::Relaxed);
-        if batch_timing::is_busy(inside.saturating_sub(self.calls_for_store())) {
+        if batch_timing::is_busy(shared.calls_in_python()) {
             let pause_ns = POLL_INTERVAL_NS - (now_ns() - self.server.now_ns);
             if pause_ns > 0 {
                 thread::sleep(Duration::from_nanos(pause_ns as u64));

@@ -29,11 +29,10 @@ pub(super) struct ModelPlan {
 
 #[pymethods]
 impl ModelPlan {
-    /// `holdout` is (prefix, share in basis points), `feature_limits` (ns that a read may take, whether
-    /// calls are refused without it), `rule` (whether the first output is a probability,
-    /// the threshold of decisions), `shown` (label, role), `columns`
-    /// the columns that `native` reads, `breadcrumb` (page, the byte of Python's event
-    /// loop, the byte of the I/O thread).
+    /// The arguments are the fields of `Plan`. `holdout` is (prefix, share in basis points), `feature_limits`
+    /// (ns that a read of 512 rows may take, whether calls are refused without it), `rule` (whether the first
+    /// output is a probability, the threshold of decisions), and `shown` (label, role). `breadcrumb` is
+    /// (page, the byte of Python's event loop, the byte of the I/O thread).
     #[new]
     #[allow(clippy::too_many_arguments)]
     fn new(

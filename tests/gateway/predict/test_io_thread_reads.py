@@ -187,6 +187,71 @@ def test_read_that_is_late_costs_the_budget_once(
     asyncio.run(walk())
 
 
+def test_each_late_read_costs_its_own_budget(store: StoreServer, answered_here: list[int]) -> None:
+    """Three calls get defaults from the I/O thread, and Python reads none of them again."""
+
+    async def walk() -> None:
+        async with serving(store.url, budget_ms=300) as (gateway, reader):
+            with stopped(store):
+                tasks = []
+                for number in range(3):
+                    tasks.append(asyncio.create_task(text_of(gateway, call("one_view", "fresh"))))
+                    await wait_until(
+                        lambda inside=number + 1: gateway.ingress_server.rows_inside == inside
+                    )
+                texts = await asyncio.gather(*tasks)
+            assert all(f"row_flags: {DEFAULTED | DEGRADED}" in text for text in texts)
+            gateway.recorder.fold()
+            assert sum(answered_here) == 3
+            assert (reader.counts.timeout, reader.counts.breaker) == (0, 0)
+
+    asyncio.run(walk())
+
+
+def test_read_with_little_time_does_not_end_the_connection(
+    store: StoreServer, answered_here: list[int]
+) -> None:
+    """A call with a read of 9 ms gets defaults, and the thread keeps its connection."""
+
+    async def walk() -> None:
+        async with serving(store.url, budget_ms=9) as (gateway, _):
+            with stopped(store):
+                reply = await gateway.predict(call("one_view", "fresh"), 60.0)
+                assert list(reply.row_flags) == [DEFAULTED | DEGRADED]
+            await gateway.predict(call("one_view", "fresh"), 60.0)
+            gateway.recorder.fold()
+            assert answered_here == [1, 1]
+            thread = gateway.parts.io_thread_store
+            assert thread is not None
+            assert (reads_here(gateway), thread.connections) == (True, 1)
+
+    asyncio.run(walk())
+
+
+def test_call_without_a_finite_score_leaves_the_others_to_the_thread(
+    store: StoreServer, answered_here: list[int]
+) -> None:
+    """Calls that shared a read with a NaN are read once more, and the NaN is refused by Python."""
+
+    async def walk() -> None:
+        async with serving(store.url) as (gateway, _):
+            with stopped(store):
+                first = asyncio.create_task(text_of(gateway, call("one_view", "stale")))
+                second = asyncio.create_task(text_of(gateway, call("shadowed", "fresh")))
+                await wait_until(lambda: gateway.ingress_server.rows_inside == 2)
+                messages = [call("one_view", "fresh", n / 10) for n in range(10)]
+                messages.append(call("one_view", "fresh", float("nan")))
+                tasks = [asyncio.create_task(text_of(gateway, m)) for m in messages]
+                await wait_until(lambda: gateway.ingress_server.rows_inside == 13)
+            texts = await asyncio.gather(first, second, *tasks)
+            assert all("scores" in text for text in texts[:-1])
+            assert "INVALID_ARGUMENT" in texts[-1]
+            gateway.recorder.fold()
+            assert sum(answered_here) == 12
+
+    asyncio.run(walk())
+
+
 def test_time_of_the_request_is_that_of_the_read(
     store: StoreServer, answered_here: list[int]
 ) -> None:
@@ -262,7 +327,7 @@ def kill_newest(client: "redis.Redis") -> None:
 def test_lost_connections_are_made_again(
     kill: "Callable[[redis.Redis], None]", store: StoreServer, answered_here: list[int]
 ) -> None:
-    """No call fails or gets a default meanwhile that the other connection could read."""
+    """The I/O thread reads the next call over the new connection."""
 
     async def walk() -> None:
         async with serving(store.url) as (gateway, reader):

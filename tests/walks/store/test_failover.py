@@ -12,6 +12,7 @@ from features.errors import OnlineStoreError
 from features.online.reader import OnlineReader
 from features.online.store_client import store_client
 from features.online.store_server import find_or_start
+from tests.poll import wait_until
 from tests.walks.gateway_with_store import (
     CUSTOMERS,
     gateway_with_store,
@@ -82,6 +83,7 @@ def test_reader_leaves_a_demoted_master_though_it_still_answers() -> None:
 
     async def walk(setup: SentinelSetup) -> None:
         async with gateway_with_store(setup.url) as gateway, gateway.traffic():
+            # A failover while calls are answered.
             await gateway.results_during(0.1)
             with redis.Redis(port=setup.sentinels[0]) as sentinel:
                 sentinel.execute_command("SENTINEL", "FAILOVER", "rows")
@@ -89,6 +91,7 @@ def test_reader_leaves_a_demoted_master_though_it_still_answers() -> None:
             await asyncio.to_thread(
                 poll_store_until, lambda: setup.master_port() == new, FAILOVER_S_MAX, "the failover"
             )
+            # The reader and the I/O thread read the new master.
             with store_client(setup.url) as client:
                 await asyncio.to_thread(client.mset, stored_rows([CUSTOMERS - 1]))
             await gateway.wait_for_result(lambda result: not result.degraded, 5.0)
@@ -98,6 +101,8 @@ def test_reader_leaves_a_demoted_master_though_it_still_answers() -> None:
                 5.0,
                 "the reader has moved",
             )
+            thread = gateway.gateway.parts.io_thread_store
+            await wait_until(lambda: thread is None or thread.connections > 1)
             assert gateway.wrong_answers == []
             assert {result.code for result in gateway.results} == {"OK"}
 
