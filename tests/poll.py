@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 
-async def wait_until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Return once *condition* holds; AssertionError when it does not within *within_s*."""
+async def wait_until(condition: Callable[[], Any], within_s: float = 10.0) -> float:
+    """Wait until *condition* is true and return the seconds that it took.
+
+    AssertionError if it is not within *within_s*.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + within_s
+    begin = loop.time()
     while not condition():
-        assert loop.time() < end, f"not within {within_s} s"
+        assert loop.time() - begin < within_s, f"not within {within_s} s"
         await asyncio.sleep(0.002)
+    return loop.time() - begin

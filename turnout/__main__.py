@@ -1,8 +1,8 @@
 """The `turnout` command: reads the command line, runs the command, turns errors into exit codes.
 
-Only the modules of the commands that the line names are imported. What takes long to import (gRPC,
-numpy, DuckDB, ONNX Runtime) is imported inside the command that needs it, because the help names
-every command.
+Only the modules of the commands that the line names are imported. The help knows all others by
+SUMMARIES. What takes long to import (gRPC, numpy, DuckDB, ONNX Runtime) is imported inside the
+function that needs it, because a group is imported whole.
 """
 
 import io
@@ -17,7 +17,6 @@ import typer
 
 from host.text import in_utf8
 from turnout.cli.context import common_options_first, context_from_options
-from turnout.cli.exit_codes import exit_message
 
 COMMANDS = {
     "up": "turnout.commands.up:up",
@@ -62,8 +61,54 @@ SUBCOMMANDS = {
 }
 """Group of COMMANDS -> those of its commands that are in another module."""
 
+SUMMARIES = {
+    "up": "Run store, control, gateway, pushed rows and the journal's reader here until Ctrl-C.",
+    "demo": "Show everything on real data: features, training, approval, canary, promotion, "
+    "rollback.",
+    "models": "List the models, which versions answer calls now, and how old the rows are "
+    "that they read; add models that run elsewhere.",
+    "init": "Write a project: folders for views, labels, recipes, models and policies, with "
+    "examples.",
+    "plan": "Compare the project with what is applied: what changes, and what that touches.",
+    "apply": "Apply the project: one revision, written only if nothing has changed since the plan.",
+    "train": "Train a version from the recipe of a model, and register it in your name.",
+    "try": "Plan, apply, ingest, train, approve, deploy and predict once, in a development system.",
+    "adopt": "Make a version of a model that another tool trained, prove it, and register it.",
+    "project": "Check a project's files; show and restore what was applied.",
+    "env": "Try the environments of a project.",
+    "versions": "Register, list, show, export, approve, reject and archive versions.",
+    "splits": "Show and change which version answers which customers.",
+    "rollout": "Roll out a version under a policy, which judges it by its evidence.",
+    "runs": "List, show and compare training runs; queue and cancel them; print their logs.",
+    "run": "Run a part of the system in this terminal.",
+    "schedules": "List the schedules that are applied, and what came of them.",
+    "monitor": "Watch models in service.",
+    "labels": "Make labels from reported outcomes.",
+    "incidents": "List, show and work on incidents: what monitoring or a person found wrong.",
+    "predict": "Score one row, such as one customer, or the rows of a file, through the gateway.",
+    "outcome": "Report the outcome of a prediction; the gateway acknowledges it once it is on "
+    "disk.",
+    "explain": "Explain one score: contributions that add up to it, reasons in words, and a "
+    "way out.",
+    "features": "Feature views, and their rows in the online store.",
+    "audit": "List and verify the hash-chained history of all changes; close reviews.",
+    "report": "Print the five measures: time to production, monitored models, incidents, "
+    "rollbacks, uplift.",
+    "review": "The weekly review of models in service.",
+    "restart": "Replace every gateway worker, one after another; no call fails.",
+    "drill": "Roll out a deliberately bad version to 10 % of customers and time its rollback.",
+    "debug": "Show what is inside a running system.",
+}
+"""Command -> its line in the help of all commands: the first paragraph of its own help.
+
+So that help imports no command.
+"""
+
 RUN_OTHERS = {"adopt", "try"}
 """Commands that run other commands of the same program, which then has all commands."""
+
+COMPLETING = "_TURNOUT_COMPLETE"
+"""The variable by which a shell asks for completions (click)."""
 
 StoreUrl = Annotated[
     str,
@@ -141,7 +186,10 @@ def common(
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """Return the program with the COMMANDS in *names*, and import their modules."""
+    """Return the program, and import the modules of the COMMANDS in *names*.
+
+    The help has the others as well, but they cannot be run.
+    """
     app = typer.Typer(
         name="turnout",
         help="Run, release and watch models for tabular data. Start with: turnout demo",
@@ -158,15 +206,22 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     for name in COMMANDS:
         if name in asked_for:
             _add(app, name, _load(name))
+        else:
+            app.command(name, help=SUMMARIES[name])(_not_loaded)
     return app
 
 
 def commands_of(line: Sequence[str]) -> set[str]:
     """Return which of COMMANDS a command line needs."""
     # A word of the line that names a command may be only the value of an option; then an import too
-    # many does no harm. A line without such a word asks for the help or is wrong: it names all.
+    # many does no harm. A line without such a word asks for the help or is wrong.
     named = COMMANDS.keys() & line
-    return set(COMMANDS) if not named or named & RUN_OTHERS else named
+    return set(COMMANDS) if named & RUN_OTHERS else named
+
+
+def _not_loaded() -> None:
+    """Stand for a command that the line does not name."""
+    raise AssertionError("the line names no such command")
 
 
 @cache
@@ -201,10 +256,13 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     typed = sys.argv[1:] if arguments is None else arguments
     line = common_options_first([in_utf8(argument) for argument in typed])
-    program = make_app(commands_of(line))
+    # A shell that completes a line has its words in the environment.
+    program = make_app(COMMANDS if COMPLETING in os.environ else commands_of(line))
     try:
         program(args=line, prog_name="turnout")
     except Exception as error:
+        from turnout.cli.exit_codes import exit_message  # it imports protobuf
+
         known = exit_message(error)
         if known is None:
             raise

@@ -1,6 +1,7 @@
 """Prediction ids: 64 sealed bytes a call, made for a whole answer at once."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,11 @@ from gateway.native_library import load_native_library
 from gateway.worker_identity import WorkerIdentity
 from journal.prediction_id import (
     HOLDOUT_BIT,
+    complete_prediction_id,
     hash_model_name,
     masking_key,
     pack_body,
     sealing_key,
-    write_prediction_id,
     write_prediction_ids,
 )
 from journal.score_code import ScoreRule
@@ -38,6 +39,29 @@ WriteIds = Callable[
 ]
 """The signature of journal.prediction_id.write_prediction_ids and of its native twin."""
 WRITE_IDS: WriteIds = getattr(load_native_library(), "prediction_ids", write_prediction_ids)
+CompleteId = Callable[[bytes, bytes, int, int, int, ScoreRule, bytes, bytes | None, float], bytes]
+"""The signature of journal.prediction_id.complete_prediction_id and of its native twin."""
+COMPLETE_ID: CompleteId = getattr(load_native_library(), "prediction_id", complete_prediction_id)
+
+
+class UnscoredId(NamedTuple):
+    """The id of a call that is not scored yet: the arguments of COMPLETE_ID before the score.
+
+    It has the keys by which it was begun. The worker may get other keys before it is complete.
+    """
+
+    key: bytes
+    body: bytes
+    sequence: int
+    key_hash: int
+    rows: int
+    rule: ScoreRule
+    mask_with: bytes
+    seal_with: bytes | None
+
+    def with_score(self, score: float) -> bytes:
+        """Return the 64 bytes of the id. *score* is the first output of the call's first row."""
+        return COMPLETE_ID(*self, score)
 
 
 class PredictionIdWriter:
@@ -101,37 +125,28 @@ class PredictionIdWriter:
             sealing_key(key) if routes.limits.hide_role else None,
         )
 
-    def write_single(
+    def start_single(
         self,
         routes: Routes,
         version: LoadedVersion,
         key_hash: int,
-        score: float,
         *,
         holdout: bool,
         at_unix_ms: int,
-    ) -> bytes:
-        """Return the 64-byte id of one call of one row that production answers outside any batch.
+    ) -> UnscoredId:
+        """Return the id of one call of one row that production answers outside any batch.
 
-        score  the first output.
+        All of it but the score can be made while the features are read.
         """
-        # Take the next sequence number, which batches share.
-        identity = self._identity
-        sequence = self.reserve(1)
-        # Write the id of a call of one row.
-        return write_prediction_id(
-            identity.prediction_id_key,
-            sealed=routes.limits.hide_role,
-            role=PRODUCTION | HOLDOUT_BIT if holdout else PRODUCTION,
-            slot=identity.slot,
-            sequence=sequence,
-            model_hash=hash_model_name(routes.model),
-            version=version.id[:8],
-            revision=routes.deployment.revision,
-            at_ms=at_unix_ms,
-            key_hash=key_hash,
-            boot_id=identity.boot_id,
-            rows=1,
-            score=score,
-            rule=routes.score_rule(version),
+        key = self._identity.prediction_id_key
+        role = PRODUCTION | HOLDOUT_BIT if holdout else PRODUCTION
+        return UnscoredId(
+            key,
+            self.body(routes, version, role, at_unix_ms=at_unix_ms),
+            self.reserve(1),
+            key_hash,
+            1,
+            routes.score_rule(version),
+            masking_key(key),
+            sealing_key(key) if routes.limits.hide_role else None,
         )

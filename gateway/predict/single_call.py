@@ -9,6 +9,7 @@ goes through a batch (gateway.predict.pipeline), which gives the same answers an
 (tests/gateway/predict/test_single_call.py).
 """
 
+import asyncio
 import math
 import os
 from collections.abc import Awaitable, Sequence
@@ -26,14 +27,14 @@ from gateway.models.executor import NO_FAULT
 from gateway.models.routes import Routes, RouteTable
 from gateway.models.view_reads import ViewRead
 from gateway.predict.feature_lookup import NoOnlineStore, OnlineStore, read_budget_s
-from gateway.predict.prediction_ids import PredictionIdWriter
+from gateway.predict.prediction_ids import PredictionIdWriter, UnscoredId
 from gateway.predict.refusals import NO_FEATURES, TOO_LATE
 from gateway.predict.routing import KEY_BYTES_RANDOM
 from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
 from gateway.telemetry.folding import FoldedReplies
 from gateway.telemetry.journal_records import ServedColumns, encode_served_batch
-from gateway.telemetry.native_observations import NATIVE_SINGLE_ANSWERS
+from gateway.telemetry.native_observations import NATIVE_SINGLE_ANSWERS, SingleAnswers
 from gateway.telemetry.observations import Observations, count_observations, evidence_sampled
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.call_queue import QueuedCall
@@ -79,6 +80,7 @@ class StartedCall(NamedTuple):
     """The evidence key."""
     holdout: bool
     sticky: bool
+    unscored_id: UnscoredId
 
     @property
     def request_row(self) -> SingleRow | None:
@@ -99,7 +101,7 @@ class StartedCall(NamedTuple):
 
 
 class AnsweredCall(NamedTuple):
-    """A single call with its reply, and what the recorder needs of it."""
+    """A reply record: production's answer to a single call."""
 
     reply: PredictReply
     started: StartedCall
@@ -110,23 +112,10 @@ class AnsweredCall(NamedTuple):
     answered_ns: int
     """Monotonic time at which it was answered."""
 
-
-class SingleAnswer(NamedTuple):
-    """A reply record without the native library: production's answer to a single call."""
-
-    answered: AnsweredCall
-    vector: NDArray[np.float32]
-    """(1, F) the inputs exactly as the version got them."""
-
     @property
     def routes(self) -> Routes:
         """The routes under which the call was answered."""
-        return self.answered.started.routes
-
-    @property
-    def at_unix_ns(self) -> int:
-        """When the call was answered."""
-        return self.answered.at_unix_ns
+        return self.started.routes
 
     @property
     def group(self) -> None:
@@ -139,28 +128,47 @@ class SingleAnswer(NamedTuple):
         return 1
 
     @staticmethod
-    def fold(records: "Sequence[SingleAnswer]") -> FoldedReplies:
+    def fold(records: "Sequence[AnsweredCall]") -> FoldedReplies:
         """Count the answers as if they had been a batch, and encode those of sampled keys."""
+        if NATIVE_SINGLE_ANSWERS is None:
+            return _fold_by_reference(records)
         routes = records[0].routes
-        counts = count_observations(
-            _observations(records), routes.scale, evidence_sampled(routes, ARM_PRODUCTION)
-        )
-        folded = FoldedReplies(counts=[(routes.production.version, ARM_PRODUCTION, counts)])
-        sampled = routes.limits.journal_sampled
-        served = [
-            record
-            for record in records
-            if record.answered.started.key_hash % KEY_SAMPLE_ALL < sampled
-        ]
-        if served:
-            folded.journal_records.append(encode_served_batch(_served_columns(served)))
-        return folded
+        holdout = routes.deployment.holdout_bp > 0
+        answers = SingleAnswers(routes, records[0].row.matrix.shape[1])
+        for reply, started, row, flags, _, answered_ns in records:
+            queued = started.queued
+            answers.broken += row.broken
+            answers.add(
+                started.key_hash,
+                started.holdout if holdout else None,
+                (started.read_unix_ns, queued.arrived_ns, answered_ns),
+                flags,
+                row.matrix,
+                reply.scores,
+                queued.call.ids,
+                reply.prediction_id,
+            )
+        return answers.folded()
 
 
-def _observations(records: Sequence[SingleAnswer]) -> Observations:
+def _fold_by_reference(answers: Sequence[AnsweredCall]) -> FoldedReplies:
+    """Return what `AnsweredCall.fold` returns, without the native library."""
+    routes = answers[0].routes
+    counts = count_observations(
+        _observations(answers), routes.scale, evidence_sampled(routes, ARM_PRODUCTION)
+    )
+    folded = FoldedReplies(counts=[(routes.production.version, ARM_PRODUCTION, counts)])
+    sampled = routes.limits.journal_sampled
+    served = [answer for answer in answers if answer.started.key_hash % KEY_SAMPLE_ALL < sampled]
+    if served:
+        folded.journal_records.append(encode_served_batch(_served_columns(served)))
+    return folded
+
+
+def _observations(answers: Sequence[AnsweredCall]) -> Observations:
     """Return answers of one version as the observations of one batch."""
-    answers, holdout = [record.answered for record in records], None
-    if records[0].routes.deployment.holdout_bp:
+    holdout = None
+    if answers[0].routes.deployment.holdout_bp:
         holdout = np.array([answer.started.holdout for answer in answers], dtype=np.bool_)
     latency_ns = [answer.answered_ns - answer.started.queued.arrived_ns for answer in answers]
     # Flat, because numpy takes three times as long for lists in a list.
@@ -179,9 +187,9 @@ def _observations(records: Sequence[SingleAnswer]) -> Observations:
     )
 
 
-def _served_columns(records: Sequence[SingleAnswer]) -> ServedColumns:
+def _served_columns(answers: Sequence[AnsweredCall]) -> ServedColumns:
     """Return answers of one version as the columns of one journal record."""
-    answers, routes = [record.answered for record in records], records[0].routes
+    routes = answers[0].routes
     calls = [answer.started.queued.call for answer in answers]
     ids = KeyColumn.from_list([entity_id for call in calls for entity_id in call.ids])
     read_unix_ns = [answer.started.read_unix_ns for answer in answers]
@@ -194,7 +202,7 @@ def _served_columns(records: Sequence[SingleAnswer]) -> ServedColumns:
         prediction_ids=b"".join([answer.reply.prediction_id for answer in answers]),
         key_hash=np.array([answer.started.key_hash for answer in answers], dtype=np.uint64),
         row_flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
-        vectors=np.concatenate([record.vector for record in records]),
+        vectors=routes.production.matrix(np.concatenate([answer.row.matrix for answer in answers])),
         scores=np.array([answer.reply.scores for answer in answers], dtype=np.float32),
         entity_ids=ids.to_entity_ids_field(),
     )
@@ -244,7 +252,16 @@ class SingleCallPath:
         read_unix_ns = self._clock.unix_ns()
         read = self._start_read(routes, call, left_ns)
         key_hash, holdout, sticky = _assign(routes, call)
-        return StartedCall(routes, queued, read, read_unix_ns, key_hash, holdout, sticky)
+        unscored_id = self._id_writer.start_single(
+            routes,
+            routes.production.version,
+            key_hash,
+            holdout=holdout,
+            at_unix_ms=read_unix_ns // 1_000_000,
+        )
+        return StartedCall(
+            routes, queued, read, read_unix_ns, key_hash, holdout, sticky, unscored_id
+        )
 
     async def read_row(self, started: StartedCall) -> SingleRow:
         """Wait for the read and join the stored features with the call's inputs.
@@ -283,15 +300,6 @@ class SingleCallPath:
             return None
         if not all(map(math.isfinite, scores)):
             return None
-        # The id carries the score.
-        prediction_id = self._id_writer.write_single(
-            routes,
-            version,
-            started.key_hash,
-            scores[0],
-            holdout=started.holdout,
-            at_unix_ms=started.read_unix_ns // 1_000_000,
-        )
         # What the caller sees of the version is a setting of the model.
         flags = row.flags if started.sticky else row.flags | NOT_STICKY
         hidden = routes.limits.hide_role
@@ -300,7 +308,7 @@ class SingleCallPath:
             model=call.model,
             version="" if hidden else version.label,
             role=ROLE_UNSPECIFIED if hidden else PRODUCTION,
-            prediction_id=prediction_id,
+            prediction_id=started.unscored_id.with_score(scores[0]),
             holdout=started.holdout,
             scores=scores,
             outputs=len(scores),
@@ -312,27 +320,19 @@ class SingleCallPath:
     def record(self, answered: AnsweredCall) -> None:
         """Count how the row of a call was read, and leave a record of its answer.
 
-        This is done once the reply is sent, so the caller does not wait for it.
+        Call this right after the reply was handed to the server. The grpcio server sends it in the
+        next step of the call's handler, so the record is made in a callback behind that step: the
+        caller does not wait for it.
         """
-        reply, started, row, flags, at_unix_ns, answered_ns = answered
-        routes, queued = started.routes, started.queued
-        self._recorder.record_single_read(routes, row.flags, row.broken, row.read_failure)
-        if NATIVE_SINGLE_ANSWERS is None:
-            self._recorder.record(SingleAnswer(answered, routes.production.matrix(row.matrix)))
-        else:
-            answers = self._recorder.single_answers(routes, at_unix_ns, row.matrix.shape[1])
-            answers.broken += row.broken
-            answers.add(
-                started.key_hash,
-                started.holdout if routes.deployment.holdout_bp else None,
-                (started.read_unix_ns, queued.arrived_ns, answered_ns),
-                flags,
-                row.matrix,
-                reply.scores,
-                queued.call.ids,
-                reply.prediction_id,
-            )
-        self._recorder.fold_if_due()
+        asyncio.get_running_loop().call_soon(self._record, answered)
+
+    def _record(self, answered: AnsweredCall) -> None:
+        row, recorder = answered.row, self._recorder
+        recorder.record_single_read(
+            answered.started.routes, row.flags, row.broken, row.read_failure
+        )
+        recorder.record(answered)
+        recorder.fold_if_due()
 
     def _start_read(
         self, routes: Routes, call: DecodedCall, left_ns: int

@@ -10,15 +10,15 @@ supervisor's loop, and a slow reader delays neither the loop nor other readers.
 
 import json
 import logging
-import socket
 import threading
 from collections.abc import Callable
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from access.identities import OBSERVER
 from access.observed_pages import PageRefusal, refuse_foreign_host, refuse_other_token
+from access.page_server import PageServer
 from access.rules import PAGES
 from gateway.supervision.exposition import Exposition, Report
 from host.addresses import hosts_to_listen_at, is_loopback
@@ -30,17 +30,6 @@ log = logging.getLogger(__name__)
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""
-
-
-class PageServer(ThreadingHTTPServer):
-    """Listens on IPv4, on IPv6, or with the host `::` on both."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], page: type[BaseHTTPRequestHandler]) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, page)
 
 
 class MetricsEndpoint:

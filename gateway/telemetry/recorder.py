@@ -21,7 +21,6 @@ from gateway.native_library import AnswerRecord
 from gateway.status import Refusal
 from gateway.telemetry.folding import ReplyRecord
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.native_observations import SingleAnswers
 from gateway.telemetry.observations import ObservationCounts
 from gateway.telemetry.shadow_copies import CopySink, copies_of_slice
 from gateway.telemetry.windows import Windows
@@ -157,22 +156,6 @@ class Recorder:
         group.rows += record.rows
         if group.rows >= group.rows_max:
             self.fold()
-
-    def single_answers(self, routes: Routes, at_unix_ns: int, width: int) -> SingleAnswers:
-        """Return the record for one call that was answered alone. The caller must add the call now.
-
-        width  W, the number of columns of its row.
-        """
-        group = self._group(SingleAnswers, routes, None, at_unix_ns)
-        if group.rows >= group.rows_max:
-            self.fold()
-            group = self._group(SingleAnswers, routes, None, at_unix_ns)
-        if not group.records:
-            group.records.append(SingleAnswers(routes, at_unix_ns, width))
-        group.rows += 1
-        answers = group.records[0]
-        assert isinstance(answers, SingleAnswers)
-        return answers
 
     def _group(self, kind: type, routes: Routes, group: Hashable, at_unix_ns: int) -> _Group:
         """Return the group for a record of this kind. The group is folded within FOLD_S."""

@@ -1,14 +1,14 @@
 """The HTTP server of the /metrics page. It answers on threads of its own and shares no lock."""
 
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from access.observed_pages import refuse_foreign_host, refuse_other_token
+from access.page_server import PageServer
 from host.addresses import is_address, is_loopback
 from monitoring.errors import MonitoringError
 
@@ -71,12 +71,8 @@ class MetricsPage:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Log nothing for a request."""
 
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            daemon_threads = True
-
         # Listen, and answer beside the loop of control.
-        self._server = Server((host.strip("[]"), int(port)), Page)
+        self._server = PageServer((host.strip("[]"), int(port)), Page)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="control-metrics", daemon=True
         )

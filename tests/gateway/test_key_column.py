@@ -15,6 +15,7 @@ from gateway.native_library import load_native_library
 from gateway.predict import prediction_ids
 from journal.prediction_id import (
     HOLDOUT_BIT,
+    complete_prediction_id,
     hash_model_name,
     masking_key,
     pack_body,
@@ -78,6 +79,7 @@ def test_native_functions_are_used_where_the_library_is_built() -> None:
         NATIVE, "repeated_field", key_column.encode_field_in_python
     )
     assert getattr(NATIVE, "prediction_ids", write_prediction_ids) is prediction_ids.WRITE_IDS
+    assert getattr(NATIVE, "prediction_id", complete_prediction_id) is prediction_ids.COMPLETE_ID
 
 
 @pytest.mark.parametrize("native", IMPLEMENTATIONS)
@@ -225,6 +227,49 @@ def test_write_ids_equals_ids_written_one_by_one(
     assert write_ids(native=True)(*arguments) == expected
 
 
+@examples(200)
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 2**16 - 1),
+    FLOATS,
+    st.integers(0, 2**48 - 1),
+    st.booleans(),
+    st.builds(ScoreRule, st.booleans(), FLOATS),
+)
+def test_complete_id_equals_python(
+    key: bytes,
+    sequence: int,
+    key_hash: int,
+    rows: int,
+    score: float,
+    at_ms: int,
+    sealed: bool,
+    rule: ScoreRule,
+) -> None:
+    """Each field at any value, readable or sealed; probabilities and other scores."""
+    body = pack_body(
+        sealed=sealed,
+        role=2 | HOLDOUT_BIT,
+        slot=7,
+        model_hash=2**64 - 5,
+        version=b"abcdefgh",
+        revision=2**48 - 1,
+        at_ms=at_ms,
+        boot_id=2**63 + 1,
+    )
+    seal_with = sealing_key(key) if sealed else None
+    arguments = (key, body, sequence, key_hash, rows, rule, masking_key(key), seal_with, score)
+    expected = complete_prediction_id(*arguments)
+    assert native_function("prediction_id")(*arguments) == expected
+    # A call of a batch gets the same id.
+    scores, offsets = np.array([[score]] * rows, dtype=np.float32), np.array([0, rows], np.uint32)
+    hashes, of_answer = np.array([key_hash], dtype=np.uint64), (rule, masking_key(key), seal_with)
+    in_batch = write_prediction_ids(key, body, sequence, hashes, None, scores, offsets, *of_answer)
+    assert in_batch == expected
+
+
 @examples(100)
 @given(TEXTS, st.data())
 def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObject) -> None:
@@ -276,3 +321,11 @@ def test_native_functions_refuse_columns_that_do_not_fit() -> None:
             native_function("prediction_ids")(
                 key, body, 0, hashes, holdout, rows_scores, row_offsets, rule, mask_with, seal_with
             )
+    # The id of one call.
+    fitting_one = (bytes(32), bytes(56), 0, 0, 1, ScoreRule(True, 0.5), bytes(32), None, 0.5)
+    native_function("prediction_id")(*fitting_one)
+    for index, other in ((0, b"short"), (1, bytes(55)), (4, 65_536), (6, b"short"), (7, b"short")):
+        changed = list(fitting_one)
+        changed[index] = other
+        with pytest.raises((ValueError, OverflowError)):
+            native_function("prediction_id")(*changed)

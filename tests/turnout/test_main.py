@@ -1,5 +1,6 @@
 """Exit codes of the command line, and what goes to stdout and stderr."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from grpc.aio import AioRpcError, Metadata
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
 from tests.house.sources import REPOSITORY, ROOMS
-from turnout.__main__ import COMMANDS, commands_of, main, make_app
+from turnout.__main__ import COMMANDS, SUMMARIES, commands_of, main, make_app
 from turnout.cli.exit_codes import exit_message
 from turnout.errors import ExitCode, UsageError
 from turnout_client import PredictError
@@ -100,20 +101,57 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in shown
 
 
+def test_help_has_the_line_of_each_command_without_its_module() -> None:
+    """The table of lines is that of the commands' own help."""
+    program: Any = typer.main.get_command(make_app())
+    lines = {name: program.commands[name].help.split("\n\n")[0] for name in COMMANDS}
+    assert lines == SUMMARIES
+
+
+def test_help_imports_no_command_and_nothing_that_takes_long() -> None:
+    """It is the first line that a person types, and each of these takes 20 to 150 ms."""
+    code = (
+        "import sys; from turnout.__main__ import main\n"
+        "try: main([sys.argv[1]])\n"
+        "except SystemExit: print(); print(*sys.modules)"
+    )
+    slow = {"asyncio", "duckdb", "google.protobuf", "grpc", "numpy", "pandas", "redis", "urllib3"}
+    slow |= {path.split(":")[0] for path in COMMANDS.values()}
+    for word in ("--help", "no-such-command"):
+        printed = subprocess.check_output([sys.executable, "-c", code, word], text=True)
+        loaded = set(printed.splitlines()[-1].split())
+        assert "typer" in loaded
+        assert loaded & slow == set(), word
+
+
+def test_line_of_a_shell_that_completes_has_all_commands() -> None:
+    """The words of the line are not among the arguments then."""
+    code = "from turnout.__main__ import main; main([])"
+    words = {
+        "_TURNOUT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "turnout rollout ",
+        "COMP_CWORD": "2",
+    }
+    completed = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, env={**os.environ, **words}
+    )
+    assert "start" in completed.stdout.split(), completed
+
+
 @pytest.mark.parametrize(
     ("line", "names"),
     [
         (["models", "--json"], {"models"}),
         (["--folder", "up", "models"], {"models", "up"}),
-        (["--help"], set(COMMANDS)),
-        (["no-such-command"], set(COMMANDS)),
+        (["--help"], set()),
+        (["no-such-command"], set()),
         (["try"], set(COMMANDS)),
         (["adopt", "model.pkl"], set(COMMANDS)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_line_needs_the_commands_that_it_names(line: list[str], names: set[str]) -> None:
-    """The help names all commands, and two commands run others."""
+    """The help needs none, and two commands run others."""
     assert commands_of(line) == names
 
 

@@ -1,4 +1,5 @@
-//! Functions of `turnout_ingress` that make ids, hashes and repeated fields for a whole batch.
+//! Functions of `turnout_ingress` that make ids, hashes and repeated fields for a whole batch, and the
+//! id of one call.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -68,6 +69,46 @@ fn prediction_ids<'py>(
     Ok(PyBytes::new(py, &ids::prediction_ids(answer, sealing_key)))
 }
 
+/// The prediction id of one call, 64 bytes. `score` is the first output of its first row.
+#[pyfunction]
+#[pyo3(signature = (key, body, sequence, key_hash, rows, rule, masking_key, sealing_key, score))]
+#[allow(clippy::too_many_arguments)]
+fn prediction_id<'py>(
+    py: Python<'py>,
+    key: [u8; 32],
+    body: &[u8],
+    sequence: u32,
+    key_hash: u64,
+    rows: u16,
+    rule: (bool, f64),
+    masking_key: [u8; 32],
+    sealing_key: Option<[u8; 32]>,
+    score: f32,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let body = body.try_into().map_err(|_| {
+        PyValueError::new_err(format!(
+            "a body of {} bytes; {} are taken",
+            body.len(),
+            ids::BODY_BYTES
+        ))
+    })?;
+    let answer = AnswerIds {
+        key: &key,
+        body,
+        first: sequence,
+        key_hashes: &[key_hash],
+        held_out: &[],
+        scores: &[score],
+        rows: &[rows],
+        rule: ScoreRule {
+            probability: rule.0,
+            threshold: rule.1,
+        },
+        masking_key: &masking_key,
+    };
+    Ok(PyBytes::new(py, &ids::prediction_ids(answer, sealing_key.as_ref())))
+}
+
 /// The first score and the number of rows of each call. None: a call has no row, or too many, or they
 /// are not in `scores`, which are (R, K).
 fn first_rows(
@@ -133,6 +174,7 @@ fn repeated_field<'py>(
 /// Add the functions to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(prediction_ids, module)?)?;
+    module.add_function(wrap_pyfunction!(prediction_id, module)?)?;
     module.add_function(wrap_pyfunction!(hashes, module)?)?;
     module.add_function(wrap_pyfunction!(repeated_field, module)?)
 }

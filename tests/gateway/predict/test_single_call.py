@@ -12,10 +12,10 @@ from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import OnlineStoreError
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.predict import single_call
+from gateway.predict import prediction_ids, single_call
 from gateway.predict.single_call import AnsweredCall, SingleCallPath, SingleRow, StartedCall
 from gateway.transport.grpcio.batch_delay import BatchDelay
-from journal.prediction_id import read_prediction_id
+from journal.prediction_id import complete_prediction_id, read_prediction_id
 from protos import window_pb2
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PredictReply, PredictRequest, Row
@@ -232,6 +232,45 @@ def test_single_calls_leave_the_same_records_without_the_native_library(
     with_library = asyncio.run(observed_results(POLICIES[name], single_calls=True))
     monkeypatch.setattr(single_call, "NATIVE_SINGLE_ANSWERS", None)
     assert asyncio.run(observed_results(POLICIES[name], single_calls=True)) == with_library
+
+
+def test_single_call_without_the_native_ids_has_the_same_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ids of the library are those of the reference."""
+    monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
+    policy = POLICIES["plain"]
+    with_library = asyncio.run(observed_results(policy, single_calls=True))
+    monkeypatch.setattr(prediction_ids, "COMPLETE_ID", complete_prediction_id)
+    assert asyncio.run(observed_results(policy, single_calls=True)) == with_library
+
+
+def test_single_call_is_recorded_after_its_reply_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends a reply in the step of the call's handler, which comes first."""
+    monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
+    events = []
+
+    async def walk() -> None:
+        deployment = Deployment(model="churn", revision=4, production="1", split_salt=SALT)
+        files = tiny_files(contract=CONTRACT)
+        async with gateway_fixture({"1": files}, deployment, store=ScriptedStore()) as gateway:
+            finish_call, record = gateway.ingress_server.finish_call, gateway.recorder.record
+
+            def finished(handle: int) -> None:
+                events.append("handler")
+                finish_call(handle)
+
+            def recorded(answered: AnsweredCall) -> None:
+                events.append("record")
+                record(answered)
+
+            monkeypatch.setattr(gateway.ingress_server, "finish_call", finished)
+            monkeypatch.setattr(gateway.recorder, "record", recorded)
+            for _ in range(3):
+                await gateway.predict(request("fresh"))
+
+    asyncio.run(walk())
+    assert events == ["handler", "record"] * 3
 
 
 class BlockedStore(ScriptedStore):

@@ -10,28 +10,29 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.settings import Settings
+from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
+from tests import poll
 
 pytestmark = pytest.mark.walk
 
 FAKE_WORKER = (sys.executable, "-m", "tests.gateway.supervision.fake_worker")
 
 
-async def wait_until(holds: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait until *holds* returns true; return the seconds that it took."""
-    start = time.monotonic()
-    while not holds():
-        assert time.monotonic() - start < seconds, f"the condition is not true after {seconds} s"
-        await asyncio.sleep(0.002)
-    return time.monotonic() - start
+HANG_S = 60.0
+"""What is not so by then will never be. A worker starts an interpreter that imports numpy: on a
+busy machine three of them took more than 10 s. A test that promises a time asserts that time."""
+
+wait_until = partial(poll.wait_until, within_s=HANG_S)
 
 
 class Gateway:
@@ -94,7 +95,13 @@ async def running_gateway(folder: Path, **settings: int) -> AsyncIterator[Gatewa
     finally:
         if not running.done():
             supervisor.stop()
-        assert await asyncio.wait_for(running, 20) == 0
+        assert await asyncio.wait_for(running, HANG_S) == 0
+
+
+def reported_calls(report: Report) -> int:
+    """Return the calls that the snapshots of a report have, over all slots."""
+    snapshots = chain.from_iterable(report.counts.values())
+    return sum(calls for shot in snapshots for _, calls in shot.get("turnout_calls", ()))
 
 
 def pid_exists(pid: int) -> bool:
@@ -233,10 +240,8 @@ def test_metrics_totals_never_go_back_when_a_worker_is_replaced(tmp_path: Path) 
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     async def settled(gateway: Gateway, calls: int) -> float:
-        deadline = time.monotonic() + 20
-        while (total := await answered(gateway)) < calls and time.monotonic() < deadline:
-            pass
-        return total
+        await wait_until(lambda: reported_calls(gateway.supervisor.report) >= calls)
+        return await answered(gateway)
 
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:
@@ -291,22 +296,15 @@ def test_metrics_endpoint_serves_the_statistics_of_each_worker(tmp_path: Path) -
         async with running_gateway(tmp_path) as gateway:
             pids = [*gateway.pids("serving"), *gateway.pids("spare")]
             answered_by = await gateway.answering_pid()
-
-            async def rows() -> list[dict[str, Any]]:
-                status, text = await gateway.page("/statistics")
-                assert status == 200
-                statistics: list[dict[str, Any]] = json.loads(text)
-                return statistics
-
             connections = {pid: int(pid == answered_by) for pid in pids}
             expected = [
                 {"slot": slot, "pid": pid, "statistics": {"pipeline": {"connections": count}}}
                 for slot, (pid, count) in zip((0, 1, None), connections.items(), strict=True)
             ]
-            deadline = time.monotonic() + 10
-            while await rows() != expected and time.monotonic() < deadline:
-                pass
-            assert await rows() == expected
+            supervisor = gateway.supervisor
+            await wait_until(lambda: list(supervisor.report.statistics) == expected)
+            status, text = await gateway.page("/statistics")
+            assert (status, json.loads(text)) == (200, expected)
             assert "statistics" not in (await gateway.page("/metrics"))[1]
 
     asyncio.run(walk())
@@ -358,7 +356,9 @@ def test_supervisor_kills_workers_at_a_second_sigterm(tmp_path: Path) -> None:
 SUPERVISOR_PROGRAM = """
 import asyncio, sys
 from gateway.settings import Settings
+from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
+from tests import poll
 supervisor = Supervisor(Settings(folder=sys.argv[1]), command=sys.argv[2:])
 sys.exit(asyncio.run(supervisor.run()))
 """
