@@ -5,7 +5,7 @@ predicts each branch. `ingress/src/accel` scores many rows at once, without bran
 Python. It knows trees with any number of leaves and outputs, linear models, small networks, and
 what usually stands beside them (`gateway.models.native_steps`). If an operator that it does not
 know stands beside one operator of trees, ONNX Runtime runs that for all rows of a batch at once,
-and only the trees are scored natively (`gateway.models.tree_graph`).
+and only the trees are scored natively (`gateway.models.steps.tree_graph`).
 
 A native model is used for a version only after both have scored comparison rows alike in this
 process. Some of these take each branch of each tree. Trees, and steps that round as ONNX Runtime
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
 from gateway.models.native_steps import TreePart, read_steps
-from gateway.models.step_builder import Step
-from gateway.models.tree_graph import NotNativeError, cut_at_trees, file_of, read_onnx_graph
+from gateway.models.steps.step_builder import Step
+from gateway.models.steps.tree_graph import NotNativeError, cut_at_trees, file_of, read_onnx_graph
 from gateway.native_library import load_native_library
 from registry.bundle import Bundle
 from registry.golden import ScoreTolerance, score_size
@@ -83,14 +83,19 @@ class Steps(ScoringModel, Protocol):
 class Ensemble(ScoringModel, Protocol):
     """Trees that are ready to score; turnout_ingress.Trees is one."""
 
+    @property
+    def double(self) -> bool:
+        """Whether its inputs are float64, and otherwise float32."""
+        ...
+
     def thresholds(self) -> list[tuple[int, bytes]]:
-        """Return [(input, float32 thresholds as bytes)]."""
+        """Return [(input, float64 thresholds as bytes)]."""
         ...
 
     def leaf_rows(self, matrix: object, most: int) -> bytes | None:
-        """Return float32 rows as bytes that take the branches which no row of *matrix* takes.
+        """Return float64 rows as bytes that take the branches which no row of *matrix* takes.
 
-        None if there are more than *most*; ValueError for another shape than (R, F).
+        None if there are more than *most*; ValueError for another matrix than (R, F) float64.
         """
         ...
 
@@ -205,10 +210,8 @@ def prove_native(
     thresholds: list[tuple[int, bytes]] = []
     for trees in whole.trees:
         columns = golden
-        if trees.columns:
-            columns = NativeScorer(_native_model(session.width, whole.steps[: trees.columns])).run(
-                golden
-            )
+        if trees.front:
+            columns = NativeScorer(_native_model(session.width, trees.front)).run(golden)
         else:
             thresholds += trees.ensemble.thresholds()
         if reason := _find_difference_of(trees, columns, read):
@@ -249,7 +252,7 @@ def prove_trees(
         width = opened.run([graph.columns], {"inputs": columns[:1]})[0].shape[-1]
         front = Session(opened, session.width, width, graph.columns)
         columns = front.run(columns)
-    file = file_of(onnx, graph.trees, columns.shape[1])
+    file = file_of(onnx, graph.trees, columns.shape[1], graph.kind)
     ensemble = read(file, graph.picked)
     # Open what stands behind them.
     behind = None
@@ -260,7 +263,8 @@ def prove_trees(
         return f"{ensemble.outputs} scores where the model has {session.outputs}"
     # Compare the trees on their own columns, and then all parts together with the whole.
     trees = NativeScorer(ensemble, front, behind)
-    reason = _find_difference_of(TreePart(ensemble, file, graph.picked, 0), columns, read)
+    part = TreePart(ensemble, file, graph.picked, [])
+    reason = _find_difference_of(part, columns, read)
     whole = draw_comparison_rows(golden, ())
     return reason or ("" if same_scores(trees, session, whole) else OTHER_BITS) or trees
 
@@ -273,7 +277,8 @@ def _find_difference_of(trees: TreePart, columns: NDArray[np.float32], read: Tre
     ensemble, picked = trees.ensemble, trees.picked
     outputs = ensemble.outputs if picked is None else read(trees.file).outputs
     alone = Session(open_onnx(trees.file), ensemble.width, outputs)
-    rows = draw_comparison_rows(columns, ensemble.thresholds())
+    numbers = columns.astype(np.float64 if ensemble.double else np.float32)
+    rows = draw_comparison_rows(numbers, ensemble.thresholds())
     return find_difference(ensemble, _PickedScores(alone, picked), rows)
 
 
@@ -284,21 +289,21 @@ def find_difference(ensemble: Ensemble, reference: Scorer, rows: NDArray[np.floa
           too.
     """
     most = min(LEAF_ROWS_MAX, LEAF_VALUES_MAX // ensemble.width)
-    found = ensemble.leaf_rows(rows, most)
+    found = ensemble.leaf_rows(rows.astype(np.float64), most)
     if found is None:
         return f"more than {most} rows are needed to take every branch"
-    leaf_rows = np.frombuffer(found, np.float32).reshape(-1, ensemble.width)
+    leaf_rows = np.frombuffer(found, np.float64).reshape(-1, ensemble.width).astype(rows.dtype)
     trees = NativeScorer(ensemble)
     same = same_scores(trees, reference, rows) and _scores_equal(trees, reference, leaf_rows)
     return "" if same else OTHER_BITS
 
 
 def draw_comparison_rows(
-    golden: NDArray[np.float32], thresholds: Sequence[tuple[int, bytes]], *, one_edge: bool = False
-) -> NDArray[np.float32]:
+    golden: NDArray[Any], thresholds: Sequence[tuple[int, bytes]], *, one_edge: bool = False
+) -> NDArray[Any]:
     """Return (COMPARISON_ROWS, F) rows that show a difference between two readings of a model.
 
-    golden      (G, F) golden rows.
+    golden      (G, F) golden rows, float32 or float64, as the result is.
     thresholds  as Ensemble.thresholds.
     one_edge    a row has one edge value at most. What is left of a sum in which two of the largest
                 numbers cancel depends on the order of the sum.
@@ -306,16 +311,18 @@ def draw_comparison_rows(
     Each value is a golden value of its input, a threshold, a float next to one, or an edge value.
     """
     rng = np.random.default_rng(32)
-    rows = np.empty((COMPARISON_ROWS, golden.shape[1]), dtype=np.float32)
+    rows = np.empty((COMPARISON_ROWS, golden.shape[1]), dtype=golden.dtype)
     free = np.ones(COMPARISON_ROWS, dtype=bool)
-    edges: dict[int, list[NDArray[np.float32]]] = {}
+    edges: dict[int, list[NDArray[Any]]] = {}
     for column, values in thresholds:
-        edges.setdefault(column, []).append(np.frombuffer(values, np.float32))
+        numbers = np.frombuffer(values, np.float64).astype(golden.dtype)
+        if numbers.size:
+            edges.setdefault(column, []).append(numbers)
     for column in range(golden.shape[1]):
         # Thresholds and their neighbours first; golden values then replace half of them, and edge
         # values 5 %.
-        exact = np.concatenate(edges.get(column, [np.zeros(1, np.float32)]))
-        inf = np.float32(np.inf)
+        exact = np.concatenate(edges.get(column, [np.zeros(1, golden.dtype)]))
+        inf = golden.dtype.type(np.inf)
         with np.errstate(over="ignore", under="ignore"):
             near = np.concatenate([exact, np.nextafter(exact, inf), np.nextafter(exact, -inf)])
         rows[:, column] = rng.choice(near, COMPARISON_ROWS)
@@ -323,7 +330,7 @@ def draw_comparison_rows(
         rows[usual, column] = rng.choice(golden[:, column], int(usual.sum()))
         odd = (rng.random(COMPARISON_ROWS) < 0.05) & free
         free[odd] = not one_edge
-        rows[odd, column] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
+        rows[odd, column] = rng.choice(np.array(EDGE_VALUES, golden.dtype), int(odd.sum()))
     return rows
 
 

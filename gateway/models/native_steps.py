@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.models.step_builder import KINDS, Step, StepBuilder
-from gateway.models.step_operators import read_node
-from gateway.models.tree_graph import (
+from gateway.models.steps.step_builder import KINDS, Slot, Step, StepBuilder, used_steps
+from gateway.models.steps.step_operators import read_node
+from gateway.models.steps.tree_graph import (
+    DOUBLE,
     FLOAT,
     INPUTS,
     SCORES,
@@ -25,8 +26,8 @@ from gateway.models.tree_graph import (
 )
 from protos.onnx_graph_pb2 import Node
 
-STEPS_MAX = 8_192
-"""An isolation forest of 100 trees, as skl2onnx writes it, has some 2,300 steps."""
+TreesReader = Callable[[bytes, Sequence[int] | None], Any]
+"""Reads a file of one tree operator (gateway.models.native_scorer.TreeReader)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ class TreePart:
     ensemble  what the native library read.
     file      the operator alone.
     picked    as TreeGraph.picked.
-    columns   position of the value that it reads.
+    front     steps that compute what it reads as float32; empty: it reads the model's inputs.
     """
 
     ensemble: Any
     file: bytes
     picked: tuple[int, ...] | None
-    columns: int
+    front: list[Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def read_steps(
     onnx: bytes,
     graph: GraphReader,
     width: int,
-    read: Callable[[bytes, Sequence[int] | None], Any],
+    read: TreesReader,
 ) -> StepGraph:
     """Return the graph of *onnx*, whose rows have *width* inputs, as steps.
 
@@ -84,21 +85,33 @@ def read_steps(
                 break
         for name, (found, last) in behind.items() if is_trees(node) else ():
             if found is node and name in needed:
-                columns = builder.source(node.input[0])
-                file = file_of(onnx, single_trees_graph(node, last), columns.width)
-                ensemble = read(file, last.picked)
-                trees.append(TreePart(ensemble, file, last.picked, columns.position))
-                scores = builder.add("trees", [columns], [], ensemble.outputs, trees=ensemble)
-                builder.slots[name] = scores
-        if len(builder.steps) > STEPS_MAX:
-            raise NotNativeError(f"it has more than {STEPS_MAX} steps")
+                part, builder.slots[name] = _read_trees(builder, onnx, node, last, read)
+                trees.append(part)
     # The native library takes what the last step computes.
     slot = builder.slots.get(SCORES)
-    if slot is None or slot.middle or slot.kind != KINDS[FLOAT] or not builder.steps:
+    plain = isinstance(slot, Slot) and slot.kind == KINDS[FLOAT] and not slot.flat
+    if not isinstance(slot, Slot) or not plain or slot.constant or slot.position == 0:
         raise NotNativeError("its scores are computed by no step")
-    if slot.position != len(builder.steps):
-        builder.add("columns", [slot], list(range(slot.width)), slot.width)
-    return StepGraph(builder.steps, trees)
+    return StepGraph(used_steps(builder.steps, slot.position), trees)
+
+
+def _read_trees(
+    builder: StepBuilder, onnx: bytes, node: Node, last: TreeScores, read: TreesReader
+) -> tuple[TreePart, Slot]:
+    """Add the step of a tree operator, and return its parts and its slot."""
+    columns = builder.matrix(node.input[0])
+    kind = {KINDS[FLOAT]: FLOAT, KINDS[DOUBLE]: DOUBLE}.get(columns.kind)
+    if kind is None:
+        raise NotNativeError("its trees read integers, truths or texts")
+    file = file_of(onnx, single_trees_graph(node, last), columns.width, kind)
+    ensemble = read(file, last.picked)
+    # Columns that were only widened are those before.
+    columns = builder.narrower.get(columns.position, columns)
+    front = used_steps(builder.steps, columns.position)
+    if columns.kind == KINDS[DOUBLE]:
+        front.append(("cast", [len(front)], [KINDS[FLOAT]], [], None))
+    scores = builder.add("trees", [columns], [], ensemble.outputs, of=KINDS[FLOAT], trees=ensemble)
+    return TreePart(ensemble, file, last.picked, front), scores
 
 
 def _read_node(builder: StepBuilder, node: Node) -> None:
@@ -106,6 +119,8 @@ def _read_node(builder: StepBuilder, node: Node) -> None:
         read_node(builder, node)
     except IndexError as error:
         raise NotNativeError(f"the operator {node.op_type[:40]} lacks an input") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise NotNativeError(f"the operator {node.op_type[:40]} has unusual attributes") from error
 
 
 def _needed(

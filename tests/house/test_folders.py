@@ -143,6 +143,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("callers",),
         ("transport",),
         ("transport/grpcio", "transport/native"),
+        ("models/steps",),
         ("models",),
         ("isolation", "batch"),
         ("telemetry",),

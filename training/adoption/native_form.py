@@ -33,12 +33,14 @@ BESIDE_TREES = {
     *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
     *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
     *("Identity", "Reshape", "Flatten", "Sqrt", "Exp", "Pow", "Sigmoid", "Softmax", "ReduceSum"),
+    *("MatMul", "Gemm", "ArgMax", "ArgMin", "ReduceMean", "ReduceMax", "ReduceProd"),
+    *("Reciprocal", "Shape", "ConstantOfShape"),
     *("Ceil", "Clip", "IsInf", "Round", "Sign", "Slice", "Squeeze", "Unsqueeze", "Tanh", "Relu"),
     *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer", "Normalizer", "Scaler"),
     *("Binarizer", "LabelEncoder", "OneHotEncoder"),
 }
 """Operators that gateways run by ONNX Runtime beside native trees, as
-gateway.models.tree_graph.OPERATORS."""
+gateway.models.steps.tree_graph.OPERATORS."""
 PRODUCTS = {"MatMul", "Gemm", "LinearRegressor", "LinearClassifier"}
 """Operators that ONNX Runtime may round differently, so native trees do not read from them."""
 STEPS = {
@@ -46,12 +48,16 @@ STEPS = {
     *("Neg", "Abs", "Sqrt", "Exp", "Log", "Floor", "Relu", "Sigmoid", "Tanh", "IsNaN", "Not"),
     *("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Pow", "And", "Or", "Where"),
     *("Less", "LessOrEqual", "Equal", "Greater", "GreaterOrEqual", "LeakyRelu", "Softmax"),
-    *("Identity", "Reshape", "Flatten", "Cast", "ReduceSum", "Clip", "Concat", "Gather", "Split"),
-    *("ArrayFeatureExtractor", "Scaler", "Imputer", "Normalizer", "OneHotEncoder", "LabelEncoder"),
+    *("Identity", "Reshape", "Flatten", "Cast", "Clip", "Concat", "Gather", "Split", "Slice"),
+    *("Ceil", "Round", "Sign", "Reciprocal", "ArgMax", "ArgMin", "LpNormalization", "Squeeze"),
+    *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare"),
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "Unsqueeze", "Shape"),
+    *("ConstantOfShape", "ArrayFeatureExtractor", "Scaler", "Imputer", "Normalizer"),
+    *("OneHotEncoder", "LabelEncoder"),
 }
-"""Operators that gateways compute natively, as gateway.models.step_operators.KNOWN."""
+"""Operators that gateways compute natively, as gateway.models.steps.step_operators.KNOWN."""
 WEIGHTS_MAX = 2**16
-"""As gateway.models.step_operators.WEIGHTS_MAX."""
+"""As gateway.models.steps.step_products.WEIGHTS_MAX."""
 LOG_ODDS = "log_odds"
 TREE_FIELDS = (
     "nodes_treeids",
@@ -171,8 +177,6 @@ def _nodes_to(names: set[str], nodes: Sequence[Node]) -> list[Node]:
 
 def _odd_sums(kind: str, trees: Mapping[str, Any]) -> str:
     """Return what of a tree operator's sums is not computed natively; "" if everything is."""
-    if any(name.endswith("_as_tensor") for name in trees):
-        return "its trees have numbers of float64"
     transform = trees.get("post_transform", b"NONE")
     if transform not in (b"NONE", b"LOGISTIC", b"SOFTMAX"):
         return f"its sums are transformed by {transform.decode()}"
@@ -186,12 +190,10 @@ def _odd_sums(kind: str, trees: Mapping[str, Any]) -> str:
         return "a leaf has two weights of one class"
     labels = trees.get("classlabels_int64s") or trees.get("classlabels_strings") or ()
     classes = set(trees[f"{prefix}_ids"])
-    base_count = len(trees.get("base_values", ()))
+    tensor = trees.get("base_values_as_tensor")
+    base_count = len(trees.get("base_values", ())) if tensor is None else math.prod(tensor.dims)
     if len(labels) == 2 and base_count > (classes == {0}):
         return f"its two classes have {base_count} base values"
-    mixed = min(trees[f"{prefix}_weights"], default=0.0) < 0
-    if len(labels) == 2 and classes == {0} and transform != b"LOGISTIC" and mixed:
-        return "its two classes have one sum of both signs without a logistic function"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -36,38 +36,66 @@ impl Trees {
         self.0.outputs().count()
     }
 
-    /// (input, thresholds as float32 bytes) of the inputs that are compared.
+    /// Whether the inputs are float64, and otherwise float32.
+    #[getter]
+    fn double(&self) -> bool {
+        self.0.is_double()
+    }
+
+    /// (input, thresholds as float64 bytes) of the inputs that are compared.
     fn thresholds<'py>(&self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
-        let as_bytes = |(feature, values): (usize, Vec<f32>)| {
+        let as_bytes = |(feature, values): (usize, Vec<f64>)| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             (feature, PyBytes::new(py, &bytes))
         };
         self.0.thresholds().into_iter().map(as_bytes).collect()
     }
 
-    /// Rows as float32 bytes that lead to each leaf that no row of (R, F) float32 leads to, as far as
+    /// Rows as float64 bytes that lead to each leaf that no row of (R, F) float64 leads to, as far as
     /// any row does. None if there are more than `most`. The GIL is released meanwhile.
     fn leaf_rows<'py>(
         &self,
         py: Python<'py>,
-        matrix: PyBuffer<f32>,
+        matrix: PyBuffer<f64>,
         most: usize,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let rows = rows_of(py, &matrix, self.0.width())?;
         let found = py.detach(|| self.0.leaf_rows(&rows, most));
-        found.map(|rows| float_bytes(py, &rows)).transpose()
+        let bytes = |rows: Vec<f64>| {
+            PyBytes::new_with(py, rows.len() * 8, |bytes| {
+                for (eight, value) in bytes.chunks_exact_mut(8).zip(&rows) {
+                    eight.copy_from_slice(&value.to_le_bytes());
+                }
+                Ok(())
+            })
+        };
+        found.map(bytes).transpose()
     }
 
-    /// Score (R, F) float32 and return (R, K) float32 as bytes. The GIL is released meanwhile.
-    fn run<'py>(&self, py: Python<'py>, matrix: PyBuffer<f32>) -> PyResult<Bound<'py, PyBytes>> {
-        let rows = rows_of(py, &matrix, self.0.width())?;
-        let scores = py.detach(|| self.0.score(&rows));
+    /// Score (R, F) float32, or float64 if `double`, and return (R, K) float32 as bytes. The GIL is
+    /// released meanwhile.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        matrix: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let scores = if self.0.is_double() {
+            let rows = rows_of(py, &PyBuffer::<f64>::get(matrix)?, self.0.width())?;
+            py.detach(|| self.0.score_double(&rows))
+        } else {
+            let rows = rows_of(py, &PyBuffer::<f32>::get(matrix)?, self.0.width())?;
+            py.detach(|| self.0.score(&rows))
+        };
         float_bytes(py, &scores)
     }
 }
 
 /// The values of a matrix with `width` columns.
-pub(super) fn rows_of(py: Python<'_>, matrix: &PyBuffer<f32>, width: usize) -> PyResult<Vec<f32>> {
+pub(super) fn rows_of<T: Element>(
+    py: Python<'_>,
+    matrix: &PyBuffer<T>,
+    width: usize,
+) -> PyResult<Vec<T>> {
     if matrix.shape().last() != Some(&width) || matrix.dimensions() != 2 {
         return Err(PyValueError::new_err(format!(
             "a matrix of shape {:?}; (R, {width}) is scored",

@@ -10,12 +10,20 @@ from onnx import TensorProto, helper
 from tests.gateway.models.test_native_trees import WIDTH
 
 
-def exported(learner: Any, *, missing: bool = False, classes: int = 0) -> tuple[bytes, int]:  # noqa: ANN401  scikit-learn has no common type
+def exported(
+    learner: Any,  # noqa: ANN401  scikit-learn has no common type
+    *,
+    missing: bool = False,
+    classes: int = 0,
+    double: bool = False,
+) -> tuple[bytes, int]:
     """Fit *learner*; return its graph as skl2onnx writes it, and the number of scores.
 
     classes  of the outcomes; 0: they are values.
+    double   whether it is written for float64 inputs, to which the rows are cast.
     """
     from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     # Fit on rows whose outcomes depend on every column.
     random = np.random.default_rng(7)
@@ -28,16 +36,30 @@ def exported(learner: Any, *, missing: bool = False, classes: int = 0) -> tuple[
         warnings.simplefilter("ignore")
         learner.fit(rows, np.digitize(signal, edges) if classes else signal)
         options = {"zipmap": False} if classes else None
+        kind = DoubleTensorType if double else FloatTensorType
         model: Any = to_onnx(
-            learner, rows[:1], options=options, target_opset={"": 21, "ai.onnx.ml": 3}
+            learner,
+            initial_types=[("rows", kind([None, WIDTH]))],
+            options=options,
+            target_opset={"": 21, "ai.onnx.ml": 3},
         )
     # Names are those of versions, and only the scores are an output.
     graph = model.graph
     names = {graph.input[0].name: "inputs", graph.output[-1].name: "scores"}
+    produced = graph.output[-1].type.tensor_type.elem_type
+    if double:
+        names = {graph.input[0].name: "wide", graph.output[-1].name: "last"}
     for node in model.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    model.graph.input[0].name = "inputs"
+    if double:
+        graph.node.insert(0, helper.make_node("Cast", ["inputs"], ["wide"], to=TensorProto.DOUBLE))
+        # skl2onnx says float64 of some scores that trees give as float32.
+        assert produced in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        graph.node.append(helper.make_node("Cast", ["last"], ["scores"], to=TensorProto.FLOAT))
+    del model.graph.input[:]
+    given = helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, WIDTH])
+    model.graph.input.append(given)
     del model.graph.output[:]
     outputs = classes or 1
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, outputs])
@@ -96,11 +118,80 @@ def _pipelines() -> dict[str, tuple[Callable[[], Any], int, bool]]:
         for norm in ("l1", "l2", "max")
     }
     return {
+        **_combined(),
         "imputer, scaler, logistic": (filled(StandardScaler(), LogisticRegression()), 2, True),
         "imputer, scaler, network": (filled(MinMaxScaler(), _network("relu")), 2, True),
         "imputer, scaler, boosting": (filled(StandardScaler(), boosting), 2, True),
         "scaler, forest": (lambda: make_pipeline(RobustScaler(), forest), 0, False),
         **normalised,
+    }
+
+
+def _combined() -> dict[str, tuple[Callable[[], Any], int, bool]]:
+    """Return learners around others, whose graphs stack, pick and reduce."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import (
+        AdaBoostClassifier,
+        BaggingClassifier,
+        BaggingRegressor,
+        HistGradientBoostingClassifier,
+    )
+    from sklearn.linear_model import LogisticRegression, SGDClassifier
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import KBinsDiscretizer, PolynomialFeatures
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_depth=4, random_state=1)
+    boosting = HistGradientBoostingClassifier(max_iter=5, early_stopping=False, random_state=1)
+    bins = KBinsDiscretizer(4, encode="ordinal")
+    return {
+        "bagged trees": (lambda: BaggingClassifier(n_estimators=4, random_state=1), 2, False),
+        "bagged trees, values": (
+            lambda: BaggingRegressor(n_estimators=4, random_state=1),
+            0,
+            False,
+        ),
+        "bagged logistic": (
+            lambda: BaggingClassifier(LogisticRegression(), n_estimators=3, random_state=1),
+            3,
+            False,
+        ),
+        "boosted stumps": (lambda: AdaBoostClassifier(n_estimators=4, random_state=1), 3, False),
+        "isotonic calibration": (lambda: CalibratedClassifierCV(tree, method="isotonic"), 2, False),
+        "calibrated boosting": (lambda: CalibratedClassifierCV(boosting, cv=2), 2, False),
+        "one against the rest": (lambda: OneVsRestClassifier(LogisticRegression()), 3, False),
+        "stochastic descent": (lambda: SGDClassifier(loss="log_loss", random_state=1), 3, False),
+        "naive Bayes": (GaussianNB, 3, False),
+        "bins, boosting": (lambda: make_pipeline(bins, boosting), 2, False),
+        "products of two, boosting": (
+            lambda: make_pipeline(PolynomialFeatures(2), boosting),
+            2,
+            False,
+        ),
+    }
+
+
+def double_learners() -> dict[str, tuple[Callable[[], Any], int]]:
+    """Return name -> (what makes the learner, classes) of learners that skl2onnx writes so."""
+    from sklearn.ensemble import (
+        ExtraTreesRegressor,
+        HistGradientBoostingClassifier,
+        RandomForestClassifier,
+    )
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    boosting = HistGradientBoostingClassifier(max_iter=10, early_stopping=False, random_state=1)
+    return {
+        "boosting": (lambda: boosting, 2),
+        "boosting, classes": (lambda: boosting, 3),
+        "scaler, boosting": (lambda: make_pipeline(StandardScaler(), boosting), 2),
+        "forest": (lambda: RandomForestClassifier(10, max_depth=8, random_state=1), 2),
+        "extra trees": (lambda: ExtraTreesRegressor(10, random_state=1), 0),
+        "logistic": (LogisticRegression, 2),
     }
 
 

@@ -162,12 +162,12 @@ def test_leaf_rows_lead_to_every_leaf_that_a_row_can_reach(
     trees: list[list[dict[str, Any]]],
 ) -> None:
     """A walk from node to node says which leaves a row reaches, and what each node allows."""
-    found = ensemble_of(onnx_of(trees)).leaf_rows(GOLDEN, 10_000)
+    found = ensemble_of(onnx_of(trees)).leaf_rows(GOLDEN.astype(np.float64), 10_000)
     assert found is not None
-    rows = [*GOLDEN, *np.frombuffer(found, np.float32).reshape(-1, WIDTH)]
+    rows = [*GOLDEN, *np.frombuffer(found, np.float64).astype(np.float32).reshape(-1, WIDTH)]
     for nodes in trees:
         assert {walked(nodes, row) for row in rows} == set(reachable(nodes))
-    known = np.array(rows)
+    known = np.array(rows, np.float64)
     assert ensemble_of(onnx_of(trees)).leaf_rows(known, 0) == b""
 
 

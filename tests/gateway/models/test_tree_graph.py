@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from gateway.models.native_scorer import NativeScorer, choose_scorer, load_tree_reader
-from gateway.models.tree_graph import OPERATORS, NotNativeError, cut_at_trees, file_of
+from gateway.models.steps.tree_graph import OPERATORS, NotNativeError, cut_at_trees, file_of
 from registry.bundle import Bundle, seal_files, verify_bundle
 from registry.scoring import load_session
 from tests.training.export.test_on_demand_training import labels, recipe

@@ -35,12 +35,18 @@ Tree = list[dict[str, Any]]
 
 
 def operator(
-    trees: list[Tree], *, targets: int, classes: bool = False, **attributes: object
+    trees: list[Tree],
+    *,
+    targets: int,
+    classes: bool = False,
+    double: bool = False,
+    **attributes: object,
 ) -> bytes:
     """Return the ONNX file of one tree operator.
 
     targets     number of targets or classes.
     classes     whether it is a TreeEnsembleClassifier, of which the probabilities are served.
+    double      whether its numbers and inputs are float64.
     attributes  further attributes of the operator.
     """
     # One entry for each node, and one for each weight of a leaf.
@@ -65,6 +71,11 @@ def operator(
         f"{prefix}_ids": [target for _, _, target, _ in weights],
         f"{prefix}_weights": [float(weight) for _, _, _, weight in weights],
     }
+    if double:
+        for name in ("nodes_values", f"{prefix}_weights"):
+            lists[f"{name}_as_tensor"] = double_tensor(lists.pop(name))
+        if "base_values" in attributes:
+            attributes["base_values_as_tensor"] = double_tensor(attributes.pop("base_values"))
     # The operator, alone in its graph.
     own = {"classlabels_int64s": list(range(targets))} if classes else {"n_targets": targets}
     node = helper.make_node(
@@ -77,12 +88,21 @@ def operator(
     graph = helper.make_graph(
         [node],
         "trees",
-        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, WIDTH])],
+        [
+            helper.make_tensor_value_info(
+                "inputs", TensorProto.DOUBLE if double else TensorProto.FLOAT, [None, WIDTH]
+            )
+        ],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, targets])],
     )
     # The releases are those that training writes.
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def double_tensor(numbers: Any) -> TensorProto:  # noqa: ANN401  a list of an attribute
+    """Return a list of numbers as a tensor of float64."""
+    return helper.make_tensor("numbers", TensorProto.DOUBLE, [len(numbers)], numbers)
 
 
 def session_with(onnx: bytes, outputs: int) -> Session:
@@ -94,7 +114,8 @@ def find_bits(onnx: bytes, outputs: int) -> str:
     """Return why native trees do not stand in for ONNX Runtime; "" if all bits are the same."""
     ensemble = ensemble_of(onnx)
     assert ensemble.outputs == outputs
-    rows = draw_comparison_rows(GOLDEN, ensemble.thresholds())
+    golden = GOLDEN.astype(np.float64 if ensemble.double else np.float32)
+    rows = draw_comparison_rows(golden, ensemble.thresholds())
     return find_difference(ensemble, session_with(onnx, outputs), rows)
 
 
@@ -133,6 +154,7 @@ def ensembles(draw: st.DrawFn) -> tuple[bytes, int]:
     one_class = classes and targets == 2 and draw(st.booleans())
     # A tree adds to one target, as boosting does, or to all, as a forest does.
     every = tuple(range(targets))
+    double = draw(st.booleans())
     kinds = st.just((0,)) if one_class else st.sampled_from([every, *((at,) for at in every)])
     if targets == 2 and classes and not one_class:
         kinds = st.just(every)
@@ -143,7 +165,7 @@ def ensembles(draw: st.DrawFn) -> tuple[bytes, int]:
     transforms = ["NONE", "LOGISTIC", "SOFTMAX"] if targets > 1 else ["NONE"]
     attributes: dict[str, object] = {"post_transform": draw(st.sampled_from(transforms))}
     if one_class:
-        attributes["post_transform"] = "LOGISTIC"
+        attributes["post_transform"] = draw(st.sampled_from(["NONE", "LOGISTIC"]))
     if not classes:
         attributes["aggregate_function"] = draw(st.sampled_from(["SUM", "AVERAGE"]))
     # ONNX Runtime adds no base value to a sum without a weight, so such files are refused.
@@ -152,7 +174,8 @@ def ensembles(draw: st.DrawFn) -> tuple[bytes, int]:
     if draw(st.booleans()) and based and (one_class or len(given) == targets):
         count = 1 if one_class else targets
         attributes["base_values"] = [draw(st.floats(-2, 2, width=32)) for _ in range(count)]
-    return operator(trees, targets=targets, classes=classes, **attributes), targets
+    file = operator(trees, targets=targets, classes=classes, double=double, **attributes)
+    return file, targets
 
 
 @pytest.mark.walk
@@ -171,11 +194,22 @@ def stump(mode: str, threshold: float, **parts: object) -> Tree:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("missing", [False, True])
-def test_each_comparison_has_onnxruntimes_bits(mode: str, missing: bool) -> None:
+@pytest.mark.parametrize("double", [False, True])
+def test_each_comparison_has_onnxruntimes_bits(mode: str, missing: bool, double: bool) -> None:
     """Thresholds are zeros of both signs, infinities, the smallest and the largest numbers."""
     for threshold in (0.0, -0.0, 1.5, 1e-45, 3.4028235e38, math.inf, -math.inf):
-        onnx = operator([stump(mode, threshold, missing=missing)], targets=1)
+        onnx = operator([stump(mode, threshold, missing=missing)], targets=1, double=double)
         assert find_bits(onnx, 1) == "", threshold
+
+
+def test_thresholds_between_two_float32_are_kept_apart() -> None:
+    """The number between them goes to the left of one tree and to the right of the other."""
+    trees = [stump("BRANCH_LEQ", 1.0 + 2**-40), stump("BRANCH_LEQ", 1.0 + 2**-39)]
+    ensemble = ensemble_of(operator(trees, targets=1, double=True))
+    rows = np.full((3, WIDTH), 1.0) + np.array([[0.0], [1.5 * 2**-40], [2**-38]])
+    assert np.frombuffer(ensemble.run(rows), np.float32).tolist() == [2.0, 3.0, 4.0]
+    with pytest.raises(BufferError):
+        ensemble.run(rows.astype(np.float32))
 
 
 def category_tree(categories: int) -> Tree:
@@ -200,9 +234,9 @@ def test_nodes_with_several_parents_are_scored() -> None:
     """Onnxmltools writes LightGBM's categories so. Each parent's branch is compared."""
     onnx = operator([category_tree(40), stump("BRANCH_LEQ", 0.0)], targets=1)
     assert find_bits(onnx, 1) == ""
-    found = ensemble_of(onnx).leaf_rows(GOLDEN, 10_000)
+    found = ensemble_of(onnx).leaf_rows(GOLDEN.astype(np.float64), 10_000)
     assert found is not None
-    rows = np.frombuffer(found, np.float32).reshape(-1, WIDTH)
+    rows = np.frombuffer(found, np.float64).reshape(-1, WIDTH)
     equal = {float(at) for at in range(40)}
     assert equal <= {float(value) for row in rows for value in row[:2]}
 
@@ -255,6 +289,8 @@ def test_two_classes_are_scored_in_the_ways_of_onnxruntime() -> None:
         ([weights_of(0)], {}),
         ([weights_of(0)], {"post_transform": "LOGISTIC", "base_values": [0.5]}),
         ([weights_of(0), weights_of(0, sign=-1.0)], {"post_transform": "LOGISTIC"}),
+        ([weights_of(0, sign=-1.0)], {}),
+        ([weights_of(0), weights_of(0, sign=-1.5)], {"post_transform": "SOFTMAX"}),
         ([weights_of(1, sign=-1.0)], {"post_transform": "LOGISTIC"}),
         ([weights_of(0, 1), weights_of(1, sign=-1.0)], {"post_transform": "SOFTMAX"}),
     ]
@@ -265,7 +301,6 @@ def test_two_classes_are_scored_in_the_ways_of_onnxruntime() -> None:
 @pytest.mark.parametrize(
     ("trees", "targets", "attributes"),
     [
-        ([weights_of(0, sign=-1.0)], 2, {}),
         ([weights_of(0, 1)], 2, {"base_values": [0.5, 0.5]}),
         ([weights_of(0), [{"weights": {}}]], 1, {}),
         ([weights_of(0)], 3, {"base_values": [0.5]}),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::accel::native_model::operation::{Arithmetic, Comparison, Function, Norm};
+use crate::accel::native_model::operation::{Arithmetic, Comparison, Function, Norm, Place};
 use crate::accel::native_model::real::{is_nan, Real};
 use crate::accel::native_model::step::Action;
 use crate::accel::native_model::value::{combine, Columns, Type, Value};
@@ -53,6 +53,12 @@ pub fn floats<T: Real>(
         Action::Norm(Norm::Sum) => by_row(&|row| sum(row.iter().copied())),
         Action::Norm(Norm::L1) => by_row(&|row| sum(row.iter().map(|value| value.abs()))),
         Action::Norm(Norm::Max) => by_row(&|row| row.iter().fold(row[0], |most, v| v.higher(most))),
+        Action::Norm(Norm::Min) => {
+            by_row(&|row| row.iter().fold(row[0], |least, v| v.lower(least)))
+        }
+        Action::Norm(Norm::Product) => {
+            by_row(&|row| row.iter().fold(T::ONE, |product, value| product * *value))
+        }
         Action::Columns(columns) => {
             let mut picked = Vec::with_capacity(rows * columns.len());
             for row in source.numbers.chunks_exact(source.width) {
@@ -78,6 +84,35 @@ pub fn floats<T: Real>(
     }
 }
 
+/// 1 or -1 with the sign of a number; 0 of zeros, and NaN of NaN.
+#[inline(always)]
+fn sign<T: Real>(value: T) -> T {
+    if value > T::ZERO {
+        T::ONE
+    } else if value < T::ZERO {
+        -T::ONE
+    } else {
+        value + T::ZERO
+    }
+}
+
+/// The index of a column in each row, as int64.
+#[inline(always)]
+pub fn places<T: Real>(place: Place, source: Columns<'_, T>) -> Vec<f64> {
+    let of = |row: &[T]| {
+        let mut best = 0;
+        for (at, value) in row.iter().enumerate() {
+            let better = match place {
+                Place::Highest => *value > row[best],
+                Place::Lowest => *value < row[best],
+            };
+            best = if better { at } else { best };
+        }
+        best as f64
+    };
+    source.numbers.chunks_exact(source.width).map(of).collect()
+}
+
 /// Apply a function to each number.
 #[inline(always)]
 fn apply<T: Real>(function: Function, numbers: &mut [T]) {
@@ -88,6 +123,9 @@ fn apply<T: Real>(function: Function, numbers: &mut [T]) {
         Function::Log => each!(numbers, value => value.ln()),
         Function::Exp => each!(numbers, value => value.exp()),
         Function::Floor => each!(numbers, value => value.floor()),
+        Function::Ceil => each!(numbers, value => value.ceil()),
+        Function::Round => each!(numbers, value => value.round()),
+        Function::Sign => each!(numbers, value => sign(value)),
         Function::Relu => each!(numbers, value => value.higher(T::ZERO)),
         Function::Sigmoid => each!(numbers, value => value.sigmoid()),
         Function::Tanh => each!(numbers, value => value.tanh()),

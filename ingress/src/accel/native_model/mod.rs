@@ -26,8 +26,43 @@ const BLOCK_ROWS: usize = 64;
 /// Most columns of all values together: a block of them has at most 32 MB.
 pub const COLUMNS_MAX: usize = 1 << 16;
 /// Most numbers of all constants, tables and weights together. The tables of an isolation forest of 100
-/// trees have some 100,000; `gateway/models/step_operators.py` allows fewer weights.
+/// trees have some 100,000; `gateway/models/steps/step_operators.py` allows fewer weights.
 pub const NUMBERS_MAX: usize = 1 << 18;
+
+/// How a value is rounded, compared with ONNX Runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rounded {
+    /// It has the same bits.
+    Alike,
+    /// It is float32 of float64 numbers whose last bits alone differ: one number in some 2^27 differs.
+    Nearly,
+    /// It is such float64 numbers.
+    InLastBits,
+    /// It may have other last bits.
+    Otherwise,
+}
+
+impl Rounded {
+    /// How the value of a step is rounded that reads values of which the worst is rounded like `worst`.
+    /// The error says that the step may not read them.
+    fn by(step: &Step, worst: Rounded) -> Result<Rounded, String> {
+        if step.is_sudden() && worst > Rounded::Nearly {
+            return Err(
+                "its trees or ArgMax read what ONNX Runtime may round differently".to_owned()
+            );
+        }
+        let own = match (step.is_exact(), step.is_double()) {
+            (true, _) => Rounded::Alike,
+            (false, true) => Rounded::InLastBits,
+            (false, false) => Rounded::Otherwise,
+        };
+        Ok(match own.max(worst) {
+            Rounded::InLastBits if step.narrows() => Rounded::Nearly,
+            // Once it is float64 again, it is no longer rounded away.
+            rounded => rounded,
+        })
+    }
+}
 
 /// A model that scores (R, width) float32 rows.
 #[derive(Clone, Debug)]
@@ -51,7 +86,8 @@ impl NativeModel {
             width,
             constant: false,
         };
-        let (mut shapes, mut steps, mut exact) = (vec![inputs], Vec::new(), vec![true]);
+        let (mut shapes, mut steps) = (vec![inputs], Vec::<Step>::new());
+        let mut rounded = vec![Rounded::Alike];
         let (mut numbers, mut columns) = (0_usize, 0_usize);
         for description in described {
             numbers += description.numbers.len();
@@ -62,12 +98,8 @@ impl NativeModel {
                     "more than {NUMBERS_MAX} constants and weights, or {COLUMNS_MAX} columns"
                 ));
             }
-            // A last bit may lead to another leaf.
-            let sources_exact = step.sources.iter().all(|source| exact[*source]);
-            if step.trees().is_some() && !sources_exact {
-                return Err("its trees read what ONNX Runtime may round differently".to_owned());
-            }
-            exact.push(sources_exact && step.is_exact());
+            let worst = step.sources.iter().map(|source| rounded[*source]).max();
+            rounded.push(Rounded::by(&step, worst.unwrap_or(Rounded::Alike))?);
             steps.push(step);
             shapes.push(shape);
         }
@@ -77,7 +109,7 @@ impl NativeModel {
                     width,
                     outputs: last.width,
                     steps,
-                    exact: exact.last().copied().unwrap_or_default(),
+                    exact: rounded.last() == Some(&Rounded::Alike),
                 })
             }
             _ => Err("its last step gives no scores of float32".to_owned()),
@@ -126,6 +158,7 @@ impl NativeModel {
                     step,
                     values: &values,
                     rows: block.len() / self.width,
+                    portable,
                 };
                 values.push(if portable { run.run_portable() } else { vectors::run(run) });
             }

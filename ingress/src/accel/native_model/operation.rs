@@ -11,6 +11,9 @@ pub enum Function {
     Log,
     Exp,
     Floor,
+    Ceil,
+    Round,
+    Sign,
     Relu,
     Sigmoid,
     Tanh,
@@ -47,6 +50,27 @@ pub enum Norm {
     L1,
     /// The highest number.
     Max,
+    /// The lowest number.
+    Min,
+    /// The product of all numbers.
+    Product,
+}
+
+/// Which column of a row is meant by its number.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// The first of the highest numbers.
+    Highest,
+    /// The first of the lowest numbers.
+    Lowest,
+}
+
+pub fn place(name: &str) -> Option<Place> {
+    Some(match name {
+        "arg_max" => Place::Highest,
+        "arg_min" => Place::Lowest,
+        _ => return None,
+    })
 }
 
 pub fn norm(name: &str) -> Option<Norm> {
@@ -54,6 +78,8 @@ pub fn norm(name: &str) -> Option<Norm> {
         "row_sum" => Norm::Sum,
         "row_l1" => Norm::L1,
         "row_max" => Norm::Max,
+        "row_min" => Norm::Min,
+        "row_product" => Norm::Product,
         _ => return None,
     })
 }
@@ -66,6 +92,9 @@ pub fn function(name: &str) -> Option<Function> {
         "log" => Function::Log,
         "exp" => Function::Exp,
         "floor" => Function::Floor,
+        "ceil" => Function::Ceil,
+        "round" => Function::Round,
+        "sign" => Function::Sign,
         "relu" => Function::Relu,
         "sigmoid" => Function::Sigmoid,
         "tanh" => Function::Tanh,

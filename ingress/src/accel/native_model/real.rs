@@ -33,6 +33,10 @@ pub trait Real:
     fn exp(self) -> Self;
     /// The largest integer that is not above.
     fn floor(self) -> Self;
+    /// The smallest integer that is not below.
+    fn ceil(self) -> Self;
+    /// The nearest integer, of two the even one.
+    fn round(self) -> Self;
     /// 1 / (1 + exp(-x))
     fn sigmoid(self) -> Self;
     /// The hyperbolic tangent.
@@ -79,11 +83,16 @@ macro_rules! of_std {
 impl Real for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
-    of_std!(f32: abs, sqrt, ln, exp, floor);
+    of_std!(f32: abs, sqrt, ln, exp, floor, ceil);
 
     #[inline(always)]
     fn mul_add(self, factor: f32, term: f32) -> f32 {
         f32::mul_add(self, factor, term)
+    }
+
+    #[inline(always)]
+    fn round(self) -> f32 {
+        self.round_ties_even()
     }
 
     #[inline(always)]
@@ -127,11 +136,16 @@ impl Real for f32 {
 impl Real for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
-    of_std!(f64: abs, sqrt, ln, exp, floor, tanh);
+    of_std!(f64: abs, sqrt, ln, exp, floor, ceil, tanh);
 
     #[inline(always)]
     fn mul_add(self, factor: f64, term: f64) -> f64 {
         f64::mul_add(self, factor, term)
+    }
+
+    #[inline(always)]
+    fn round(self) -> f64 {
+        self.round_ties_even()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Runs one step for a block of rows.
 
-use crate::accel::native_model::compute::{cast, compare, concat, floats, nans, one_hot};
+use crate::accel::native_model::compute::{cast, compare, concat, floats, nans, one_hot, places};
 use crate::accel::native_model::operation::Function;
 use crate::accel::native_model::step::{Action, Step};
 use crate::accel::native_model::value::{choose, Columns, Shape, Type, Value};
@@ -11,6 +11,8 @@ pub struct Run<'s, 'v> {
     pub step: &'s Step,
     pub values: &'v [Value<'s>],
     pub rows: usize,
+    /// Products use the vectors that every processor has.
+    pub portable: bool,
 }
 
 impl<'v> Run<'_, 'v> {
@@ -88,8 +90,8 @@ impl<'s> Vectorized for Run<'s, '_> {
                     choose(rows, width, test, self.double(1), self.double(2)).into()
                 }
             }
-            Action::Single(dense) => dense.run(self.single(0).numbers).into(),
-            Action::Double(dense) => dense.run(self.double(0).numbers).into(),
+            Action::Single(dense) => dense.score(self.single(0).numbers, self.portable).into(),
+            Action::Double(dense) => dense.score(self.double(0).numbers, self.portable).into(),
             Action::OneHot(categories) => match self.source(0).0 {
                 Value::Single(numbers) => {
                     one_hot(categories, numbers.iter().map(|v| f64::from(*v)))
@@ -97,8 +99,11 @@ impl<'s> Vectorized for Run<'s, '_> {
                 Value::Double(numbers) => one_hot(categories, numbers.iter().copied()),
             }
             .into(),
+            Action::Place(place) if self.is_single(0) => places(*place, self.single(0)).into(),
+            Action::Place(place) => places(*place, self.double(0)).into(),
             Action::LookUp(table) => table.run(self.source(0).0),
-            Action::Trees(trees) => trees.score(self.single(0).numbers).into(),
+            Action::Trees(trees) if self.is_single(0) => trees.score(self.single(0).numbers).into(),
+            Action::Trees(trees) => trees.score_double(self.double(0).numbers).into(),
             Action::Concat => {
                 let sources = 0..self.step.sources.len();
                 if self.is_single(0) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::accel::native_model::dense::Dense;
 use crate::accel::native_model::operation::{
-    arithmetic, comparison, function, norm, Arithmetic, Comparison, Function, Norm,
+    arithmetic, comparison, function, norm, place, Arithmetic, Comparison, Function, Norm, Place,
 };
 use crate::accel::native_model::table::Table;
 use crate::accel::native_model::value::{stored, Shape, Type, Value};
@@ -47,6 +47,7 @@ pub enum Action {
     Double(Dense<f64>),
     Softmax,
     Norm(Norm),
+    Place(Place),
     Columns(Vec<usize>),
     Concat,
     Impute(f64, Vec<f64>),
@@ -119,7 +120,7 @@ impl Step {
                 let picked = shape(of.kind, integers.len());
                 fits.then_some((Action::Columns(integers), picked))
             }
-            ("concat", Some(of), _) if same && read.iter().all(|shape| !shape.constant) => {
+            ("concat", Some(of), _) if same => {
                 let width = read.iter().map(|shape| shape.width).sum();
                 Some((Action::Concat, shape(of.kind, width)))
             }
@@ -141,13 +142,20 @@ impl Step {
                     (Action::LookUp(table), shape(to, of.width))
                 }),
             ("trees", Some(of), 1) => trees
-                .filter(|trees| of.kind == Type::Single && trees.width() == of.width && !constant)
+                .filter(|trees| {
+                    let read =
+                        of.kind == Type::Single || (of.kind == Type::Double && trees.is_double());
+                    read && trees.width() == of.width && !constant
+                })
                 .map(|trees| {
                     let outputs = trees.outputs().count();
                     (Action::Trees(trees), shape(Type::Single, outputs))
                 }),
             (name, Some(of), 1) if float(&of) && norm(name).is_some() => {
                 norm(name).map(|norm| (Action::Norm(norm), shape(of.kind, 1)))
+            }
+            (name, Some(of), 1) if float(&of) && place(name).is_some() => {
+                place(name).map(|place| (Action::Place(place), shape(Type::Integer, 1)))
             }
             ("not", Some(of), 1) if of.kind == Type::Truth => {
                 Some((Action::Function(Function::Not), shape(of.kind, of.width)))
@@ -179,15 +187,33 @@ impl Step {
     /// Whether it gives the same bits as ONNX Runtime's operator wherever both compute the same.
     pub fn is_exact(&self) -> bool {
         use Function::{Exp, Log, Sigmoid, Tanh};
+        // Two numbers have one order.
+        if matches!(self.action, Action::Norm(Norm::Sum | Norm::L1 | Norm::Product)) {
+            return self.read[0].width <= 2;
+        }
         !matches!(
             self.action,
             Action::Single(_)
                 | Action::Double(_)
                 | Action::Softmax
-                | Action::Norm(_)
                 | Action::Function(Log | Exp | Sigmoid | Tanh)
                 | Action::Arithmetic(Arithmetic::Pow)
         )
+    }
+
+    /// Whether a last bit of what it reads may change its value beyond a last bit.
+    pub fn is_sudden(&self) -> bool {
+        matches!(self.action, Action::Trees(_) | Action::Place(_))
+    }
+
+    /// Whether it makes float32 of float64.
+    pub fn narrows(&self) -> bool {
+        matches!(self.action, Action::Cast(Type::Single)) && self.read[0].kind == Type::Double
+    }
+
+    /// Whether it computes float64, whose last bits alone may differ from those of ONNX Runtime.
+    pub fn is_double(&self) -> bool {
+        self.read.iter().all(|shape| shape.kind == Type::Double)
     }
 
     /// The trees, if it is a step of trees.
@@ -204,10 +230,10 @@ fn type_of(number: usize) -> Option<Type> {
     [Type::Single, Type::Double, Type::Truth, Type::Integer].get(number).copied()
 }
 
-/// A product with weights, and the number of its outputs. `integers` are the outputs and the length
-/// of a part, `numbers` the weights and the biases. None if they do not fit.
+/// A product with weights, and the number of its outputs. `integers` are the outputs, the length
+/// of a part and whether Relu follows, `numbers` the weights and the biases. None if they do not fit.
 fn dense(of: Shape, integers: &[usize], numbers: &[f64]) -> Option<(Action, usize)> {
-    let &[outputs, part] = integers else {
+    let &[outputs, part, relu] = integers else {
         return None;
     };
     let count = of.width.checked_mul(outputs)?;
@@ -216,10 +242,10 @@ fn dense(of: Shape, integers: &[usize], numbers: &[f64]) -> Option<(Action, usiz
     }
     let (weights, bias) = numbers.split_at(count);
     let action = if of.kind == Type::Double {
-        Action::Double(Dense::new(of.width, part, weights, bias.to_vec())?)
+        Action::Double(Dense::new(of.width, part, weights, bias.to_vec(), relu != 0)?)
     } else {
         let single = |numbers: &[f64]| numbers.iter().map(|v| *v as f32).collect::<Vec<_>>();
-        Action::Single(Dense::new(of.width, part, &single(weights), single(bias))?)
+        Action::Single(Dense::new(of.width, part, &single(weights), single(bias), relu != 0)?)
     };
     Some((action, outputs))
 }

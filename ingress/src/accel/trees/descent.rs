@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::accel::trees::order_key;
+use crate::accel::trees::outputs::Sum;
 use crate::accel::trees::tree::{Node, Tree};
 use crate::sys::records::{Record, Records};
 
@@ -29,11 +30,11 @@ struct Root {
 
 /// Trees as records.
 #[derive(Clone, Debug)]
-pub struct Descent {
+pub struct Descent<S> {
     records: Records,
-    /// For a leaf's record the bits of its weight, or the index of its first weight in `weights`.
+    /// For a leaf's record its one weight (Sum::kept), or the index of its first weight in `weights`.
     leaves: Vec<u32>,
-    weights: Vec<f32>,
+    weights: Vec<S>,
     roots: Vec<Root>,
     /// The inputs that are compared, once for each way of missing values.
     columns: Vec<(usize, bool)>,
@@ -42,10 +43,10 @@ pub struct Descent {
 
 /// A layout that is not complete.
 #[derive(Default)]
-struct Draft {
+struct Draft<S> {
     records: Vec<Record>,
     leaves: Vec<u32>,
-    weights: Vec<f32>,
+    weights: Vec<S>,
     roots: Vec<Root>,
     /// The index of each input and way of missing values.
     column_of: BTreeMap<(usize, bool), u32>,
@@ -61,9 +62,9 @@ enum Source {
     NotAbove(u32),
 }
 
-impl Descent {
+impl<S: Sum> Descent<S> {
     /// Lay out valid trees. None if they have more nodes or weights than an index counts.
-    pub fn new(trees: &[Tree], target_count: usize) -> Option<Descent> {
+    pub fn new(trees: &[Tree], target_count: usize) -> Option<Descent<S>> {
         let mut draft = Draft {
             target_count,
             ..Draft::default()
@@ -91,8 +92,8 @@ impl Descent {
 
     /// The sums of the leaves of each row, (R, K) flat for (R, width) flat.
     #[inline(always)]
-    pub fn sums(&self, rows: &[f32], width: usize) -> Vec<f32> {
-        let mut sums = vec![0.0; rows.len() / width * self.target_count];
+    pub fn sums(&self, rows: &[f32], width: usize) -> Vec<S> {
+        let mut sums = vec![S::default(); rows.len() / width * self.target_count];
         // Whole blocks first, then a half one, and what is left row by row.
         let count = rows.len() / width;
         let (in_blocks, in_halves) = (count / LANES * LANES, count / HALF_LANES * HALF_LANES);
@@ -109,7 +110,7 @@ impl Descent {
 
     /// Descend with whole blocks of N rows, with some blocks one tree after the other.
     #[inline(always)]
-    fn sum_blocks<const N: usize>(&self, rows: &[f32], width: usize, sums: &mut [f32]) {
+    fn sum_blocks<const N: usize>(&self, rows: &[f32], width: usize, sums: &mut [S]) {
         let (mut keys, mut block_sums) = (Vec::new(), Vec::new());
         let chunks = rows.chunks(width * N * BLOCKS);
         for (rows, sums) in chunks.zip(sums.chunks_mut(self.target_count * N * BLOCKS)) {
@@ -126,7 +127,7 @@ impl Descent {
             }
             // The sums of each block, target by target.
             block_sums.clear();
-            block_sums.resize(sums.len() / N, [0.0_f32; N]);
+            block_sums.resize(sums.len() / N, [S::default(); N]);
             for root in &self.roots {
                 let blocks = block_sums.chunks_exact_mut(self.target_count);
                 for (keys, sums) in keys.chunks_exact(self.columns.len()).zip(blocks) {
@@ -150,7 +151,7 @@ impl Descent {
 
     /// Descend with one row after the other, each many trees together.
     #[inline(always)]
-    fn sum_rows(&self, rows: &[f32], width: usize, sums: &mut [f32]) {
+    fn sum_rows(&self, rows: &[f32], width: usize, sums: &mut [S]) {
         let mut keys = Vec::with_capacity(self.columns.len());
         let sums = sums.chunks_exact_mut(self.target_count);
         for (row, sums) in rows.chunks_exact(width).zip(sums) {
@@ -174,17 +175,17 @@ impl Descent {
 
     /// Call `add` with each sum and weight of the leaf of a tree.
     #[inline(always)]
-    fn add_leaf(&self, root: &Root, at: u32, mut add: impl FnMut(usize, f32)) {
+    fn add_leaf(&self, root: &Root, at: u32, mut add: impl FnMut(usize, S)) {
         let leaf = self.leaves[at as usize];
         if let Some(target) = root.target {
-            return add(target as usize, f32::from_bits(leaf));
+            return add(target as usize, S::kept(leaf, &self.weights));
         }
         let weights = &self.weights[leaf as usize..][..self.target_count];
         weights.iter().enumerate().for_each(|(target, weight)| add(target, *weight));
     }
 }
 
-impl Draft {
+impl<S: Sum> Draft<S> {
     /// Append the records of a tree, level by level.
     fn add(&mut self, tree: &Tree) {
         let target = match tree.targets[..] {
@@ -262,16 +263,17 @@ impl Draft {
 
     fn put_leaf(&mut self, tree: &Tree, leaf: u32, at: u32, one_target: bool) {
         if one_target {
-            self.leaves[at as usize] = tree.weights[leaf as usize].to_bits();
+            let weight = S::rounded(tree.weights[leaf as usize]);
+            self.leaves[at as usize] = weight.keep(&mut self.weights);
             return;
         }
         // A leaf without a weight for a sum adds 0, which changes no sum.
         self.leaves[at as usize] = self.weights.len() as u32;
         let first = self.weights.len();
-        self.weights.resize(first + self.target_count, 0.0);
+        self.weights.resize(first + self.target_count, S::default());
         let weights = &tree.weights[leaf as usize * tree.targets.len()..];
         for (target, weight) in tree.targets.iter().zip(weights) {
-            self.weights[first + *target as usize] = *weight;
+            self.weights[first + *target as usize] = S::rounded(*weight);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::accel::trees::from_order_key;
 use crate::accel::trees::tree::{Node, Split, Tree};
-use crate::accel::trees::{from_order_key, order_key};
 
 /// The values of one input with which a row comes to a leaf.
 struct Range {
@@ -26,8 +26,14 @@ const WAYS_MAX: usize = 64;
 
 /// Rows that lead to each leaf, and along each branch, to which none of `rows` leads, as far as any row
 /// does. None if they are more than `most`. `rows` is (R, width) flat with at least one row, as is the
-/// result.
-pub fn find(trees: &[Tree], width: usize, rows: &[f32], most: usize) -> Option<Vec<f32>> {
+/// result. `bounds` are the lowest and the highest order key that an input may have.
+pub fn find(
+    trees: &[Tree],
+    width: usize,
+    rows: &[f32],
+    most: usize,
+    bounds: impl Fn(u32) -> (i32, i32),
+) -> Option<Vec<f32>> {
     // The branches to the left and to the right of each node that rows take.
     let mut taken: Vec<Vec<[bool; 2]>> =
         trees.iter().map(|tree| vec![[false; 2]; tree.nodes.len()]).collect();
@@ -48,7 +54,8 @@ pub fn find(trees: &[Tree], width: usize, rows: &[f32], most: usize) -> Option<V
                 if !is_split || taken[index][at][usize::from(!left)] {
                     continue;
                 }
-                let Some(row) = row_along(tree, &parents, (at, left), usual.next()?) else {
+                let Some(row) = row_along(tree, &parents, (at, left), usual.next()?, &bounds)
+                else {
                     continue;
                 };
                 if found.len() / width == most {
@@ -84,6 +91,7 @@ fn row_along(
     parents: &[Vec<Branch>],
     last: Branch,
     usual: &[f32],
+    bounds: &impl Fn(u32) -> (i32, i32),
 ) -> Option<Vec<f32>> {
     let mut ways = vec![vec![last]];
     for _ in 0..WAYS_MAX {
@@ -95,7 +103,7 @@ fn row_along(
             }
             way.push(*branch);
         }
-        if let Some(row) = row_by(tree, &way, usual) {
+        if let Some(row) = row_by(tree, &way, usual, bounds) {
             return Some(row);
         }
     }
@@ -103,17 +111,25 @@ fn row_along(
 }
 
 /// A row along all branches of a way, with values of `usual` where it needs none. None if no row is.
-fn row_by(tree: &Tree, way: &[Branch], usual: &[f32]) -> Option<Vec<f32>> {
+fn row_by(
+    tree: &Tree,
+    way: &[Branch],
+    usual: &[f32],
+    bounds: &impl Fn(u32) -> (i32, i32),
+) -> Option<Vec<f32>> {
     // What the nodes on the way allow.
     let mut ranges: HashMap<u32, Range> = HashMap::new();
     for (at, left) in way {
         if let Node::Split(split) = &tree.nodes[*at] {
-            let range = ranges.entry(split.feature).or_insert_with(|| Range {
-                above: order_key(f32::NEG_INFINITY, true) - 1,
-                up_to: order_key(f32::INFINITY, true),
-                excluded: HashSet::new(),
-                bounded: false,
-                missing: true,
+            let range = ranges.entry(split.feature).or_insert_with(|| {
+                let (lowest, highest) = bounds(split.feature);
+                Range {
+                    above: lowest - 1,
+                    up_to: highest,
+                    excluded: HashSet::new(),
+                    bounded: false,
+                    missing: true,
+                }
             });
             narrow(range, split, *left);
         }
@@ -158,6 +174,7 @@ fn narrow(range: &mut Range, split: &Split, goes_left: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accel::trees::{order_key, single_bounds};
 
     fn split(feature: u32, threshold: f32, missing_left: bool, left: u32, right: u32) -> Node {
         Node::Split(Split {
@@ -203,7 +220,8 @@ mod tests {
             Node::Leaf(5),
         ]);
         assert!(tree.is_valid(3, 1));
-        let rows = find(std::slice::from_ref(&tree), 3, &[0.0, -1.0, 0.0], 10).expect("a few rows");
+        let rows = find(std::slice::from_ref(&tree), 3, &[0.0, -1.0, 0.0], 10, single_bounds)
+            .expect("a few rows");
         let mut ends: Vec<(usize, bool)> =
             rows.chunks_exact(3).map(|row| end(&tree, row)).collect();
         let missing = ends.iter().position(|end| *end == (3, false)).expect("leaf 1 is reached");
@@ -222,7 +240,7 @@ mod tests {
             ..below_zero
         };
         let tree = grown(vec![Node::Split(below_zero), Node::Leaf(0), Node::Leaf(1)]);
-        let row = find(std::slice::from_ref(&tree), 1, &[0.0], 1).expect("one row");
+        let row = find(std::slice::from_ref(&tree), 1, &[0.0], 1, single_bounds).expect("one row");
         assert_eq!((row[0], end(&tree, &row)), (-1e-45, (0, true)));
     }
 
@@ -231,7 +249,8 @@ mod tests {
         let stump =
             |feature| grown(vec![split(feature, 0.0, false, 1, 2), Node::Leaf(0), Node::Leaf(1)]);
         let trees = [stump(0), stump(1)];
-        let row_count = |most| find(&trees, 2, &[0.0, 0.0], most).map(|rows| rows.len() / 2);
+        let row_count =
+            |most| find(&trees, 2, &[0.0, 0.0], most, single_bounds).map(|rows| rows.len() / 2);
         assert_eq!((row_count(1), row_count(2)), (None, Some(2)));
     }
 }

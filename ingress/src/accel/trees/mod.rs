@@ -6,6 +6,7 @@
 //! sums. Before a version answers calls, `gateway/models/native_scorer.py` proves that both give the
 //! same bits.
 
+mod cuts;
 mod descent;
 mod leaf_rows;
 mod node_lists;
@@ -17,8 +18,9 @@ mod word_trees;
 
 use std::collections::BTreeMap;
 
+use crate::accel::trees::cuts::Cuts;
 use crate::accel::trees::descent::Descent;
-use crate::accel::trees::outputs::Outputs;
+use crate::accel::trees::outputs::{Outputs, Sum};
 use crate::accel::trees::tree::Tree;
 use crate::accel::trees::word_trees::{WordTrees, LEAVES_MAX};
 use crate::sys::vectors::{self, Vectorized};
@@ -34,21 +36,35 @@ pub struct Trees {
     width: usize,
     outputs: Outputs,
     trees: Vec<Tree>,
+    /// Trees that compare float64 numbers have cuts, and their layout compares ranks.
+    cuts: Option<Cuts>,
     layout: Layout,
 }
 
 /// The trees as they are scored.
 #[derive(Clone, Debug)]
 enum Layout {
-    Words(WordTrees),
-    Descent(Descent),
+    Words(WordTrees<f32>),
+    Descent(Descent<f32>),
+    DoubleWords(WordTrees<f64>),
+    DoubleDescent(Descent<f64>),
 }
 
 impl Trees {
-    /// An ensemble of rows with `width` inputs, 1 to WIDTH_MAX.
+    /// An ensemble of rows with `width` float32 inputs, 1 to WIDTH_MAX.
     ///
     /// None if the width or the number of sums is out of bounds, or a tree is not valid.
     pub fn new(width: usize, trees: Vec<Tree>, outputs: Outputs) -> Option<Trees> {
+        Trees::with_cuts(width, trees, outputs, None)
+    }
+
+    /// As `new`. With `cuts` the inputs are float64, and the trees compare their ranks.
+    pub fn with_cuts(
+        width: usize,
+        trees: Vec<Tree>,
+        outputs: Outputs,
+        cuts: Option<Cuts>,
+    ) -> Option<Trees> {
         let targets = outputs.target_count();
         if !(1..=WIDTH_MAX).contains(&width)
             || !(1..=TARGETS_MAX).contains(&targets)
@@ -59,14 +75,18 @@ impl Trees {
         let by_order = |tree: &Tree| !tree.is_shared() && tree.splits().all(|split| !split.equal);
         let by_order = trees.iter().all(by_order);
         let most = trees.iter().map(Tree::leaf_count).max().unwrap_or_default();
-        let layout = match most {
-            ..=LEAVES_MAX if by_order => Layout::Words(WordTrees::new(&trees, targets)),
-            _ => Layout::Descent(Descent::new(&trees, targets)?),
+        let few_leaves = most <= LEAVES_MAX && by_order;
+        let layout = match (few_leaves, cuts.is_some()) {
+            (true, false) => Layout::Words(WordTrees::new(&trees, targets)),
+            (false, false) => Layout::Descent(Descent::new(&trees, targets)?),
+            (true, true) => Layout::DoubleWords(WordTrees::new(&trees, targets)),
+            (false, true) => Layout::DoubleDescent(Descent::new(&trees, targets)?),
         };
         Some(Trees {
             width,
             outputs,
             trees,
+            cuts,
             layout,
         })
     }
@@ -89,14 +109,23 @@ impl Trees {
         &self.outputs
     }
 
+    /// Whether the inputs are float64.
+    pub fn is_double(&self) -> bool {
+        self.cuts.is_some()
+    }
+
     /// The thresholds of the nodes, as (input, thresholds).
-    pub fn thresholds(&self) -> Vec<(usize, Vec<f32>)> {
-        let mut by_feature: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    pub fn thresholds(&self) -> Vec<(usize, Vec<f64>)> {
+        if let Some(cuts) = &self.cuts {
+            return cuts.thresholds().map(|(feature, cuts)| (feature, cuts.to_vec())).collect();
+        }
+        let mut by_feature: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for split in self.trees.iter().flat_map(Tree::splits) {
             let threshold = from_order_key(split.key);
             // Nothing is below the lowest infinity.
             if !threshold.is_nan() {
-                by_feature.entry(split.feature as usize).or_default().push(threshold);
+                let thresholds = by_feature.entry(split.feature as usize).or_default();
+                thresholds.push(f64::from(threshold));
             }
         }
         by_feature.into_iter().collect()
@@ -106,24 +135,42 @@ impl Trees {
     /// (R, width) flat. The new rows take values that no leaf needs from `rows`, which are some.
     ///
     /// None if more than `most` rows would be needed.
-    pub fn leaf_rows(&self, rows: &[f32], most: usize) -> Option<Vec<f32>> {
-        leaf_rows::find(&self.trees, self.width, rows, most)
+    pub fn leaf_rows(&self, rows: &[f64], most: usize) -> Option<Vec<f64>> {
+        let Some(cuts) = &self.cuts else {
+            let rows: Vec<f32> = rows.iter().map(|value| *value as f32).collect();
+            let found = leaf_rows::find(&self.trees, self.width, &rows, most, single_bounds)?;
+            return Some(found.into_iter().map(f64::from).collect());
+        };
+        let ranks = cuts.ranks(rows, self.width);
+        let bounds = |feature| cuts.bounds(feature);
+        let found = leaf_rows::find(&self.trees, self.width, &ranks, most, bounds)?;
+        Some(cuts.rows_of(&found, self.width, rows))
     }
 
     /// Score rows with the widest vectors that this processor has. `rows` is (R, width) flat, and the
     /// result is (R, K) flat for the K scores of `outputs`.
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
-        match &self.layout {
-            Layout::Words(trees) => vectors::run(self.run_of(trees, rows)),
-            Layout::Descent(trees) => vectors::run(self.run_of(trees, rows)),
+        match &self.cuts {
+            None => self.score_keys(rows),
+            Some(cuts) => self.score_keys(&cuts.ranks(rows, self.width)),
         }
     }
 
-    /// Score rows with the vectors that every processor has. The bits are those of `score`.
-    pub fn score_portable(&self, rows: &[f32]) -> Vec<f32> {
+    /// As `score`. Trees that read float32 get these rows rounded.
+    pub fn score_double(&self, rows: &[f64]) -> Vec<f32> {
+        match &self.cuts {
+            None => self.score_keys(&rows.iter().map(|value| *value as f32).collect::<Vec<_>>()),
+            Some(cuts) => self.score_keys(&cuts.ranks(rows, self.width)),
+        }
+    }
+
+    /// Score rows of numbers or ranks, whatever the layout compares.
+    fn score_keys(&self, rows: &[f32]) -> Vec<f32> {
         match &self.layout {
-            Layout::Words(trees) => self.run_of(trees, rows).run_portable(),
-            Layout::Descent(trees) => self.run_of(trees, rows).run_portable(),
+            Layout::Words(trees) => vectors::run(self.run_of(trees, rows)),
+            Layout::Descent(trees) => vectors::run(self.run_of(trees, rows)),
+            Layout::DoubleWords(trees) => vectors::run(self.run_of(trees, rows)),
+            Layout::DoubleDescent(trees) => vectors::run(self.run_of(trees, rows)),
         }
     }
 
@@ -135,6 +182,11 @@ impl Trees {
             rows,
         }
     }
+}
+
+/// The lowest and the highest order key of float32 numbers.
+fn single_bounds(_feature: u32) -> (i32, i32) {
+    (order_key(f32::NEG_INFINITY, true), order_key(f32::INFINITY, true))
 }
 
 /// An integer that orders like the float. NaN is below all numbers if it goes to the left, and above
@@ -161,7 +213,7 @@ struct Run<'a, L> {
     rows: &'a [f32],
 }
 
-impl Vectorized for Run<'_, WordTrees> {
+impl<S: Sum> Vectorized for Run<'_, WordTrees<S>> {
     type Output = Vec<f32>;
     const FOR_AVX512: bool = true;
 
@@ -175,7 +227,7 @@ impl Vectorized for Run<'_, WordTrees> {
     }
 }
 
-impl Vectorized for Run<'_, Descent> {
+impl<S: Sum> Vectorized for Run<'_, Descent<S>> {
     type Output = Vec<f32>;
 
     fn run_portable(self) -> Vec<f32> {

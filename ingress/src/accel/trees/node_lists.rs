@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::accel::trees::cuts::Cuts;
 use crate::accel::trees::onnx_graph::Attribute;
 use crate::accel::trees::order_key;
 use crate::accel::trees::tree::{Node, Split, Tree};
@@ -36,6 +37,11 @@ impl Mode {
             _ => return None,
         })
     }
+
+    /// Whether it compares with the number before its threshold: below a number is not above that one.
+    fn is_below(self) -> bool {
+        matches!(self, Mode::Below | Mode::AtLeast)
+    }
 }
 
 /// The nodes of all trees, with one entry of each list for each node.
@@ -45,7 +51,9 @@ struct NodeLists<'a> {
     true_ids: &'a [i64],
     false_ids: &'a [i64],
     features: &'a [i64],
-    thresholds: &'a [f32],
+    thresholds: &'a [f64],
+    /// What the operator compares float64 numbers with. None: it compares float32 numbers.
+    cuts: Option<Cuts>,
     missing_true: &'a [i64],
     /// The index of each node, by its tree and id.
     index_of: HashMap<(i64, i64), u32>,
@@ -56,17 +64,33 @@ struct NodeLists<'a> {
 /// The weights of nodes, sorted by node and target.
 struct Weights {
     /// (index of the node, target, weight).
-    entries: Vec<(u32, u32, f32)>,
+    entries: Vec<(u32, u32, f64)>,
 }
 
-/// Grow all trees. Also returns for each target whether a row always has a weight of it, because some
-/// tree has one in every leaf. `prefix` begins the names of the lists of weights.
+/// All trees of an operator.
+pub struct Grown {
+    pub trees: Vec<Tree>,
+    /// For each target whether a row always has a weight of it, because some tree has one in every leaf.
+    pub has_all: Vec<bool>,
+    /// As `NodeLists::cuts`.
+    pub cuts: Option<Cuts>,
+}
+
+/// The numbers of a list: float32 under its name, or a tensor of float64.
+pub fn floats<'a>(attributes: &'a Attributes, name: &str) -> Option<&'a [f64]> {
+    let tensor = attributes.get(format!("{name}_as_tensor").as_str());
+    tensor.or_else(|| attributes.get(name)).map(|attribute| &attribute.floats[..])
+}
+
+/// Grow all trees. `prefix` begins the names of the lists of weights. `double` says that the operator
+/// reads float64 numbers.
 pub fn grow(
     attributes: &Attributes,
     prefix: &str,
     target_count: usize,
-) -> Result<(Vec<Tree>, Vec<bool>), String> {
-    let lists = NodeLists::read(attributes).ok_or(CONTRADICTION)?;
+    double: bool,
+) -> Result<Grown, String> {
+    let lists = NodeLists::read(attributes, double).ok_or(CONTRADICTION)?;
     let weights =
         Weights::read(attributes, prefix, &lists, target_count as i64).ok_or(CONTRADICTION)?;
     let mut places = vec![(State::New, 0); lists.modes.len()];
@@ -78,12 +102,16 @@ pub fn grow(
             format!("tree {tree} has a threshold NaN, a leaf without a weight, or no end")
         })?);
     }
-    Ok((trees, has_all))
+    Ok(Grown {
+        trees,
+        has_all,
+        cuts: lists.cuts,
+    })
 }
 
 impl<'a> NodeLists<'a> {
     /// Read the lists of nodes. None: they do not fit each other.
-    fn read(attributes: &'a Attributes) -> Option<NodeLists<'a>> {
+    fn read(attributes: &'a Attributes, double: bool) -> Option<NodeLists<'a>> {
         // Find the lists, and check their lengths.
         let numbers = |name: &str| attributes.get(name).map(|attribute| &attribute.numbers[..]);
         let texts = &attributes.get("nodes_modes")?.texts;
@@ -92,7 +120,7 @@ impl<'a> NodeLists<'a> {
         let true_ids = numbers("nodes_truenodeids")?;
         let false_ids = numbers("nodes_falsenodeids")?;
         let features = numbers("nodes_featureids")?;
-        let thresholds = &attributes.get("nodes_values")?.floats[..];
+        let thresholds = floats(attributes, "nodes_values")?;
         let missing_true = numbers("nodes_missing_value_tracks_true").unwrap_or_default();
         let count = modes.len();
         let lengths = [
@@ -122,7 +150,14 @@ impl<'a> NodeLists<'a> {
         // The nodes of a tree have to be neighbours.
         let contiguous =
             roots.len() == roots.iter().map(|root| trees[*root]).collect::<HashSet<_>>().len();
+        // A test for equality also compares with the number before its threshold.
+        let inner = (0..count).filter(|at| modes[*at] != Mode::Leaf && !thresholds[*at].is_nan());
+        let compared = inner.map(|at| (features[at], thresholds[at], modes[at].is_below()));
+        let equal = |at: &usize| matches!(modes[*at], Mode::Equal | Mode::Unequal);
+        let before = (0..count).filter(equal).map(|at| (features[at], thresholds[at], true));
+        let cuts = if double { Some(Cuts::new(compared.chain(before))?) } else { None };
         contiguous.then_some(NodeLists {
+            cuts,
             modes,
             trees,
             true_ids,
@@ -147,11 +182,12 @@ impl<'a> NodeLists<'a> {
         if threshold.is_nan() {
             return None;
         }
-        // Every test is "not above the key", or "equals the key". Below a number is not above the one
-        // before it.
-        let key = order_key(threshold, false);
-        let mode = self.modes[index];
-        let key = if matches!(mode, Mode::Below | Mode::AtLeast) { key - 1 } else { key };
+        // Every test is "not above the key", or "equals the key".
+        let (mode, feature) = (self.modes[index], self.features[index]);
+        let key = match &self.cuts {
+            None => order_key(threshold as f32, false) - i32::from(mode.is_below()),
+            Some(cuts) => cuts.key(feature, threshold, mode.is_below())?,
+        };
         // What is missing is unequal to everything, so that is true.
         let (missing_left, children) = match mode {
             Mode::AtMost | Mode::Below | Mode::Equal => (missing_true, [yes, no]),
@@ -159,7 +195,7 @@ impl<'a> NodeLists<'a> {
             Mode::Unequal | Mode::Leaf => (false, [no, yes]),
         };
         let split = Split {
-            feature: u32::try_from(self.features[index]).ok()?,
+            feature: u32::try_from(feature).ok()?,
             missing_left,
             key,
             equal: matches!(mode, Mode::Equal | Mode::Unequal),
@@ -180,7 +216,7 @@ impl Weights {
     ) -> Option<Weights> {
         let list = |name: &str| attributes.get(format!("{prefix}_{name}").as_str());
         let numbers = |name: &str| list(name).map(|attribute| &attribute.numbers[..]);
-        let weights = &list("weights")?.floats;
+        let weights = floats(attributes, &format!("{prefix}_weights"))?;
         let (trees, ids, targets) = (numbers("treeids")?, numbers("nodeids")?, numbers("ids")?);
         if [trees.len(), ids.len(), targets.len()].iter().any(|count| *count != weights.len()) {
             return None;
@@ -202,7 +238,7 @@ impl Weights {
     }
 
     /// The weights of a node.
-    fn of(&self, node: usize) -> &[(u32, u32, f32)] {
+    fn of(&self, node: usize) -> &[(u32, u32, f64)] {
         let first = self.entries.partition_point(|entry| (entry.0 as usize) < node);
         let count = self.entries[first..].partition_point(|entry| entry.0 as usize == node);
         &self.entries[first..first + count]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::accel::trees::node_lists::grow;
+use crate::accel::trees::node_lists::{floats, grow};
 use crate::accel::trees::onnx_graph::{operators, Attribute, OPERATORS_MAX};
 use crate::accel::trees::outputs::{Outputs, Transform};
 use crate::accel::trees::{Trees, TARGETS_MAX, WIDTH_MAX};
@@ -57,7 +57,8 @@ pub fn read(onnx: &[u8], picked: Option<&[usize]>) -> Result<Trees, String> {
             operators.nodes.iter().map(|operator| printable(operator.kind)).collect();
         return Err(format!("operators {} so wired", kinds.join(" and ")));
     };
-    let trees = ensemble(&trees.attributes, operators.width, kind, sigmoid.is_some())?;
+    let rows = (operators.width, operators.double);
+    let trees = ensemble(&trees.attributes, rows, kind, sigmoid.is_some())?;
     match picked {
         None => Ok(trees),
         Some(columns) => {
@@ -89,6 +90,11 @@ impl Kind {
 
     /// Whether the operator has an attribute of this name that is known here.
     fn knows(self, name: &str) -> bool {
+        let name = match name.strip_suffix("_as_tensor") {
+            Some("base_values" | "nodes_hitrates" | "nodes_values") => return true,
+            Some(weights) => return weights.strip_prefix(self.prefix()) == Some("_weights"),
+            None => name,
+        };
         let own: &[&str] = match self {
             Kind::Regressor => &["aggregate_function", "n_targets"],
             Kind::Classifier => &["classlabels_int64s", "classlabels_strings"],
@@ -115,10 +121,11 @@ const NODE_ATTRIBUTES: [&str; 11] = [
     "post_transform",
 ];
 
-/// Build the ensemble from the attributes of a tree operator.
+/// Build the ensemble from the attributes of a tree operator. `rows` are the number of inputs, and
+/// whether they are float64.
 fn ensemble(
     attributes: &HashMap<&str, Attribute>,
-    width: usize,
+    (width, double): (usize, bool),
     kind: Kind,
     sigmoid: bool,
 ) -> Result<Trees, String> {
@@ -138,8 +145,9 @@ fn ensemble(
     if !(1..=TARGETS_MAX).contains(&target_count) {
         return Err(format!("{target_count} targets; 1 to {TARGETS_MAX} are known"));
     }
-    let (trees, has_all) = grow(attributes, kind.prefix(), target_count)?;
-    let base = attributes.get("base_values").map_or(Vec::new(), |base| base.floats.clone());
+    let grown = grow(attributes, kind.prefix(), target_count, double)?;
+    let (trees, has_all) = (grown.trees, grown.has_all);
+    let base = floats(attributes, "base_values").map_or(Vec::new(), <[f64]>::to_vec);
     let text = |name: &str| attributes.get(name).map_or(&b""[..], |attribute| attribute.text);
     let transform = match text("post_transform") {
         b"" | b"NONE" => Transform::Identity,
@@ -149,7 +157,7 @@ fn ensemble(
     };
     let divisor = match text("aggregate_function") {
         b"" | b"SUM" => None,
-        b"AVERAGE" => Some(trees.len() as f32),
+        b"AVERAGE" => Some(trees.len() as f64),
         _ => return Err("it does not simply sum".to_owned()),
     };
     // ONNX Runtime adds no base value to a sum of which a row has no weight.
@@ -161,7 +169,7 @@ fn ensemble(
         Kind::Regressor if target_count == 1 && transform != Transform::Identity => None,
         Kind::Regressor => Outputs::new(target_count, divisor, base, transform),
         Kind::Classifier if target_count == 2 => {
-            let weights = &attributes["class_weights"].floats;
+            let weights = floats(attributes, "class_weights").unwrap_or_default();
             two_classes(&attributes["class_ids"].numbers, weights, &has_all, base, transform)
         }
         Kind::Classifier if target_count > 2 => Outputs::new(target_count, None, base, transform),
@@ -170,7 +178,7 @@ fn ensemble(
     let outputs = outputs
         .and_then(|outputs| if sigmoid { outputs.before_sigmoid() } else { Some(outputs) })
         .ok_or("its sums become scores in a way that is not known")?;
-    Trees::new(width, trees, outputs)
+    Trees::with_cuts(width, trees, outputs, grown.cuts)
         .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
@@ -179,9 +187,9 @@ fn ensemble(
 /// `has_all` says of each class whether a row always has a weight of it.
 fn two_classes(
     ids: &[i64],
-    weights: &[f32],
+    weights: &[f64],
     has_all: &[bool],
-    base: Vec<f32>,
+    base: Vec<f64>,
     transform: Transform,
 ) -> Option<Outputs> {
     if ids.iter().all(|id| *id == 0) {
@@ -190,7 +198,7 @@ fn two_classes(
         let transform = match transform {
             Transform::Logistic => Transform::TwoLogistic,
             _ if all_positive => Transform::Complement,
-            _ => return None,
+            _ => Transform::Opposite,
         };
         return Outputs::new(1, None, base, transform);
     }

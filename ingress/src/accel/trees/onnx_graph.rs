@@ -9,6 +9,9 @@ use crate::calls::proto::{text, varint, Field, FieldReader, Malformed, ReadResul
 pub const OPERATORS_MAX: usize = 2;
 /// Attributes of an operator that are read.
 const ATTRIBUTES_MAX: usize = 20;
+/// Element types of a TensorProto.
+const FLOAT: u64 = 1;
+const DOUBLE: u64 = 11;
 
 /// The parts of an ONNX graph that matter here.
 #[derive(Default)]
@@ -18,6 +21,8 @@ pub struct Operators<'a> {
     pub count: usize,
     /// The number of inputs of a row.
     pub width: usize,
+    /// The inputs are float64.
+    pub double: bool,
     /// The file has parts that are not known here.
     pub other: bool,
 }
@@ -37,7 +42,8 @@ pub struct Operator<'a> {
 pub struct Attribute<'a> {
     pub number: i64,
     pub text: &'a [u8],
-    pub floats: Vec<f32>,
+    /// Numbers of float32, or of a tensor of float32 or float64.
+    pub floats: Vec<f64>,
     pub numbers: Vec<i64>,
     pub texts: Vec<&'a [u8]>,
     /// It has a value of another type.
@@ -69,15 +75,16 @@ fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> ReadResult<()> {
                 }
             }
             Field::Bytes(5 | 14 | 15, _) => read.other = true,
-            Field::Bytes(11, input) => read.width = width(input)?,
+            Field::Bytes(11, input) => (read.width, read.double) = rows(input)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// The last dimension of a ValueInfoProto's tensor: type.tensor_type.shape.dim[-1].dim_value.
-fn width(input: &[u8]) -> ReadResult<usize> {
+/// The last dimension of a ValueInfoProto's tensor, type.tensor_type.shape.dim[-1].dim_value, and whether
+/// its elements, type.tensor_type.elem_type, are float64.
+fn rows(input: &[u8]) -> ReadResult<(usize, bool)> {
     fn inner(message: &[u8], number: u32) -> ReadResult<Option<&[u8]>> {
         let (mut fields, mut last) = (FieldReader::new(message, 2), None);
         while let Some(field) = fields.next_field()? {
@@ -87,17 +94,21 @@ fn width(input: &[u8]) -> ReadResult<usize> {
         }
         Ok(last)
     }
-    let mut message = Some(input);
-    for number in [2, 1, 2, 1] {
-        message = message.map(|bytes| inner(bytes, number)).transpose()?.flatten();
+    fn path<'a>(message: &'a [u8], numbers: &[u32]) -> ReadResult<&'a [u8]> {
+        numbers.iter().try_fold(message, |bytes, number| inner(bytes, *number)?.ok_or(Malformed))
     }
-    let mut fields = FieldReader::new(message.ok_or(Malformed)?, 2);
-    while let Some(field) = fields.next_field()? {
-        if let Field::Varint(1, value) = field {
-            return usize::try_from(value).map_err(|_| Malformed);
+    fn first(message: &[u8]) -> ReadResult<u64> {
+        let mut fields = FieldReader::new(message, 2);
+        while let Some(field) = fields.next_field()? {
+            if let Field::Varint(1, value) = field {
+                return Ok(value);
+            }
         }
+        Err(Malformed)
     }
-    Err(Malformed)
+    let tensor = path(input, &[2, 1])?;
+    let width = usize::try_from(first(path(tensor, &[2, 1])?)?).map_err(|_| Malformed)?;
+    Ok((width, first(tensor)? == DOUBLE))
 }
 
 /// Read an operator. It is malformed if it has more inputs, outputs or attributes than the known ones.
@@ -133,16 +144,9 @@ fn attribute(message: &[u8]) -> ReadResult<(&str, Attribute<'_>)> {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Varint(3, value) => read.number = value as i64,
             Field::Bytes(4, bytes) => read.text = bytes,
-            Field::Fixed32(7, bits) => read.floats.push(f32::from_bits(bits)),
-            // Packed floats.
-            Field::Bytes(7, packed) => {
-                let values = packed.chunks_exact(4);
-                if !values.remainder().is_empty() {
-                    return Err(Malformed);
-                }
-                let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-                read.floats.extend(values.map(value));
-            }
+            Field::Bytes(5, bytes) => read.floats = tensor(bytes)?,
+            Field::Fixed32(7, bits) => read.floats.push(f64::from(f32::from_bits(bits))),
+            Field::Bytes(7, packed) => read.floats.extend(singles(packed)?),
             Field::Varint(8, value) => read.numbers.push(value as i64),
             // Packed integers.
             Field::Bytes(8, mut packed) => {
@@ -159,4 +163,42 @@ fn attribute(message: &[u8]) -> ReadResult<(&str, Attribute<'_>)> {
         }
     }
     Ok((name, read))
+}
+
+/// Packed float32 numbers.
+fn singles(packed: &[u8]) -> ReadResult<impl Iterator<Item = f64> + '_> {
+    let value = |four: &[u8]| f64::from(f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+    let values = packed.chunks_exact(4);
+    values.remainder().is_empty().then(|| values.map(value)).ok_or(Malformed)
+}
+
+/// Packed float64 numbers.
+fn doubles(packed: &[u8]) -> ReadResult<impl Iterator<Item = f64> + '_> {
+    let value = |eight: &[u8]| f64::from_le_bytes(std::array::from_fn(|at| eight[at]));
+    let values = packed.chunks_exact(8);
+    values.remainder().is_empty().then(|| values.map(value)).ok_or(Malformed)
+}
+
+/// The numbers of a TensorProto. It is malformed unless they are float32 or float64 in the file itself.
+fn tensor(message: &[u8]) -> ReadResult<Vec<f64>> {
+    let (mut kind, mut read, mut raw) = (0, Vec::new(), None);
+    let mut fields = FieldReader::new(message, 4);
+    while let Some(field) = fields.next_field()? {
+        match field {
+            Field::Varint(2, value) => kind = value,
+            Field::Bytes(4, packed) => read.extend(singles(packed)?),
+            Field::Bytes(9, bytes) => raw = Some(bytes),
+            Field::Bytes(10, packed) => read.extend(doubles(packed)?),
+            // The dimensions and the name.
+            Field::Varint(1, _) | Field::Bytes(1 | 8, _) => {}
+            _ => return Err(Malformed),
+        }
+    }
+    match (kind, raw) {
+        (FLOAT | DOUBLE, None) => {}
+        (FLOAT, Some(bytes)) => read.extend(singles(bytes)?),
+        (DOUBLE, Some(bytes)) => read.extend(doubles(bytes)?),
+        _ => return Err(Malformed),
+    }
+    Ok(read)
 }

@@ -1,5 +1,7 @@
 //! From the sums of the leaves to scores, with the operations and the order of ONNX Runtime.
 
+use std::ops::{AddAssign, Div, Neg, Sub};
+
 /// What becomes of the sums of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transform {
@@ -15,6 +17,88 @@ pub enum Transform {
     Complement,
     /// The one sum is the log-odds of the second of two classes.
     TwoLogistic,
+    /// The one sum is the score of the second of two classes, and the first has the opposite.
+    Opposite,
+}
+
+impl Transform {
+    /// Whether it makes the scores of two classes of one sum.
+    fn is_of_two_classes(self) -> bool {
+        matches!(self, Transform::Complement | Transform::TwoLogistic | Transform::Opposite)
+    }
+}
+
+/// A number in which leaves are summed: float64 where the operator reads float64, and otherwise float32.
+pub trait Sum:
+    Copy + Default + AddAssign + Sub<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    /// A number of the file, which is exact in its type.
+    fn rounded(number: f64) -> Self;
+
+    /// The sum as a score.
+    fn single(self) -> f32;
+
+    /// All sums as scores.
+    fn all_single(sums: Vec<Self>) -> Vec<f32>;
+
+    /// Keep a weight in the 32 bits that a leaf has, or among `weights`. The bits, or its index.
+    fn keep(self, weights: &mut Vec<Self>) -> u32;
+
+    /// The weight that `keep` returned `kept` for.
+    fn kept(kept: u32, weights: &[Self]) -> Self;
+}
+
+impl Sum for f32 {
+    #[inline(always)]
+    fn rounded(number: f64) -> f32 {
+        number as f32
+    }
+
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn all_single(sums: Vec<f32>) -> Vec<f32> {
+        sums
+    }
+
+    fn keep(self, _weights: &mut Vec<f32>) -> u32 {
+        self.to_bits()
+    }
+
+    #[inline(always)]
+    fn kept(kept: u32, _weights: &[f32]) -> f32 {
+        f32::from_bits(kept)
+    }
+}
+
+impl Sum for f64 {
+    #[inline(always)]
+    fn rounded(number: f64) -> f64 {
+        number
+    }
+
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self as f32
+    }
+
+    #[inline(always)]
+    fn all_single(sums: Vec<f64>) -> Vec<f32> {
+        sums.into_iter().map(|sum| sum as f32).collect()
+    }
+
+    fn keep(self, weights: &mut Vec<f64>) -> u32 {
+        weights.push(self);
+        weights.len() as u32 - 1
+    }
+
+    #[inline(always)]
+    fn kept(kept: u32, weights: &[f64]) -> f64 {
+        weights[kept as usize]
+    }
 }
 
 /// What becomes of the K sums of each row.
@@ -22,9 +106,9 @@ pub enum Transform {
 pub struct Outputs {
     target_count: usize,
     /// The number of trees if sums are averages.
-    divisor: Option<f32>,
+    divisor: Option<f64>,
     /// Added to each sum. Empty: nothing is.
-    base: Vec<f32>,
+    base: Vec<f64>,
     transform: Transform,
     /// The scores that are kept, in this order. None: all are.
     picked: Option<Vec<usize>>,
@@ -37,14 +121,13 @@ impl Outputs {
     /// transform needs.
     pub fn new(
         target_count: usize,
-        divisor: Option<f32>,
-        base: Vec<f32>,
+        divisor: Option<f64>,
+        base: Vec<f64>,
         transform: Transform,
     ) -> Option<Outputs> {
-        let of_one_sum = matches!(transform, Transform::Complement | Transform::TwoLogistic);
         let fits = (base.is_empty() || base.len() == target_count)
             && target_count > 0
-            && (!of_one_sum || target_count == 1);
+            && (!transform.is_of_two_classes() || target_count == 1);
         fits.then_some(Outputs {
             target_count,
             divisor,
@@ -88,32 +171,43 @@ impl Outputs {
     pub fn count(&self) -> usize {
         match (&self.picked, self.transform) {
             (Some(picked), _) => picked.len(),
-            (None, Transform::Complement | Transform::TwoLogistic) => 2,
+            (None, transform) if transform.is_of_two_classes() => 2,
             (None, _) => self.target_count,
         }
     }
 
     /// The scores of each row, flat. `sums` is (R, target_count) flat.
     #[inline(always)]
-    pub fn scores(&self, mut sums: Vec<f32>) -> Vec<f32> {
-        if let Some(divisor) = self.divisor {
-            sums.iter_mut().for_each(|sum| *sum /= divisor);
+    pub fn scores<S: Sum>(&self, mut sums: Vec<S>) -> Vec<f32> {
+        if let Some(divisor) = self.divisor.map(S::rounded) {
+            sums.iter_mut().for_each(|sum| *sum = *sum / divisor);
         }
         match &self.base[..] {
             [] => {}
-            [base] => sums.iter_mut().for_each(|sum| *sum += base),
+            [base] => {
+                let base = S::rounded(*base);
+                sums.iter_mut().for_each(|sum| *sum += base);
+            }
             bases => {
                 for row in sums.chunks_exact_mut(self.target_count) {
-                    row.iter_mut().zip(bases).for_each(|(sum, base)| *sum += base);
+                    row.iter_mut().zip(bases).for_each(|(sum, base)| *sum += S::rounded(*base));
                 }
             }
         }
+        // Scores of two classes are computed before they are rounded.
         match self.transform {
-            Transform::Identity => {}
+            Transform::Complement => {
+                return self.both(&sums, |sum| (S::rounded(1.0) - sum).single(), S::single)
+            }
+            Transform::Opposite => return self.both(&sums, |sum| (-sum).single(), S::single),
+            _ => {}
+        }
+        let mut sums = S::all_single(sums);
+        match self.transform {
+            Transform::Identity | Transform::Complement | Transform::Opposite => {}
             Transform::Sigmoid => sums.iter_mut().for_each(|sum| *sum = logistic(*sum)),
             Transform::Logistic => sums.iter_mut().for_each(|sum| *sum = exact_logistic(*sum)),
             Transform::Softmax => sums.chunks_exact_mut(self.target_count).for_each(softmax),
-            Transform::Complement => return self.both(&sums, |sum| 1.0 - sum, |sum| sum),
             Transform::TwoLogistic => {
                 return self.both(&sums, |sum| exact_logistic(-sum), exact_logistic)
             }
@@ -129,17 +223,17 @@ impl Outputs {
 
     /// The scores of two classes by one sum.
     #[inline(always)]
-    fn both(
+    fn both<S: Sum>(
         &self,
-        sums: &[f32],
-        first: impl Fn(f32) -> f32,
-        second: impl Fn(f32) -> f32,
+        sums: &[S],
+        first: impl Fn(S) -> f32,
+        second: impl Fn(S) -> f32,
     ) -> Vec<f32> {
         match self.picked.as_deref() {
             Some([1]) => sums.iter().map(|sum| second(*sum)).collect(),
             picked => {
                 let picked = picked.unwrap_or(&[0, 1]);
-                let of = |sum: &f32| [first(*sum), second(*sum)];
+                let of = |sum: &S| [first(*sum), second(*sum)];
                 let rows = sums.iter().map(of);
                 rows.flat_map(|row| picked.iter().map(move |column| row[*column])).collect()
             }

@@ -48,7 +48,7 @@ pub struct Tree {
     /// The sums that the leaves add to, ascending.
     pub targets: Vec<u32>,
     /// The weights of the first leaf in the order of `targets`, then those of the second, and so on.
-    pub weights: Vec<f32>,
+    pub weights: Vec<f64>,
 }
 
 impl Tree {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::accel::trees::order_key;
+use crate::accel::trees::outputs::Sum;
 use crate::accel::trees::tree::{Node, Tree};
 
 /// Most leaves of a tree: the bits of a word.
@@ -35,33 +36,33 @@ struct FeatureNodes {
 
 /// What the leaves of a tree add to one sum.
 #[derive(Clone, Debug)]
-struct LeafColumn {
+struct LeafColumn<S> {
     tree: u32,
     target: u32,
-    leaves: [f32; LEAVES_MAX],
+    leaves: [S; LEAVES_MAX],
 }
 
-impl LeafColumn {
+impl<S: Sum> LeafColumn<S> {
     /// The weight of the leaf whose bit is the lowest that is set.
     #[inline(always)]
-    fn lowest(&self, reachable: u32) -> f32 {
+    fn lowest(&self, reachable: u32) -> S {
         self.leaves[reachable.trailing_zeros() as usize & (LEAVES_MAX - 1)]
     }
 }
 
 /// Trees as words.
 #[derive(Clone, Debug)]
-pub struct WordTrees {
+pub struct WordTrees<S> {
     feature_nodes: Vec<FeatureNodes>,
     /// In the order of the trees.
-    leaf_columns: Vec<LeafColumn>,
+    leaf_columns: Vec<LeafColumn<S>>,
     tree_count: usize,
     target_count: usize,
 }
 
-impl WordTrees {
+impl<S: Sum> WordTrees<S> {
     /// Lay out trees, which are valid, compare by order alone and have at most LEAVES_MAX leaves.
-    pub fn new(trees: &[Tree], target_count: usize) -> WordTrees {
+    pub fn new(trees: &[Tree], target_count: usize) -> WordTrees<S> {
         let mut groups: BTreeMap<(u32, bool), Vec<MaskNode>> = BTreeMap::new();
         let mut leaf_columns = Vec::with_capacity(trees.len());
         for (index, tree) in trees.iter().enumerate() {
@@ -85,8 +86,11 @@ impl WordTrees {
             }
             for (column, target) in tree.targets.iter().enumerate() {
                 let weights = tree.weights.iter().skip(column).step_by(tree.targets.len());
-                let mut leaves = [0.0; LEAVES_MAX];
-                leaves.iter_mut().zip(weights).for_each(|(leaf, weight)| *leaf = *weight);
+                let mut leaves = [S::default(); LEAVES_MAX];
+                leaves
+                    .iter_mut()
+                    .zip(weights)
+                    .for_each(|(leaf, weight)| *leaf = S::rounded(*weight));
                 leaf_columns.push(LeafColumn {
                     tree: index as u32,
                     target: *target,
@@ -112,7 +116,7 @@ impl WordTrees {
 
     /// The sums of the leaves of each row, (R, K) flat for (R, width) flat.
     #[inline(always)]
-    pub fn sums(&self, rows: &[f32], width: usize) -> Vec<f32> {
+    pub fn sums(&self, rows: &[f32], width: usize) -> Vec<S> {
         let mut sums = Vec::with_capacity(rows.len() / width * self.target_count);
         let (mut scratch, mut half_scratch) = (Vec::new(), Vec::new());
         let mut blocks = rows.chunks_exact(width * LANES);
@@ -139,7 +143,7 @@ impl WordTrees {
         rows: &[f32],
         width: usize,
         reachable: &mut Vec<[u32; N]>,
-        sums: &mut Vec<f32>,
+        sums: &mut Vec<S>,
     ) {
         reachable.clear();
         reachable.resize(self.tree_count, [u32::MAX; N]);
@@ -166,7 +170,7 @@ impl WordTrees {
         let row_count = rows.len() / width;
         if self.target_count == 1 {
             // Add up each row's leaf of every tree, which has one column of leaves.
-            let mut block_sums = [0.0_f32; N];
+            let mut block_sums = [S::default(); N];
             for (reachable, column) in reachable.iter().zip(&self.leaf_columns) {
                 for lane in 0..N {
                     block_sums[lane] += column.lowest(reachable[lane]);
@@ -175,7 +179,7 @@ impl WordTrees {
             sums.extend(&block_sums[..row_count]);
             return;
         }
-        let mut block_sums = vec![[0.0_f32; N]; self.target_count];
+        let mut block_sums = vec![[S::default(); N]; self.target_count];
         for column in &self.leaf_columns {
             let reachable = &reachable[column.tree as usize];
             let target_sums = &mut block_sums[column.target as usize];

@@ -25,6 +25,8 @@ OPERATORS = {
     *("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"),
     *("And", "Or", "Not", "Where", "Gather", "Split", "Cast", "Concat", "Transpose"),
     *("Identity", "Reshape", "Flatten", "Sqrt", "Exp", "Pow", "Sigmoid", "Softmax", "ReduceSum"),
+    *("MatMul", "Gemm", "ArgMax", "ArgMin", "ReduceMean", "ReduceMax", "ReduceProd"),
+    *("Reciprocal", "Shape", "ConstantOfShape"),
     *("Ceil", "Clip", "IsInf", "Round", "Sign", "Slice", "Squeeze", "Unsqueeze", "Tanh", "Relu"),
     *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer", "Normalizer", "Scaler"),
     *("Binarizer", "LabelEncoder", "OneHotEncoder"),
@@ -38,9 +40,11 @@ TREES = {"TreeEnsembleRegressor": 1, "TreeEnsembleClassifier": 2}
 """The tree operators, and the number of their outputs. The last output has the scores."""
 ML_DOMAIN = "ai.onnx.ml"
 INPUTS, SCORES = "inputs", "scores"
-FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
+FLOAT, INT32, INT64, STRING, BOOL, DOUBLE = 1, 6, 7, 8, 9, 11
 """Element types of TensorProto."""
-DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8"}
+INTEGERS = (2, 3, 4, 5, INT32, INT64, 12, 13)
+"""Element types of integers."""
+DTYPES = {FLOAT: "<f4", DOUBLE: "<f8", BOOL: "?", INT64: "<i8", INT32: "<i4"}
 CONSTANT_VALUES_MAX = 2**18
 """As NUMBERS_MAX of the native library."""
 DIMENSIONS_MAX = 4
@@ -56,6 +60,7 @@ class TreeGraph:
 
     front      from `inputs` to the tensor *columns*; None: the columns of the trees are the inputs.
     columns    name of the columns of the trees.
+    kind       element type of them.
     trees      the tree operator, from `inputs` to `scores`, and perhaps a Sigmoid.
     picked     scores of the trees that are used, in this order; None: all.
     behind     from `inputs`, which are the picked scores, to `scores`; None: these are the scores.
@@ -63,6 +68,7 @@ class TreeGraph:
 
     front: Graph | None
     columns: str
+    kind: int
     trees: Graph
     picked: tuple[int, ...] | None
     behind: Graph | None
@@ -85,6 +91,11 @@ class TreeScores:
 def is_trees(node: Node) -> bool:
     """Whether *node* is a tree operator."""
     return node.op_type in TREES and node.domain == ML_DOMAIN
+
+
+def reads_double(trees: Node) -> bool:
+    """Whether a tree operator has numbers of float64, and so reads them."""
+    return any(item.name.endswith("_as_tensor") for item in trees.attribute)
 
 
 class GraphReader:
@@ -159,28 +170,30 @@ def cut_at_trees(onnx: bytes) -> TreeGraph:
     # In front are the nodes that compute the columns of the trees.
     columns = trees.input[0]
     front = None
+    kind = DOUBLE if reads_double(trees) else FLOAT
     if columns != INPUTS:
-        front = _part(graph, reader.nodes_to(columns, INPUTS), [_matrix(columns, None)])
+        front = part_of(graph, reader.nodes_to(columns, INPUTS), [matrix_of(columns, None, kind)])
     # Behind are the nodes that compute with their scores.
     place = last_tree_scores(reader, trees)
     behind = None
     if place.name != SCORES:
-        behind = _part(graph, reader.nodes_to(SCORES, place.name), graph.output)
+        behind = part_of(graph, reader.nodes_to(SCORES, place.name), graph.output)
         for node in behind.node:
             node.input[:] = [INPUTS if name == place.name else name for name in node.input]
-    return TreeGraph(front, columns, single_trees_graph(trees, place), place.picked, behind)
+    return TreeGraph(front, columns, kind, single_trees_graph(trees, place), place.picked, behind)
 
 
-def file_of(onnx: bytes, part: Graph, width: int | None = None) -> bytes:
+def file_of(onnx: bytes, part: Graph, width: int | None = None, kind: int = FLOAT) -> bytes:
     """Return *part* as a file with the operator sets and the metadata of *onnx*.
 
     width  number of columns of its input; None: as in *onnx*.
+    kind   element type of its input.
     """
     model = Model.FromString(onnx)
     model.graph.CopyFrom(part)
     if width is not None:
         del model.graph.input[:]
-        model.graph.input.append(_matrix(INPUTS, width))
+        model.graph.input.append(matrix_of(INPUTS, width, kind))
     return model.SerializeToString()
 
 
@@ -203,7 +216,8 @@ def numbers_of(constant: Constant) -> NDArray[Any]:
         values = values.view(dtype)
     else:
         lists: dict[int, Any] = {FLOAT: constant.float_data, DOUBLE: constant.double_data}
-        lists |= {BOOL: constant.int32_data, INT64: constant.int64_data}
+        lists |= dict.fromkeys((BOOL, INT32), constant.int32_data)
+        lists |= {INT64: constant.int64_data}
         values = np.array(list(lists[constant.data_type]), dtype)
     if values.size != count or min(constant.dims, default=0) < 0:
         raise NotNativeError("a constant has other numbers than its shape says")
@@ -233,6 +247,7 @@ def last_tree_scores(reader: GraphReader, trees: Node) -> TreeScores:
             node.op_type not in AS_IS
             or not all(name in reader.constants for name in node.input[1:])
             or (node.op_type == "Mul" and (numbers_of(reader.constants[node.input[1]]) != 1).any())
+            or (node.op_type == "Reshape" and list(reader.constants[node.input[1]].dims) != [2])
         ):
             break
         if not wide:
@@ -249,7 +264,10 @@ def _picks_columns(node: Node, attributes: Mapping[str, int]) -> bool:
 def single_trees_graph(trees: Node, place: TreeScores) -> Graph:
     """Return a graph of *trees*, with a Sigmoid behind them if *place* is behind one."""
     graph = Graph(
-        name="trees", node=[trees], input=[_matrix(INPUTS, None)], output=[_matrix(SCORES, None)]
+        name="trees",
+        node=[trees],
+        input=[matrix_of(INPUTS, None)],
+        output=[matrix_of(SCORES, None)],
     )
     graph.node[0].input[:] = [INPUTS]
     graph.node[0].output[-1] = SCORES
@@ -259,7 +277,7 @@ def single_trees_graph(trees: Node, place: TreeScores) -> Graph:
     return graph
 
 
-def _part(graph: Graph, nodes: list[Node], outputs: Iterable[Tensor]) -> Graph:
+def part_of(graph: Graph, nodes: list[Node], outputs: Iterable[Tensor]) -> Graph:
     """Return the graph of *nodes*, with the inputs of *graph* and the constants that they read."""
     used = {name for node in nodes for name in node.input}
     constants = [item for item in graph.initializer if item.name in used]
@@ -268,10 +286,10 @@ def _part(graph: Graph, nodes: list[Node], outputs: Iterable[Tensor]) -> Graph:
     )
 
 
-def _matrix(name: str, width: int | None) -> Tensor:
-    """Return a float32 tensor of any number of rows, with *width* columns or any number of them."""
+def matrix_of(name: str, width: int | None, kind: int = FLOAT) -> Tensor:
+    """Return a tensor of any number of rows, with *width* columns or any number of them."""
     tensor = Tensor(name=name)
-    tensor.type.tensor_type.elem_type = FLOAT
+    tensor.type.tensor_type.elem_type = kind
     tensor.type.tensor_type.shape.dim.add(dim_param="rows")
     if width is None:
         tensor.type.tensor_type.shape.dim.add(dim_param="columns")
