@@ -111,7 +111,7 @@ def day_looks(
         CoverageLook(store, looks),
         DriftLook(looks),
         QualityLook(cohorts, rows),
-        FewLabelsLook(cohorts),
+        FewLabelsLook(cohorts, rows),
         EstimateLook(cohorts, rows),
         UpliftLook(cohorts, holdout_of, rows),
         FairnessLook(cohorts, attributes, rows),

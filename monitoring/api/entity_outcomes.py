@@ -4,6 +4,10 @@ An outcome belongs to a kept answer of its model about the same entities that wa
 event, by at most the horizon of the outcome: to the newest such answer, or to the oldest where the
 policy says `attribution = "first"`. From then on the outcome counts as if its prediction id had
 been reported. An outcome with no answer a day after its report counts as one without a prediction.
+
+A search reads the kept rows of all days of the horizon, so it costs as much for one outcome as for
+thousands. After a search for few outcomes their model rests, and its next ones are searched for
+together.
 """
 
 import time
@@ -31,6 +35,37 @@ AGAIN_MS = 6 * 3_600_000
 GIVEN_UP_MS = DAY_MS
 """Time after a report at which it is given up: by then the readers of all gateways have pushed
 their rows, or the rows are lost."""
+LOOKED_AT = 10 * PAGE
+"""The longest due outcomes among which the model of the next page is chosen."""
+SEARCH_SHARE = 0.02
+"""Share of the time that searches for less than a page take, of all models together."""
+REST_S_MAX = 3_600.0
+"""The longest rest of a model, however long its searches take."""
+
+
+class SearchRests:
+    """Which models rest after a search, and until when.
+
+    Each search is followed by a rest of its time / SEARCH_SHARE. The rest begins where the last
+    one of any model ends, so all searches together take no more than this share, except that no
+    rest is longer than REST_S_MAX.
+    """
+
+    def __init__(self) -> None:
+        self._until_s: dict[str, float] = {}
+        self._last_s = 0.0
+        """End of the last rest."""
+
+    def add(self, model: str, began_s: float, ended_s: float) -> None:
+        """Let a model rest after a search, Unix seconds."""
+        rest_s = max(ended_s - began_s, 0.0) / SEARCH_SHARE
+        self._last_s = min(max(self._last_s, ended_s) + rest_s, ended_s + REST_S_MAX)
+        self._until_s[model] = self._last_s
+
+    def rests(self, model: str, now_s: float) -> bool:
+        """Whether a model rests now."""
+        # A longer one was noted before the clock was put back.
+        return 0.0 < self._until_s.get(model, 0.0) - now_s <= REST_S_MAX
 
 
 class EntityOutcomes:
@@ -55,15 +90,19 @@ class EntityOutcomes:
         self._segments = segments
         self._policies = policies
         self._now_s = now_s
+        self._rests = SearchRests()
 
     def attribute(self) -> int:
         """Look for the answers of one page of outcomes; return how many outcomes there were.
 
-        0 before the policies were read. Raises MonitoringStoreError, and UnreadableDecisionsError;
-        then the page waits on, and those of other models come first.
+        0 before the policies were read, and while all models with less than a page rest. Raises
+        MonitoringStoreError, and UnreadableDecisionsError; then the page waits on, and those of
+        other models come first.
         """
-        now_ms = int(self._now_s() * 1e3)
-        due = self._store.due_outcomes(now_ms, PAGE) if self._policies.ready else []
+        # The outcomes that are looked for now.
+        began_s = self._now_s()
+        now_ms = int(began_s * 1e3)
+        due = self._next_page(began_s) if self._policies.ready else []
         if not due:
             return 0
         # Find the answers, and leave out versions of which nothing is known.
@@ -75,6 +114,9 @@ class EntityOutcomes:
             ids = [item.id for item in due]
             self._store.settle_outcomes([], [], put_off=ids, due_unix_ms=now_ms + ARRIVAL_MS)
             raise
+        finally:
+            if len(due) < PAGE:
+                self._rests.add(model, began_s, self._now_s())
         found = {
             item.id: answer.outcome_event(item.report(), digests[answer.version])
             for item, answer in answers
@@ -96,6 +138,14 @@ class EntityOutcomes:
             due_unix_ms=now_ms + AGAIN_MS,
         )
         return len(due)
+
+    def _next_page(self, now_s: float) -> list[WaitingOutcome]:
+        """Return the longest due outcomes of one model: a page of them, or of one at rest none."""
+        now_ms = int(now_s * 1e3)
+        for model, number in self._store.due_models(now_ms, LOOKED_AT).items():
+            if number >= PAGE or not self._rests.rests(model, now_s):
+                return self._store.due_outcomes(model, now_ms, PAGE)
+        return []
 
     def _answers(
         self, model: str, due: Sequence[WaitingOutcome]

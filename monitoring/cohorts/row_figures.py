@@ -10,6 +10,7 @@ from monitoring.jobs.quality import (
     ALL_OUTCOMES,
     REPORTED_OUTCOMES,
     CohortQuality,
+    OutcomeCohort,
     QualitySettings,
     class_figures,
     cohort_quality,
@@ -82,29 +83,44 @@ def figures_of_rows(
     return _final({"auc": area}, coverage, REPORTED_OUTCOMES)
 
 
-def figures_of_segments(
-    rows: LabelledDecisions | None,
+def segment_names(segments: Mapping[str, Segmentation]) -> list[str]:
+    """Return "segmentation=part" of each part that the policy names."""
+    return [f"{name}={part}" for name, item in segments.items() for part in item.parts]
+
+
+def segment_cohorts(
+    rows: LabelledDecisions,
     outcome: OutcomePolicy,
     bins: VersionBins,
     dictionaries: Mapping[str, tuple[str, ...]],
     segments: Mapping[str, Segmentation],
-    settings: QualitySettings,
-) -> dict[str, CohortQuality]:
-    """Return "segmentation=part" -> the figures of its rows, of a version of two classes."""
-    if rows is None:
-        parts = [f"{name}={part}" for name, item in segments.items() for part in item.parts]
-        missing = {metric: no_figure(0, NO_DECISIONS) for metric in METRICS["binary"]}
-        quality = _final(missing, no_figure(0, NO_DECISIONS), REPORTED_OUTCOMES)
-        return dict.fromkeys(parts, quality)
+    age_days: int,
+) -> dict[str, OutcomeCohort]:
+    """Return "segmentation=part" -> the counts of its rows, of a version of two classes."""
     masks = segment_masks(segments, bins.names, dictionaries, rows.vectors)
+    return {
+        name: rows.cohort(mask, outcome, bins.outputs[0], age_days) for name, mask in masks.items()
+    }
+
+
+def figures_of_segments(
+    cohorts: Mapping[str, OutcomeCohort], settings: QualitySettings
+) -> dict[str, CohortQuality]:
+    """Return segment -> the figures of its counts, of a version of two classes."""
     found = {}
-    for name, mask in masks.items():
-        cohort = rows.cohort(mask, outcome, bins.outputs[0], settings.policy.days)
+    for name, cohort in cohorts.items():
         quality = cohort_quality(cohort, settings)
         found[name] = CohortQuality(
             quality.maturity, quality.figures, quality.coverage, quality.basis, (SAMPLED,)
         )
     return found
+
+
+def segments_without_rows(segments: Mapping[str, Segmentation]) -> dict[str, CohortQuality]:
+    """Return segment -> figures that say that no rows are kept."""
+    missing = {metric: no_figure(0, NO_DECISIONS) for metric in METRICS["binary"]}
+    quality = _final(missing, no_figure(0, NO_DECISIONS), REPORTED_OUTCOMES)
+    return dict.fromkeys(segment_names(segments), quality)
 
 
 def _final(figures: Mapping[str, Figure], coverage: Figure, basis: str) -> CohortQuality:

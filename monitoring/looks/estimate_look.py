@@ -29,6 +29,7 @@ from monitoring.cohorts.outcome_cells import (
     maturity_of,
     read_cohort,
 )
+from monitoring.cohorts.segment_weeks import SUNDAY
 from monitoring.jobs.quality import cohort_labels
 from monitoring.looks.day_looks import DayOfVersion
 from monitoring.looks.harm_look import (
@@ -37,7 +38,6 @@ from monitoring.looks.harm_look import (
     is_learned,
     watched_outcomes,
 )
-from monitoring.looks.quality_look import SUNDAY
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from registry.watching.policy import OutcomePolicy

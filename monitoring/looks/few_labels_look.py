@@ -2,8 +2,8 @@
 
 It is about outcomes of which a missing report says nothing (`absent = "unknown"`), such as answers
 to a survey. The figures of reported rows alone are in the look at outcomes. Here the scores of all
-rows make them more exact. It raises no alarm. An alarm could also mean that labels are not drawn at
-random.
+rows make them more exact. Final days and weeks have them by segment too, from the rows of
+decisions. The look raises no alarm. An alarm could also mean that labels are not drawn at random.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.cohorts.labelled_rows import NO_DECISIONS, DayRowSource
 from monitoring.cohorts.outcome_cells import (
     DAYS_A_WEEK,
     EVERYBODY,
@@ -20,7 +21,9 @@ from monitoring.cohorts.outcome_cells import (
     maturity_of,
     read_cohort,
 )
-from monitoring.jobs.quality import QualitySettings, cohort_labels
+from monitoring.cohorts.row_figures import SAMPLED, segment_names
+from monitoring.cohorts.segment_weeks import SUNDAY
+from monitoring.jobs.quality import OutcomeCohort, QualitySettings, cohort_labels
 from monitoring.looks.day_looks import DayOfVersion
 from monitoring.looks.harm_look import (
     has_probabilities,
@@ -29,7 +32,8 @@ from monitoring.looks.harm_look import (
     quality_settings,
     watched_outcomes,
 )
-from monitoring.looks.quality_look import DAILY_AGES, SUNDAY, stored_figure
+from monitoring.looks.quality_look import DAILY_AGES, stored_figure
+from monitoring.looks.segment_counts import count_segments
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from stats.accuracy.few_labels import (
@@ -44,7 +48,7 @@ from stats.accuracy.few_labels import (
 from stats.accuracy.harm import brier_losses
 from stats.accuracy.labelled_bins import LabelledBins
 from stats.estimates.calibrator import NO_CALIBRATOR, Calibrator, choose_calibrator, deal_rows
-from stats.figure import Figure
+from stats.figure import Figure, no_figure, not_enough
 
 Floats = NDArray[np.float64]
 Weeks = dict[int, LabelledLosses]
@@ -54,6 +58,8 @@ ALPHA = 0.025
 """Probability with which either end of a sequence of weeks is ever wrong."""
 WEEKS_A_RUN = 52
 """Final weeks of one sequence. Then another one begins."""
+SEGMENTS = "segments"
+"""Beside the metrics in the state of an outcome: what is saved of segments."""
 AT_RANDOM = "it assumes that labelled predictions are like all others, as if drawn at random"
 
 
@@ -63,8 +69,9 @@ class FewLabelsLook:
     name = "few_labels"
     after_service = True
 
-    def __init__(self, store: CohortStore) -> None:
+    def __init__(self, store: CohortStore, decisions: DayRowSource | None = None) -> None:
         self._store = store
+        self._decisions = decisions
 
     def look(self, day: DayOfVersion, state: Mapping[str, Any]) -> LookOutcome:
         """Return the figures of young and final days, and of final weeks (see DayLook)."""
@@ -77,14 +84,19 @@ class FewLabelsLook:
             weeks = {
                 metric: {monday: LabelledLosses(**week) for monday, week in saved}
                 for metric, saved in state.get(name, {}).items()
+                if metric != SEGMENTS
             }
             calibrator = _calibrator(day, name)
+            # The weights of segments are those before this week.
+            found = self._segments(day, name, calibrator, weeks, state.get(name, {}))
             figures += self._days(day, name, calibrator, weeks)
+            figures += found.figures
             figures += self._final_week(day, name, calibrator, weeks)
-            states[name] = {
-                metric: [(monday, asdict(week)) for monday, week in found.items()]
-                for metric, found in weeks.items()
+            losses = {
+                metric: [(monday, asdict(week)) for monday, week in saved.items()]
+                for metric, saved in weeks.items()
             }
+            states[name] = {**found.state, **losses}
         return LookOutcome(figures=tuple(figures), state=states)
 
     def _days(
@@ -100,10 +112,47 @@ class FewLabelsLook:
         for age in (*ages, final):
             last = day.day - age
             for metric, losses in self._losses(day, name, last, last, calibrator).items():
-                weight = powered_weight([*weeks.get(metric, {}).values()])
-                figure = powered_figure(losses, weight, _highest(metric))
+                figure = powered_figure(losses, _weight(weeks, metric), _highest(metric))
                 shown = f"{metric} {name}, estimated"
                 yield _stored(day, name, shown, last, 1, figure, losses.rows, age == final)
+
+    def _segments(
+        self,
+        day: DayOfVersion,
+        name: str,
+        calibrator: Calibrator,
+        weeks: Mapping[str, Weeks],
+        state: Mapping[str, Any],
+    ) -> LookOutcome:
+        """Return the figures of a final day and week by segment, and what is saved of the week.
+
+        There are some if everybody has some. Their weight is everybody's, which earlier weeks have
+        fixed.
+        """
+        # The counts of each segment; one without rows says so.
+        if not day.policy.segments:
+            return LookOutcome()
+        counted = count_segments(self._store, self._decisions, day, name, state.get(SEGMENTS, {}))
+        last = day.day - maturity_of(day.policy.outcomes[name]).days
+        figures: list[StoredFigure] = []
+        of_day: Mapping[str, OutcomeCohort | None] | None = counted.of_day
+        if of_day is None:
+            of_day = dict.fromkeys(segment_names(day.policy.segments))
+        # A figure of each metric that everybody has, of the day and of the week.
+        for length, cohorts in ((1, of_day), (counted.week_days, counted.of_week)):
+            first = last - length + 1
+            metrics = self._losses(day, name, first, last, calibrator) if cohorts else {}
+            for metric in metrics:
+                weight, shown = _weight(weeks, metric), f"{metric} {name}, estimated"
+                for segment, cohort in cohorts.items():
+                    figure, rows = no_figure(0, NO_DECISIONS), 0
+                    if cohort is not None:
+                        rows = int(cohort.scored.sum())
+                        figure = _segment_figure(day, name, cohort, calibrator, metric, weight)
+                    figures.append(
+                        _stored(day, name, shown, last, length, figure, rows, True, segment)
+                    )
+        return LookOutcome(figures=tuple(figures), state={SEGMENTS: counted.saved})
 
     def _final_week(
         self,
@@ -144,22 +193,50 @@ class FewLabelsLook:
             facts.bins.outputs[0],
         )
         cohort = cells.cohort(EVERYBODY, day.day - last)
-        scored = cohort.scored.astype(np.float64)
-        labelled = cohort_labels(cohort, maturity_of(outcome))
-        few = LABELS_NEEDED <= labelled.n < FEW_LABELS * scored.sum()
-        if cells.rolled_up or not few:
+        labelled = cohort_labels(cohort, maturity_of(outcome)).n
+        if cells.rolled_up or labelled >= FEW_LABELS * cohort.scored.sum():
             return {}
-        # Bins without a row say nothing.
-        filled = (scored > 0) | (labelled.rows > 0)
-        bins = LabelledBins(
-            labelled.scores[filled], labelled.positives[filled], labelled.negatives[filled]
-        )
-        shares = calibrator.shares_at(bins.scores)
-        losses = _row_losses(bins.scores, quality_settings(facts, outcome))
-        return {
-            metric: sum_losses(bins, scored[filled], each, shares)
-            for metric, each in losses.items()
-        }
+        return _cohort_losses(day, name, cohort, calibrator) or {}
+
+
+def _cohort_losses(
+    day: DayOfVersion, name: str, cohort: OutcomeCohort, calibrator: Calibrator
+) -> dict[str, LabelledLosses] | None:
+    """Return metric -> losses of a cohort; None: it has too few labels."""
+    outcome = day.policy.outcomes[name]
+    scored = cohort.scored.astype(np.float64)
+    labelled = cohort_labels(cohort, maturity_of(outcome))
+    if labelled.n < LABELS_NEEDED:
+        return None
+    # Bins without a row say nothing.
+    filled = (scored > 0) | (labelled.rows > 0)
+    bins = LabelledBins(
+        labelled.scores[filled], labelled.positives[filled], labelled.negatives[filled]
+    )
+    shares = calibrator.shares_at(bins.scores)
+    losses = _row_losses(bins.scores, quality_settings(day.facts, outcome))
+    return {
+        metric: sum_losses(bins, scored[filled], each, shares) for metric, each in losses.items()
+    }
+
+
+def _segment_figure(
+    day: DayOfVersion,
+    name: str,
+    cohort: OutcomeCohort,
+    calibrator: Calibrator,
+    metric: str,
+    weight: float,
+) -> Figure:
+    found = _cohort_losses(day, name, cohort, calibrator)
+    if found is None:
+        labelled = int((cohort.positives + cohort.negatives).sum())
+        return no_figure(labelled, not_enough(labelled, LABELS_NEEDED, "labelled rows"))
+    return powered_figure(found[metric], weight, _highest(metric))
+
+
+def _weight(weeks: Mapping[str, Weeks], metric: str) -> float:
+    return powered_weight([*weeks.get(metric, {}).values()])
 
 
 def _row_losses(scores: Floats, settings: QualitySettings) -> dict[str, Floats]:
@@ -197,12 +274,13 @@ def _stored(
     figure: Figure,
     rows: int,
     is_final: bool,
+    segment: str = "",
 ) -> StoredFigure:
     basis = f"estimated from {figure.n:,} labelled of {rows:,} predictions"
     details = {
         "outcome": name,
         "maturity": "final" if is_final else "provisional",
         "basis": basis,
-        "notes": [f"{basis}; {AT_RANDOM}"],
+        "notes": [f"{basis}; {AT_RANDOM}", *([SAMPLED] if segment else [])],
     }
-    return stored_figure(day, shown, last, days, figure, details)
+    return stored_figure(day, shown, last, days, figure, details, segment)

@@ -32,7 +32,9 @@ from monitoring.cohorts.row_figures import (
     figures_of_rows,
     figures_of_segments,
     has_row_figures,
+    segments_without_rows,
 )
+from monitoring.cohorts.segment_weeks import SUNDAY
 from monitoring.jobs.grouping import MonitoringAlarm
 from monitoring.jobs.quality import (
     REPORTED_OUTCOMES,
@@ -53,6 +55,7 @@ from monitoring.looks.harm_look import (
     quality_settings,
     watched_outcomes,
 )
+from monitoring.looks.segment_counts import count_segments
 from monitoring.store.cohort_store import CohortStore
 from monitoring.store.look_store import LookOutcome, StoredFigure
 from stats.accuracy.area import area_figure
@@ -67,8 +70,6 @@ COVERED_MIN = 0.98
 """Share of the rows that cells must have where a row without a report counts as negative."""
 DAILY_AGES = 14
 """Up to this age the figures of a provisional cohort are made again each day, then each week."""
-SUNDAY = 3
-"""Unix day modulo 7 of each Sunday: day 0 was a Thursday."""
 
 
 @dataclass(slots=True)
@@ -134,9 +135,10 @@ class QualityLook:
                 found.figures += self._final_figures(day, name, final, cells, delays)
             self._look_for_harm(day, name, final, cells, found)
             self._look_at_reports(day, name, final, cells, found)
-            found.figures += self._segment_figures(day, name, final)
             # Later cohorts are judged by the delays of this one too.
             found.state["delays"] = faded_delays(found.state.get("delays", ()), cells)
+        if not shadow:
+            found.figures += self._segment_figures(day, name, cells, final, found.state)
         found.figures += self._provisional_figures(day, name, days, _delays(found.state))
         if final % DAYS_A_WEEK == SUNDAY:
             self._look_at_week(day, name, final, found)
@@ -313,38 +315,31 @@ class QualityLook:
                 figures += _stored(day, name, day.day - age, 1, quality)
         return figures
 
-    def _segment_figures(self, day: DayOfVersion, name: str, final: int) -> list[StoredFigure]:
-        """Return the figures of a final day by segment. They are of the rows of decisions."""
+    def _segment_figures(
+        self, day: DayOfVersion, name: str, cells: CohortCells, final: int, state: dict[str, Any]
+    ) -> Iterator[StoredFigure]:
+        """Yield the figures of a final day and week by segment, of the rows of decisions."""
         if not day.policy.segments or not has_probabilities(day.facts):
-            return []
-        rows = read_labelled(
-            self._decisions, self._store, day.facts.model, day.facts.version, (final, final), name
-        )
-        facts, outcome = day.facts, day.policy.outcomes[name]
-        settings = quality_settings(facts, outcome)
-        found = figures_of_segments(
-            rows, outcome, facts.bins, facts.dictionaries, day.policy.segments, settings
-        )
-        return [
-            stored
-            for segment, quality in found.items()
-            for stored in _stored(day, name, final, 1, quality, segment=segment)
-        ]
+            return
+        source = self._decisions if cells.cells else None
+        counted = count_segments(self._store, source, day, name, state.get("segments", {}))
+        state["segments"] = counted.saved
+        settings = quality_settings(day.facts, day.policy.outcomes[name])
+        found = figures_of_segments(counted.of_day or {}, settings)
+        if cells.cells and counted.of_day is None:
+            found = segments_without_rows(day.policy.segments)
+        weekly = figures_of_segments(counted.of_week, settings)
+        for days, figures in ((1, found), (counted.week_days, weekly)):
+            for segment, quality in figures.items():
+                yield from _stored(day, name, final, days, quality, segment=segment)
 
     def _row_figures(
         self, day: DayOfVersion, name: str, final: int, *, shadow: bool
     ) -> list[StoredFigure]:
         """Return the figures of a final day that need the rows of decisions."""
         facts, outcome = day.facts, day.policy.outcomes[name]
-        rows = read_labelled(
-            self._decisions,
-            self._store,
-            facts.model,
-            facts.version,
-            (final, final),
-            name,
-            shadow=shadow,
-        )
+        of = facts.model, facts.version, (final, final), name
+        rows = read_labelled(self._decisions, self._store, *of, shadow=shadow)
         settings = quality_settings(facts, outcome)
         quality = figures_of_rows(rows, outcome, facts.bins, facts.task, settings)
         return list(_stored(day, name, final, 1, quality))

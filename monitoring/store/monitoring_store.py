@@ -175,10 +175,18 @@ class MonitoringStore:
         with self._database.read_transaction() as connection:
             return outcome_rows.version_digests(connection, model)
 
-    def due_outcomes(self, now_ms: int, limit: int) -> list[WaitingOutcome]:
-        """Return outcomes of one model whose predictions are to be looked for now."""
+    def due_models(self, now_ms: int, looked_at: int) -> dict[str, int]:
+        """Return model -> its outcomes whose predictions are to be looked for, longest due first.
+
+        Only the *looked_at* outcomes that are the longest due are counted.
+        """
         with self._database.read_transaction() as connection:
-            return waiting_outcomes.due_outcomes(connection, now_ms, limit)
+            return waiting_outcomes.due_models(connection, now_ms, looked_at)
+
+    def due_outcomes(self, model: str, now_ms: int, limit: int) -> list[WaitingOutcome]:
+        """Return outcomes of a model whose predictions are to be looked for now."""
+        with self._database.read_transaction() as connection:
+            return waiting_outcomes.due_outcomes(connection, model, now_ms, limit)
 
     def outcome_backlogs(self) -> dict[str, OutcomeBacklog]:
         """Return model -> its outcomes without a prediction id that wait for their predictions."""

@@ -77,19 +77,34 @@ def keep_waiting(connection: Connection, events: Iterable[pb.OutcomeEvent]) -> N
         connection.execute(insert(entity_outcomes), rows)
 
 
-def due_outcomes(connection: Connection, now_ms: int, limit: int) -> list[WaitingOutcome]:
-    """Return up to *limit* reports of one model with a search due, the longest due first."""
-    is_due = entity_outcomes.c.due_unix_ms <= now_ms
-    order = entity_outcomes.c.due_unix_ms, entity_outcomes.c.id
-    model = connection.execute(
-        select(entity_outcomes.c.model).where(is_due).order_by(*order).limit(1)
-    ).scalar_one_or_none()
-    if model is None:
-        return []
+def due_models(connection: Connection, now_ms: int, looked_at: int) -> dict[str, int]:
+    """Return model -> how many of its reports have a search due, the longest due first.
+
+    Only the *looked_at* reports that are the longest due are counted.
+    """
+    longest_due = (
+        select(entity_outcomes.c.model, entity_outcomes.c.due_unix_ms)
+        .where(entity_outcomes.c.due_unix_ms <= now_ms)
+        .order_by(entity_outcomes.c.due_unix_ms, entity_outcomes.c.id)
+        .limit(looked_at)
+        .subquery()
+    )
+    found = connection.execute(
+        select(longest_due.c.model, func.count().label("number"))
+        .group_by(longest_due.c.model)
+        .order_by(func.min(longest_due.c.due_unix_ms), longest_due.c.model)
+    )
+    return {row.model: row.number for row in found}
+
+
+def due_outcomes(
+    connection: Connection, model: str, now_ms: int, limit: int
+) -> list[WaitingOutcome]:
+    """Return up to *limit* reports of a model with a search due, the longest due first."""
     found = connection.execute(
         select(entity_outcomes)
-        .where(is_due, entity_outcomes.c.model == model)
-        .order_by(*order)
+        .where(entity_outcomes.c.due_unix_ms <= now_ms, entity_outcomes.c.model == model)
+        .order_by(entity_outcomes.c.due_unix_ms, entity_outcomes.c.id)
         .limit(limit)
     )
     return [_waiting(row) for row in found]

@@ -195,6 +195,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("notices",),
         (
             "adoption",
+            "calls",
             "explaining",
             "forgetting",
             "incidents",

@@ -49,6 +49,7 @@ NEEDS_A_SYSTEM = [
     ["audit", "close", "ab12", "--reason", "seen"],
     ["predict", "churn", "S1"],
     ["outcome", "ab" * 64, "churned", "1"],
+    ["outcome", "churned", "1", "--model", "churn", "--key", "S1", "--at", "2026-11-30"],
     ["features", "show", "churn_profile", "S1"],
     ["restart"],
     ["debug", "workers"],

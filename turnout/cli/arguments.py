@@ -1,6 +1,8 @@
 """Arguments and options that several commands take."""
 
+import math
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ from turnout.errors import UsageError
 from turnout.views.pictures import check_drawing
 
 FLOAT32_MAX = 3.4028234663852886e38
+OLDEST_MS, NEWEST_MS = 10**11, 10**15
 ID_CHARS_SHOWN = 160
 """Characters of a wrong prediction id that its refusal repeats."""
 
@@ -72,6 +75,41 @@ def float32_number(name: str, value: object) -> float:
             "smaller one"
         )
     return number
+
+
+def finite_number(name: str, value: object) -> float:
+    """Return a number of a command line or of a file's cell. UsageError for any other value."""
+    try:
+        # JSON's true is no number, though Python has it as 1.
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{name} is {value!r}; it must be a finite number, such as 1")
+    return number
+
+
+def unix_ms(name: str, value: object) -> int:
+    """Return the milliseconds of Unix time of a time; one without a zone is UTC.
+
+    UsageError for a value that is none.
+    """
+    text = "" if isinstance(value, (bool, float)) else str(value).strip()
+    try:
+        if text.isdecimal():
+            at_ms = int(text)
+        else:
+            at = datetime.fromisoformat(text)
+            at_ms = round(1e3 * (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except ValueError:
+        at_ms = 0
+    # Seconds instead of milliseconds would be some day of 1970.
+    if not OLDEST_MS <= at_ms < NEWEST_MS:
+        raise UsageError(
+            f"{name} is {value!r}, which is no time since 1973; write 2026-11-30T12:00:00Z, or "
+            "milliseconds of Unix time, which have 13 digits"
+        )
+    return at_ms
 
 
 def parse_prediction_id(text: str) -> bytes:

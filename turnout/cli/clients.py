@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ExplainCall: TypeAlias = "Callable[[ExplainRequest, float], Awaitable[ExplainReply]]"
 """A request and the seconds within which it is answered -> the explanation."""
 
+CALLS_OPEN = 64
+"""Calls of a file's rows that are open at a time, half of what the gateway client's four
+connections carry."""
 STANDARD_POLICY = "standard"
 """The policy of models whose project names no default."""
 

@@ -29,7 +29,7 @@ def explain(
     prediction_id: Annotated[
         str,
         typer.Argument(
-            help="The id in hex digits, as `turnout predict` prints it.", show_default=""
+            help="The id in hex digits, as `turnout predict` prints it.", show_default=False
         ),
     ] = "",
     row: Annotated[int, typer.Option(min=0, help="Row of the prediction, from 0.")] = 0,

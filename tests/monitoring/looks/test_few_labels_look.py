@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monitoring.cohorts.segment_weeks import SUNDAY
 from monitoring.looks.few_labels_look import FewLabelsLook
-from monitoring.looks.quality_look import SUNDAY
 from monitoring.store.look_store import LookOutcome
-from registry.watching.policy import MonitoringPolicy, OutcomePolicy
+from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
 from tests.monitoring.outcome_world import (
     FIRST_DAY,
+    DayRowsInMemory,
     FiguresByName,
     OutcomeWorld,
     churn_day,
+    decision_rows,
     draw_scores,
     figures_by_name,
+    report_rows,
 )
 
 SURVEY = OutcomePolicy(
@@ -135,3 +138,108 @@ def test_other_cohorts_are_left_to_the_look_at_outcomes(
     outcome = OutcomePolicy(positive_when=">= 1", horizon="2d", grace="1d", absent=absent)  # type: ignore[arg-type]
     (*_, last) = look(world, FIRST_DAY, FIRST_DAY + FINAL_DAYS, outcome)
     assert last.figures == ()
+
+
+TENURE = Segmentation(feature="f1", ranges={"new": (0.0, 0.5), "old": (0.5, 1.5)})
+NEW_CUSTOMERS, SEGMENT_DAYS = 2_000, 12
+
+
+def add_segmented_survey(world: OutcomeWorld, kept: DayRowsInMemory, day: int) -> float:
+    """Add a day of new customers, of whom scores say too little, of others and of few old ones.
+
+    Returns the mean squared error of the new ones.
+    """
+    rng = np.random.default_rng(day)
+    parts = np.repeat([0.0, 1.0, 2.0], [NEW_CUSTOMERS, 100, 1_500])
+    scores = draw_scores(day, len(parts))
+    positive = rng.random(len(parts)) < np.where(parts == 0.0, 0.5, 1.0) * scores
+    reported = rng.random(len(parts)) < 0.06
+    vectors = np.zeros((len(parts), 3), np.float32)
+    vectors[:, 1] = parts
+    rows = decision_rows(day, [str(n) for n in range(len(parts))], scores, vectors=vectors)
+    kept.add(day, rows)
+    answers = {row: float(positive[row]) for row in np.flatnonzero(reported).tolist()}
+    world.add_reports(report_rows(rows, answers))
+    world.add_cohort(day, scores, positive, reported)
+    return float(np.mean((scores - positive)[parts == 0.0] ** 2))
+
+
+def test_segments_of_a_final_day_are_estimated_or_lack_labels(world: OutcomeWorld) -> None:
+    """The intervals hold for each segment, also where the scores of one are wrong."""
+    policy = MonitoringPolicy(outcomes={"churned": SURVEY}, segments={"tenure": TENURE})
+    kept = DayRowsInMemory()
+    days = range(FIRST_DAY, FIRST_DAY + SEGMENT_DAYS)
+    errors = {day: add_segmented_survey(world, kept, day) for day in days}
+    look = FewLabelsLook(world.cohorts, kept)
+    covered = 0
+    for day in days:
+        found = look.look(churn_day(day + FINAL_DAYS, policy), {})
+        figures = {
+            item.segment: item
+            for item in found.figures
+            if item.segment and item.name == BRIER and (item.last_day, item.days) == (day, 1)
+        }
+        assert sorted(figures) == ["tenure=new", "tenure=old", "tenure=other"]
+        # Those of the new customers, from their own labels.
+        figure = figures["tenure=new"]
+        _, low, high = figure.figure.bounds()
+        covered += low <= errors[day] <= high
+        assert 80 < figure.figure.n < 170
+        basis = f"estimated from {figure.figure.n} labelled of 2,000 predictions"
+        assert figure.details["basis"] == basis
+        assert figure.details["notes"][1] == "of the keys whose scored rows are kept"
+        # Some six old customers answered.
+        old = figures["tenure=old"].figure
+        assert (old.value, old.lacking) == (
+            None,
+            f"not enough data: {old.n} of 30 labelled rows needed",
+        )
+        assert figures["tenure=other"].figure.known
+        # Young days have none, as with the figures of all outcomes.
+        assert {item.last_day for item in found.figures if item.segment} == {day}
+    assert covered >= SEGMENT_DAYS - 2
+
+
+def test_segments_of_a_final_week_have_the_labels_of_its_days(world: OutcomeWorld) -> None:
+    """So a segment with few labels a day has an interval on Sunday."""
+    monday = FIRST_DAY + (SUNDAY + 1 - FIRST_DAY) % 7
+    policy = MonitoringPolicy(outcomes={"churned": SURVEY}, segments={"tenure": TENURE})
+    kept = DayRowsInMemory()
+    days = range(monday, monday + 7)
+    errors = [add_segmented_survey(world, kept, day) for day in days]
+    look, found = FewLabelsLook(world.cohorts, kept), []
+    for day in days:
+        state = json.loads(json.dumps(found[-1].state if found else {}))
+        found.append(look.look(churn_day(day + FINAL_DAYS, policy), state))
+    weekly = {
+        item.segment: item
+        for item in found[-1].figures
+        if item.segment and item.name == BRIER and (item.last_day, item.days) == (days[-1], 7)
+    }
+    assert sorted(weekly) == ["tenure=new", "tenure=old", "tenure=other"]
+    _, low, high = weekly["tenure=new"].figure.bounds()
+    assert low <= np.mean(errors) <= high
+    assert weekly["tenure=new"].details["basis"].endswith("labelled of 14,000 predictions")
+    daily = [
+        item.figure.n
+        for outcome in found
+        for item in outcome.figures
+        if (item.segment, item.name, item.days) == ("tenure=old", BRIER, 1)
+    ]
+    assert weekly["tenure=old"].figure.n == sum(daily) >= 30 > max(daily)
+    assert weekly["tenure=old"].figure.known
+
+
+def test_segments_without_kept_rows_say_so(world: OutcomeWorld) -> None:
+    """Each part that the policy names."""
+    policy = MonitoringPolicy(outcomes={"churned": SURVEY}, segments={"tenure": TENURE})
+    add_survey(world, FIRST_DAY, 0.04)
+    look = FewLabelsLook(world.cohorts, DayRowsInMemory())
+    found = look.look(churn_day(FIRST_DAY + FINAL_DAYS, policy), {})
+    lacking = {
+        (item.segment, item.name): item.figure.lacking for item in found.figures if item.segment
+    }
+    metrics = [f"{metric} churned, estimated" for metric in ("brier", "accuracy", "cost")]
+    parts = ("tenure=new", "tenure=old")
+    assert lacking.keys() == {(part, metric) for part in parts for metric in metrics}
+    assert all("no scored rows of these days are kept" in text for text in lacking.values())

@@ -1,6 +1,6 @@
 """Outcomes by entity and time get the prediction that they are about, each once."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,21 @@ import pytest
 
 from host.clock import DAY_MS, HOUR_MS
 from monitoring.api.decision_policy import day_of_id
-from monitoring.api.entity_outcomes import AGAIN_MS, GIVEN_UP_MS, PAGE, EntityOutcomes
+from monitoring.api.entity_outcomes import (
+    AGAIN_MS,
+    GIVEN_UP_MS,
+    PAGE,
+    REST_S_MAX,
+    SEARCH_SHARE,
+    EntityOutcomes,
+    SearchRests,
+)
 from monitoring.api.outcome_segments import OutcomeSegments
 from monitoring.api.reader_policies import ReaderPolicies
 from monitoring.cells.cell import CellCounts
 from monitoring.cells.decision_rows import SAMPLE_ALL, join_batches, sample_decisions
 from monitoring.cells.outcome_columns import OutcomeKind, id_digest
-from monitoring.decisions.answered_rows import AnsweredRows
+from monitoring.decisions.answered_rows import AnsweredRow, AnsweredRows
 from monitoring.decisions.decision_store import DecisionStore
 from monitoring.decisions.person_rows import DecisionPerson
 from monitoring.decisions.scored_inputs import ScoredRows
@@ -243,6 +251,111 @@ def test_more_outcomes_than_a_page_are_attributed_page_by_page(reported: Reporte
     reported.push(calls(*entities), *(outcome(entity, 1) for entity in entities))
     assert [reported.job.attribute() for _ in range(3)] == [PAGE, 7, 0]
     assert reported.kinds() == {OutcomeKind.COUNTED: PAGE + 7}
+
+
+class SlowRows(AnsweredRows):
+    """Answers of *reported* whose searches take *search_s* of its clock each."""
+
+    def __init__(self, reported: Reported, search_s: float) -> None:
+        super().__init__(reported.folder, reported.database)
+        self.reported = reported
+        self.search_s = search_s
+        self.searches = 0
+
+    def of_entities(
+        self, model: str, keys: Collection[tuple[str, ...]], first_day: int, last_day: int
+    ) -> list[AnsweredRow]:
+        """Return the rows, and move the clock."""
+        self.searches += 1
+        self.reported.now_ms += round(1_000 * self.search_s)
+        return super().of_entities(model, keys, first_day, last_day)
+
+
+def test_after_a_search_for_few_outcomes_those_that_follow_are_searched_together(
+    reported: Reported,
+) -> None:
+    """The longer a search took, the later; each outcome counts once."""
+    reported.rows = rows = SlowRows(reported, 2.0)
+    job = reported.job_with(reported.policies)
+    entities = [f"S{number}" for number in range(12)]
+    reported.push(calls(*entities), outcome(entities[0], 1))
+    assert job.attribute() == 1
+    # A rest of 100 s follows, in which an outcome comes each ten seconds.
+    for entity in entities[1:10]:
+        reported.now_ms += 10_000
+        reported.push(None, outcome(entity, 1))
+        assert job.attribute() == 0
+    reported.now_ms += 10_001
+    assert job.attribute() == 9
+    assert rows.searches == 2
+    # A start begins without a rest.
+    reported.push(None, *(outcome(entity, 1) for entity in entities[10:]))
+    assert job.attribute() == 0
+    assert reported.job_with(reported.policies).attribute() == 2
+    assert (reported.kinds(), reported.waiting()) == ({OutcomeKind.COUNTED: 12}, 0)
+
+
+def test_a_whole_page_is_searched_for_while_its_model_rests(reported: Reported) -> None:
+    """A search for thousands is worth its time, so no rest follows it; the remainder rests."""
+    reported.rows = SlowRows(reported, 2.0)
+    job = reported.job_with(reported.policies)
+    entities = [f"S{number}" for number in range(PAGE + 8)]
+    reported.push(calls(*entities), outcome(entities[0], 1))
+    assert job.attribute() == 1
+    reported.push(None, *(outcome(entity, 1) for entity in entities[1:]))
+    assert [job.attribute() for _ in range(2)] == [PAGE, 0]
+    reported.now_ms += 100_000
+    assert [job.attribute() for _ in range(2)] == [7, 0]
+    assert reported.kinds() == {OutcomeKind.COUNTED: PAGE + 8}
+
+
+@pytest.mark.parametrize(("search_s", "share_max"), [(1.0, SEARCH_SHARE), (40.0, 5 * 40 / 3_600)])
+def test_searches_for_a_trickle_take_a_bounded_share_of_the_time(
+    reported: Reported, search_s: float, share_max: float
+) -> None:
+    """Five models have an outcome each five minutes; none waits for much more than an hour."""
+    reported.rows = rows = SlowRows(reported, search_s)
+    job = reported.job_with(reported.policies)
+    models = [f"m{number}" for number in range(5)]
+    began_ms = reported.now_ms
+    next_ms, oldest_s = began_ms, 0.0
+    while reported.now_ms < began_ms + 4 * HOUR_MS:
+        # What came meanwhile, and then what can be done in this minute.
+        while next_ms <= reported.now_ms:
+            events = [outcome("S1", 1) for _ in models]
+            for model, event in zip(models, events, strict=True):
+                event.model = model
+                event.received_unix_ms = next_ms - ARRIVAL_MS
+            reported.push(None, *events)
+            next_ms += 300_000
+        while job.attribute():
+            pass
+        # No answer is found, so those that were searched for are due hours later.
+        due = [
+            item
+            for model in models
+            for item in reported.store.due_outcomes(model, reported.now_ms, PAGE)
+        ]
+        waits_ms = [reported.now_ms - item.received_unix_ms - ARRIVAL_MS for item in due]
+        oldest_s = max([oldest_s, *(wait / 1e3 for wait in waits_ms)])
+        reported.now_ms += 60_000
+    # The first search of each model is at once.
+    share = (rows.searches - 5) * search_s / (reported.now_ms - began_ms) * 1e3
+    assert 0.7 * share_max <= share <= share_max
+    assert oldest_s <= REST_S_MAX + 5 * search_s + 60
+
+
+def test_a_clock_that_is_put_back_ends_all_rests() -> None:
+    """Otherwise they would last until it has caught up."""
+    rests = SearchRests()
+    rests.add("churn", 1_000.0, 1_002.0)
+    assert [rests.rests("churn", now_s) for now_s in (1_002.0, 1_101.9, 1_102.1)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not rests.rests("churn", 1_102.0 - REST_S_MAX - 1.0)
+    assert not rests.rests("nps", 1_003.0)
 
 
 def test_backlog_has_the_number_and_the_oldest_report_of_each_model(reported: Reported) -> None:

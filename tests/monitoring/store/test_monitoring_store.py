@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +197,33 @@ def test_refused_batch_leaves_nothing(store: MonitoringStore) -> None:
     assert total(store).rows == 2
     opened = store.open_reader(JOURNAL)
     assert (opened.sequence, opened.positions["served-1"].offset) == (1, 100)
+
+
+def test_batch_that_a_full_disk_refuses_counts_once_later(tmp_path: Path) -> None:
+    """A limit on the pages of SQLite's file has the effect of a full disk."""
+    database = MonitoringDatabase(f"sqlite:///{tmp_path}/monitoring.sqlite")
+    store = MonitoringStore(database, lambda: AT_MS)
+    store.push(batch(1, cell()))
+
+    def limit_pages(pages: str) -> None:
+        with database.write_transaction() as connection:
+            now = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages.format(now=now)}")
+
+    limit_pages("{now}")
+    large = batch(2, *(cell(hour=HOUR_0 + number) for number in range(500)), offset=300)
+    for _ in range(2):
+        with pytest.raises(MonitoringStoreError, match="full; nothing of this change was written"):
+            store.push(large)
+    opened = store.open_reader(JOURNAL)
+    assert (total(store).rows, opened.sequence) == (2, 1)
+    assert opened.positions["served-1"].offset == 100
+    # There is room again, and the reader does not know whether its batch arrived.
+    limit_pages("1000000")
+    assert [store.push(large) for _ in range(2)] == [2, 2]
+    assert total(store).rows == 2 + 2 * 500
+    assert store.open_reader(JOURNAL).positions["served-1"].offset == 300
+    store.close()
 
 
 def test_positions_of_gone_segments_are_dropped(store: MonitoringStore) -> None:

@@ -1,5 +1,6 @@
 """The look at outcomes: figures of cohorts, and each cohort in the detectors once."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+from monitoring.cohorts.segment_weeks import SUNDAY
 from monitoring.looks.quality_look import QualityLook
 from monitoring.store.window_counts import WindowBatchRows
 from registry.watching.policy import MonitoringPolicy, OutcomePolicy, Segmentation
@@ -273,6 +275,46 @@ def test_segments_have_figures_of_rows_that_were_saved(world: OutcomeWorld) -> N
         value = roc_auc_score(positive[rows], scores[rows])
         assert areas[segment].value == pytest.approx(value, abs=0.01)
         assert areas[segment].n == rows.sum()
+
+
+def test_segments_of_a_final_week_have_figures_of_all_its_days(world: OutcomeWorld) -> None:
+    """From the counts of each day, whatever days have rows."""
+    monday = FIRST_DAY + (SUNDAY + 1 - FIRST_DAY) % 7
+    saved, kept = DayRowsInMemory(), {}
+    # Rows of a Tuesday and of a Friday, and those of the week before.
+    for day in (monday - 1, monday + 1, monday + 4):
+        rng = np.random.default_rng(day)
+        scores, vectors = rng.random(200), rng.integers(0, 3, (200, 3)).astype(np.float32)
+        positive = rng.random(200) < scores
+        rows = decision_rows(day, [str(n) for n in range(200)], scores, vectors=vectors)
+        saved.add(day, rows)
+        answers = dict.fromkeys(np.flatnonzero(positive).tolist(), 1.0)
+        world.add_reports(report_rows(rows, answers))
+        world.add_cohort(day, scores, positive)
+        kept[day] = scores, positive, vectors[:, 1] < 1.5
+    policy = MonitoringPolicy(
+        outcomes={"churned": CHURN},
+        segments={"tenure": Segmentation(feature="f1", ranges={"new": (0.0, 1.5)})},
+    )
+    look, found = QualityLook(world.cohorts, saved), []
+    for day in range(monday - 1, monday + 7):
+        state = json.loads(json.dumps(found[-1].state if found else {}))
+        found.append(look.look(churn_day(day + DAYS, policy), state))
+    weekly = {
+        (item.last_day, item.days, item.segment): item
+        for outcome in found
+        for item in outcome.figures
+        if item.name == "auc churned" and item.segment and item.days > 1
+    }
+    # From the Tuesday, with the rows of both days, also though nothing was scored on the Sunday.
+    parts = [kept[monday + 1], kept[monday + 4]]
+    scores, positive, new = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    assert list(weekly) == [(monday + 6, 6, "tenure=new"), (monday + 6, 6, "tenure=other")]
+    for (_, _, segment), rows in zip(weekly, (new, ~new), strict=True):
+        figure = weekly[monday + 6, 6, segment].figure
+        assert figure.n == rows.sum()
+        value = roc_auc_score(positive[rows], scores[rows])
+        assert figure.value == pytest.approx(value, abs=0.01)
 
 
 def test_shadow_has_the_outcomes_of_the_answers(world: OutcomeWorld) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +39,55 @@ def test_predict_scores_a_row_and_outcome_records_its_result(running_system: Run
         False,
     ]
     recorded = running_system.turnout("outcome", prediction["prediction_id"], "churned", "1")
-    assert recorded == {"recorded": True}
+    assert recorded == {"recorded": True, "duplicate": False}
+    # The same report counts once.
+    recorded = running_system.turnout("outcome", prediction["prediction_id"], "churned", "1")
+    assert recorded == {"recorded": True, "duplicate": True}
+
+
+def test_outcome_is_reported_by_entity(running_system: RunningSystem) -> None:
+    """With model, id and time; another time is another event, and another value is refused."""
+    times = [time.strftime("%FT%TZ", time.gmtime(time.time() - ago_s)) for ago_s in (0, 60)]
+    by_entity = ("outcome", "--model", MODEL, "--key")
+    for key, at, duplicate in (
+        ("subscriber=S1", times[0], False),
+        ("S1", times[0], True),
+        ("S1", times[1], False),
+    ):
+        recorded = running_system.turnout(*by_entity, key, "--at", at, "paid", "2.5")
+        assert recorded == {"recorded": True, "duplicate": duplicate}
+    again = (*by_entity, "S1", "--at", times[0], "paid", "7")
+    assert "ALREADY_EXISTS" in running_system.turnout(*again, exit_code=1)
+    recorded = running_system.turnout(*again, "--idempotency-key", f"corrected/{times[0]}")
+    assert recorded == {"recorded": True, "duplicate": False}
+    # What names no row of the model, or no time that has been.
+    late = ("--at", "2100-01-01", "paid", "1")
+    assert "in the future" in running_system.turnout(*by_entity, "S1", *late, exit_code=1)
+    unknown = ("outcome", "--model", "no-model", "--key", "S1", *late)
+    assert "NOT_FOUND" in running_system.turnout(*unknown, exit_code=1)
+    two = running_system.turnout(*by_entity, "S1", "--key", "O1", *late, exit_code=2)
+    assert "keyed by subscriber" in " ".join(two.split())
+
+
+def test_outcomes_of_a_file_are_reported(running_system: RunningSystem, tmp_path: Path) -> None:
+    """By prediction id and by entity; a row that is refused fails the command, and no other row."""
+    # By prediction id, as JSON lines.
+    rows, file = tmp_path / "rows.csv", tmp_path / "outcomes"
+    rows.write_text("subscriber,f0,f1,f2\n" + "".join(f"S{n},1,0,0\n" for n in range(100)))
+    answers = running_system.turnout("predict", MODEL, "--rows", str(rows))
+    ids = [answer["prediction_id"] for answer in answers]
+    lines = [{"prediction_id": text, "name": "churned", "value": 1} for text in [*ids, "ab" * 64]]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    *good, bad = running_system.turnout("outcome", "--rows", str(file), exit_code=1)
+    assert good == 100 * [{"recorded": True, "duplicate": False}]
+    assert (bad["recorded"], bad["error"].split(":")[0]) == (False, "INVALID_ARGUMENT")
+    # By entity, as CSV. The same file again counts once.
+    now_ms = time.time_ns() // 1_000_000
+    lines = [f"S{n},{now_ms},churned,0" for n in range(100)]
+    file.write_text("\n".join(["subscriber,time,name,value", *lines]))
+    for duplicate in (False, True):
+        recorded = running_system.turnout("outcome", "--model", MODEL, "--rows", str(file))
+        assert recorded == 100 * [{"recorded": True, "duplicate": duplicate}]
 
 
 def test_predict_scores_the_rows_of_a_file(running_system: RunningSystem, tmp_path: Path) -> None:

@@ -1,21 +1,19 @@
-"""`turnout predict` and `turnout outcome`: calls to the gateway, as a service makes them."""
+"""`turnout predict`: scores rows through the gateway, as a service does."""
 
 import asyncio
-import csv
-import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.text import read_fault
+from turnout.calls.row_files import entity_ids, read_row_file
 from turnout.cli import clients
-from turnout.cli.arguments import Model, float32_number, parse_input, parse_prediction_id
+from turnout.cli.arguments import Model, float32_number, parse_input
 from turnout.cli.context import CommandContext
 from turnout.errors import ExitCode, UsageError
 from turnout.views.row_flags import row_flag_names
@@ -25,9 +23,6 @@ from turnout.views.terminal import named_values, terminal, text_table
 if TYPE_CHECKING:
     from turnout_client import PredictError, Prediction
     from turnout_client._protos.predict_pb2 import ModelDescription
-
-CALLS_OPEN = 64
-"""Calls of `--rows` that are open at a time, half of what the client's four connections carry."""
 
 Inputs = dict[str, float | str]
 """Request inputs of one row by name: numbers, and texts of categories."""
@@ -123,27 +118,6 @@ def predict(
     _predict_row(context, calls, keys or [], named or [])
 
 
-def outcome(
-    ctx: typer.Context,
-    prediction_id: Annotated[
-        str, typer.Argument(help="The id in hex digits, as `turnout predict` prints it.")
-    ],
-    name: Annotated[str, typer.Argument(help="Name of the outcome: churned, accepted, ...")],
-    value: Annotated[float, typer.Argument(help="Its value: 1 or 0, an amount, ...")],
-    row: Annotated[int, typer.Option(help="Row of the prediction, from 0.")] = 0,
-) -> None:
-    """Report the outcome of a prediction; the gateway acknowledges it once it is on disk."""
-    context: CommandContext = ctx.obj
-    identity = parse_prediction_id(prediction_id)
-
-    async def report() -> None:
-        async with clients.open_gateway(context) as client:
-            await client.report_outcome(identity, name, value, row=row)
-
-    asyncio.run(report())
-    terminal(context.json).result({"recorded": True}, f"Recorded: {name} = {value:g}.")
-
-
 async def _ask(
     context: CommandContext,
     calls: RowCalls,
@@ -158,7 +132,7 @@ async def _ask(
     # The model says which inputs are text.
     async with clients.open_gateway(context) as client:
         described = await client.describe(calls.model, timeout_s=calls.timeout_s)
-        open_calls = asyncio.Semaphore(CALLS_OPEN)
+        open_calls = asyncio.Semaphore(clients.CALLS_OPEN)
 
         # A refused row is an answer, too: the others go on.
         async def answer(row: RequestRow) -> RowAnswer:
@@ -282,15 +256,11 @@ def read_rows(path: Path, described: "ModelDescription") -> list[RequestRow]:
 
     UsageError names the line of what cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {read_fault(error)}") from error
-    is_json = text.lstrip().startswith("{")
+    # What the columns may be called.
     entities = list(described.entities)
     known = {*entities, *(item.name for item in described.inputs)}
     rows = []
-    for number, cells in _json_lines(path, text) if is_json else _csv_lines(path, text):
+    for number, cells in read_row_file(path):
         where = f"{path}, line {number}"
         # A wrong name would leave an input at its default, silently.
         if unknown := [name for name in cells if name not in known]:
@@ -298,11 +268,7 @@ def read_rows(path: Path, described: "ModelDescription") -> list[RequestRow]:
                 f"{where}: model {described.model!r} has no entity or input "
                 f"{', '.join(map(repr, unknown))}; it has {', '.join(sorted(known))}"
             )
-        # A float would become another text than the id was, such as 42.0.
-        for name in entities:
-            identity = cells.get(name)
-            if identity == "" or isinstance(identity, bool) or not isinstance(identity, (str, int)):
-                raise UsageError(f"{where}: {name} is {identity!r}, which is no entity id")
+        ids = entity_ids(where, entities, cells)
         values = {
             name: value
             for name, value in cells.items()
@@ -312,33 +278,7 @@ def read_rows(path: Path, described: "ModelDescription") -> list[RequestRow]:
             inputs = typed_inputs(described, values)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        rows.append(RequestRow([str(cells[name]) for name in entities], inputs))
+        rows.append(RequestRow(ids, inputs))
     if not rows:
         raise UsageError(f"{path} has no rows")
     return rows
-
-
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(cells, dict):
-            raise UsageError(f"{path}, line {number} is no JSON object, such as {{...}}")
-        yield number, cells
-
-
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for cells in reader:
-            if None in cells or None in cells.values():
-                raise UsageError(
-                    f"{path}, line {reader.line_num} has more or fewer cells than the head"
-                )
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num} is not CSV: {error}") from error

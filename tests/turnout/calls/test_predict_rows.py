@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protos.predict_pb2 import ModelDescription, RequestInput
-from turnout.commands.predict import RequestRow, read_rows, request_row
+from turnout.calls.predict import RequestRow, read_rows, request_row
 from turnout.errors import UsageError
 
 NBA = ModelDescription(

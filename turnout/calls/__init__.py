@@ -1,0 +1,1 @@
+"""Commands that call the gateway as a service does: predictions and outcomes."""
