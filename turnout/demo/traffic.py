@@ -120,8 +120,8 @@ class TrafficGenerator:
         due = loop.time()
         while True:
             due += self._random.expovariate(rate)
-            if (wait := due - loop.time()) > 0:
-                await asyncio.sleep(wait)
+            # Also a generator that is late lets its calls run, or it would never be cancelled.
+            await asyncio.sleep(max(0.0, due - loop.time()))
             task = asyncio.create_task(self._call(due))
             self._in_flight.add(task)
             task.add_done_callback(self._in_flight.discard)

@@ -129,6 +129,7 @@ def _pipelines() -> dict[str, tuple[Callable[[], Any], int, bool]]:
 
 def _combined() -> dict[str, tuple[Callable[[], Any], int, bool]]:
     """Return learners around others, whose graphs stack, pick and reduce."""
+    # scikit-learn takes a second to import, so only tests of its learners import it.
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.ensemble import (
         AdaBoostClassifier,
@@ -143,9 +144,11 @@ def _combined() -> dict[str, tuple[Callable[[], Any], int, bool]]:
     from sklearn.preprocessing import KBinsDiscretizer, PolynomialFeatures
     from sklearn.tree import DecisionTreeClassifier
 
+    # What several of them have inside.
     tree = DecisionTreeClassifier(max_depth=4, random_state=1)
     boosting = HistGradientBoostingClassifier(max_iter=5, early_stopping=False, random_state=1)
     bins = KBinsDiscretizer(4, encode="ordinal")
+    # What makes each learner, its classes, and whether it is scored beside ONNX Runtime.
     return {
         "bagged trees": (lambda: BaggingClassifier(n_estimators=4, random_state=1), 2, False),
         "bagged trees, values": (

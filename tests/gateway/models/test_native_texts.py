@@ -24,6 +24,7 @@ def prove_native_or_reason(file: bytes, outputs: int) -> NativeScorer | str:
 
 def test_texts_are_compared_by_their_numbers() -> None:
     """An adopted model has words for positions of a category, NaN and unknown ones among them."""
+    # Numbers become words, which are encoded, ranked and compared.
     ml = {"domain": "ai.onnx.ml"}
     words = {"keys_floats": [0.0, 1.0, math.nan], "values_strings": ["prepaid", "flex", "none"]}
     rank = {"keys_strings": ["flex", "other"], "values_floats": [2.0, 7.0]}

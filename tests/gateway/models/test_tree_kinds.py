@@ -49,28 +49,9 @@ def operator(
     double      whether its numbers and inputs are float64.
     attributes  further attributes of the operator.
     """
-    # One entry for each node, and one for each weight of a leaf.
-    nodes = [(tree, at, node) for tree, nodes in enumerate(trees) for at, node in enumerate(nodes)]
-    weights = [
-        (tree, at, target, weight)
-        for tree, at, node in nodes
-        for target, weight in node.get("weights", {}).items()
-    ]
+    # The lists, with numbers of float64 as tensors.
     prefix = "class" if classes else "target"
-    lists = {
-        "nodes_treeids": [tree for tree, _, _ in nodes],
-        "nodes_nodeids": [at for _, at, _ in nodes],
-        "nodes_modes": [node.get("mode", "LEAF") for _, _, node in nodes],
-        "nodes_featureids": [node.get("feature", 0) for _, _, node in nodes],
-        "nodes_values": [float(node.get("threshold", 0.0)) for _, _, node in nodes],
-        "nodes_truenodeids": [node.get("yes", 0) for _, _, node in nodes],
-        "nodes_falsenodeids": [node.get("no", 0) for _, _, node in nodes],
-        "nodes_missing_value_tracks_true": [int(node.get("missing", 0)) for _, _, node in nodes],
-        f"{prefix}_treeids": [tree for tree, _, _, _ in weights],
-        f"{prefix}_nodeids": [at for _, at, _, _ in weights],
-        f"{prefix}_ids": [target for _, _, target, _ in weights],
-        f"{prefix}_weights": [float(weight) for _, _, _, weight in weights],
-    }
+    lists = attribute_lists(trees, prefix)
     if double:
         for name in ("nodes_values", f"{prefix}_weights"):
             lists[f"{name}_as_tensor"] = double_tensor(lists.pop(name))
@@ -98,6 +79,31 @@ def operator(
     # The releases are those that training writes.
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def attribute_lists(trees: list[Tree], prefix: str) -> dict[str, Any]:
+    """Return the lists of an operator that describe its trees. *prefix* is class or target."""
+    # One entry for each node, and one for each weight of a leaf.
+    nodes = [(tree, at, node) for tree, nodes in enumerate(trees) for at, node in enumerate(nodes)]
+    weights = [
+        (tree, at, target, weight)
+        for tree, at, node in nodes
+        for target, weight in node.get("weights", {}).items()
+    ]
+    return {
+        "nodes_treeids": [tree for tree, _, _ in nodes],
+        "nodes_nodeids": [at for _, at, _ in nodes],
+        "nodes_modes": [node.get("mode", "LEAF") for _, _, node in nodes],
+        "nodes_featureids": [node.get("feature", 0) for _, _, node in nodes],
+        "nodes_values": [float(node.get("threshold", 0.0)) for _, _, node in nodes],
+        "nodes_truenodeids": [node.get("yes", 0) for _, _, node in nodes],
+        "nodes_falsenodeids": [node.get("no", 0) for _, _, node in nodes],
+        "nodes_missing_value_tracks_true": [int(node.get("missing", 0)) for _, _, node in nodes],
+        f"{prefix}_treeids": [tree for tree, _, _, _ in weights],
+        f"{prefix}_nodeids": [at for _, at, _, _ in weights],
+        f"{prefix}_ids": [target for _, _, target, _ in weights],
+        f"{prefix}_weights": [float(weight) for _, _, _, weight in weights],
+    }
 
 
 def double_tensor(numbers: Any) -> TensorProto:  # noqa: ANN401  a list of an attribute

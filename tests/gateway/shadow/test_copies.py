@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from gateway.key_column import KeyColumn
@@ -170,8 +171,11 @@ def test_shadows_send_few_copies_after_a_bounded_wait() -> None:
     asyncio.run(walk())
 
 
-def test_shadows_send_a_full_batch_at_once_and_never_mix_revisions() -> None:
+def test_shadows_send_a_full_batch_at_once_and_never_mix_revisions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """ROWS_PER_SEND rows are sent at once; copies of two revisions are sent apart."""
+    monkeypatch.setattr("gateway.shadow.shadows.OFFER_WAIT_S_MAX", 60.0)  # none is sent by time
 
     async def walk() -> None:
         executor = FakeShadowExecutor()
