@@ -86,8 +86,7 @@ SUMMARIES = {
     "labels": "Make labels from reported outcomes.",
     "incidents": "List, show and work on incidents: what monitoring or a person found wrong.",
     "predict": "Score one row, such as one customer, or the rows of a file, through the gateway.",
-    "outcome": "Report the outcome of a prediction; the gateway acknowledges it once it is on "
-    "disk.",
+    "outcome": "Report the outcome of a prediction, or the outcomes of a file.",
     "explain": "Explain one score: contributions that add up to it, reasons in words, and a "
     "way out.",
     "features": "Feature views, and their rows in the online store.",

@@ -270,7 +270,7 @@ def test_outcomes_of_a_model_that_is_served_here_wait_for_their_predictions(
         (reply,) = imported.take(*outcomes_parts("bought", rows))
         assert (reply.rows, reply.known, reply.unattributed) == (2, known, 0)
         assert imported.store.outcome_backlogs()["bought"].number == 2
-    waiting = imported.store.due_outcomes(NOW_MS + DAY_MS, 10)
+    waiting = imported.store.due_outcomes("bought", NOW_MS + DAY_MS, 10)
     assert [(item.keys, item.value) for item in waiting] == [(("C1",), 1.0), (("C2",), 0.0)]
     with pytest.raises(BadImportError, match="'bought' is served here: an outcome by prediction"):
         imported.take(*outcomes_parts("bought", [outcome("", 1, 2, "p1")]))
@@ -284,7 +284,7 @@ def test_outcomes_of_a_model_of_several_entities_have_an_id_of_each(imported: Im
     rows = [outcome("S1\x1fO7", 1, 2), outcome("S1\x1fO8", 0, 2)]
     (reply,) = imported.take(*outcomes_parts("nba", rows))
     assert reply.waiting == 2
-    waiting = imported.store.due_outcomes(NOW_MS + DAY_MS, 10)
+    waiting = imported.store.due_outcomes("nba", NOW_MS + DAY_MS, 10)
     assert [item.keys for item in waiting] == [("S1", "O7"), ("S1", "O8")]
     for model, key, number in (
         ("nba", "S1", "1"),
