@@ -94,6 +94,8 @@ class StepBuilder:
         """All texts of the model -> their numbers."""
         self.narrower: dict[int, Slot] = {}
         """Position of float64 numbers that were widened -> where they are float32."""
+        self.index_bounds: dict[int, int] = {}
+        """Position of an index that ArgMax or ArgMin finds -> of how many columns it is one."""
         self.weights = 0
         """Weights of all products so far."""
         self._readers = graph.readers

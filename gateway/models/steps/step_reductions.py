@@ -69,6 +69,7 @@ def read_arg(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
         raise NotNativeError(f"{node.op_type} over rows, or of the last of equal numbers")
     kind = "arg_max" if node.op_type == "ArgMax" else "arg_min"
     found = builder.add(kind, [source], [], 1, of=KINDS[INT64])
+    builder.index_bounds[found.position] = source.width
     return replace(found, flat=not attributes.get("keepdims", 1))
 
 

@@ -160,6 +160,9 @@ def _by_index(builder: StepBuilder, node: Node, attributes: Attributes) -> Slot:
     lists = values.ndim == 1 and attributes.get("axis", 0) in (0, -1)
     if not lists or isinstance(indexes, Stack) or indexes.kind != KINDS[INT64] or indexes.width > 1:
         raise NotNativeError(f"{node.op_type} picks rows of a constant")
+    # ONNX Runtime fails on a row whose index there is not, and such a fault counts in a rollout.
+    if builder.index_bounds.get(indexes.position, len(values) + 1) > len(values):
+        raise NotNativeError(f"{node.op_type} by an index that may be out of range")
     numbers = [float(number) for number in values]
     table = [numbers[0], *(float(at) for at in range(len(numbers))), *numbers]
     of = kind if kind == TEXT else library_kind(kind)

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.models.native_scorer import NativeScorer, load_tree_reader, prove_native
+from gateway.models.steps.tree_graph import NotNativeError
 from registry.scoring import Session
 from tests.gateway.models.test_native_steps import GOLDEN, compare, graph_of, prove
 from tests.gateway.models.test_native_trees import WIDTH, runtime_of
@@ -55,6 +56,32 @@ def test_texts_are_compared_by_their_numbers() -> None:
     rows[:, 0] = [0.0, 1.0, np.nan, 5.0]
     expected = [[0, 0, -1, 0], [1, 0, 2, 1], [0, 1, -1, 0], [0, 0, 7, 0]]
     assert prove(file, 4).run(rows).tolist() == expected
+
+
+def test_index_that_may_be_out_of_range_is_left_to_onnx_runtime() -> None:
+    """ONNX Runtime fails on such a row, as the faulty version of the demo does."""
+    nodes = [
+        helper.make_node("Gather", ["inputs", "first"], ["head"], axis=1),
+        helper.make_node("Cast", ["head"], ["at"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "at"], ["scores"]),
+    ]
+    constants = {"first": np.array([0]), "table": np.array([0.5, 0.25], np.float32)}
+    with pytest.raises(NotNativeError, match="may be out of range"):
+        prove_native_or_reason(graph_of(nodes, constants, 1), 1)
+
+
+def test_division_of_integers_is_left_to_onnx_runtime() -> None:
+    """A division by zero ends its process, as the crashing version of the demo does."""
+    nodes = [
+        helper.make_node("Cast", ["inputs"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Div", ["one", "whole"], ["shares"]),
+        helper.make_node("Cast", ["shares"], ["scores"], to=TensorProto.FLOAT),
+    ]
+    file = graph_of(nodes, {"one": np.array([1])}, WIDTH)
+    read = load_tree_reader()
+    assert read is not None
+    with pytest.raises(ValueError, match="div"):
+        prove_native(file, GOLDEN + 1.0, Session(runtime_of(file), WIDTH, WIDTH), read)
 
 
 def log_before_trees(kind: int) -> bytes:
