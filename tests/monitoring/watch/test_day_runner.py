@@ -86,6 +86,30 @@ def test_a_shift_is_found_and_dated_and_quiet_days_are_silent(days: VirtualDays)
 
 
 @pytest.mark.walk
+def test_last_week_is_the_same_weekday_seven_days_before(days: VirtualDays) -> None:
+    """One input is moved from the third day on, so the tenth day is the first that has not moved.
+
+    Against training each of them has. The first seven days have no last week.
+    """
+    for number in range(10):
+        days.push(FIRST_DAY + number, normal_rows(number, 0.6 if number >= 2 else 0.0))
+    look_at_all(runner(days, FIRST_DAY + 9))
+    found = {
+        (item.last_day - FIRST_DAY, item.name.rpartition(" against ")[2]): item.figure.value
+        for item in days.looks.read_figures(FIRST_DAY, FIRST_DAY + 10, model="churn")
+        if item.days == 1 and item.name.startswith("psi usage:data_gb against")
+    }
+    assert {day for day, against in found if against == "last week"} == {7, 8, 9}
+    for day, moved in ((7, True), (8, True), (9, False)):
+        value = found[day, "last week"]
+        assert value is not None
+        assert (value > 0.2) if moved else (abs(value) < 0.03)
+        training = found[day, "training"]
+        assert training is not None
+        assert training > 0.2
+
+
+@pytest.mark.walk
 def test_a_person_counts_once_a_day_and_once_a_week(days: VirtualDays) -> None:
     """The first call of the period counts; a person of seven days is one person of the week."""
     for number in range(7):
