@@ -51,9 +51,9 @@ def test_a_pipeline_is_scored_natively_and_others_say_why_not() -> None:
     card = card_of(trained(scaled("sklearn.linear_model.LogisticRegression", C=0.5)))
     assert card["learner"]["hyperparameters"]["class"] == "sklearn.pipeline.Pipeline"
     assert evidence_lines(card)["scored"] == "natively, by the gateway itself"
-    other = card_of(trained(scaled("sklearn.naive_bayes.GaussianNB")))
+    other = card_of(trained(scaled("sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis")))
     scored = str(evidence_lines(other)["scored"])
-    assert "by ONNX Runtime: the node ReduceLogSumExp" in scored
+    assert "by ONNX Runtime: the node " in scored
 
 
 def test_a_function_with_scores_of_its_own_is_certified() -> None:
