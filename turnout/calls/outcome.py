@@ -99,7 +99,7 @@ Keys = Annotated[
     list[str] | None,
     typer.Option(
         "--key",
-        help="Whom the row was about: ENTITY=ID, or the ids alone in the order of the model's "
+        help="The entity of the row: ENTITY=ID, or the ids alone in the order of the model's "
         "entities; once for each entity.",
         show_default=False,
     ),

@@ -64,7 +64,7 @@ def test_rates_of_each_group_are_fairlearns() -> None:
 
 
 def test_differences_of_two_groups_are_fairlearns() -> None:
-    """Theirs have no sign; the larger of two gaps is the difference of equalised odds."""
+    """Fairlearn's differences have no sign. The larger gap is that of equalised odds."""
     codes, people = draw_people(2, 3_000, 2, unfair=0.15)
     (theirs,) = ask_libraries([question(codes, people)])
     first, second = our_groups(codes, people, REGIONS[:2])

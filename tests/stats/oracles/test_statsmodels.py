@@ -88,7 +88,7 @@ def draw_customers(seed: int, n: int, levels: int) -> tuple[HoldoutBins, dict[st
 
 
 def test_effect_in_one_stratum_is_the_plain_difference() -> None:
-    """Ours divides by n - 1 and Wald's interval by n, so ours is wider by that alone."""
+    """Wald's interval divides by n. Our variance divides by n - 1, so ours is wider."""
     bins, _ = draw_customers(1, 2_000, levels=1)
     figures = conversion_figures(bins)
     (hits,), (n,), (others,), (m,) = (
